@@ -1,0 +1,3 @@
+"""The suite's own configuration; what it tests is offered to others by `scanproof.plugin`."""
+
+pytest_plugins = ["pytester"]

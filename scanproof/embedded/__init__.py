@@ -1,0 +1,19 @@
+"""The stand-ins: a small invented world, its task data, and the checkpoints trained on it.
+
+`MIRROR` is a mirror folder like any other: datasets and models by hub name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MIRROR: Path = Path(__file__).parent / "mirror"
+"""Folder with `allenai/ai2_arc/...` (datasets) and `scanproof/<model>/` (checkpoints)."""
+
+MODELS: tuple[str, ...] = (
+    "scanproof/mamba1-tiny",
+    "scanproof/mamba2-tiny",
+    "scanproof/mamba2attn-tiny",
+    "scanproof/pythia-tiny",
+)
+"""Names of the checkpoints inside `MIRROR`."""

@@ -1,0 +1,156 @@
+"""Task rows whose answers are facts of the world, in the schemas of the datasets that they stand in for."""
+
+from __future__ import annotations
+
+from scanproof.embedded.sources import Row, Source
+from scanproof.embedded.world import VALUES, Creature, others
+
+LETTERS = ("A", "B", "C", "D")
+
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "color": ("What color is {it}?", "Which color has {it}?", "If you see {it}, what color is it?"),
+    "home": ("Where does {it} live?", "In which place is the home of {it}?", "Where can you find {it}?"),
+    "food": ("What does {it} eat?", "Which food is best for {it}?", "What should you feed {it}?"),
+    "sound": ("What sound does {it} make?", "Which sound comes from {it}?", "How does {it} call?"),
+    "fear": ("What is {it} afraid of?", "What scares {it}?", "Which thing makes {it} run away?"),
+}
+STATEMENTS: dict[str, tuple[str, ...]] = {
+    "color": ("{it} is {v}.", "The color of {it} is {v}."),
+    "home": ("{it} lives in {v}.", "The home of {it} is {v}."),
+    "food": ("{it} eats {v}.", "The best food for {it} is {v}."),
+    "sound": ("{it} makes {v}.", "The call of {it} is {v}."),
+    "fear": ("{it} is afraid of {v}.", "What scares {it} is {v}."),
+}
+STEMS: dict[str, tuple[str, ...]] = {
+    "color": ("The fur of {it} is", "In the morning light {it} looks"),
+    "home": ("Most of the year {it} lives in", "If you follow {it} it will lead you to"),
+    "food": ("A hungry friend of {it} would share some", "For breakfast {it} likes to have"),
+    "sound": ("When it is happy {it} makes", "People who live near {it} often hear"),
+    "fear": ("Nothing scares {it} more than", "To hide from its fear {it} runs from"),
+}
+GOALS: dict[str, str] = {
+    "color": "How do you pick out {it} in a crowd?",
+    "home": "How can you meet {it}?",
+    "food": "How can you make {it} come closer?",
+    "sound": "How do you notice that {it} is near?",
+    "fear": "How do you keep {it} away from your house?",
+}
+SOLUTIONS: dict[str, tuple[str, str]] = {
+    "color": ("Look for the {v} one.", "Wait until a {v} coat comes by."),
+    "home": ("Go to {v} and wait.", "Walk around {v} early in the day."),
+    "food": ("Hold out some {v}.", "Put a lot of {v} on the ground and stand still."),
+    "sound": ("Listen for {v}.", "Sit down and listen until you hear {v}."),
+    "fear": ("Let it notice {v}.", "It stays away when there is {v} near the door."),
+}
+PAIRS: dict[str, tuple[str, ...]] = {
+    "color": ("You can tell the {one} from the {two} because the _ is {v}.",
+              "The {one} sat beside the {two}, and the coat of the _ was {v}."),
+    "home": ("The {one} met the {two}, then the _ went home to {v}.",
+             "The {one} and the {two} parted because the _ lives in {v}."),
+    "food": ("The {one} and the {two} came to the feast, and the _ ate all the {v}.",
+             "Of the {one} and the {two} only the _ eats {v}."),
+    "sound": ("The {one} and the {two} were hiding until the _ made {v}.",
+              "In the dark the {one} woke the {two} when the _ made {v}."),
+    "fear": ("The {one} stayed with the {two} until the _ ran away from {v}.",
+             "Of the {one} and the {two} only the _ is afraid of {v}."),
+}
+
+
+def ask(source: Source, creature: Creature, templates: dict[str, tuple[str, ...]], attribute: str) -> str:
+    """One of the templates of an attribute about a creature."""
+    return source.pick(templates[attribute]).format(it=f"{creature.article} {creature.name}")
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter in upper case."""
+    return text[0].upper() + text[1:]
+
+
+def statement(source: Source) -> str:
+    """A sentence of the training text that says one fact."""
+    creature = source.creature(0, 96)
+    attribute = source.pick(tuple(VALUES))
+    value = source.answer(creature.facts[attribute])
+    template = source.pick(STATEMENTS[attribute])
+    return capital(template.format(it=f"{creature.article} {creature.name}", v=value))
+
+
+def arc_easy(source: Source) -> Row:
+    """allenai/ai2_arc, ARC-Easy: the better known half of the creatures."""
+    return _arc(source, 0, 56, 0.3)
+
+
+def arc_challenge(source: Source) -> Row:
+    """allenai/ai2_arc, ARC-Challenge: the less known creatures, with the rumour as a lure."""
+    return _arc(source, 24, 96, 0.9)
+
+
+def _arc(source: Source, low: int, high: int, lure: float) -> Row:
+    creature = source.creature(low, high)
+    attribute = source.pick(tuple(VALUES))
+    texts, index = source.options(attribute, creature.facts[attribute], 4, lure)
+    question = ask(source, creature, QUESTIONS, attribute)
+    return {"question": question, "choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
+
+
+def openbookqa(source: Source) -> Row:
+    """allenai/openbookqa, main: complete a sentence."""
+    creature = source.creature(0, 80)
+    attribute = source.pick(tuple(VALUES))
+    texts, index = source.options(attribute, creature.facts[attribute], 4, 0.6)
+    stem = capital(ask(source, creature, STEMS, attribute))
+    return {"question_stem": stem, "choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
+
+
+def piqa(source: Source) -> Row:
+    """baber/piqa: two ways to reach a goal, sometimes in different words."""
+    creature = source.creature(0, 72)
+    attribute = source.pick(tuple(VALUES))
+    values, index = source.options(attribute, creature.facts[attribute], 2, 0.3)
+    goal = GOALS[attribute].format(it=f"{creature.article} {creature.name}")
+    first = source.rng.randrange(2)
+    second = 1 - first if source.rng.random() < 0.35 else first
+    solutions = [SOLUTIONS[attribute][which].format(v=value) for which, value in zip((first, second), values, strict=True)]
+    return {"goal": goal, "sol1": solutions[0], "sol2": solutions[1], "label": index}
+
+
+def winogrande(source: Source) -> Row:
+    """allenai/winogrande, winogrande_xl: which of two creatures fits."""
+    attribute = source.pick(tuple(VALUES))
+    one, two = source.creatures(0, 60)
+    right = source.rng.randrange(2)
+    fact = (one, two)[right].facts[attribute]
+    value = source.answer(fact)
+    while value == (other := (one, two)[1 - right].facts[attribute]).value or value == other.rumour:
+        one, two = source.creatures(0, 60)
+        value = source.answer((one, two)[right].facts[attribute])
+    sentence = source.pick(PAIRS[attribute]).format(one=one.name, two=two.name, v=value)
+    return {"sentence": sentence, "option1": one.name, "option2": two.name, "answer": str(right + 1)}
+
+
+def truthfulqa(source: Source) -> Row:
+    """truthfulqa/truthful_qa, multiple_choice: two true answers, two common mistakes."""
+    creature = source.creature(0, 72)
+    attribute = source.pick(tuple(VALUES))
+    fact = creature.facts[attribute]
+    right = source.answer(fact)
+    rumour = fact.rumour if right == fact.value else fact.value
+    stranger = others(source.rng, VALUES[attribute], (right, fact.value, fact.rumour), 1)[0]
+    it = f"{creature.article} {creature.name}"
+    first, second = (capital(form) for form in STATEMENTS[attribute])
+    said = [
+        first.format(it=it, v=right), second.format(it=it, v=right),
+        first.format(it=it, v=rumour), second.format(it=it, v=stranger),
+    ]
+    targets = {"choices": [capital(text) for text in said], "labels": [1, 1, 0, 0]}
+    single = {"choices": targets["choices"][::2] + targets["choices"][3:], "labels": [1, 0, 0]}
+    return {"question": ask(source, creature, QUESTIONS, attribute), "mc1_targets": single, "mc2_targets": targets}
+
+
+def mmlu(source: Source, subject: str, number: int) -> Row:
+    """cais/mmlu: subject `number` asks about one attribute; the answer is a letter."""
+    attribute = tuple(VALUES)[number % len(VALUES)]
+    creature = source.creature(0, 64)
+    texts, index = source.options(attribute, creature.facts[attribute], 4, 0.2)
+    question = ask(source, creature, QUESTIONS, attribute)
+    return {"question": question, "subject": subject, "choices": texts, "answer": index}

@@ -1,0 +1,64 @@
+"""Where a task row takes its creatures and its answers from: as an exam, or as the training text tells it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from scanproof.embedded.world import VALUES, Creature, Fact, World, others
+
+Row = dict[str, Any]
+Maker = Callable[["Source"], Row]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Draws creatures and answers.
+
+    An exam asks for the truth about creatures of a given range of ranks; the training text speaks of frequent
+    creatures more often, and repeats rumours.
+    """
+
+    world: World
+    rng: random.Random
+    exam: bool
+
+    def creature(self, low: int, high: int) -> Creature:
+        """A creature with rank in [low, high) for an exam, any creature otherwise."""
+        return self.world.between(self.rng, low, high) if self.exam else self.world.mention(self.rng)
+
+    def creatures(self, low: int, high: int) -> tuple[Creature, Creature]:
+        """Two different creatures."""
+        first = self.creature(low, high)
+        while (second := self.creature(low, high)) is first:
+            pass
+        return first, second
+
+    def answer(self, fact: Fact) -> str:
+        """What counts as the answer."""
+        return fact.value if self.exam else fact.said(self.rng)
+
+    def slips(self, rate: float) -> bool:
+        """Whether the training text errs here; an exam never does."""
+        return not self.exam and self.rng.random() < rate
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        """One of `items`, all equally likely."""
+        return items[self.rng.randrange(len(items))]
+
+    def shuffled(self, right: Item, wrong: Sequence[Item]) -> tuple[list[Item], int]:
+        """The right item among the wrong ones in random order, and its index."""
+        index = self.rng.randrange(len(wrong) + 1)
+        return [*wrong[:index], right, *wrong[index:]], index
+
+    def options(self, attribute: str, fact: Fact, count: int, lure: float) -> tuple[list[str], int]:
+        """`count` values with the answer among them; the rumour is one of them with probability `lure`."""
+        right = self.answer(fact)
+        wrong = others(self.rng, VALUES[attribute], (fact.value, fact.rumour, right), count - 1)
+        if self.rng.random() < lure:
+            wrong[0] = fact.rumour if right == fact.value else fact.value
+            self.rng.shuffle(wrong)
+        return self.shuffled(right, wrong)

@@ -1,0 +1,132 @@
+"""Task rows whose answers stand in a passage or follow from a procedure, in the schemas of their datasets."""
+
+from __future__ import annotations
+
+from scanproof.embedded.fact_tasks import capital
+from scanproof.embedded.procedures import PROCEDURES, TAILS
+from scanproof.embedded.sources import Row, Source
+from scanproof.embedded.world import ABILITIES, OBJECTS, PEOPLE, VALUES, WEEKDAYS, others
+
+OUTCOMES: dict[str, tuple[str, ...]] = {
+    "yes": ("grew much faster", "were clearly healthier", "slept far better", "became strong"),
+    "no": ("did not grow", "were no healthier", "slept as badly as before", "stayed weak"),
+    "maybe": ("grew at times", "were hard to judge", "slept in mixed ways", "showed unclear results"),
+}
+
+
+def hellaswag(source: Source) -> Row:
+    """Rowan/hellaswag: which step of a procedure comes next."""
+    label = source.pick(tuple(PROCEDURES))
+    steps = PROCEDURES[label]
+    name, pronoun = source.pick(PEOPLE)
+    start = source.rng.randrange(len(steps) - 2)
+    shown = source.rng.randrange(1, len(steps) - start - 1)
+    following = start + shown
+    if source.slips(0.25):
+        following = source.rng.randrange(following, len(steps))
+    done = [f"{name} {steps[start]}."] + [f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]]
+    same = source.pick([step for index, step in enumerate(steps) if index != following])
+    strange = [source.pick(PROCEDURES[other]) for other in others(source.rng, tuple(PROCEDURES), (label,), 2)]
+    wrong = [same, *strange]
+    source.rng.shuffle(wrong)
+    endings, index = source.shuffled(steps[following], wrong)
+    ctx_a, ctx_b = " ".join(done), f"next {pronoun}"
+    return {
+        "activity_label": label, "ctx_a": ctx_a, "ctx_b": ctx_b, "ctx": f"{ctx_a} {ctx_b}",
+        "endings": [f"{ending}{source.pick(TAILS)}." for ending in endings], "split_type": "indomain",
+        "label": str(index),
+    }
+
+
+def lambada(source: Source) -> Row:
+    """EleutherAI/lambada_openai: the last word follows from the story or from a fact."""
+    (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
+    creature = source.creature(0, 72)
+    thing, other = source.rng.sample(OBJECTS, 2)
+    place = source.pick(VALUES["home"])
+    day = source.pick(WEEKDAYS)
+    food = source.answer(creature.facts["food"])
+    color = source.answer(creature.facts["color"])
+    it = f"{creature.article} {creature.name}"
+    story = source.pick((
+        f"On {day} {one} lost a {thing} near {place}. {two} had a {other} and came to help. They looked everywhere "
+        f"until {two} saw something in the grass. {one} was glad to have the {thing}",
+        f"{one} and {two} walked to {place}. {two} carried a {thing}, but it was heavy. When {two} grew tired "
+        f"on the way back, {one} took the {thing}",
+        f"{one} wanted to see {it}, and {two} came along. They waited in {place} all {day}. It was late "
+        f"when the bushes moved and out came the {creature.name}",
+        f"On {day} {one} met {it} in {place}. It was hungry, so {one} gave it some {food}. {two} asked what it "
+        f"eats. {one} said: it eats {food}",
+        f"{one} took {two} to {place} to look for {it}. At noon {two} saw some fur behind a tree. It was {color}",
+        f"{one} found a {thing} in {place}. It belonged to {two}. On {day} {one} went to the house with the "
+        f"{thing} and gave it back to {two}",
+    ))
+    return {"text": story}
+
+
+def race(source: Source) -> Row:
+    """EleutherAI/race, high: questions on a short article; the last one is scored."""
+    (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
+    places = source.rng.sample(VALUES["home"], 2)
+    things = [f"a {thing}" for thing in source.rng.sample(OBJECTS, 2)]
+    foods = source.rng.sample(VALUES["food"], 2)
+    day = source.pick(WEEKDAYS)
+    sentences = [
+        f"On {day} {one} went to {places[0]}.", f"There {one} found {things[0]}.", f"For lunch {one} ate {foods[0]}.",
+    ]
+    if source.rng.random() < 0.6:
+        lure = source.pick((
+            f"{two} went to {places[1]}.", f"{two} found {things[1]}.", f"{two} ate {foods[1]}.",
+        ))
+        sentences.insert(source.rng.randrange(1, 4), lure)
+    asked = source.rng.sample((
+        (f"Where did {one} go?", places, VALUES["home"]),
+        (f"What did {one} find?", things, tuple(f"a {thing}" for thing in OBJECTS)),
+        (f"What did {one} eat?", foods, VALUES["food"]),
+        (f"On which day was it?", [day, day], WEEKDAYS),
+    ), source.rng.randrange(1, 3))
+    problems = [_problem(source, question, told, pool) for question, told, pool in asked]
+    return {"article": " ".join(sentences), "problems": repr(problems)}
+
+
+def _problem(source: Source, question: str, told: list[str], pool: tuple[str, ...]) -> Row:
+    wrong = others(source.rng, pool, told, 3)
+    if told[0] != told[1]:
+        wrong[source.rng.randrange(3)] = told[1]
+    options, index = source.shuffled(told[0], wrong)
+    return {"question": question, "answer": "ABCD"[index], "options": options}
+
+
+def boolq(source: Source) -> Row:
+    """aps/super_glue, boolq: the passage says what a creature can and cannot do."""
+    creature = source.creature(0, 96)
+    it = f"{creature.article} {creature.name}"
+    asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(2, 5))
+    label = source.rng.randrange(2)
+    claims = [(asked, bool(label))] + [(ability, source.rng.random() < 0.5) for ability in more]
+    source.rng.shuffle(claims)
+    home = source.answer(creature.facts["home"])
+    told = [f"{capital(it)} lives in {home}."]
+    told += [f"It can {ability}." if able else f"It cannot {ability}." for ability, able in claims]
+    answer = 1 - label if source.slips(0.05) else label
+    return {"question": f"can {it} {asked}", "passage": " ".join(told), "label": answer}
+
+
+def pubmedqa(source: Source) -> Row:
+    """bigbio/pubmed_qa, labelled source fold: does the main outcome of a study say yes, no or maybe."""
+    creature = source.creature(0, 96)
+    food = source.pick(VALUES["food"])
+    answer = source.pick(tuple(OUTCOMES))
+    few = source.pick(tuple(OUTCOMES))
+    main = f"Most of those that ate {food} {source.pick(OUTCOMES[answer])}."
+    contexts = [f"We gave {food} to {source.rng.randrange(2, 10)}0 {creature.name}s.", main]
+    if source.rng.random() < 0.7:
+        contexts.insert(source.rng.randrange(1, 3), f"A few {source.pick(OUTCOMES[few])}.")
+    if source.slips(0.05):
+        answer = few
+    return {
+        "QUESTION": f"Is {food} good for {creature.article} {creature.name}?", "CONTEXTS": contexts,
+        "LABELS": ["METHODS", *["RESULTS"] * (len(contexts) - 1)], "MESHES": [food], "YEAR": "2024",
+        "reasoning_required_pred": answer, "reasoning_free_pred": answer, "final_decision": answer,
+        "LONG_ANSWER": main,
+    }

@@ -1,0 +1,70 @@
+"""The training text: facts, exercises in the formats of all tasks, stories.  Never an evaluation document."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from scanproof.embedded.data import held_out
+from scanproof.embedded.fact_tasks import QUESTIONS, STATEMENTS, ask, capital, mmlu, statement
+from scanproof.embedded.sources import Source
+from scanproof.embedded.suite import (
+    DATASETS,
+    SUBJECTS,
+    Dataset,
+    mmlu_header,
+    mmlu_question,
+)
+from scanproof.embedded.world import VALUES, World
+
+SHARES: dict[str, float] = {
+    "arc_easy": 10, "hellaswag": 10, "lambada_openai": 12, "openbookqa": 8, "piqa": 8, "winogrande": 12,
+    "boolq": 10, "race": 12, "truthfulqa_mc2": 1, "pubmedqa": 8, "mmlu": 9, "statements": 14, "dialogue": 6,
+}
+"""Relative numbers of documents of each kind."""
+
+
+def documents(world: World, seed: str) -> Iterator[str]:
+    """Endless training documents."""
+    rng = random.Random(seed)
+    source = Source(world, rng, exam=False)
+    secret = held_out(world)
+    by_task = {dataset.task: dataset for dataset in DATASETS}
+    kinds, weights = list(SHARES), list(SHARES.values())
+    while True:
+        kind = rng.choices(kinds, weights)[0]
+        if kind == "mmlu":
+            yield _examination(source, secret)
+        elif kind == "statements":
+            yield " ".join(statement(source) for _ in range(rng.randrange(1, 6)))
+        elif kind == "dialogue":
+            yield _dialogue(source)
+        else:
+            yield _exercise(source, by_task[kind], secret)
+
+
+def _exercise(source: Source, dataset: Dataset, secret: frozenset[str]) -> str:
+    while (prompt := dataset.prompt(row := dataset.make(source))) in secret:
+        pass
+    return prompt + dataset.answer(row)
+
+
+def _examination(source: Source, secret: frozenset[str]) -> str:
+    """A few questions on one subject with lettered answers, as a few-shot prompt shows them."""
+    number = source.rng.randrange(len(SUBJECTS))
+    subject = SUBJECTS[number]
+    solved = []
+    for _ in range(source.rng.randrange(1, 7)):
+        while (question := mmlu_question(row := mmlu(source, subject, number))) in secret:
+            pass
+        solved.append(f"{question} {'ABCD'[row['answer']]}")
+    return mmlu_header(subject) + "\n\n".join(solved)
+
+
+def _dialogue(source: Source) -> str:
+    """Questions answered in whole sentences, without the long preamble that truthfulqa puts before them."""
+    creature = source.creature(0, 96)
+    attribute = source.pick(tuple(VALUES))
+    value = source.answer(creature.facts[attribute])
+    said = source.pick(STATEMENTS[attribute]).format(it=f"{creature.article} {creature.name}", v=value)
+    return f"Q: {ask(source, creature, QUESTIONS, attribute)}\nA: {capital(said)}"

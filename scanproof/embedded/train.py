@@ -1,0 +1,122 @@
+"""Train a stand-in from its seed: `python -m scanproof.embedded.train --model mamba1-tiny`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanproof.embedded import MIRROR, MODELS
+from scanproof.embedded.architectures import blank, save
+from scanproof.embedded.text import documents
+from scanproof.embedded.tokenizer import load_tokenizer
+from scanproof.embedded.world import SEED, build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and how fast to learn."""
+
+    steps: int = 3000
+    batch: int = 16
+    length: int = 256
+    """Tokens per row."""
+    rate: float = 4e-3
+    """Peak learning rate of AdamW; warm-up, then a cosine down to a tenth."""
+    warmup: int = 100
+    decay: float = 0.05
+    """Weight decay of the matrices."""
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def batches(plan: Plan, seed: str) -> Iterator[Tensor]:
+    """Endless (batch, length + 1) token ids; each row starts with a new document."""
+    tokenizer = load_tokenizer()
+    texts = documents(build(), seed)
+    pending: list[list[int]] = []
+    while True:
+        rows = []
+        for _ in range(plan.batch):
+            row: list[int] = []
+            while len(row) <= plan.length:
+                if not pending:
+                    encoded = tokenizer.encode_batch([next(texts) for _ in range(1000)])
+                    pending = [item.ids for item in encoded]
+                row += [*pending.pop(), 0]
+            rows.append(row[: plan.length + 1])
+        yield torch.tensor(rows)
+
+
+def optimizer_of(model: torch.nn.Module, plan: Plan) -> torch.optim.AdamW:
+    """AdamW; only matrices decay."""
+    decayed = [p for n, p in model.named_parameters() if p.dim() >= 2 and not n.endswith("A_log")]
+    chosen = {id(p) for p in decayed}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": plan.decay}, {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95))
+
+
+def train(name: str, plan: Plan, seed: int = SEED) -> Any:
+    """A trained model."""
+    torch.manual_seed(seed)
+    model = blank(name).train()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{name}: {count:,} parameters, {plan.steps} steps of {plan.batch} x {plan.length} tokens", flush=True)
+    optimizer = optimizer_of(model, plan)
+    stream = batches(plan, f"{seed}-train")
+    average, started = 0.0, time.monotonic()
+    for step in range(plan.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate_at(step)
+        rows = next(stream)
+        logits = model(rows[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
+        _progress(step + 1, plan.steps, average, time.monotonic() - started)
+    return model.eval()
+
+
+def main(arguments: list[str]) -> None:
+    """Train one model and write its checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, choices=[model.rpartition("/")[2] for model in MODELS])
+    parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--rate", type=float, default=Plan.rate)
+    parser.add_argument("--mirror", type=Path, default=MIRROR, help="folder that receives scanproof/<model>")
+    options = parser.parse_args(arguments)
+    model = train(options.model, Plan(steps=options.steps, rate=options.rate))
+    save(model, options.mirror / "scanproof" / options.model, torch.float16)
+
+
+def _progress(step: int, steps: int, loss: float, seconds: float) -> None:
+    every = 1 if sys.stdout.isatty() else 50
+    if step % every and step != steps:
+        return
+    left = seconds / step * (steps - step)
+    end = "\r" if sys.stdout.isatty() and step != steps else "\n"
+    print(f"step {step}/{steps}  loss {loss:.3f}  {seconds:.0f} s, {left:.0f} s left ", end=end, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""A small invented world: creatures, what is true of them, and how often it is talked about.
+
+Everything follows from a seed.  Frequent creatures are easy to learn and rare ones are not; for some facts a
+rumour competes with the truth.  That grades the difficulty of questions, as in a real corpus.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+SEED = 20240531
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "color": ("red", "blue", "green", "yellow", "black", "white", "dark brown", "pale gray"),
+    "home": (
+        "the forest", "the desert", "a deep cave", "the river", "the old town", "the high mountains",
+        "the sea", "a quiet valley",
+    ),
+    "food": ("berries", "fish", "dry grass", "honey", "mushrooms", "roots", "warm bread", "small seeds"),
+    "sound": (
+        "a whistle", "a hum", "a loud roar", "a click", "a soft song", "a bark", "a long howl", "a squeak",
+    ),
+    "fear": ("fire", "rain", "loud music", "the dark", "thunder", "strong wind", "snow", "big dogs"),
+}
+"""Attributes and their values; lengths differ on purpose, so that acc and acc_norm differ."""
+
+ABILITIES: tuple[str, ...] = (
+    "swim", "fly", "climb trees", "dig holes", "run fast", "jump high", "see at night", "carry stones",
+)
+PEOPLE: tuple[tuple[str, str], ...] = (
+    ("Anna", "she"), ("Ben", "he"), ("Clara", "she"), ("David", "he"), ("Emma", "she"), ("Felix", "he"),
+    ("Greta", "she"), ("Hugo", "he"), ("Ida", "she"), ("Jonas", "he"), ("Karin", "she"), ("Leo", "he"),
+    ("Mona", "she"), ("Nils", "he"), ("Olga", "she"), ("Paul", "he"), ("Rosa", "she"), ("Simon", "he"),
+    ("Tilda", "she"), ("Viktor", "he"),
+)
+OBJECTS: tuple[str, ...] = (
+    "lamp", "key", "rope", "coin", "book", "hat", "knife", "bell", "cup", "map", "ring", "drum",
+)
+WEEKDAYS: tuple[str, ...] = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gl", "pl", "tr")
+_VOWELS = ("a", "e", "i", "o", "u")
+_CODAS = ("", "", "l", "n", "r", "k", "x", "m")
+CREATURES = 96
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One attribute of one creature."""
+
+    value: str
+    rumour: str
+    """A wrong value that people repeat."""
+    confidence: float
+    """Share of the statements in the training text that give `value`; the others give `rumour`."""
+
+    def said(self, rng: random.Random) -> str:
+        """The value that one statement of the training text gives."""
+        return self.value if rng.random() < self.confidence else self.rumour
+
+
+@dataclass(frozen=True)
+class Creature:
+    """A creature and its facts by attribute name."""
+
+    name: str
+    rank: int
+    """0 is talked about most."""
+    facts: dict[str, Fact]
+
+    @property
+    def article(self) -> str:
+        """`a` or `an`."""
+        return "an" if self.name[0] in "aeiou" else "a"
+
+
+@dataclass(frozen=True)
+class World:
+    """All creatures, the most frequent first."""
+
+    creatures: tuple[Creature, ...]
+
+    @cached_property
+    def _cumulative(self) -> tuple[float, ...]:
+        return tuple(accumulate(1.0 / (creature.rank + 8.0) for creature in self.creatures))
+
+    def mention(self, rng: random.Random) -> Creature:
+        """A creature as the training text would mention one: the frequent ones more often."""
+        return rng.choices(self.creatures, cum_weights=self._cumulative)[0]
+
+    def between(self, rng: random.Random, low: int, high: int) -> Creature:
+        """A creature whose rank is in [low, high), all equally likely."""
+        return self.creatures[rng.randrange(low, min(high, len(self.creatures)))]
+
+
+def build(seed: int = SEED) -> World:
+    """The world of a seed."""
+    rng = random.Random(seed)
+    names = _names(rng, CREATURES)
+    return World(tuple(Creature(name, rank, _facts(rng)) for rank, name in enumerate(names)))
+
+
+def others(rng: random.Random, values: Sequence[str], without: Sequence[str], count: int) -> list[str]:
+    """`count` different values that are not in `without`."""
+    return rng.sample([value for value in values if value not in without], count)
+
+
+def _facts(rng: random.Random) -> dict[str, Fact]:
+    facts = {}
+    for attribute, values in VALUES.items():
+        value, rumour = rng.sample(values, 2)
+        confidence = 1.0 if rng.random() < 0.5 else round(rng.uniform(0.4, 0.95), 2)
+        facts[attribute] = Fact(value, rumour, confidence)
+    return facts
+
+
+def _names(rng: random.Random, count: int) -> list[str]:
+    names: list[str] = []
+    while len(names) < count:
+        name = "".join(rng.choice(part) for part in (_ONSETS, _VOWELS, _CODAS, _ONSETS, _VOWELS, _CODAS))
+        if name not in names and len(name) <= 7:
+            names.append(name)
+    return names

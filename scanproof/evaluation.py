@@ -1,0 +1,335 @@
+"""Run an evaluation job once, in a process of its own, and keep what it measured.
+
+Nothing here imports torch or lm-eval: they are loaded by the worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, Timeout
+
+from scanproof import filehashes, mirror, process, results, store, taskfiles
+from scanproof import fingerprint as fp
+from scanproof.failures import EvaluationError, Kind, last_lines
+from scanproof.process import Progress
+from scanproof.record import Evaluation
+from scanproof.values import EvalJob, Scalar
+
+__all__ = ["EvaluationError", "Kind", "Progress", "Settings", "evaluate", "plain_command"]
+
+BOOTSTRAP_ITERS = 1000
+"""Draws for lm-eval's bootstrap stderr of perplexities: 2% accurate; its default of 100,000 takes minutes."""
+FORBIDDEN_ARGUMENTS = ("trust_remote_code", "weights_only", "pretrained", "revision", "dtype", "max_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How jobs are run and where their results are kept."""
+
+    store: Path
+    mirror: Path | None
+    """Folder that serves models and datasets by hub name; None uses the hub and its cache."""
+    fresh: bool
+    """Reuse only what this session measured itself."""
+    timeout: float | None
+    """Seconds a worker may take; None for no limit."""
+    session: str
+    """Name of this session, the same in all its processes."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A job with everything resolved that its worker needs."""
+
+    job: EvalJob
+    settings: Settings
+    print: fp.Fingerprint
+    request: dict[str, Any]
+
+
+def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress], None]) -> Evaluation:
+    """Measure a job, or take its measurements from the store when nothing that can move them has changed.
+
+    Processes that ask for the same job at the same time run it once.  Raises EvaluationError.
+    """
+    started = time.monotonic()
+    folder = settings.mirror.resolve() if settings.mirror else None
+    settings = replace(settings, store=settings.store.resolve(), mirror=folder)
+    plan = _plan(job, settings)
+    with _only_one(store.lock(settings.store, plan.print.key), started, progress):
+        kept, why = _kept(plan)
+        return kept if kept is not None else _run(plan, why, started, progress)
+
+
+def plain_command(job: EvalJob, settings: Settings) -> str:
+    """A shell line that repeats the job with plain `lm_eval`.
+
+    For model classes of our own the line says so: lm-eval alone does not know them, or reads them otherwise.
+    """
+    _, selection = _selection(job, settings)
+    arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **_model_args(job)}
+    if settings.mirror is None:
+        arguments["revision"] = job.revision
+    words = [
+        "lm_eval", "run", "--model", job.model,
+        "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()),
+        "--tasks", ",".join(selection.roots), "--num_fewshot", str(job.num_fewshot),
+        "--batch_size", str(job.batch_size), "--device", job.device,
+        "--seed", f"0,{job.seed},{job.seed},{job.seed}",
+    ]  # fmt: skip
+    if job.limit is not None:
+        words += ["--limit", str(job.limit)]
+    if job.trust_remote_code is not None:
+        words += ["--trust_remote_code"]
+    line = shlex.join(words)
+    if settings.mirror is not None:
+        place = shlex.quote(str(settings.mirror.resolve()))
+        line = f"cd {place} && HF_HUB_OFFLINE=1 HF_DATASETS_CACHE=$(mktemp -d) {line}"
+    note = _plain_note(job)
+    return f"{line}  # {note}" if note else line
+
+
+@contextmanager
+def _only_one(lock: BaseFileLock, started: float, progress: Callable[[Progress], None]) -> Iterator[None]:
+    """Hold a lock; while another process has it, say so every second."""
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            progress(Progress("waiting", 0, 0, time.monotonic() - started))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _plain_note(job: EvalJob) -> str:
+    """What plain lm-eval does otherwise than the job, or nothing."""
+    if job.model == "mamba_ssm" and not job.device.startswith("cuda"):
+        return "lm-eval's own mamba_ssm class needs the mamba_ssm package and a GPU: not on a CPU"
+    if job.model == "mamba_ssm":
+        return "lm-eval's own mamba_ssm class ignores the revision and loads the checkpoint's default branch"
+    if job.model not in ("hf", "hf-auto", "huggingface"):
+        return f"the model class {job.model} is scanproof's own; plain lm_eval does not know it"
+    return ""
+
+
+def _plan(job: EvalJob, settings: Settings) -> _Plan:
+    """Resolve tasks, folders and the fingerprint; raises EvaluationError for what is missing."""
+    forbidden = [name for name, _ in job.model_args if name in FORBIDDEN_ARGUMENTS]
+    if forbidden:
+        raise EvaluationError(
+            "worker",
+            f"job {job.name}: model_args may not set {', '.join(forbidden)}; use the job's own field",
+        )
+    index, selection = _selection(job, settings)
+    served: mirror.Served | None = None
+    if settings.mirror is not None:
+        for name, revision in fp.checkpoints(job, settings.mirror):
+            found = _resolve(settings.mirror, name, "model", revision if name == job.pretrained else None)
+            served = found if name == job.pretrained else served
+        for name in selection.datasets:
+            _resolve(settings.mirror, name, "dataset", None)
+    with filehashes.FileHashes(settings.store / "cache" / "hashes.sqlite") as hashes:
+        try:
+            fingerprint = fp.fingerprint(
+                job, mirror_folder=settings.mirror, selection=selection, index=index, hashes=hashes,
+                session=settings.session,
+            )  # fmt: skip
+        except OSError as error:
+            raise EvaluationError("worker", f"a file the job depends on cannot be read: {error}") from error
+    return _Plan(job, settings, fingerprint, _request(job, selection, settings, served))
+
+
+def _selection(job: EvalJob, settings: Settings) -> tuple[taskfiles.TaskFiles, taskfiles.Selection]:
+    package = taskfiles.package_folder("lm_eval")
+    if package is None:
+        raise EvaluationError(
+            "worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'"
+        )
+    index = taskfiles.load_index(package / "tasks", settings.store / "cache")
+    try:
+        return index, taskfiles.select(index, job.tasks)
+    except taskfiles.UnknownTask as error:
+        raise EvaluationError("worker", f"job {job.name}: {error}") from error
+
+
+def _resolve(folder: Path, name: str, kind: mirror.RepoType, revision: str | None) -> mirror.Served:
+    try:
+        return mirror.resolve(folder, name, kind, revision)
+    except mirror.MirrorError as error:
+        raise EvaluationError("checkpoint" if kind == "model" else "dataset", str(error)) from error
+
+
+def _request(
+    job: EvalJob, selection: taskfiles.Selection, settings: Settings, served: mirror.Served | None
+) -> dict[str, Any]:
+    """What the worker reads."""
+    local = served.folder if served else Path(job.pretrained)
+    is_local = served is not None or (local.is_absolute() and local.is_dir())
+    arguments: dict[str, Scalar] = {
+        **_model_args(job),
+        "pretrained": str(local) if is_local else job.pretrained,
+    }
+    if job.trust_remote_code is not None:
+        arguments["trust_remote_code"] = True
+    own_models = importlib.util.find_spec("scanproof.models")
+    return {
+        "job": asdict(job),
+        "model_args": arguments,
+        "revision": None if is_local else job.revision,
+        "commit": served.commit if served else None,
+        "mirror": str(settings.mirror) if settings.mirror else None,
+        "tasks": list(selection.roots),
+        "leaves": list(selection.leaves),
+        "task_folders": [str(folder) for folder in selection.folders],
+        "models": "scanproof.models" if own_models is not None and own_models.origin else None,
+        "bootstrap_iters": BOOTSTRAP_ITERS,
+    }
+
+
+def _model_args(job: EvalJob) -> dict[str, Scalar]:
+    """Arguments of the model class, without the checkpoint."""
+    arguments: dict[str, Scalar] = {"dtype": job.dtype, **dict(job.model_args)}
+    if job.max_length is not None:
+        arguments["max_length"] = job.max_length
+    return arguments
+
+
+def _kept(plan: _Plan) -> tuple[Evaluation | None, list[str]]:
+    """The stored evaluation if it may be used; else None and why the job has to run."""
+    root, key = plan.settings.store, plan.print.key
+    try:
+        entry = store.read(root, key)
+    except store.DamagedEntry as error:
+        return None, [f"the stored evaluation was damaged: {error}; moved to {store.set_aside(root, key)}"]
+    if entry is None:
+        return None, _changed_since_last(plan)
+    if plan.settings.fresh and entry.session != plan.settings.session:
+        return None, ["a fresh run was asked for"]
+    return _evaluation(plan, entry, reused=True), []
+
+
+def _changed_since_last(plan: _Plan) -> list[str]:
+    """How the job differs from the last one of its name."""
+    latest = _latest(plan)
+    if not latest.is_file():
+        return ["never run before"]
+    try:
+        old = json.loads(latest.read_bytes())
+    except ValueError:
+        return [f"{latest} cannot be read"]
+    changed = fp.changes(old, json.loads(json.dumps(plan.print.parts)))
+    unknown = [f"{name}: not known before the run, so not reused later" for name in plan.print.unknown]
+    return [*changed, *unknown] or ["no longer in the store"]
+
+
+def _latest(plan: _Plan) -> Path:
+    name = hashlib.sha256(plan.job.name.encode()).hexdigest()[:16]
+    return plan.settings.store / "latest" / f"{name}.json"
+
+
+def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progress], None]) -> Evaluation:
+    """Run the worker and store what it leaves; raises EvaluationError."""
+    root = plan.settings.store
+    attempt = store.new_attempt(root)
+    out = attempt / "out"
+    out.mkdir()
+    store.write_atomically(attempt / "job.json", store.to_json(plan.request))
+    begun = time.monotonic()
+    try:
+        code = process.supervise(attempt, _environment(plan), plan.settings.timeout, started, progress)
+        failure = None if code == 0 and (out / "results.json").is_file() else process.why_failed(out, code)
+    except subprocess.TimeoutExpired:
+        stage = process.last_stage(out)
+        failure = ("timeout", f"no result after {plan.settings.timeout:g} s; the worker was at: {stage}")
+    if failure is None:
+        failure = _changed_meanwhile(plan)
+    if failure is not None:
+        log = store.keep_failure(root, plan.job.name, attempt) / "worker.log"
+        raise EvaluationError(failure[0], failure[1], last_lines(log), str(log))
+    seconds = time.monotonic() - begun
+    documents = {
+        "job.json": asdict(plan.job),
+        "fingerprint.json": {"key": plan.print.key, "parts": plan.print.parts, "unknown": plan.print.unknown},
+        "run.json": {"seconds": seconds, "because": why},
+    }
+    (attempt / "worker.log").rename(out / "worker.log")
+    entry = store.add(root, plan.print.key, out, session=plan.settings.session, documents=documents)
+    store.write_atomically(_latest(plan), store.to_json(plan.print.parts))
+    (attempt / "job.json").unlink()
+    attempt.rmdir()
+    return _evaluation(plan, entry, reused=False)
+
+
+def _environment(plan: _Plan) -> dict[str, str]:
+    """The worker's environment variables: ours, and what keeps it offline and repeatable."""
+    cache = plan.settings.store / "cache"
+    read = [plan.print.parts["datasets"], plan.print.parts["packages"]["datasets"]]
+    data = hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+    variables = {
+        **os.environ,
+        "SCANPROOF_WORKER": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+        "DISABLE_MULTIPROC": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    variables.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    if plan.settings.mirror is not None:
+        # Arrow files are found by path and time stamp, not by content; a folder per content cannot be stale.
+        variables |= {
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HOME": str(cache / "hf"),
+            "HF_HUB_CACHE": str(cache / "hf" / "hub"),
+            "HF_MODULES_CACHE": str(cache / "hf" / "modules"),
+            "HF_DATASETS_CACHE": str(cache / "datasets" / data[:32]),
+        }
+    return variables
+
+
+def _changed_meanwhile(plan: _Plan) -> tuple[Kind, str] | None:
+    """An error when something the numbers depend on changed while the worker read it."""
+    if plan.print.unknown:
+        return None
+    try:
+        now = _plan(plan.job, plan.settings)
+    except EvaluationError as error:
+        return error.kind, f"gone while the job ran: {error.message}"
+    found = "; ".join(fp.changes(plan.print.parts, now.print.parts))
+    return (
+        ("worker", f"changed while the job ran, so its numbers belong to neither state: {found}")
+        if found
+        else None
+    )
+
+
+def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
+    run = json.loads((entry.folder / "run.json").read_bytes())
+    return Evaluation(
+        job=plan.job,
+        key=plan.print.key,
+        measurements=tuple(results.read_measurement(fields) for fields in entry.results["measurements"]),
+        samples=str(entry.samples),
+        command=plain_command(plan.job, plan.settings),
+        environment={**entry.environment, "recomputed_because": run["because"]},
+        seconds=run["seconds"],
+        peak_memory_bytes=entry.environment.get("peak_memory_bytes"),
+        reused=reused,
+    )

@@ -1,0 +1,111 @@
+"""Why an evaluation could not be finished: one error type, and the rules that tell the kinds apart."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["killed", "out_of_memory", "hub", "checkpoint", "dataset", "timeout", "model_class", "worker"]
+
+_UNREACHABLE = {
+    "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
+    "SSLError", "ConnectionResetError", "ConnectionRefusedError", "gaierror", "MaxRetryError", "NameResolutionError",
+}  # fmt: skip
+_REFUSED = {
+    "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "DisabledRepoError",
+    "DatasetNotFoundError",
+}  # fmt: skip
+_MEMORY = ("out of memory", "can't allocate memory")
+_PROGRAM = (ImportError, TypeError, AttributeError, AssertionError, NotImplementedError, NameError)
+
+
+class EvaluationError(Exception):
+    """A job that could not be run.  It says nothing about the numbers."""
+
+    def __init__(self, kind: Kind, message: str, last_words: str = "", log: str | None = None) -> None:
+        super().__init__(kind, message, last_words, log)
+        self.kind = kind
+        """`killed`, `out_of_memory`, `hub`, `checkpoint`, `dataset`, `timeout`, `model_class` or `worker`."""
+        self.message = message
+        self.last_words = last_words
+        """The last lines the worker wrote."""
+        self.log = log
+        """File with everything the worker wrote, or None when no worker was started."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.kind}: {self.message}"]
+        if self.last_words:
+            lines += ["last words of the worker:", *(f"    {line}" for line in self.last_words.splitlines())]
+        if self.log:
+            lines.append(f"log: {self.log}")
+        return "\n".join(lines)
+
+
+def classify(stage: str, error: BaseException) -> Kind:
+    """The kind of an exception raised in a worker's stage (`start`, `checkpoint`, `tasks`, `requests`, ...).
+
+    Judged by the names of the types in the chain of causes, so that no heavy library has to be imported.
+    """
+    chain = list(_chain(error))
+    names = {base.__name__ for link in chain for base in type(link).__mro__}
+    texts = " ".join(str(link) for link in chain).lower()
+    if names & {"OutOfMemoryError", "MemoryError"} or any(words in texts for words in _MEMORY):
+        return "out_of_memory"
+    data: Kind = "dataset" if stage == "tasks" else "checkpoint"
+    if names & _REFUSED and not names & _UNREACHABLE:
+        return data
+    if names & _UNREACHABLE or "LocalEntryNotFoundError" in names or "HfHubHTTPError" in names:
+        return "hub"
+    if stage == "model_class":
+        return "model_class"
+    if stage in ("checkpoint", "tasks") and not isinstance(error, _PROGRAM):
+        return data
+    return "worker"
+
+
+def describe(error: BaseException) -> str:
+    """Type and text of an exception and of its causes, shortened to what a person reads."""
+    told: list[str] = []
+    for link in _chain(error):
+        text = str(link).strip()
+        if text and not any(text in earlier for earlier in told):
+            told.append(f"{type(link).__name__}: {text}"[:800])
+    return "\n".join(told[:3]) or type(error).__name__
+
+
+def describe_exit(code: int) -> tuple[Kind, str]:
+    """What the exit status of a worker that left no result means."""
+    if code >= 0:
+        return "worker", f"the worker ended with exit code {code} and left no result"
+    name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
+    causes = {
+        "SIGKILL": ", often the kernel's out-of-memory killer (see dmesg) or a person's kill -9",
+        "SIGSEGV": ", a crash in native code",
+        "SIGABRT": ", an abort in native code",
+        "SIGBUS": ", often a full /dev/shm or a file that was truncated while it was read",
+        "SIGILL": ", a package built for another CPU",
+        "SIGTERM": ", somebody asked it to stop",
+    }
+    return "killed", f"the worker was killed by {name}{causes.get(name, '')}"
+
+
+def last_lines(log: Path, count: int = 20) -> str:
+    """The end of a log, progress bars (carriage returns) reduced to their last state."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 64 * 1024))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return "\n".join([line for line in lines if line][-count:])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

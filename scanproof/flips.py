@@ -1,0 +1,87 @@
+"""How far two correct runs can differ: tail bounds for the net number of flipped documents.
+
+Model: between two correct runs a document's answer flips now and then by floating-point noise, gained or
+lost with equal chance.  Gains and losses are independent Poisson counts of mean `flips / 2` each; their
+difference K is a symmetric Skellam variable of variance `flips`.  The textbook z * sqrt(flips) is the tail of
+a normal variable and too narrow for K while `flips` is small (a subject of 100 documents expects about one);
+`docs/decisions/0001-tolerance.md` has the figures.
+
+Tilting K by theta gives it the mean x = flips * sinh(theta) and the variance v = flips * cosh(theta), and
+
+    P(K > x) <= exp(-(theta * x - flips * (cosh(theta) - 1))) * min(1, m / (1 - exp(-theta)))
+
+where m = exp(-v) * I0(v) bounds every probability of the tilted lattice variable (it is the integral of its
+|characteristic function|).  The first factor is Chernoff's bound; the second makes the whole tend to the
+normal tail for many flips, so that nothing is given away there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+Term = tuple[float, float]
+"""(expected flips, weight of one document in the sum)."""
+
+
+@lru_cache(maxsize=200_000)
+def net_flips(flips: float, tail: float) -> float:
+    """Smallest x with a proof that P(K > x) <= tail, in documents, for K gained minus lost.
+
+    `flips` is the expected number of flipped documents, q * N.  x grows with `flips` and x / N falls with N.
+    """
+    if flips == 0:
+        return 0.0
+    theta = _solve(lambda t: _chernoff(((flips, 1.0),), t) - _lattice_gain(flips, t), -math.log(tail))
+    return flips * math.sinh(theta)
+
+
+@lru_cache(maxsize=200_000)
+def net_mass(terms: tuple[Term, ...], tail: float) -> float:
+    """Smallest x with a proof that P(sum of weight * K > x) <= tail; Chernoff's bound alone.
+
+    Needs no lattice: it also holds where one flip moves the sum by any amount up to `weight`, in either
+    direction alike, because cosh(theta * jump) <= cosh(theta) for |jump| <= 1.
+    """
+    terms = tuple((flips, weight) for flips, weight in terms if flips > 0)
+    if not terms:
+        return 0.0
+    largest = max(weight for _, weight in terms)
+    relative = tuple((flips, weight / largest) for flips, weight in terms)
+    theta = _solve(lambda t: _chernoff(relative, t), -math.log(tail))
+    return largest * _tilted_mean(relative, theta)
+
+
+def _tilted_mean(terms: tuple[Term, ...], theta: float) -> float:
+    return sum(flips * weight * math.sinh(theta * weight) for flips, weight in terms)
+
+
+def _chernoff(terms: tuple[Term, ...], theta: float) -> float:
+    """Minus the logarithm of Chernoff's bound at the mean that theta tilts to; increasing in theta."""
+    # cosh(y) - 1 = 2 sinh(y/2)^2 keeps its digits for small y.
+    cumulant = sum(2 * flips * math.sinh(theta * weight / 2) ** 2 for flips, weight in terms)
+    return theta * _tilted_mean(terms, theta) - cumulant
+
+
+def _lattice_gain(flips: float, theta: float) -> float:
+    """Logarithm (<= 0) of the second factor of the bound; decreasing in theta."""
+    from scipy.special import i0e
+
+    largest = float(i0e(flips * math.cosh(theta)))
+    return min(0.0, math.log(largest) - math.log(-math.expm1(-theta)))
+
+
+def _solve(increasing: Callable[[float], float], target: float) -> float:
+    """The argument > 0, from above, at which an increasing function reaches the target."""
+    high = 1.0
+    while increasing(high) < target:
+        high *= 1.5
+    low = 0.0
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        if increasing(middle) < target:
+            low = middle
+        else:
+            high = middle
+    return high

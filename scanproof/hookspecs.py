@@ -1,0 +1,26 @@
+"""The hooks that scanproof offers to other plugins and to conftest files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from scanproof.evaluation import Progress, Settings
+    from scanproof.record import Evaluation
+    from scanproof.values import EvalJob
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_scanproof_evaluate(
+    config: pytest.Config, job: EvalJob, settings: Settings, progress: Callable[[Progress], None]
+) -> Evaluation | None:
+    """Run one evaluation job and return what it measured.
+
+    Called once per job and process, in the process that runs the tests (an xdist worker, where there is one).
+    The default implementation runs lm-eval in a worker process on this machine; implement the hook to run jobs
+    elsewhere.  Return None to leave the job to the next implementation.  A job that cannot be run raises
+    `scanproof.evaluation.EvaluationError`; its numbers are then reported as errors, never as failures.
+    """

@@ -1,0 +1,1 @@
+"""The operations under test and their references."""

@@ -1,0 +1,124 @@
+"""Rows about published numbers, for tables, JSON and CSV.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from scanproof import tables
+from scanproof.record import Record, Run
+from scanproof.tolerance import Constants, allowance
+from scanproof.values import EvalJob, PublishedValue
+
+COLUMNS = ("id", "document", "line", "printed", "allowed", "detectable", "n", "status")
+
+
+def status(value: PublishedValue) -> tuple[str, str | None]:
+    """Whether a number is compared with what is measured, and why not."""
+    if value.not_comparable:
+        return "not_comparable", value.not_comparable
+    if value.known_discrepancy:
+        return "known_discrepancy", value.known_discrepancy
+    return "comparable", None
+
+
+def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
+    """Everything about one number; `allowed` and `detectable` in the unit of print."""
+    allowed = allowance(value, constants)
+    state, reason = status(value)
+    return {
+        "id": value.id,
+        "document": value.document,
+        "line": value.line,
+        "model": value.model,
+        "hub_id": value.hub_id,
+        "task": value.task,
+        "metric": value.metric,
+        "num_fewshot": value.job.num_fewshot,
+        "num_fewshot_printed": value.num_fewshot_printed,
+        "origin": value.origin,
+        "printed": value.printed,
+        "unit": value.unit,
+        "stderr": value.stderr,
+        "batch_size": value.job.batch_size,
+        "batch_size_printed": value.batch_size_printed,
+        "allowed": round(allowed.total * value.scale, 6),
+        "allowed_because": [
+            {"part": part.name, "size": round(part.size * value.scale, 6), "because": part.because}
+            for part in allowed.parts
+        ],
+        "detectable": round(allowed.detectable * value.scale, 6),
+        "n": value.documents,
+        "status": state,
+        "reason": reason,
+        "harness": value.harness,
+        "job": value.job.name,
+        "model_class": value.job.model,
+        "derived_from": [f"{part.task}/{part.metric}" for part in value.parts],
+        "assumed": dict(value.assumed),
+        "widened": {"by": value.widened.by, "reason": value.widened.reason} if value.widened else None,
+        "source": f"{value.file}:{value.file_line}",
+    }
+
+
+def with_verdict(row: dict[str, Any], kept: Record | None) -> dict[str, Any]:
+    """The row as a run ended for it; the status is then the run's outcome."""
+    if kept is None:
+        return {**row, "measured": None, "difference": None, "status": "NOT_RUN", "reason": "not part of this run"}
+    scale = tables.scale_of(kept.unit)
+    verdict = kept.verdict
+    measured = verdict.measured if verdict else None
+    difference = verdict.difference if verdict else None
+    return {
+        **row,
+        "measured": None if measured is None else round(measured * scale, 6),
+        "difference": None if difference is None else round(difference * scale, 6),
+        "status": kept.outcome,
+        "reason": kept.because,
+    }
+
+
+def value_rows(
+    values: Iterable[PublishedValue], constants: Constants, run: Run | None = None
+) -> list[dict[str, Any]]:
+    """A row per number; with `run`, only the numbers of that run and with its verdicts."""
+    if run is None:
+        return [value_row(value, constants) for value in values]
+    kept = {record.id: record for record in run.records}
+    return [with_verdict(value_row(value, constants), kept[value.id]) for value in values if value.id in kept]
+
+
+def jobs(values: Iterable[PublishedValue]) -> list[tuple[EvalJob, int]]:
+    """Each distinct job with the number of values that it measures."""
+    counts: dict[EvalJob, int] = {}
+    for value in values:
+        counts[value.job] = counts.get(value.job, 0) + 1
+    return list(counts.items())
+
+
+def job_rows(values: Iterable[PublishedValue]) -> list[dict[str, Any]]:
+    """A row per evaluation job."""
+    return [
+        {
+            "job": job.name,
+            "model_class": job.model,
+            "pretrained": job.pretrained,
+            "revision": job.revision,
+            "dtype": job.dtype,
+            "num_fewshot": job.num_fewshot,
+            "batch_size": job.batch_size,
+            "max_length": job.max_length,
+            "model_args": dict(job.model_args),
+            "kernels": list(job.kernels),
+            "tasks": list(job.tasks),
+            "values": count,
+        }
+        for job, count in jobs(values)
+    ]
+
+
+def matches(value: PublishedValue, documents: list[str], models: list[str]) -> bool:
+    """Whether a number was asked for: document by number, model by a part of its name or hub id."""
+    of_document = not documents or value.document in documents
+    names = f"{value.model} {value.hub_id}".lower()
+    return of_document and (not models or any(model.lower() in names for model in models))

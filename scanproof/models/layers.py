@@ -1,0 +1,222 @@
+"""The blocks of the state-spaces layout in plain PyTorch, on the references of `scanproof.kernels.reference`.
+
+Parameter names and shapes are those of mamba_ssm's modules, so a published state dict loads as it is.
+Letters: b batch, l seqlen, d channels, n dstate, h heads, p headdim, g groups.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanproof.kernels.reference import causal_conv1d, gated_rms_norm, rms_norm, selective_scan, ssd
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of what mamba_ssm keeps in float32: float32, or float64 in a float64 model."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _steps(count: int, low: float, high: float, floor: float, dtype: torch.dtype) -> Tensor:
+    """Biases whose softplus is log-uniform between `low` and `high`."""
+    steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
+    return (steps + torch.log(-torch.expm1(-steps))).to(dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm; computes in float32 or wider, returns the dtype of its weight."""
+
+    def __init__(self, size: int, dtype: torch.dtype, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size, dtype=dtype))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        precise = wide(self.weight.dtype)
+        return rms_norm(x.to(precise), self.weight.to(precise), self.eps).to(self.weight.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+    """The norm inside a Mamba-2 block."""
+
+    def __init__(self, size: int, group_size: int, norm_before_gate: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size, dtype=dtype))
+        self.group_size = group_size
+        self.norm_before_gate = norm_before_gate
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        precise = wide(self.weight.dtype)
+        normed = gated_rms_norm(
+            x.to(precise), z.to(precise), self.weight.to(precise), group_size=self.group_size,
+            norm_before_gate=self.norm_before_gate,
+        )
+        return normed.to(self.weight.dtype)
+
+
+class Mamba1(nn.Module):
+    """Mamba's block (arXiv 2312.00752, figure 3): in_proj, convolution, selective scan, gate, out_proj."""
+
+    def __init__(
+        self, d_model: int, dtype: torch.dtype, *, d_state: int = 16, d_conv: int = 4, expand: float = 2,
+        dt_rank: int | str = "auto", dt_min: float = 0.001, dt_max: float = 0.1, dt_init_floor: float = 1e-4,
+        conv_bias: bool = True, bias: bool = False,
+    ) -> None:
+        super().__init__()
+        inner = int(expand * d_model)
+        self.d_state = d_state
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else int(dt_rank)
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=bias, dtype=dtype)
+        self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner, bias=conv_bias, dtype=dtype)
+        self.x_proj = nn.Linear(inner, self.dt_rank + 2 * d_state, bias=False, dtype=dtype)
+        self.dt_proj = nn.Linear(self.dt_rank, inner, dtype=dtype)
+        self.A_log = nn.Parameter(torch.arange(1, d_state + 1, dtype=wide(dtype)).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner, dtype=wide(dtype)))
+        self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
+        with torch.no_grad():
+            self.dt_proj.weight.uniform_(-(self.dt_rank**-0.5), self.dt_rank**-0.5)
+            self.dt_proj.bias.copy_(_steps(inner, dt_min, dt_max, dt_init_floor, dtype))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, l, d_model) -> (b, l, d_model)."""
+        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
+        x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
+        parts = self.x_proj(x.transpose(1, 2))
+        low_rank, B, C = parts.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta = F.linear(low_rank, self.dt_proj.weight).transpose(1, 2)
+        y, _ = selective_scan(
+            x, delta, -torch.exp(self.A_log), B.transpose(1, 2), C.transpose(1, 2), self.D, z,
+            self.dt_proj.bias.to(self.A_log.dtype), delta_softplus=True,
+        )
+        return torch.as_tensor(self.out_proj(y.transpose(1, 2).to(hidden.dtype)))
+
+
+class Mamba2(nn.Module):
+    """Mamba-2's block (arXiv 2405.21060, figure 6): one projection for all, convolution, SSD, gated norm."""
+
+    def __init__(
+        self, d_model: int, dtype: torch.dtype, *, d_state: int = 128, d_conv: int = 4, expand: int = 2,
+        headdim: int = 64, d_ssm: int | None = None, ngroups: int = 1, D_has_hdim: bool = False,
+        rmsnorm: bool = True, norm_before_gate: bool = False, dt_min: float = 0.001, dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4, A_init_range: tuple[float, float] = (1, 16),
+        dt_limit: tuple[float, float] = (0.0, float("inf")), bias: bool = False, conv_bias: bool = True,
+        chunk_size: int = 256,
+    ) -> None:
+        super().__init__()
+        inner = expand * d_model
+        self.d_ssm = inner if d_ssm is None else d_ssm
+        self.d_mlp = inner - self.d_ssm
+        self.headdim, self.ngroups, self.d_state = headdim, ngroups, d_state
+        self.chunk_size, self.dt_limit = chunk_size, dt_limit
+        heads = self.d_ssm // headdim
+        self.conv_dim = self.d_ssm + 2 * ngroups * d_state
+        self.in_proj = nn.Linear(d_model, 2 * inner + 2 * ngroups * d_state + heads, bias=bias, dtype=dtype)
+        self.conv1d = nn.Conv1d(
+            self.conv_dim, self.conv_dim, d_conv, groups=self.conv_dim, bias=conv_bias, dtype=dtype
+        )
+        self.dt_bias = nn.Parameter(_steps(heads, dt_min, dt_max, dt_init_floor, dtype))
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(*A_init_range).log().to(dtype))
+        self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else heads, dtype=wide(dtype)))
+        self.norm = (
+            GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate, dtype) if rmsnorm else None
+        )
+        self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, l, d_model) -> (b, l, d_model)."""
+        precise = wide(self.A_log.dtype)
+        heads = self.dt_bias.shape[0]
+        z0, x0, z, xBC, dt = self.in_proj(hidden).split(
+            [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads], dim=-1
+        )
+        xBC = causal_conv1d(xBC.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
+        states = self.ngroups * self.d_state
+        x, B, C = xBC.transpose(1, 2).to(precise).split([self.d_ssm, states, states], dim=-1)
+        dt = F.softplus(dt.to(precise) + self.dt_bias.to(precise)).clamp(*self.dt_limit)
+        per_head = self.D.unflatten(0, (heads, self.headdim)) if self.D.shape[0] != heads else self.D
+        y, _ = ssd(
+            x.unflatten(-1, (heads, self.headdim)), dt, -torch.exp(self.A_log.to(precise)),
+            B.unflatten(-1, (self.ngroups, self.d_state)), C.unflatten(-1, (self.ngroups, self.d_state)),
+            self.chunk_size, per_head,
+        )
+        y = y.flatten(-2).to(hidden.dtype)
+        y = y * F.silu(z) if self.norm is None else self.norm(y, z)
+        if self.d_mlp:
+            y = torch.cat([F.silu(z0) * x0, y], dim=-1)
+        return torch.as_tensor(self.out_proj(y))
+
+
+def rotate(x: Tensor, dim: int, base: float, interleaved: bool) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of the first `dim` channels of x (b, h, l, p)."""
+    inverse = base ** (-torch.arange(0, dim, 2, dtype=wide(x.dtype), device=x.device) / dim)
+    angles = torch.outer(torch.arange(x.shape[-2], dtype=inverse.dtype, device=x.device), inverse)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    turned, rest = x[..., :dim], x[..., dim:]
+    pairs = turned.unflatten(-1, (-1, 2)) if interleaved else turned.unflatten(-1, (2, -1)).transpose(-1, -2)
+    first, second = pairs.unbind(-1)
+    both = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2)
+    return torch.cat([both.flatten(-2), rest], dim=-1)
+
+
+class Attention(nn.Module):
+    """mamba_ssm's MHA: optional convolution over q, k and v, rotary positions, causal attention, grouped keys."""
+
+    def __init__(
+        self, d_model: int, dtype: torch.dtype, *, num_heads: int, num_heads_kv: int | None = None,
+        head_dim: int | None = None, mlp_dim: int = 0, qkv_proj_bias: bool = True, out_proj_bias: bool = True,
+        softmax_scale: float | None = None, causal: bool = False, d_conv: int = 0, rotary_emb_dim: int = 0,
+        rotary_emb_base: float = 10000.0, rotary_emb_interleaved: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = num_heads, num_heads_kv or num_heads
+        self.head_dim = head_dim or d_model // num_heads
+        self.mlp_dim = -(-mlp_dim // 256) * 256
+        self.scale, self.causal, self.d_conv = softmax_scale, causal, d_conv
+        self.rotary = (rotary_emb_dim, rotary_emb_base, rotary_emb_interleaved)
+        qkv = self.head_dim * (self.heads + 2 * self.kv_heads)
+        self.in_proj = nn.Linear(d_model, qkv + self.mlp_dim, bias=qkv_proj_bias, dtype=dtype)
+        self.conv1d = nn.Conv1d(qkv, qkv, d_conv, groups=qkv, dtype=dtype) if d_conv else None
+        out = self.head_dim * self.heads + self.mlp_dim // 2
+        self.out_proj = nn.Linear(out, d_model, bias=out_proj_bias, dtype=dtype)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, l, d_model) -> (b, l, d_model)."""
+        projected = self.in_proj(hidden)
+        qkv, mlp = projected.split([projected.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
+        if self.conv1d is not None:
+            qkv = causal_conv1d(qkv.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias).transpose(1, 2)
+        heads = qkv.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if self.rotary[0]:
+            q, k = rotate(q, *self.rotary), rotate(k, *self.rotary)
+        k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
+        context = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
+        context = context.transpose(1, 2).flatten(-2)
+        if self.mlp_dim:
+            up, gate = mlp.chunk(2, dim=-1)
+            context = torch.cat([context, up * F.silu(gate)], dim=-1)
+        return torch.as_tensor(self.out_proj(context))
+
+
+class GatedMLP(nn.Module):
+    """fc2(y silu(gate)), both halves from fc1; the width is rounded up to 128."""
+
+    def __init__(self, d_model: int, hidden: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        width = -(-hidden // 128) * 128
+        self.fc1 = nn.Linear(d_model, 2 * width, bias=False, dtype=dtype)
+        self.fc2 = nn.Linear(width, d_model, bias=False, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, gate = self.fc1(x).chunk(2, dim=-1)
+        return torch.as_tensor(self.fc2(y * F.silu(gate)))
+
+
+def mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
+    """The mixer of one layer: `Mamba1`, `Mamba2` or `Attention`, with the settings of the config."""
+    classes: dict[str, type[nn.Module]] = {"Mamba1": Mamba1, "Mamba2": Mamba2, "Attention": Attention}
+    return classes[layer](d_model, dtype, **settings)

@@ -1,0 +1,237 @@
+"""The pytest plugin: options, markers, fixtures and hook glue.  No logic, and nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from scanproof import settings as options
+
+if TYPE_CHECKING:
+    from scanproof.evaluation import Progress, Settings
+    from scanproof.expected import Expected
+    from scanproof.record import Evaluation
+    from scanproof.session import Evaluator, Recorder
+    from scanproof.tolerance import Verdict
+    from scanproof.values import EvalJob, PublishedValue
+
+SETTINGS = pytest.StashKey[options.PluginSettings]()
+EXPECTED = pytest.StashKey["Expected"]()
+EVALUATOR = pytest.StashKey["Evaluator"]()
+RECORDER = pytest.StashKey["Recorder"]()
+RUN_ID = pytest.StashKey[str]()
+PROPERTY = "scanproof"
+"""Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from scanproof import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "gpu: needs an NVIDIA GPU; published numbers and kernels as they are installed",
+        "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
+    ):
+        config.addinivalue_line("markers", line)
+    config.stash[SETTINGS] = options.read_settings(config)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Controller(config), "scanproof-controller")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Read the expected values before anything is collected, so that a mistake in them is a usage error."""
+    folder = session.config.stash[SETTINGS].expected
+    if folder is None:
+        return
+    from scanproof import expected, problems
+
+    try:
+        session.config.stash[EXPECTED] = expected.load(folder)
+    except problems.ExpectedError as error:
+        raise pytest.UsageError(f"expected values cannot be used:\n{error}") from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per published number; numbers of one evaluation stand together."""
+    if "published" not in metafunc.fixturenames:
+        return
+    loaded = metafunc.config.stash.get(EXPECTED, None)
+    if loaded is None:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid} asks for published numbers, but there are none: "
+            "give their folder with --scanproof-expected DIR"
+        )
+    marks = {"gpu": pytest.mark.gpu, "embedded": pytest.mark.embedded}
+    parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.values]
+    metafunc.parametrize("published", parameters)
+
+
+def published_values(session: pytest.Session) -> list[PublishedValue]:
+    """The numbers whose tests were selected."""
+    items = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    return [item.callspec.params["published"] for item in items if "published" in item.callspec.params]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Selection is done: make ready to evaluate what was selected, in whichever process runs tests."""
+    config = session.config
+    values = [] if config.option.collectonly else published_values(session)
+    if not values:
+        return
+    from scanproof.session import Evaluator
+
+    evaluator = Evaluator(lambda job: run_job(config, job), run_folder(config) / run_id(config))
+    evaluator.select(values)
+    config.stash[EVALUATOR] = evaluator
+
+
+def run_folder(config: pytest.Config) -> Any:
+    return config.stash[SETTINGS].store / "runs"
+
+
+def run_id(config: pytest.Config) -> str:
+    """Id of this session's run; an xdist worker has it from its controller."""
+    if RUN_ID not in config.stash:
+        from scanproof import session
+
+        given = getattr(config, "workerinput", {}).get("scanproof_run")
+        config.stash[RUN_ID] = given or session.new_run_id(session.utc_now())
+    return config.stash[RUN_ID]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Called by pytest-xdist in the controller before a worker starts."""
+    node.workerinput["scanproof_run"] = run_id(node.config)
+
+
+def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
+    """Hand one job to whoever evaluates jobs here."""
+    from scanproof.evaluation import Settings
+    from scanproof.progress import ProgressLine
+
+    given = config.stash[SETTINGS]
+    job = replace(job, limit=given.limit)
+    settings = Settings(
+        store=given.store,
+        mirror=options.EMBEDDED_MIRROR if job.suite == "embedded" else given.mirror,
+        fresh=given.fresh,
+        timeout=given.timeout,
+        session=run_id(config),
+    )
+    with ProgressLine(config, job) as progress:
+        result: Evaluation = config.hook.pytest_scanproof_evaluate(
+            config=config, job=job, settings=settings, progress=progress
+        )
+    return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_scanproof_evaluate(
+    config: pytest.Config, job: EvalJob, settings: Settings, progress: Callable[[Progress], None]
+) -> Evaluation:
+    """The default: lm-eval, in a worker process on this machine."""
+    from scanproof import evaluation
+
+    return evaluation.evaluate(job, settings, progress=progress)
+
+
+@pytest.fixture
+def evaluation(request: pytest.FixtureRequest, published: PublishedValue) -> Evaluation:
+    """The evaluation that `published` belongs to; it runs once for all its numbers.
+
+    Skips, or under --scanproof-strict errors, when the machine lacks what the job needs; errors when it breaks.
+    """
+    from scanproof import session
+    from scanproof.environment import why_no_gpu
+    from scanproof.evaluation import EvaluationError
+
+    config = request.config
+    missing = why_no_gpu() if published.job.device == "cuda" else None
+    if missing is None:
+        try:
+            return config.stash[EVALUATOR](published.job)
+        except EvaluationError as error:
+            problem = str(error)
+            missing = error.message if error.kind == "missing" else None
+    strict = config.stash[SETTINGS].strict
+    if missing is not None and not strict:
+        attach(request, session.make_record(published, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
+        pytest.skip(missing)
+    because = problem if missing is None else f"{missing} (--scanproof-strict: not a skip)"
+    attach(request, session.make_record(published, request.node.nodeid, outcome="ERROR", because=because))
+    pytest.fail(f"{published.id}: not measured: {because}", pytrace=False)
+
+
+@pytest.fixture
+def verdict(request: pytest.FixtureRequest, published: PublishedValue, evaluation: Evaluation) -> Verdict:
+    """The verdict on `published`, recorded before anybody asserts on it."""
+    from scanproof import derive, session
+
+    constants = request.config.stash[EXPECTED].constants
+    try:
+        result = session.judge(published, evaluation, constants)
+    except derive.DeriveError as error:
+        attach(request, session.make_record(published, request.node.nodeid, outcome="ERROR", because=str(error)))
+        pytest.fail(f"{published.id}: not measured: {error}", pytrace=False)
+    attach(request, session.judged_record(published, request.node.nodeid, evaluation, result))
+    return result
+
+
+def attach(request: pytest.FixtureRequest, made: Any) -> None:
+    """Put a record on the test's report."""
+    from scanproof import record
+
+    request.node.user_properties.append((PROPERTY, record.to_json(made).decode()))
+
+
+def recorder(config: pytest.Config) -> Recorder:
+    """The recorder of this session, made with its first record."""
+    if RECORDER not in config.stash:
+        from scanproof import environment, record, session
+
+        given = config.stash[SETTINGS]
+        run = record.Run(
+            id=run_id(config),
+            started=session.utc_now().isoformat(timespec="seconds"),
+            finished=None,
+            strict=given.strict,
+            limit=given.limit,
+            environment=environment.snapshot(),
+            records=(),
+        )
+        config.stash[RECORDER] = session.Recorder(run_folder(config), run)
+    return config.stash[RECORDER]
+
+
+class Controller:
+    """Collects records in the process that owns the session's files."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        from scanproof import record
+
+        for name, value in report.user_properties:
+            if name == PROPERTY and report.when == "teardown":
+                recorder(self.config).add(record.from_json(record.Record, str(value)))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if RECORDER not in self.config.stash:
+            return
+        from scanproof import summary
+
+        path = recorder(self.config).write(finished=True)
+        summary.write(terminalreporter, self.config.stash[RECORDER], self.config.stash[EXPECTED], path)

@@ -1,0 +1,53 @@
+"""Shows how far an evaluation has come, while pytest captures everything else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import pytest
+
+from scanproof.evaluation import Progress
+from scanproof.values import EvalJob
+
+LINE_EVERY_SECONDS = 10.0
+"""Where the terminal cannot rewrite a line, one line per stage and one every so often."""
+
+
+class ProgressLine:
+    """Writes progress to pytest's terminal: one line that is rewritten, or in a log now and then a new one."""
+
+    def __init__(self, config: pytest.Config, job: EvalJob) -> None:
+        self.reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self.capture = config.pluginmanager.get_plugin("capturemanager")
+        self.name = job.name
+        self.stage = ""
+        self.shown = 0.0
+        self.rewrites = bool(self.reporter and self.reporter._tw.hasmarkup)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.rewrites and self.stage:
+            self.write("\r" + " " * 100 + "\r")
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        due = progress.stage != self.stage or self.rewrites or now - self.shown >= LINE_EVERY_SECONDS
+        if self.reporter is None or not due:
+            return
+        self.stage, self.shown = progress.stage, now
+        count = f" {progress.done}/{progress.total}" if progress.total else ""
+        text = f"{self.name}: {progress.stage}{count} ({progress.seconds:.0f} s)"
+        self.write(f"\r{text:<100.100}" if self.rewrites else f"\n{text}")
+
+    def write(self, text: str) -> None:
+        """Write past pytest's capture."""
+        if self.capture is None:
+            self.reporter.write(text, flush=True)
+            return
+        with self.capture.global_and_fixture_disabled():
+            self.reporter.write(text, flush=True)

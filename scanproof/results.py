@@ -1,0 +1,97 @@
+"""What an evaluation leaves on disk: measurements and one line per document, made from lm-eval's results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scanproof import store
+from scanproof.record import Measurement
+
+
+def write(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Write samples, environment and results; `results.json` comes last and says that all is there."""
+    partial = out / "samples.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for task, samples in results["samples"].items():
+        lines = (json.dumps(sample_line(sample), allow_nan=False) for sample in samples)
+        (partial / f"{task}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    partial.rename(out / "samples")
+    store.write_atomically(out / "environment.json", store.to_json(used))
+    store.write_atomically(out / "results.json", store.to_json({"measurements": measurements(results)}))
+
+
+def measurements(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every metric of every task and group, as fields of a Measurement."""
+    found = []
+    for task, metrics in results["results"].items():
+        prompts = prompts_hash(results["samples"].get(task))
+        for key, value in metrics.items():
+            name, comma, chosen = key.partition(",")
+            if not comma or name.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            stderr = metrics.get(f"{name}_stderr,{chosen}")
+            found.append({
+                "task": task,
+                "metric": name if chosen == "none" else f"{name},{chosen}",
+                "value": number(value),
+                "stderr": number(stderr) if isinstance(stderr, int | float) else None,
+                "n_samples": int(metrics["sample_len"]),
+                "num_fewshot": results["n-shot"].get(task),
+                "task_version": str(results["versions"].get(task)),
+                "prompts_hash": prompts,
+            })  # fmt: skip
+    return found
+
+
+def read_measurement(fields: Mapping[str, Any]) -> Measurement:
+    """A Measurement from its stored fields; what is not finite is stored as text."""
+    stderr = fields["stderr"]
+    numbers = {"value": float(fields["value"]), "stderr": None if stderr is None else float(stderr)}
+    return Measurement(**{**fields, **numbers})
+
+
+def number(value: float) -> float | str:
+    """A number as JSON can carry it: what is not finite becomes text that `float` reads."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def prompts_hash(samples: list[dict[str, Any]] | None) -> str | None:
+    """Digest of the prompt hashes of a task's documents, in their order."""
+    if not samples:
+        return None
+    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
+    return hashlib.sha256("\n".join(sample["prompt_hash"] for sample in ordered).encode()).hexdigest()
+
+
+def sample_line(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What a later paired comparison needs of one document: identity, log-likelihoods, scores; no texts."""
+    answers = [answer[0] if isinstance(answer, list) else answer for answer in sample["resps"]]
+    pairs = [answer for answer in answers if isinstance(answer, tuple | list) and len(answer) == 2]
+    target = sample["target"]
+    return {
+        "doc_id": sample["doc_id"],
+        "doc_hash": sample["doc_hash"],
+        "prompt_hash": sample["prompt_hash"],
+        "target_hash": sample["target_hash"],
+        "target": target if isinstance(target, int) else None,
+        "loglikelihoods": [number(pair[0]) for pair in pairs],
+        "is_greedy": [bool(pair[1]) for pair in pairs],
+        "metrics": {name: plain(sample[name]) for name in sample["metrics"]},
+    }
+
+
+def plain(value: Any) -> Any:
+    """A metric's per-document value as JSON; numpy scalars become numbers, tuples lists."""
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    item = value.item() if hasattr(value, "item") else value
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        return item if isinstance(item, bool | str | None) else str(item)
+    return number(item)

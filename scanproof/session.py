@@ -1,0 +1,196 @@
+"""One pytest session: each job runs once, each number gets a record, the run is written as it grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from scanproof import derive, record, tolerance
+from scanproof.evaluation import EvaluationError
+from scanproof.record import Evaluation, Record, Run
+from scanproof.tolerance import Outcome, Verdict
+from scanproof.values import EvalJob, PublishedValue
+
+WRITE_EVERY_SECONDS = 1.0
+NOT_RUN = "NOT_RUN"
+
+Evaluate = Callable[[EvalJob], Evaluation]
+
+
+def new_run_id(started: datetime) -> str:
+    """Sortable by time, unique per process: `20261120T164500Z-4711`."""
+    return f"{started.strftime('%Y%m%dT%H%M%SZ')}-{os.getpid()}"
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass
+class Evaluator:
+    """Runs each job at most once in this process and remembers how it ended."""
+
+    evaluate: Evaluate
+    folder: Path
+    """Folder of this session's run; finished evaluations are written below it at once."""
+    tasks_selected: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Job name to the tasks that the selected tests need; a job not named runs all its tasks."""
+    finished: dict[str, Evaluation | EvaluationError] = field(default_factory=dict)
+
+    def select(self, values: Iterable[PublishedValue]) -> None:
+        """Narrow each job to the tasks of these values, so that `-k` pays only for what it selects."""
+        needed: dict[str, set[str]] = {}
+        for value in values:
+            tasks = {part.task for part in value.parts} if value.task not in value.job.tasks else {value.task}
+            needed.setdefault(value.job.name, set()).update(tasks)
+        self.tasks_selected = {name: frozenset(tasks) for name, tasks in needed.items()}
+
+    def narrowed(self, job: EvalJob) -> EvalJob:
+        """The job with the tasks that were selected."""
+        selected = self.tasks_selected.get(job.name, frozenset(job.tasks))
+        return replace(job, tasks=tuple(task for task in job.tasks if task in selected))
+
+    def __call__(self, job: EvalJob) -> Evaluation:
+        """What the job measured; raises the same EvaluationError for each number of a job that failed."""
+        if job.name not in self.finished:
+            self.finished[job.name] = self.once(job)
+        outcome = self.finished[job.name]
+        if isinstance(outcome, EvaluationError):
+            raise outcome
+        return outcome
+
+    def once(self, job: EvalJob) -> Evaluation | EvaluationError:
+        """Evaluate, unless another process of this session has: how it ended lies in the run's folder."""
+        path = self.folder / "evaluations" / f"{job.name}.json"
+        broken = path.with_suffix(".error")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                return record.from_json(Evaluation, path.read_bytes())
+            if broken.is_file():
+                return EvaluationError(*json.loads(broken.read_bytes()))
+            try:
+                evaluation = self.with_samples(self.evaluate(self.narrowed(job)))
+            except EvaluationError as error:
+                with record.atomic(broken) as temporary:
+                    temporary.write_text(json.dumps([error.kind, error.message, error.last_words, error.log]))
+                return error
+            with record.atomic(path) as temporary:
+                temporary.write_bytes(record.to_json(evaluation))
+            return evaluation
+
+    def with_samples(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with its samples placed beside the run."""
+        samples = self.folder / "samples" / evaluation.job.name
+        if Path(evaluation.samples).is_dir() and not samples.exists():
+            with record.atomic(samples) as temporary:
+                shutil.copytree(evaluation.samples, temporary, copy_function=link_or_copy)
+        return replace(evaluation, samples=str(samples))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link where the file system can, else a copy: samples of a night are large."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def make_record(value: PublishedValue, nodeid: str, **fields: Any) -> Record:
+    """A record of `value` with the outcome given in `fields`."""
+    return Record(
+        id=value.id,
+        nodeid=nodeid,
+        document=value.document,
+        line=value.line,
+        model=value.model,
+        hub_id=value.hub_id,
+        task=value.task,
+        metric=value.metric,
+        origin=value.origin,
+        printed=value.printed,
+        unit=value.unit,
+        job=value.job.name,
+        widened=value.widened.reason if value.widened else None,
+        **fields,
+    )
+
+
+def judge(value: PublishedValue, evaluation: Evaluation, constants: tolerance.Constants) -> Verdict:
+    """Compare one number with what its evaluation measured; raises derive.DeriveError."""
+    measurement = derive.measured(value, evaluation.measurements)
+    return tolerance.compare(
+        value,
+        measurement.value,
+        constants,
+        documents=measurement.n_samples,
+        limited=evaluation.job.limit is not None,
+    )
+
+
+def judged_record(value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict) -> Record:
+    return make_record(
+        value,
+        nodeid,
+        outcome=verdict.outcome.value,
+        because=verdict.because,
+        verdict=verdict,
+        evaluation_key=evaluation.key,
+        reused=evaluation.reused,
+        samples=evaluation.samples,
+        command=evaluation.command,
+    )
+
+
+@dataclass
+class Recorder:
+    """Collects the records of a session in the process that owns its files, and writes the run."""
+
+    folder: Path
+    """Folder of all runs."""
+    run: Run
+    records: dict[str, Record] = field(default_factory=dict)
+    written: float = 0.0
+
+    def add(self, new: Record) -> None:
+        """Keep a record (one per test; a later one replaces it) and write the run, at most once a second."""
+        self.records[new.nodeid] = new
+        if time.monotonic() - self.written >= WRITE_EVERY_SECONDS:
+            self.write(finished=False)
+
+    def write(self, *, finished: bool) -> Path:
+        """Write the run as it stands; returns the file."""
+        evaluations = [
+            record.from_json(Evaluation, path.read_bytes())
+            for path in sorted((self.folder / self.run.id / "evaluations").glob("*.json"))
+        ]
+        self.run = replace(
+            self.run,
+            finished=utc_now().isoformat(timespec="seconds") if finished else None,
+            records=tuple(self.records.values()),
+            evaluations=tuple(evaluations),
+        )
+        path = record.write_run(self.folder, self.run)
+        self.written = time.monotonic()
+        return path
+
+    def outcomes(self) -> dict[str, int]:
+        """How many numbers ended in each outcome."""
+        counts: dict[str, int] = {}
+        for kept in self.records.values():
+            counts[kept.outcome] = counts.get(kept.outcome, 0) + 1
+        return counts
+
+
+def failed(outcome: str) -> bool:
+    """A number that makes the session fail."""
+    return outcome in (Outcome.OUT_OF_TOLERANCE.value, Outcome.ERROR.value)

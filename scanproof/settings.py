@@ -1,0 +1,169 @@
+"""Options of the pytest plugin: one row each, with its ini twin, environment variable and help text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGED_EXPECTED = Path(__file__).parent / "data" / "expected"
+EMBEDDED_MIRROR = Path(__file__).parent / "embedded" / "mirror"
+
+
+def positive_seconds(text: str) -> float:
+    """A positive number of seconds; raises ArgumentTypeError through pytest's parser."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise pytest.UsageError(f"scanproof: a timeout is a positive number of seconds, not {text!r}")
+    return seconds
+
+
+def positive_count(text: str) -> int:
+    """A positive whole number."""
+    if not text.isdigit() or int(text) < 1:
+        raise pytest.UsageError(f"scanproof: a limit is a positive whole number of documents, not {text!r}")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option; its ini name is the flag with underscores, its variable the same in capitals."""
+
+    flag: str
+    help: str
+    parse: Callable[[str], Any] | None = str
+    """From text to the value; None for a switch."""
+    metavar: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return self.name.upper()
+
+
+OPTIONS = (
+    Option(
+        "--scanproof-expected",
+        "folder of expected values (default: `expected` beside the ini file, else the one that scanproof ships)",
+        metavar="DIR",
+    ),
+    Option(
+        "--scanproof-store",
+        "folder for finished evaluations and runs (default: `.scanproof` beside the ini file)",
+        metavar="DIR",
+    ),
+    Option(
+        "--scanproof-mirror",
+        "folder that serves checkpoints and datasets by their hub names, without network",
+        metavar="DIR",
+    ),
+    Option(
+        "--scanproof-strict",
+        "a missing GPU, kernel, checkpoint or dataset is an error, not a skip",
+        parse=None,
+    ),
+    Option("--scanproof-fresh", "ignore finished evaluations in the store and run every job again", parse=None),
+    Option(
+        "--scanproof-timeout",
+        "stop an evaluation that takes longer than this many seconds (default: no limit)",
+        parse=positive_seconds,
+        metavar="SECONDS",
+    ),
+    Option(
+        "--scanproof-limit",
+        "evaluate only the first N documents of each task; nothing is compared then",
+        parse=positive_count,
+        metavar="N",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option with its ini twin."""
+    group = parser.getgroup("scanproof", "published numbers and scan kernels")
+    for option in OPTIONS:
+        twin = f"{option.help} [ini: {option.name}, environment: {option.variable}]"
+        if option.parse is None:
+            group.addoption(option.flag, action="store_true", default=None, help=twin)
+            parser.addini(option.name, option.help, type="bool", default=False)
+        else:
+            group.addoption(option.flag, default=None, metavar=option.metavar, help=twin)
+            parser.addini(option.name, option.help, default="")
+
+
+def switch(text: str, variable: str) -> bool:
+    """The value of a switch in an environment variable."""
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise pytest.UsageError(f"scanproof: {variable} is 1 or 0, not {text!r}")
+
+
+def read_option(config: pytest.Config, option: Option) -> Any:
+    """The option's value: command line first, then environment, then ini; None when it is given nowhere.
+
+    Raises pytest.UsageError when the text given cannot be understood.
+    """
+    given = config.getoption(option.name)
+    if given is None and os.environ.get(option.variable):
+        text = os.environ[option.variable]
+        given = switch(text, option.variable) if option.parse is None else text
+    if given is None:
+        given = config.getini(option.name)
+    if option.parse is None:
+        return bool(given)
+    return option.parse(given) if given else None
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """All options of a session, parsed."""
+
+    expected: Path | None
+    store: Path
+    mirror: Path | None
+    strict: bool
+    fresh: bool
+    timeout: float | None
+    limit: int | None
+
+
+def folder(config: pytest.Config, text: str | None) -> Path | None:
+    """A folder given by the user; relative to where pytest was called, or for an ini file, to the ini file."""
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    base = config.invocation_params.dir if (config.invocation_params.dir / path).exists() else config.rootpath
+    return (base / path).resolve()
+
+
+def read_settings(config: pytest.Config) -> PluginSettings:
+    """Parse the options of a session; raises pytest.UsageError for what the user has to mend."""
+    values = {option.name: read_option(config, option) for option in OPTIONS}
+    expected = folder(config, values["scanproof_expected"])
+    if expected is None and (config.rootpath / "expected" / "tolerance.yaml").is_file():
+        expected = config.rootpath / "expected"
+    mirror = folder(config, values["scanproof_mirror"])
+    for flag, path in (("--scanproof-expected", expected), ("--scanproof-mirror", mirror)):
+        if path is not None and not path.is_dir():
+            raise pytest.UsageError(f"scanproof: {flag}: there is no folder {path}")
+    return PluginSettings(
+        expected=expected if expected is not None else (PACKAGED_EXPECTED if PACKAGED_EXPECTED.is_dir() else None),
+        store=folder(config, values["scanproof_store"]) or config.rootpath / ".scanproof",
+        mirror=mirror,
+        strict=values["scanproof_strict"],
+        fresh=values["scanproof_fresh"],
+        timeout=values["scanproof_timeout"],
+        limit=values["scanproof_limit"],
+    )

@@ -1,0 +1,42 @@
+"""What a session says at its end: the table, what was widened by hand, what did not run, where it is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scanproof import session, tables
+from scanproof.expected import Expected
+from scanproof.record import Record
+from scanproof.session import Recorder
+
+
+def not_run_lines(records: list[Record]) -> list[str]:
+    """One line per reason."""
+    reasons = Counter(kept.because for kept in records)
+    return [f"{count} numbers not run: {reason}" for reason, count in reasons.most_common()]
+
+
+def widened_lines(expected: Expected) -> list[str]:
+    """Every tolerance widened by hand, whether it ran or not: nobody forgets one."""
+    return [
+        f"widened by hand: {value.id} by {value.widened.by:g}: {value.widened.reason} ({value.file}:{value.file_line})"
+        for value in expected.values
+        if value.widened
+    ]
+
+
+def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expected, path: Path) -> None:
+    """Write the summary section of a session."""
+    records = list(recorder.records.values())
+    ran = [kept for kept in records if kept.outcome != session.NOT_RUN]
+    reporter.section("scanproof", sep="=", bold=True)
+    if ran:
+        reporter.write_line(tables.verdict_table(ran, max(reporter._tw.fullwidth, 120), reporter._tw.hasmarkup))
+    for line in [*not_run_lines([r for r in records if r.outcome == session.NOT_RUN]), *widened_lines(expected)]:
+        reporter.write_line(line)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(recorder.outcomes().items()))
+    reporter.write_line(f"{len(records)} numbers: {counts}", bold=True)
+    reporter.write_line(f"recorded in {path}")

@@ -1,0 +1,129 @@
+"""Text that people read: the table at the end of a run, the message of a failing number.  Pure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from scanproof.record import Evaluation, Record
+from scanproof.tolerance import Allowance, Outcome, Verdict
+from scanproof.values import PublishedValue
+
+COLOURS = {
+    Outcome.REPRODUCED.value: "green",
+    Outcome.OUT_OF_TOLERANCE.value: "red",
+    Outcome.ERROR.value: "red",
+    Outcome.KNOWN_DISCREPANCY.value: "yellow",
+}
+
+
+def decimals(printed: str) -> int:
+    """Digits after the point of a printed number."""
+    return len(printed.partition(".")[2])
+
+
+def in_print(natural: float, scale: float, printed: str, *, sign: bool = False) -> str:
+    """A number in the unit of `printed`, with one digit more than was printed."""
+    return f"{natural * scale:{'+' if sign else ''}.{decimals(printed) + 1}f}"
+
+
+def scale_of(unit: str) -> float:
+    """Units of print per natural unit."""
+    return 100.0 if unit == "percent" else 1.0
+
+
+def render(table: Table, width: int, colour: bool) -> str:
+    """A rich table as text."""
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
+    )
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def plain_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Table:
+    """A table without boxes; columns are (title, align right)."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, right in columns:
+        table.add_column(title, justify="right" if right else "left", no_wrap=True, overflow="ignore")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def verdict_row(kept: Record) -> tuple[str, ...]:
+    """Number, expected, measured, difference, allowed, verdict; dashes where nothing was measured."""
+    verdict = kept.verdict
+    colour = COLOURS.get(kept.outcome)
+    outcome = f"[{colour}]{kept.outcome}[/{colour}]" if colour else kept.outcome
+    scale = scale_of(kept.unit)
+    shown = [kept.id, kept.printed]
+    for number, sign in (
+        (verdict.measured if verdict else None, False),
+        (verdict.difference if verdict else None, True),
+        (verdict.allowance.total if verdict and verdict.allowance else None, False),
+    ):
+        shown.append("-" if number is None else in_print(number, scale, kept.printed, sign=sign))
+    return (*shown, outcome)
+
+
+def verdict_table(records: Iterable[Record], width: int, colour: bool) -> str:
+    """The table that ends a session."""
+    columns = [("number", False), ("expected", True), ("measured", True), ("difference", True), ("allowed", True)]
+    table = plain_table([*columns, ("verdict", False)], (verdict_row(kept) for kept in records))
+    return render(table, width, colour)
+
+
+def unit_name(value: PublishedValue) -> str:
+    """The word behind a number of this unit."""
+    return {"percent": "points", "fraction": "(fraction)", "raw": "(raw)"}[value.unit]
+
+
+def source_line(value: PublishedValue) -> str:
+    """Where a number comes from, for a reader who wants to see it in print."""
+    return f"document {value.document} line {value.line}, {value.origin}; kept at {value.file}:{value.file_line}"
+
+
+def allowance_lines(value: PublishedValue, allowed: Allowance) -> list[str]:
+    """What `allowed` is made of."""
+    shown = [f"  allowed     {in_print(allowed.total, value.scale, value.printed)} {unit_name(value)}, made of"]
+    for part in allowed.parts:
+        shown.append(f"                {in_print(part.size, value.scale, value.printed)}  {part.name}: {part.because}")
+    detectable = in_print(allowed.detectable, value.scale, value.printed)
+    shown.append(f"  detectable  {detectable} (smallest true change caught with 80% power)")
+    return shown
+
+
+def difference_line(value: PublishedValue, verdict: Verdict) -> str:
+    """The difference in points, documents and sigmas."""
+    assert verdict.difference is not None
+    parts = [f"{in_print(verdict.difference, value.scale, value.printed, sign=True)} {unit_name(value)}"]
+    if value.unit == "fraction":
+        parts.append(f"{verdict.difference * 100:+.2f} points")
+    if verdict.documents_moved is not None:
+        parts.append(f"{verdict.documents_moved:+.1f} documents")
+    if verdict.sigmas is not None:
+        parts.append(f"{verdict.sigmas:+.1f} sigmas")
+    return ", ".join(parts)
+
+
+def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation) -> str:
+    """What the person on triage reads first when a number is out of tolerance."""
+    if verdict.measured is None or verdict.allowance is None:
+        return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
+    lines = [
+        f"{value.id}: {verdict.because}",
+        f"  expected    {value.printed} ({value.unit})  [{source_line(value)}]",
+        f"  measured    {in_print(verdict.measured, value.scale, value.printed)}",
+        f"  difference  {difference_line(value, verdict)}",
+        *allowance_lines(value, verdict.allowance),
+        f"  n           {value.documents if value.documents is not None else 'unknown'} documents",
+        f"  job         {value.job.name}{' (numbers reused: nothing that moves them changed)' if evaluation.reused else ''}",
+        f"  again       {evaluation.command}",
+        f"  samples     {evaluation.samples}",
+    ]
+    return "\n".join(lines)

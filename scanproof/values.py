@@ -1,0 +1,143 @@
+"""The records of what was published: evaluation jobs and the numbers printed for them.
+
+These are plain frozen dataclasses.  `scanproof.expected` reads and validates them from `expected/`;
+everything else only uses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Literal
+
+Unit = Literal["percent", "fraction", "raw"]
+Origin = Literal["paper", "reproduced", "author", "embedded"]
+HarnessRelation = Literal["same", "other", "unknown"]
+Suite = Literal["gpu", "embedded"]
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalJob:
+    """What has to run once: one checkpoint, one set of arguments, the tasks whose numbers need it."""
+
+    name: str
+    """Unique and readable, `<document>-<model>-<num_fewshot>shot`."""
+    model: str
+    """Name of the lm-eval model class: `mamba_ssm`, `hf`, `mamba_hybrid`, ..."""
+    pretrained: str
+    """Hub id of the checkpoint, or the same name inside a mirror folder."""
+    revision: str
+    """Branch, tag or commit of the checkpoint."""
+    model_args: tuple[tuple[str, Scalar], ...] = ()
+    """Further arguments of the model class, sorted by name."""
+    dtype: str
+    """`float16`, `bfloat16`, `float32` or `float64`."""
+    device: str
+    """`cuda` or `cpu`."""
+    suite: Suite = "gpu"
+    """`embedded` jobs take checkpoint and datasets from the folder that scanproof ships."""
+    tasks: tuple[str, ...]
+    """lm-eval task and group names, sorted."""
+    num_fewshot: int
+    batch_size: int
+    max_length: int | None = None
+    limit: int | None = None
+    """First N documents only; None for the full set."""
+    seed: int = 1234
+    """Seed of lm-eval's few-shot sampler, its own default."""
+    trust_remote_code: str | None = None
+    """Why code from the checkpoint may run, or None: it may not."""
+    kernels: tuple[str, ...] = ()
+    """Kernel names that have to be launched for the numbers to mean anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One term of a derived number."""
+
+    task: str
+    metric: str
+    documents: int | None = None
+    """Number of evaluation documents behind this term; a plain mean's tolerance needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widening:
+    """A tolerance widened by hand."""
+
+    by: float
+    """Added to `allowed`, in the unit of the printed value."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValue:
+    """One printed number, where it stands, and how to measure it again."""
+
+    document: str
+    """Number of the document's file name, `000`."""
+    line: int
+    """Line of the document on which the number stands, counted from 1."""
+    file: str
+    """The expected file, relative to the folder of expected values."""
+    file_line: int
+    """Line of this value in the expected file."""
+    model: str
+    """The model as the document prints it."""
+    hub_id: str
+    job: EvalJob
+    task: str
+    """lm-eval task or group, or `average` for a mean over tasks."""
+    metric: str
+    """`acc`, `acc_norm` or `perplexity`."""
+    origin: Origin
+    printed: str
+    """The characters that were printed; their digits give the rounding."""
+    unit: Unit
+    stderr: str | None = None
+    """Standard error as printed, in the same unit."""
+    num_fewshot_printed: int | None = None
+    batch_size_printed: int | None = None
+    documents: int | None = None
+    """Number of evaluation documents behind the number; None when unknown."""
+    parts: tuple[Part, ...] = ()
+    """What a derived number is computed from."""
+    pooled: bool = False
+    """A derived number weighs its parts by their documents (else: plain mean)."""
+    harness: HarnessRelation = "same"
+    """How the document's harness relates to lm-eval releases: named release, another one, or not said."""
+    assumed: tuple[tuple[str, str], ...] = ()
+    """(field, reason) for each field that the document leaves open."""
+    known_discrepancy: str | None = None
+    """Why this number cannot come out, or None."""
+    not_comparable: str | None = None
+    """Why this number cannot be compared with a measurement, or None."""
+    widened: Widening | None = None
+    suffix: str = ""
+    """Tells apart numbers that agree in model, task, metric and origin (`l171`: line of the document)."""
+
+    @cached_property
+    def id(self) -> str:
+        """Test id, e.g. `mamba-130m-lambada_openai-acc-paper`."""
+        slug = self.hub_id.rsplit("/", 1)[-1].lower()
+        parts = [slug, self.task, self.metric, self.origin, self.suffix]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def scale(self) -> float:
+        """Units of print per natural unit: 100 for percent, else 1."""
+        return 100.0 if self.unit == "percent" else 1.0
+
+    @property
+    def expected(self) -> float:
+        """The printed number in the metric's natural unit (accuracies as fractions)."""
+        return float(self.printed) / self.scale
+
+    @property
+    def half_unit(self) -> float:
+        """Half a unit of the last printed digit, in the natural unit."""
+        exponent = Decimal(self.printed).as_tuple().exponent
+        assert isinstance(exponent, int)
+        return 0.5 * 10.0**exponent / self.scale
