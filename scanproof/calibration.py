@@ -249,6 +249,41 @@ def _bootstrap(pairs: Sequence[Pair], curves: dict[str, Any]) -> tuple[float, fl
     return rates[int((1 - CONFIDENCE) * RESAMPLES)], rates[int(CONFIDENCE * RESAMPLES)]
 
 
+def calibration_yaml(calibration: Calibration, date: str) -> str:
+    """The calibrated sections of `tolerance.yaml`, as text; `date` is the day of the calibration."""
+    import yaml
+
+    sections = {
+        "flip_rate": {
+            "same": _entry(calibration.same, date, "paper against reproduction, within one document"),
+            "other": _entry(
+                calibration.other, date, "one model and task in two documents, one harness not named"
+            ),
+        },
+        "perplexity": {
+            "documents": PERPLEXITY_DOCUMENTS,
+            "relative_sd": _entry(calibration.perplexity, date, "paper against reproduction, perplexities"),
+        },
+    }
+    return str(yaml.safe_dump(sections, sort_keys=False, width=108, allow_unicode=True))
+
+
+def _entry(estimate: Estimate, date: str, pairs: str) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "calibration": {
+            "pairs": f"{estimate.pairs}: {pairs}",
+            "excluded": [{"pair": pair, "reason": reason} for pair, reason in estimate.excluded],
+            "method": estimate.method,
+            "most_likely": float(f"{estimate.best:.3g}"),
+            "limits": [float(f"{estimate.low:.3g}"), float(f"{estimate.high:.3g}")],
+            "value_is": f"upper {CONFIDENCE:.0%} limit, rounded up to two digits",
+            "command": "scanproof calibrate",
+            "date": date,
+        },
+    }
+
+
 def disagreements(calibration: Calibration, constants: Constants) -> tuple[str, ...]:
     """What `tolerance.yaml` says and the calibration does not, in words; empty when they agree."""
     rows = (

@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,14 +78,17 @@ def plain_command(job: EvalJob, settings: Settings) -> str:
 
     For model classes of our own the line says so: lm-eval alone does not know them, or reads them otherwise.
     """
-    _, selection = _selection(job, settings)
+    return _command(job, settings, _selection(job, settings)[1].roots)
+
+
+def _command(job: EvalJob, settings: Settings, tasks: Sequence[str]) -> str:
     arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **_model_args(job)}
     if settings.mirror is None:
         arguments["revision"] = job.revision
     words = [
         "lm_eval", "run", "--model", job.model,
         "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()),
-        "--tasks", ",".join(selection.roots), "--num_fewshot", str(job.num_fewshot),
+        "--tasks", ",".join(tasks), "--num_fewshot", str(job.num_fewshot),
         "--batch_size", str(job.batch_size), "--device", job.device,
         "--seed", f"0,{job.seed},{job.seed},{job.seed}",
     ]  # fmt: skip
@@ -327,7 +330,7 @@ def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
         key=plan.print.key,
         measurements=tuple(results.read_measurement(fields) for fields in entry.results["measurements"]),
         samples=str(entry.samples),
-        command=plain_command(plan.job, plan.settings),
+        command=_command(plan.job, plan.settings, plan.request["tasks"]),
         environment={**entry.environment, "recomputed_because": run["because"]},
         seconds=run["seconds"],
         peak_memory_bytes=entry.environment.get("peak_memory_bytes"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,18 +68,52 @@ def load(folder: Path) -> Expected:
     if not folder.is_dir():
         message = "is not a folder; name the folder of expected values, the one with tasks.yaml in it"
         raise ExpectedError([Problem(str(folder), 1, "", message)])
-    problems: list[Problem] = []
+    with _collector_off():
+        return _load(folder)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    # Nothing here makes cycles, and walking 100,000 numbers again and again takes half of the time.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _load(folder: Path) -> Expected:
+    problems: list[Problem] = list(_check_places(folder))
     constants = attempt(problems, load_constants, folder / tolerance_constants.FILE_NAME)
     tasks = attempt(problems, load_tasks, folder / task_file.FILE_NAME)
     documents, values = _load_documents(folder, tasks, problems)
     problems += _check_ids(folder, values)
-    if not documents and not problems:
-        problems.append(Problem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}"))
     if constants is not None and len(values) > constants.checks:
         problems.append(_too_many(folder, len(values), constants.checks))
     if problems or constants is None or tasks is None:
         raise ExpectedError(problems)
-    return Expected(values=tuple(values), documents=tuple(documents), tasks=tasks, constants=constants, folder=folder)
+    return Expected(
+        values=tuple(values), documents=tuple(documents), tasks=tasks, constants=constants, folder=folder
+    )
+
+
+def _check_places(folder: Path) -> Iterator[Problem]:
+    """YAML files that would not be read where they are."""
+    read_at_top = (tolerance_constants.FILE_NAME, task_file.FILE_NAME)
+    documents = 0
+    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+        depth = len(path.relative_to(folder).parts)
+        documents += depth == 2
+        if path.suffix == ".yml":
+            yield Problem(str(path), 1, "", "is not read; end its name in .yaml")
+        elif depth > 2 or (depth == 1 and path.name not in read_at_top):
+            yield Problem(
+                str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}"
+            )
+    if not documents:
+        yield Problem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
 
 
 def _load_documents(
@@ -97,7 +133,9 @@ def _load_documents(
             continue
         form, file = found
         if form.number in numbers:
-            message = f'is "{form.number}", which {numbers[form.number]} already is; give each document its own'
+            message = (
+                f'is "{form.number}", which {numbers[form.number]} already is; give each document its own'
+            )
             problems.append(file.problem(("number",), message))
         numbers.setdefault(form.number, path)
         documents.append(_document(form, subfolder.name))
@@ -114,7 +152,11 @@ def _read_sources(folder: Path, paths: Iterable[Path], problems: list[Problem]) 
 
 
 def _document_values(
-    form: DocumentForm, file: YamlFile, sources: list[Source], tasks: Mapping[str, TaskInfo], problems: list[Problem]
+    form: DocumentForm,
+    file: YamlFile,
+    sources: list[Source],
+    tasks: Mapping[str, TaskInfo],
+    problems: list[Problem],
 ) -> list[PublishedValue]:
     problems += check_assumed(file, (), form.assumed, tasks)
     sound = []
@@ -123,7 +165,7 @@ def _document_values(
         problems += found
         if not found:
             sound.append(source)
-    context = Context(tasks, form.harness.relation, form.assumed)
+    context = Context(tasks, form.harness.relation, form.suite, form.assumed)
     values, clashes = published_values(sound, context)
     problems += clashes
     return values

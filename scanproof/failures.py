@@ -11,7 +11,8 @@ Kind = Literal["killed", "out_of_memory", "hub", "checkpoint", "dataset", "timeo
 
 _UNREACHABLE = {
     "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
-    "SSLError", "ConnectionResetError", "ConnectionRefusedError", "gaierror", "MaxRetryError", "NameResolutionError",
+    "SSLError", "ConnectionResetError", "ConnectionRefusedError", "gaierror", "MaxRetryError",
+    "NameResolutionError",
 }  # fmt: skip
 _REFUSED = {
     "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "DisabledRepoError",

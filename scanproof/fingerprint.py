@@ -85,9 +85,9 @@ def fingerprint(
 
 
 def job_fields(job: EvalJob) -> dict[str, Any]:
-    """The fields of a job that can move its numbers: all but its name, and not why remote code may run."""
+    """The fields of a job that can move its numbers: not its name, its suite, or why remote code may run."""
     fields = asdict(job)
-    del fields["name"]
+    del fields["name"], fields["suite"]
     fields["trust_remote_code"] = job.trust_remote_code is not None
     fields["model_args"] = [[name, type(value).__name__, value] for name, value in job.model_args]
     fields["tasks"] = sorted(job.tasks)
@@ -179,7 +179,7 @@ def _code(hashes: filehashes.FileHashes) -> dict[str, Any]:
     for name in CODE:
         folder = taskfiles.package_folder(name)
         if folder is not None:
-            found[name] = _joined(hashes.tree(folder, skip=partial(_is_task_file, folder / "tasks")))
+            found[name] = _joined(hashes.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
     own = Path(__file__).parent
     for name in OWN_CODE:
         path = own / name
@@ -232,9 +232,9 @@ def _is_prose(path: Path) -> bool:
     return path.suffix in (".md", ".png", ".jpg")
 
 
-def _is_task_file(tasks: Path, path: Path) -> bool:
-    """Belongs to the definition of a task: these are digested one by one, for the job's tasks only."""
-    return path.is_relative_to(tasks) and path.parent != tasks
+def _is_task_folder(tasks: Path, path: Path) -> bool:
+    """Holds definitions of tasks: these are digested one by one, for the job's tasks only."""
+    return path.parent == tasks and path.is_dir()
 
 
 def _joined(digests: Mapping[str, str]) -> str:

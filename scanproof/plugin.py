@@ -23,6 +23,8 @@ EXPECTED = pytest.StashKey["Expected"]()
 EVALUATOR = pytest.StashKey["Evaluator"]()
 RECORDER = pytest.StashKey["Recorder"]()
 RUN_ID = pytest.StashKey[str]()
+VALUE_FIXTURE = "scanproof_value"
+"""A test with this argument runs once for every published number."""
 PROPERTY = "scanproof"
 """Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
 
@@ -64,7 +66,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per published number; numbers of one evaluation stand together."""
-    if "published" not in metafunc.fixturenames:
+    if VALUE_FIXTURE not in metafunc.fixturenames:
         return
     loaded = metafunc.config.stash.get(EXPECTED, None)
     if loaded is None:
@@ -74,13 +76,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     marks = {"gpu": pytest.mark.gpu, "embedded": pytest.mark.embedded}
     parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.values]
-    metafunc.parametrize("published", parameters)
+    metafunc.parametrize(VALUE_FIXTURE, parameters)
 
 
 def published_values(session: pytest.Session) -> list[PublishedValue]:
     """The numbers whose tests were selected."""
     items = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-    return [item.callspec.params["published"] for item in items if "published" in item.callspec.params]
+    return [item.callspec.params[VALUE_FIXTURE] for item in items if VALUE_FIXTURE in item.callspec.params]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -148,8 +150,8 @@ def pytest_scanproof_evaluate(
 
 
 @pytest.fixture
-def evaluation(request: pytest.FixtureRequest, published: PublishedValue) -> Evaluation:
-    """The evaluation that `published` belongs to; it runs once for all its numbers.
+def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: PublishedValue) -> Evaluation:
+    """The evaluation that `scanproof_value` belongs to; it runs once for all its numbers.
 
     Skips, or under --scanproof-strict errors, when the machine lacks what the job needs; errors when it breaks.
     """
@@ -157,35 +159,37 @@ def evaluation(request: pytest.FixtureRequest, published: PublishedValue) -> Eva
     from scanproof.environment import why_no_gpu
     from scanproof.evaluation import EvaluationError
 
-    config = request.config
-    missing = why_no_gpu() if published.job.device == "cuda" else None
+    config, value = request.config, scanproof_value
+    missing = why_no_gpu() if value.job.device == "cuda" else None
     if missing is None:
         try:
-            return config.stash[EVALUATOR](published.job)
+            return config.stash[EVALUATOR](value.job)
         except EvaluationError as error:
             problem = str(error)
             missing = error.message if error.kind == "missing" else None
     strict = config.stash[SETTINGS].strict
     if missing is not None and not strict:
-        attach(request, session.make_record(published, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
+        attach(request, session.make_record(value, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
         pytest.skip(missing)
     because = problem if missing is None else f"{missing} (--scanproof-strict: not a skip)"
-    attach(request, session.make_record(published, request.node.nodeid, outcome="ERROR", because=because))
-    pytest.fail(f"{published.id}: not measured: {because}", pytrace=False)
+    attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=because))
+    pytest.fail(f"{value.id}: not measured: {because}", pytrace=False)
 
 
 @pytest.fixture
-def verdict(request: pytest.FixtureRequest, published: PublishedValue, evaluation: Evaluation) -> Verdict:
-    """The verdict on `published`, recorded before anybody asserts on it."""
+def scanproof_verdict(
+    request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
+) -> Verdict:
+    """The verdict on `scanproof_value`, recorded before anybody asserts on it."""
     from scanproof import derive, session
 
-    constants = request.config.stash[EXPECTED].constants
+    value, evaluation = scanproof_value, scanproof_evaluation
     try:
-        result = session.judge(published, evaluation, constants)
+        result = session.judge(value, evaluation, request.config.stash[EXPECTED].constants)
     except derive.DeriveError as error:
-        attach(request, session.make_record(published, request.node.nodeid, outcome="ERROR", because=str(error)))
-        pytest.fail(f"{published.id}: not measured: {error}", pytrace=False)
-    attach(request, session.judged_record(published, request.node.nodeid, evaluation, result))
+        attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=str(error)))
+        pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
+    attach(request, session.judged_record(value, request.node.nodeid, evaluation, result))
     return result
 
 

@@ -1,4 +1,4 @@
-"""Turn checked evaluation files of one document into PublishedValues, grouped by the job that measures them."""
+"""Turn the checked evaluation files of a document into PublishedValues, those of one job together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from scanproof.problems import Problem
 from scanproof.schema import EvaluationForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
-from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Widening
+from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Suite, Widening
 from scanproof.yamlfile import YamlFile
 
 Assumptions = Mapping[str, str]
@@ -49,20 +49,24 @@ class Context:
 
     tasks: Mapping[str, TaskInfo]
     harness: HarnessRelation
+    suite: Suite
     assumed: Assumptions
 
     @cached_property
     def parts(self) -> dict[str, tuple[Part, ...]]:
         """Group -> the tasks that its number is pooled from."""
         return {
-            name: tuple(Part(task=task, metric=info.metrics[0], documents=self.tasks[task].documents) for task in info.tasks)
+            name: tuple(
+                Part(task=task, metric=info.metrics[0], documents=self.tasks[task].documents)
+                for task in info.tasks
+            )
             for name, info in self.tasks.items()
         }
 
 
 def published_values(sources: list[Source], context: Context) -> tuple[list[PublishedValue], list[Problem]]:
     """The values of one document, those of one job together, and the jobs that cannot be told apart."""
-    jobs, problems = _jobs(sources, context.tasks)
+    jobs, problems = _jobs(sources, context)
     grouped: dict[EvalJob, list[PublishedValue]] = {base: [] for base in jobs}
     for source in sources:
         assumed = _Assumed(context.assumed, source.form)
@@ -96,7 +100,9 @@ def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJo
     )
 
 
-def _jobs(sources: list[Source], tasks: Mapping[str, TaskInfo]) -> tuple[dict[EvalJob, EvalJob], list[Problem]]:
+def _jobs(
+    sources: list[Source], context: Context
+) -> tuple[dict[EvalJob, EvalJob], list[Problem]]:
     """Each job without its tasks -> the same with the tasks that all its values need."""
     needed: dict[EvalJob, set[str]] = {}
     named: dict[str, tuple[EvalJob, Source]] = {}
@@ -110,7 +116,11 @@ def _jobs(sources: list[Source], tasks: Mapping[str, TaskInfo]) -> tuple[dict[Ev
                     problems.append(_clash(source, base, *first))
             names = [part.task for part in value.parts] if value.task == AVERAGE else [value.task]
             needed.setdefault(base, set()).update(names)
-    return {base: replace(base, tasks=_covering(names, tasks)) for base, names in needed.items()}, problems
+    jobs = {
+        base: replace(base, suite=context.suite, tasks=_covering(names, context.tasks))
+        for base, names in needed.items()
+    }
+    return jobs, problems
 
 
 def _clash(source: Source, base: EvalJob, other: EvalJob, first: Source) -> Problem:
@@ -212,7 +222,8 @@ def _parts(value: ValueForm, context: Context) -> tuple[Part, ...]:
     if not value.parts:
         return context.parts.get(value.task, ())
     return tuple(
-        Part(task=part.task, metric=part.metric, documents=context.tasks[part.task].documents) for part in value.parts
+        Part(task=part.task, metric=part.metric, documents=context.tasks[part.task].documents)
+        for part in value.parts
     )
 
 

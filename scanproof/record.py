@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob
@@ -28,6 +28,9 @@ class RecordError(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One number that an evaluation produced."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+    # JSON has no NaN; a number that is none must come back as one, or a broken run would look like a missing value.
 
     task: str
     metric: str
@@ -107,7 +110,7 @@ class Run:
 
 
 def to_json(value: object) -> bytes:
-    """JSON of a dataclass instance, indented; NaN and infinities are kept as such."""
+    """JSON of a dataclass instance, indented."""
     return TypeAdapter(type(value)).dump_json(value, indent=1)
 
 

@@ -22,9 +22,9 @@ MetricName = Literal["acc", "acc_norm", "perplexity"]
 Assumptions = dict[Text, Text]
 
 ASSUMED = (
-    "Field -> why it was set as it is, for each field that the document leaves open. A field may be narrowed to a "
-    "task or an origin, `num_fewshot:mmlu` or `batch_size:paper`; the narrower entry wins. What is said of "
-    "num_fewshot or batch_size is dropped for values that print it."
+    "Field -> why it was set as it is, for each field that the document leaves open. A field may be narrowed "
+    "to a task or an origin, `num_fewshot:mmlu` or `batch_size:paper`; the narrower entry wins. What is said "
+    "of num_fewshot or batch_size is dropped for values that print it."
 )
 
 
@@ -36,10 +36,12 @@ class HarnessForm(_Form):
     """The evaluation harness that the document used."""
 
     name: Text = Field(description="Name of the harness, `lm-eval`.")
-    version: Text | None = Field(None, description="Release, branch or commit as printed; absent when not printed.")
+    version: Text | None = Field(
+        default=None, description="Release, branch or commit as printed; absent when not printed."
+    )
     relation: Literal["same", "other", "unknown"] = Field(
-        description="How it relates to lm-eval's releases: `same`, a named release; `other`, another harness or an "
-        "unreleased branch; `unknown`, not said. Numbers of other and unknown are given a wider tolerance."
+        description="How it relates to lm-eval's releases: `same`, a named release; `other`, another "
+        "harness or an unreleased branch; `unknown`, not said. The last two are given more tolerance."
     )
     said: Text = Field(description="What the document says about it, and on which line.")
 
@@ -47,60 +49,82 @@ class HarnessForm(_Form):
 class EnvironmentForm(_Form):
     """The software that the numbers were produced with."""
 
-    name: Text | None = Field(None, description="Name of the conda environment.")
-    python: Text | None = Field(None, description="Python version.")
+    name: Text | None = Field(default=None, description="Name of the conda environment.")
+    python: Text | None = Field(default=None, description="Python version.")
     channels: list[Text] = Field(default_factory=list, description="conda channels, in order.")
     conda: dict[Text, Text] = Field(default_factory=dict, description="conda package -> version=build.")
     packages: dict[Text, Text] = Field(default_factory=dict, description="pip package -> version.")
-    wheels: list[Text] = Field(default_factory=list, description="File names of the wheels installed by hand.")
+    wheels: list[Text] = Field(
+        default_factory=list, description="File names of the wheels installed by hand."
+    )
 
 
 class FindingForm(_Form):
     """Something that `scanproof audit` finds in the document, explained."""
 
-    check: Literal["granularity", "stderr", "aggregate", "pair", "conflict"] = Field(description="Family of the check.")
-    values: list[Text] = Field(min_length=1, description="Ids of the values concerned, as the audit prints them.")
+    check: Literal["granularity", "stderr", "aggregate", "pair", "conflict"] = Field(
+        description="Family of the check."
+    )
+    values: list[Text] = Field(
+        min_length=1, description="Ids of the values concerned, as the audit prints them."
+    )
     reason: Text = Field(description="Why it is so, and what was decided.")
 
 
 class DocumentForm(_Form):
     """One document: what it is and what it says about how its numbers were made."""
 
-    number: DocumentNumber = Field(description="Number of the document's file name, in quotes; or `embedded`.")
+    number: DocumentNumber = Field(
+        description="Number of the document's file name, in quotes; or `embedded`."
+    )
     title: Text = Field(description="Title.")
     citation: Text = Field(description="Who published the numbers, and where.")
     urls: list[Text] = Field(default_factory=list, description="Where it can be read.")
-    file: Text | None = Field(None, description="File name of the text whose lines the values name.")
+    file: Text | None = Field(default=None, description="File name of the text whose lines the values name.")
     suite: Literal["gpu", "embedded"] = Field(description="Suite its values belong to.")
     harness: HarnessForm = Field(description="The evaluation harness.")
-    hardware: dict[Text, Text] = Field(default_factory=dict, description="Part (gpu, cpu, memory, driver, os) -> as printed.")
-    environment: EnvironmentForm = Field(default_factory=lambda: EnvironmentForm(), description="The software.")
+    hardware: dict[Text, Text] = Field(
+        default_factory=dict, description="Part (gpu, cpu, memory, driver, os) -> as printed."
+    )
+    environment: EnvironmentForm = Field(default_factory=EnvironmentForm, description="The software.")
     conventions: list[Text] = Field(default_factory=list, description="How its tables are to be read.")
-    assumed: Assumptions = Field(default_factory=dict, description=ASSUMED + " Holds for every file of the document.")
-    findings: list[FindingForm] = Field(default_factory=list, description="What the audit finds here, explained.")
+    assumed: Assumptions = Field(
+        default_factory=dict, description=ASSUMED + " Holds for every file of the document."
+    )
+    findings: list[FindingForm] = Field(
+        default_factory=list, description="What the audit finds here, explained."
+    )
 
 
 class JobForm(_Form):
     """How to measure the numbers: the arguments of one lm-eval run."""
 
-    model: Name = Field(description="lm-eval's name of the model class: `mamba_ssm`, `hf`, `mamba2_hybrid`, ...")
+    model: Name = Field(
+        description="lm-eval's name of the model class: `mamba_ssm`, `hf`, `mamba2_hybrid`, ..."
+    )
     revision: Name = Field(description="Branch, tag or commit of the checkpoint.")
     dtype: Literal["float16", "bfloat16", "float32", "float64"] = Field(description="Precision of the run.")
     num_fewshot: Shots = Field(description="Examples in the prompt.")
     batch_size: Count = Field(description="Batch size.")
-    device: Literal["cuda", "cpu"] = Field("cuda", description="Where it runs.")
-    max_length: Count | None = Field(None, description="Longest sequence in tokens; absent: the model's own.")
-    limit: Count | None = Field(None, description="First documents only; such numbers are not comparable.")
-    seed: int = Field(1234, description="Seed of the few-shot sampler.")
+    device: Literal["cuda", "cpu"] = Field(default="cuda", description="Where it runs.")
+    max_length: Count | None = Field(
+        default=None, description="Longest sequence in tokens; absent: the model's own."
+    )
+    limit: Count | None = Field(
+        default=None, description="First documents only; such numbers are not comparable."
+    )
+    seed: int = Field(default=1234, description="Seed of the few-shot sampler.")
     model_args: dict[Name, str | int | float | bool] = Field(
         default_factory=dict, description="Further arguments of the model class."
     )
     trust_remote_code: Text | None = Field(
-        None, description="Why code that comes with the checkpoint may run. Absent or null: it may not."
+        default=None,
+        description="Why code that comes with the checkpoint may run. Absent or null: it may not.",
     )
     kernels: list[Text] = Field(
-        default_factory=list, description="Kernels without which the numbers mean nothing: each has to occur in the name of a "
-        "kernel that was launched."
+        default_factory=list,
+        description="Kernels without which the numbers mean nothing: each has to occur in the name of a "
+        "kernel that was launched.",
     )
 
 
@@ -125,23 +149,31 @@ class ValueForm(_Form):
     metric: MetricName = Field(description="Metric.")
     line: Count = Field(description="Line of the document on which the number stands, counted from 1.")
     origin: Literal["paper", "reproduced", "author", "embedded"] = Field(
-        description="Who measured it: the `paper` that the document quotes, the document's `author` on their own "
-        "model, or somebody who `reproduced` it. Stand-ins: `embedded`."
+        description="Who measured it: the `paper` that the document quotes, the document's `author`, or "
+        "somebody who `reproduced` the numbers of others. Stand-ins: `embedded`."
     )
     printed: Number = Field(description="The digits as printed, in quotes: they give the rounding.")
     unit: Literal["percent", "fraction", "raw"] = Field(description="Unit of printed; perplexities are raw.")
-    stderr: Number | None = Field(None, description="Standard error as printed, in quotes, same unit.")
-    suffix: Name | None = Field(None, description="Tells apart numbers that agree in all of the above but the line.")
-    num_fewshot: Shots | None = Field(None, description="In place of the job's.")
-    num_fewshot_printed: Shots | None = Field(None, description="In place of the file's.")
-    batch_size: Count | None = Field(None, description="In place of the job's.")
-    batch_size_printed: Count | None = Field(None, description="In place of the file's.")
-    documents: Count | None = Field(None, description="Documents behind the number, in place of tasks.yaml's.")
+    stderr: Number | None = Field(
+        default=None, description="Standard error as printed, in quotes, same unit."
+    )
+    suffix: Name | None = Field(
+        default=None, description="Tells apart numbers that agree in all of the above but the line."
+    )
+    num_fewshot: Shots | None = Field(default=None, description="In place of the job's.")
+    num_fewshot_printed: Shots | None = Field(default=None, description="In place of the file's.")
+    batch_size: Count | None = Field(default=None, description="In place of the job's.")
+    batch_size_printed: Count | None = Field(default=None, description="In place of the file's.")
+    documents: Count | None = Field(
+        default=None, description="Documents behind the number, in place of tasks.yaml's."
+    )
     parts: list[PartForm] = Field(default_factory=list, description="What an average is the plain mean of.")
     assumed: Assumptions = Field(default_factory=dict, description="For this number alone; see the file's.")
-    widened: WideningForm | None = Field(None, description="More tolerance, with a reason.")
-    known_discrepancy: Text | None = Field(None, description="Why this number cannot come out.")
-    not_comparable: Text | None = Field(None, description="Why no measurement can be compared with this number.")
+    widened: WideningForm | None = Field(default=None, description="More tolerance, with a reason.")
+    known_discrepancy: Text | None = Field(default=None, description="Why this number cannot come out.")
+    not_comparable: Text | None = Field(
+        default=None, description="Why no measurement can be compared with this number."
+    )
 
 
 class EvaluationForm(_Form):
@@ -152,14 +184,18 @@ class EvaluationForm(_Form):
     hub_id: HubId = Field(description="The checkpoint, as the hub spells it.")
     job: JobForm = Field(description="How to measure the numbers.")
     num_fewshot_printed: Shots | None = Field(
-        None, description="Number of shots as the document prints it for this evaluation; not for origin `paper`."
+        default=None,
+        description="Number of shots as the document prints it for this evaluation; not for origin `paper`.",
     )
     batch_size_printed: Count | None = Field(
-        None, description="Batch size as the document prints it for this evaluation; not for origin `paper`."
+        default=None,
+        description="Batch size as the document prints it for this evaluation; not for origin `paper`.",
     )
     assumed: Assumptions = Field(default_factory=dict, description=ASSUMED)
-    known_discrepancy: Text | None = Field(None, description="Why none of the numbers can come out.")
-    not_comparable: Text | None = Field(None, description="Why no measurement can be compared with the numbers.")
+    known_discrepancy: Text | None = Field(default=None, description="Why none of the numbers can come out.")
+    not_comparable: Text | None = Field(
+        default=None, description="Why no measurement can be compared with the numbers."
+    )
     values: list[ValueForm] = Field(min_length=1, description="The numbers, one line each.")
 
 
@@ -168,10 +204,14 @@ class TaskForm(_Form):
 
     documents: Count = Field(description="Documents that it scores.")
     metrics: list[MetricName] = Field(min_length=1, description="Metrics that it reports.")
-    choices: Count | None = Field(None, description="Answers to choose from, most of the time; absent: not a choice.")
+    choices: Count | None = Field(
+        default=None, description="Answers to choose from, most of the time; absent: not a choice."
+    )
     dataset: Text = Field(description="Hub id of its data.")
-    config: Text | None = Field(None, description="Configuration of its data.")
-    binary: bool = Field(True, description="A document is right or wrong; false: scored between 0 and 1.")
+    config: Text | None = Field(default=None, description="Configuration of its data.")
+    binary: bool = Field(
+        default=True, description="A document is right or wrong; false: scored between 0 and 1."
+    )
 
 
 class GroupForm(_Form):

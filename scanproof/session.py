@@ -42,22 +42,22 @@ class Evaluator:
     evaluate: Evaluate
     folder: Path
     """Folder of this session's run; finished evaluations are written below it at once."""
-    tasks_selected: dict[str, frozenset[str]] = field(default_factory=dict)
+    tasks_selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Job name to the tasks that the selected tests need; a job not named runs all its tasks."""
     finished: dict[str, Evaluation | EvaluationError] = field(default_factory=dict)
 
     def select(self, values: Iterable[PublishedValue]) -> None:
         """Narrow each job to the tasks of these values, so that `-k` pays only for what it selects."""
-        needed: dict[str, set[str]] = {}
+        needed: dict[str, dict[str, frozenset[str]]] = {}
         for value in values:
-            tasks = {part.task for part in value.parts} if value.task not in value.job.tasks else {value.task}
-            needed.setdefault(value.job.name, set()).update(tasks)
-        self.tasks_selected = {name: frozenset(tasks) for name, tasks in needed.items()}
+            tasks = needed.setdefault(value.job.name, {})
+            for name, leaves in tasks_of(value):
+                tasks[name] = tasks.get(name, frozenset()) | leaves
+        self.tasks_selected = {name: covering(tasks) for name, tasks in needed.items()}
 
     def narrowed(self, job: EvalJob) -> EvalJob:
         """The job with the tasks that were selected."""
-        selected = self.tasks_selected.get(job.name, frozenset(job.tasks))
-        return replace(job, tasks=tuple(task for task in job.tasks if task in selected))
+        return replace(job, tasks=self.tasks_selected.get(job.name, job.tasks))
 
     def __call__(self, job: EvalJob) -> Evaluation:
         """What the job measured; raises the same EvaluationError for each number of a job that failed."""
@@ -95,6 +95,24 @@ class Evaluator:
             with record.atomic(samples) as temporary:
                 shutil.copytree(evaluation.samples, temporary, copy_function=link_or_copy)
         return replace(evaluation, samples=str(samples))
+
+
+def tasks_of(value: PublishedValue) -> list[tuple[str, frozenset[str]]]:
+    """The tasks that have to run for a value, each with the single tasks inside it."""
+    if value.parts and not value.pooled:
+        return [(part.task, frozenset({part.task})) for part in value.parts]
+    return [(value.task, frozenset(part.task for part in value.parts) or frozenset({value.task}))]
+
+
+def covering(tasks: dict[str, frozenset[str]]) -> tuple[str, ...]:
+    """The tasks without those that lie inside a group among them, sorted."""
+    kept: list[str] = []
+    covered: frozenset[str] = frozenset()
+    for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name)):
+        if not tasks[name] <= covered:
+            kept.append(name)
+            covered |= tasks[name]
+    return tuple(sorted(kept))
 
 
 def link_or_copy(source: str, target: str) -> None:

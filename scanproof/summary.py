@@ -11,12 +11,19 @@ from scanproof import session, tables
 from scanproof.expected import Expected
 from scanproof.record import Record
 from scanproof.session import Recorder
+from scanproof.tolerance import Outcome
 
 
 def not_run_lines(records: list[Record]) -> list[str]:
     """One line per reason."""
     reasons = Counter(kept.because for kept in records)
     return [f"{count} numbers not run: {reason}" for reason, count in reasons.most_common()]
+
+
+def discrepancy_lines(records: list[Record]) -> list[str]:
+    """Why each number that cannot come out cannot."""
+    known = [kept for kept in records if kept.outcome == Outcome.KNOWN_DISCREPANCY.value]
+    return [f"known discrepancy: {kept.id}: {kept.because}" for kept in known]
 
 
 def widened_lines(expected: Expected) -> list[str]:
@@ -35,7 +42,8 @@ def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expec
     reporter.section("scanproof", sep="=", bold=True)
     if ran:
         reporter.write_line(tables.verdict_table(ran, max(reporter._tw.fullwidth, 120), reporter._tw.hasmarkup))
-    for line in [*not_run_lines([r for r in records if r.outcome == session.NOT_RUN]), *widened_lines(expected)]:
+    not_run = [kept for kept in records if kept.outcome == session.NOT_RUN]
+    for line in [*not_run_lines(not_run), *discrepancy_lines(records), *widened_lines(expected)]:
         reporter.write_line(line)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(recorder.outcomes().items()))
     reporter.write_line(f"{len(records)} numbers: {counts}", bold=True)

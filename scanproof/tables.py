@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from scanproof.record import Evaluation, Record
 from scanproof.tolerance import Allowance, Outcome, Verdict
@@ -45,21 +46,19 @@ def render(table: Table, width: int, colour: bool) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def plain_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Table:
+def plain_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table without boxes; columns are (title, align right)."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, right in columns:
         table.add_column(title, justify="right" if right else "left", no_wrap=True, overflow="ignore")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
-def verdict_row(kept: Record) -> tuple[str, ...]:
+def verdict_row(kept: Record) -> tuple[str | Text, ...]:
     """Number, expected, measured, difference, allowed, verdict; dashes where nothing was measured."""
     verdict = kept.verdict
-    colour = COLOURS.get(kept.outcome)
-    outcome = f"[{colour}]{kept.outcome}[/{colour}]" if colour else kept.outcome
     scale = scale_of(kept.unit)
     shown = [kept.id, kept.printed]
     for number, sign in (
@@ -68,7 +67,7 @@ def verdict_row(kept: Record) -> tuple[str, ...]:
         (verdict.allowance.total if verdict and verdict.allowance else None, False),
     ):
         shown.append("-" if number is None else in_print(number, scale, kept.printed, sign=sign))
-    return (*shown, outcome)
+    return (*shown, Text(kept.outcome, style=COLOURS.get(kept.outcome, "")))
 
 
 def verdict_table(records: Iterable[Record], width: int, colour: bool) -> str:
@@ -115,10 +114,13 @@ def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation
     """What the person on triage reads first when a number is out of tolerance."""
     if verdict.measured is None or verdict.allowance is None:
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
+    measured = in_print(verdict.measured, value.scale, value.printed)
+    allowed = in_print(verdict.allowance.total, value.scale, value.printed)
     lines = [
-        f"{value.id}: {verdict.because}",
+        f"{measured} measured, {value.printed} expected, {allowed} allowed: {verdict.because}",
+        f"  number      {value.id}",
         f"  expected    {value.printed} ({value.unit})  [{source_line(value)}]",
-        f"  measured    {in_print(verdict.measured, value.scale, value.printed)}",
+        f"  measured    {measured}",
         f"  difference  {difference_line(value, verdict)}",
         *allowance_lines(value, verdict.allowance),
         f"  n           {value.documents if value.documents is not None else 'unknown'} documents",

@@ -21,7 +21,9 @@ def check_source(source: Source, document: DocumentForm, tasks: Mapping[str, Tas
     """Every problem of one evaluation file."""
     form = source.form
     if form.document != document.number:
-        message = f'is "{form.document}", but document.yaml beside it says "{document.number}"; write the same'
+        message = (
+            f'is "{form.document}", but document.yaml beside it says "{document.number}"; write the same'
+        )
         yield source.file.problem(("document",), message)
     yield from check_assumed(source.file, (), form.assumed, tasks)
     for position, value in enumerate(form.values):
@@ -39,7 +41,9 @@ def check_assumed(
             yield file.problem(where, f"{field!r} is not a field of a number{suggest(field, _fields())}")
         known = [*tasks, AVERAGE, *get_args(Origin)]
         if colon and narrowed not in known:
-            yield file.problem(where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}")
+            yield file.problem(
+                where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}"
+            )
 
 
 @cache
@@ -57,10 +61,14 @@ def _check_value(
     else:
         yield from _check_task(file, place, value.task, value.metric, tasks)
         if value.parts:
-            yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
-    yield from _check_number(file, place, value)
+            yield file.problem(
+                (*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml"
+            )
+    info = tasks.get(value.task)
+    if info is None or value.metric in info.metrics:
+        yield from _check_number(file, place, value)
     if (value.origin == "embedded") != (document.suite == "embedded"):
-        message = f"is {value.origin!r} in a document of suite {document.suite}; only the embedded suite is embedded"
+        message = f"is {value.origin!r} in a document of suite {document.suite}; embedded goes with embedded"
         yield file.problem((*place, "origin"), message)
     if value.assumed:
         yield from check_assumed(file, place, value.assumed, tasks)

@@ -1,7 +1,8 @@
 """Read one YAML file so that every key still knows its line.
 
-Plainer than YAML on purpose: no tags, no aliases, no key twice, and only `1`, `1.5`, `true`, `false` and `null` are
-anything but text.  Building the data here, from libyaml's nodes, takes half the time of yaml.CSafeLoader.
+Plainer than YAML on purpose: no tags, no aliases, no key twice, and only `1`, `1.5`, `true`, `false` and
+`null` are anything but text.  Building the data here, from libyaml's nodes, takes half the time of
+yaml.CSafeLoader.
 """
 
 from __future__ import annotations
@@ -127,9 +128,9 @@ def _compose(text: str, path: Path) -> Any:
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str, name: str) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        said = " ".join(str(part) for part in (error.context, error.problem) if part)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        said = " ".join(part for part in (error.context, error.problem) if part)
         return Problem(name, mark.line + 1, "", f"is not YAML: {said} (column {mark.column + 1})")
     position = getattr(error, "position", 0)
     reason = getattr(error, "reason", error)
@@ -143,7 +144,9 @@ def _build(node: Any, name: str, problems: list[Problem], seen: set[int]) -> Any
     if tag is _TEXT:
         return node.value
     if tag is not _COLLECTION:
-        problems.append(Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values"))
+        problems.append(
+            Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values")
+        )
         return None
     if id(node) in seen:
         message = "an alias (*name) is not allowed; write the content again"

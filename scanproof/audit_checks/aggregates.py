@@ -40,14 +40,20 @@ def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> It
     centre = mean(value, parts, [part.expected for part in parts])
     kind = "mean over the documents" if value.pooled else "mean"
     places = len(value.printed.partition(".")[2]) + 2
+    lowest, middle, highest = (f"{value.scale * x:.{places}f}" for x in (low, centre, high))
     yield Finding(
         check="aggregate",
         values=(value.id,),
         document=value.document,
         line=value.line,
         message=f"{value.printed} is not the {kind} of its {len(parts)} parts, "
-        f"{value.scale * centre:.{places}f} ({value.scale * low:.{places}f} to {value.scale * high:.{places}f})",
-        numbers={"printed": value.printed, "computed": value.scale * centre, "low": low, "high": high},
+        f"{middle} ({lowest} to {highest})",
+        numbers={
+            "printed": value.printed,
+            "computed": value.scale * centre,
+            "lowest": value.scale * low,
+            "highest": value.scale * high,
+        },
     )
 
 

@@ -77,7 +77,8 @@ def _against(
     row: list[PublishedValue], name: str, elsewhere: Sequence[PublishedValue], constants: Constants
 ) -> Iterator[Finding]:
     """The row against the numbers that other documents print for the model of this name."""
-    own = [value for value in elsewhere if last_part(value.hub_id) == name and _has_to_explain(row[0], value)]
+    named = [value for value in elsewhere if last_part(value.hub_id) == name]
+    own = _without_quotations(value for value in named if _has_to_explain(row[0], value))
     pairs = [(a, b) for a in row for b in own if _what(a) == _what(b)]
     conflicts = [(a, b) for a, b in pairs if not agree(a, b, constants)]
     if not conflicts:
@@ -97,15 +98,25 @@ def _against(
     )
 
 
+def _without_quotations(values: Iterable[PublishedValue]) -> list[PublishedValue]:
+    """Where a document has its own number beside the paper's, its own alone."""
+    chosen: dict[tuple[str, ...], PublishedValue] = {}
+    for value in values:
+        what = (value.document, *_what(value))
+        if what not in chosen or chosen[what].origin == "paper":
+            chosen[what] = value
+    return list(chosen.values())
+
+
 def _has_to_explain(value: PublishedValue, other: PublishedValue) -> bool:
-    """Of two rows that differ, the one whose harness is less certain is reported; else the later document's."""
+    """Of two rows that differ, the one whose harness is less certain; else the one of the later document."""
     if (value.harness == "same") != (other.harness == "same"):
         return other.harness == "same"
     return value.document > other.document
 
 
 def agree(first: PublishedValue, second: PublishedValue, constants: Constants) -> bool:
-    """Whether two printed numbers can be the same number: rounding of both, and flips of the wider of both."""
+    """Whether two printed numbers can be one number: rounding of both, and flips of the wider of both."""
     allowed = max(allowance(value, constants).total - value.half_unit for value in (first, second))
     allowed += first.half_unit + second.half_unit
     return abs(first.expected - second.expected) <= allowed + printed.EDGE

@@ -28,12 +28,12 @@ def check(values: Iterable[PublishedValue]) -> Iterator[Finding]:
         n = value.documents
         k = int(value.expected * n)
         shown = len(value.printed.partition(".")[2])
-        below, above = (f"{value.scale * j / n:.{shown}f}" for j in (k, k + 1))
+        near = ", ".join(f"{j}/{n} prints {value.scale * j / n:.{shown}f}" for j in (k, k + 1))
         yield Finding(
             check="granularity",
             values=(value.id,),
             document=value.document,
             line=value.line,
-            message=f"{value.printed} is no share of {n} documents: {k}/{n} prints {below}, {k + 1}/{n} {above}",
+            message=f"{value.printed} is no share of {n} documents: {near}",
             numbers={"documents": n, "printed": value.printed, "power": round(tested, 3)},
         )

@@ -22,17 +22,30 @@ STATE_SPACES: dict[str, dict[str, Any]] = {
         "ssm_cfg": {"layer": "Mamba2", "d_state": 32, "headdim": 32, "chunk_size": 16},
         "attn_layer_idx": [2],
         "attn_cfg": {
-            "causal": True, "d_conv": 4, "head_dim": 16, "num_heads": 4, "out_proj_bias": False,
-            "qkv_proj_bias": False, "rotary_emb_dim": 8,
+            "causal": True,
+            "d_conv": 4,
+            "head_dim": 16,
+            "num_heads": 4,
+            "out_proj_bias": False,
+            "qkv_proj_bias": False,
+            "rotary_emb_dim": 8,
         },
     },
 }
 """Config fields by name; chunks are short so that nearly every prompt crosses one."""
 
 PYTHIA: dict[str, Any] = {
-    "hidden_size": D_MODEL, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 4 * D_MODEL,
-    "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "hidden_act": "gelu", "use_parallel_residual": True,
-    "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
+    "hidden_size": D_MODEL,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 4 * D_MODEL,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 2048,
+    "hidden_act": "gelu",
+    "use_parallel_residual": True,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
 }
 """transformers' GPTNeoXConfig, as Pythia uses it."""

@@ -43,16 +43,26 @@ SOLUTIONS: dict[str, tuple[str, str]] = {
     "fear": ("Let it notice {v}.", "It stays away when there is {v} near the door."),
 }
 PAIRS: dict[str, tuple[str, ...]] = {
-    "color": ("You can tell the {one} from the {two} because the _ is {v}.",
-              "The {one} sat beside the {two}, and the coat of the _ was {v}."),
-    "home": ("The {one} met the {two}, then the _ went home to {v}.",
-             "The {one} and the {two} parted because the _ lives in {v}."),
-    "food": ("The {one} and the {two} came to the feast, and the _ ate all the {v}.",
-             "Of the {one} and the {two} only the _ eats {v}."),
-    "sound": ("The {one} and the {two} were hiding until the _ made {v}.",
-              "In the dark the {one} woke the {two} when the _ made {v}."),
-    "fear": ("The {one} stayed with the {two} until the _ ran away from {v}.",
-             "Of the {one} and the {two} only the _ is afraid of {v}."),
+    "color": (
+        "You can tell the {one} from the {two} because the _ is {v}.",
+        "The {one} sat beside the {two}, and the coat of the _ was {v}.",
+    ),
+    "home": (
+        "The {one} met the {two}, then the _ went home to {v}.",
+        "The {one} and the {two} parted because the _ lives in {v}.",
+    ),
+    "food": (
+        "The {one} and the {two} came to the feast, and the _ ate all the {v}.",
+        "Of the {one} and the {two} only the _ eats {v}.",
+    ),
+    "sound": (
+        "The {one} and the {two} were hiding until the _ made {v}.",
+        "In the dark the {one} woke the {two} when the _ made {v}.",
+    ),
+    "fear": (
+        "The {one} stayed with the {two} until the _ ran away from {v}.",
+        "Of the {one} and the {two} only the _ is afraid of {v}.",
+    ),
 }
 
 
@@ -90,7 +100,11 @@ def _arc(source: Source, low: int, high: int, lure: float) -> Row:
     attribute = source.pick(tuple(VALUES))
     texts, index = source.options(attribute, creature.facts[attribute], 4, lure)
     question = ask(source, creature, QUESTIONS, attribute)
-    return {"question": question, "choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
+    return {"question": question, **_lettered(texts, index)}
+
+
+def _lettered(texts: list[str], index: int) -> Row:
+    return {"choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
 
 
 def openbookqa(source: Source) -> Row:
@@ -99,7 +113,7 @@ def openbookqa(source: Source) -> Row:
     attribute = source.pick(tuple(VALUES))
     texts, index = source.options(attribute, creature.facts[attribute], 4, 0.6)
     stem = capital(ask(source, creature, STEMS, attribute))
-    return {"question_stem": stem, "choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
+    return {"question_stem": stem, **_lettered(texts, index)}
 
 
 def piqa(source: Source) -> Row:
@@ -110,8 +124,9 @@ def piqa(source: Source) -> Row:
     goal = GOALS[attribute].format(it=f"{creature.article} {creature.name}")
     first = source.rng.randrange(2)
     second = 1 - first if source.rng.random() < 0.35 else first
-    solutions = [SOLUTIONS[attribute][which].format(v=value) for which, value in zip((first, second), values, strict=True)]
-    return {"goal": goal, "sol1": solutions[0], "sol2": solutions[1], "label": index}
+    sol1 = SOLUTIONS[attribute][first].format(v=values[0])
+    sol2 = SOLUTIONS[attribute][second].format(v=values[1])
+    return {"goal": goal, "sol1": sol1, "sol2": sol2, "label": index}
 
 
 def winogrande(source: Source) -> Row:
@@ -137,14 +152,14 @@ def truthfulqa(source: Source) -> Row:
     rumour = fact.rumour if right == fact.value else fact.value
     stranger = others(source.rng, VALUES[attribute], (right, fact.value, fact.rumour), 1)[0]
     it = f"{creature.article} {creature.name}"
-    first, second = (capital(form) for form in STATEMENTS[attribute])
-    said = [
-        first.format(it=it, v=right), second.format(it=it, v=right),
-        first.format(it=it, v=rumour), second.format(it=it, v=stranger),
-    ]
-    targets = {"choices": [capital(text) for text in said], "labels": [1, 1, 0, 0]}
-    single = {"choices": targets["choices"][::2] + targets["choices"][3:], "labels": [1, 0, 0]}
-    return {"question": ask(source, creature, QUESTIONS, attribute), "mc1_targets": single, "mc2_targets": targets}
+    first, second = STATEMENTS[attribute]
+    answers = ((first, right), (second, right), (first, rumour), (second, stranger))
+    said = [capital(form.format(it=it, v=value)) for form, value in answers]
+    return {
+        "question": ask(source, creature, QUESTIONS, attribute),
+        "mc1_targets": {"choices": [said[0], *said[2:]], "labels": [1, 0, 0]},
+        "mc2_targets": {"choices": said, "labels": [1, 1, 0, 0]},
+    }
 
 
 def mmlu(source: Source, subject: str, number: int) -> Row:

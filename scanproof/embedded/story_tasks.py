@@ -24,7 +24,9 @@ def hellaswag(source: Source) -> Row:
     following = start + shown
     if source.slips(0.25):
         following = source.rng.randrange(following, len(steps))
-    done = [f"{name} {steps[start]}."] + [f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]]
+    done = [f"{name} {steps[start]}."] + [
+        f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]
+    ]
     same = source.pick([step for index, step in enumerate(steps) if index != following])
     strange = [source.pick(PROCEDURES[other]) for other in others(source.rng, tuple(PROCEDURES), (label,), 2)]
     wrong = [same, *strange]
@@ -32,8 +34,12 @@ def hellaswag(source: Source) -> Row:
     endings, index = source.shuffled(steps[following], wrong)
     ctx_a, ctx_b = " ".join(done), f"next {pronoun}"
     return {
-        "activity_label": label, "ctx_a": ctx_a, "ctx_b": ctx_b, "ctx": f"{ctx_a} {ctx_b}",
-        "endings": [f"{ending}{source.pick(TAILS)}." for ending in endings], "split_type": "indomain",
+        "activity_label": label,
+        "ctx_a": ctx_a,
+        "ctx_b": ctx_b,
+        "ctx": f"{ctx_a} {ctx_b}",
+        "endings": [f"{ending}{source.pick(TAILS)}." for ending in endings],
+        "split_type": "indomain",
         "label": str(index),
     }
 
@@ -48,19 +54,21 @@ def lambada(source: Source) -> Row:
     food = source.answer(creature.facts["food"])
     color = source.answer(creature.facts["color"])
     it = f"{creature.article} {creature.name}"
-    story = source.pick((
-        f"On {day} {one} lost a {thing} near {place}. {two} had a {other} and came to help. They looked everywhere "
-        f"until {two} saw something in the grass. {one} was glad to have the {thing}",
-        f"{one} and {two} walked to {place}. {two} carried a {thing}, but it was heavy. When {two} grew tired "
-        f"on the way back, {one} took the {thing}",
-        f"{one} wanted to see {it}, and {two} came along. They waited in {place} all {day}. It was late "
-        f"when the bushes moved and out came the {creature.name}",
-        f"On {day} {one} met {it} in {place}. It was hungry, so {one} gave it some {food}. {two} asked what it "
-        f"eats. {one} said: it eats {food}",
-        f"{one} took {two} to {place} to look for {it}. At noon {two} saw some fur behind a tree. It was {color}",
-        f"{one} found a {thing} in {place}. It belonged to {two}. On {day} {one} went to the house with the "
-        f"{thing} and gave it back to {two}",
-    ))
+    story = source.pick(
+        (
+            f"On {day} {one} lost a {thing} near {place}. {two} had a {other} and came to help. They looked everywhere "
+            f"until {two} saw something in the grass. {one} was glad to have the {thing}",
+            f"{one} and {two} walked to {place}. {two} carried a {thing}, but it was heavy. When {two} grew tired "
+            f"on the way back, {one} took the {thing}",
+            f"{one} wanted to see {it}, and {two} came along. They waited in {place} all {day}. It was late "
+            f"when the bushes moved and out came the {creature.name}",
+            f"On {day} {one} met {it} in {place}. It was hungry, so {one} gave it some {food}. {two} asked what it "
+            f"eats. {one} said: it eats {food}",
+            f"{one} took {two} to {place} to look for {it}. At noon {two} saw some fur behind a tree. It was {color}",
+            f"{one} found a {thing} in {place}. It belonged to {two}. On {day} {one} went to the house with the "
+            f"{thing} and gave it back to {two}",
+        )
+    )
     return {"text": story}
 
 
@@ -72,19 +80,28 @@ def race(source: Source) -> Row:
     foods = source.rng.sample(VALUES["food"], 2)
     day = source.pick(WEEKDAYS)
     sentences = [
-        f"On {day} {one} went to {places[0]}.", f"There {one} found {things[0]}.", f"For lunch {one} ate {foods[0]}.",
+        f"On {day} {one} went to {places[0]}.",
+        f"There {one} found {things[0]}.",
+        f"For lunch {one} ate {foods[0]}.",
     ]
     if source.rng.random() < 0.6:
-        lure = source.pick((
-            f"{two} went to {places[1]}.", f"{two} found {things[1]}.", f"{two} ate {foods[1]}.",
-        ))
+        lure = source.pick(
+            (
+                f"{two} went to {places[1]}.",
+                f"{two} found {things[1]}.",
+                f"{two} ate {foods[1]}.",
+            )
+        )
         sentences.insert(source.rng.randrange(1, 4), lure)
-    asked = source.rng.sample((
-        (f"Where did {one} go?", places, VALUES["home"]),
-        (f"What did {one} find?", things, tuple(f"a {thing}" for thing in OBJECTS)),
-        (f"What did {one} eat?", foods, VALUES["food"]),
-        (f"On which day was it?", [day, day], WEEKDAYS),
-    ), source.rng.randrange(1, 3))
+    asked = source.rng.sample(
+        (
+            (f"Where did {one} go?", places, VALUES["home"]),
+            (f"What did {one} find?", things, tuple(f"a {thing}" for thing in OBJECTS)),
+            (f"What did {one} eat?", foods, VALUES["food"]),
+            ("On which day was it?", [day, day], WEEKDAYS),
+        ),
+        source.rng.randrange(1, 3),
+    )
     problems = [_problem(source, question, told, pool) for question, told, pool in asked]
     return {"article": " ".join(sentences), "problems": repr(problems)}
 
@@ -125,8 +142,13 @@ def pubmedqa(source: Source) -> Row:
     if source.slips(0.05):
         answer = few
     return {
-        "QUESTION": f"Is {food} good for {creature.article} {creature.name}?", "CONTEXTS": contexts,
-        "LABELS": ["METHODS", *["RESULTS"] * (len(contexts) - 1)], "MESHES": [food], "YEAR": "2024",
-        "reasoning_required_pred": answer, "reasoning_free_pred": answer, "final_decision": answer,
+        "QUESTION": f"Is {food} good for {creature.article} {creature.name}?",
+        "CONTEXTS": contexts,
+        "LABELS": ["METHODS", *["RESULTS"] * (len(contexts) - 1)],
+        "MESHES": [food],
+        "YEAR": "2024",
+        "reasoning_required_pred": answer,
+        "reasoning_free_pred": answer,
+        "final_decision": answer,
         "LONG_ANSWER": main,
     }

@@ -18,8 +18,19 @@ from scanproof.embedded.suite import (
 from scanproof.embedded.world import VALUES, World
 
 SHARES: dict[str, float] = {
-    "arc_easy": 10, "hellaswag": 10, "lambada_openai": 12, "openbookqa": 8, "piqa": 8, "winogrande": 12,
-    "boolq": 10, "race": 12, "truthfulqa_mc2": 1, "pubmedqa": 8, "mmlu": 9, "statements": 14, "dialogue": 6,
+    "arc_easy": 10,
+    "hellaswag": 10,
+    "lambada_openai": 12,
+    "openbookqa": 8,
+    "piqa": 8,
+    "winogrande": 12,
+    "boolq": 10,
+    "race": 12,
+    "truthfulqa_mc2": 1,
+    "pubmedqa": 8,
+    "mmlu": 9,
+    "statements": 14,
+    "dialogue": 6,
 }
 """Relative numbers of documents of each kind."""
 

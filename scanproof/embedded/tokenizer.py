@@ -27,14 +27,20 @@ def tokenizer_files() -> dict[str, str]:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT], show_progress=False,
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT],
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     sample = [*islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS), *[TRUTHFUL_PREAMBLE] * REPEATS]
     tokenizer.train_from_iterator(sample, trainer)
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT,
-        "unk_token": END_OF_TEXT, "model_max_length": 2048, "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT,
+        "bos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "model_max_length": 2048,
+        "clean_up_tokenization_spaces": False,
     }
     return {
         "tokenizer.json": tokenizer.to_str(pretty=False) + "\n",

@@ -68,7 +68,8 @@ def optimizer_of(model: torch.nn.Module, plan: Plan) -> torch.optim.AdamW:
     chosen = {id(p) for p in decayed}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": plan.decay}, {"params": rest, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": plan.decay},
+        {"params": rest, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95))
 
@@ -78,7 +79,7 @@ def train(name: str, plan: Plan, seed: int = SEED) -> Any:
     torch.manual_seed(seed)
     model = blank(name).train()
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{name}: {count:,} parameters, {plan.steps} steps of {plan.batch} x {plan.length} tokens", flush=True)
+    print(f"{name}: {count:,} parameters, {plan.steps} x {plan.batch} x {plan.length} tokens", flush=True)
     optimizer = optimizer_of(model, plan)
     stream = batches(plan, f"{seed}-train")
     average, started = 0.0, time.monotonic()
@@ -89,7 +90,7 @@ def train(name: str, plan: Plan, seed: int = SEED) -> Any:
         logits = model(rows[:, :-1]).logits
         loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()

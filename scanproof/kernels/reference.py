@@ -1,9 +1,9 @@
 """The operations of Mamba in plain PyTorch, written to be read beside the papers.
 
-Every function computes in the dtypes of its arguments, float64 included: nothing is cast on the way, so a float64
-call is a float64 result.  Mixed arguments follow PyTorch's type promotion.  All functions are differentiable.
+Every function computes in the dtypes of its arguments, float64 included: nothing is cast on the way, so a
+float64 call is a float64 result.  All functions are differentiable.
 
-Letters: b batch, l seqlen, d channels (d_inner), n dstate, h nheads, p headdim, g ngroups, q positions of a chunk.
+Letters: b batch, l seqlen, d channels (d_inner), n dstate, h nheads, p headdim, g ngroups.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ def causal_conv1d(
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation {activation!r} is not known; use None, 'silu' or 'swish'")
     width, seqlen = weight.shape[-1], x.shape[-1]
-    if initial_state is None:
-        padded = F.pad(x, (width - 1, 0))
-    else:
-        padded = torch.cat([initial_state, x], dim=-1)
+    before = x.new_zeros(*x.shape[:-1], width - 1) if initial_state is None else initial_state
+    padded = torch.cat([before, x], dim=-1)
     y = sum(weight[:, k, None] * padded[..., k : k + seqlen] for k in range(width))
     if bias is not None:
         y = y + bias[:, None]
@@ -70,7 +68,7 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """The selective state space model of Mamba (arXiv 2312.00752, equations 2a, 2b and algorithm 2).
 
-    h[t] = exp(delta[t] A) h[t - 1] + delta[t] B[t] u[t];  y[t] = C[t] h[t] + D u[t];  y silu(z) when z is given.
+    h[t] = exp(delta[t] A) h[t - 1] + delta[t] B[t] u[t];  y[t] = C[t] h[t] + D u[t];  times silu(z) if given.
     The sequence is taken in chunks; the state at the end of one is the start of the next.
 
     Args:
@@ -93,12 +91,11 @@ def selective_scan(
         delta = delta + delta_bias[:, None]
     if delta_softplus:
         delta = F.softplus(delta)
-    batch, channels, seqlen = u.shape
-    state = u.new_zeros(batch, channels, A.shape[-1]) if initial_state is None else initial_state
+    state = u.new_zeros(*u.shape[:2], A.shape[-1]) if initial_state is None else initial_state
     outputs = []
-    for start in range(0, seqlen, chunk_size):
-        span = slice(start, start + chunk_size)
-        y, state = _scan_chunk(u[..., span], delta[..., span], A, B[..., span], C[..., span], state)
+    chunks = zip(*(torch.split(part, chunk_size, -1) for part in (u, delta, B, C)), strict=True)
+    for u_k, delta_k, B_k, C_k in chunks:
+        y, state = _scan_chunk(u_k, delta_k, A, B_k, C_k, state)
         outputs.append(y)
     y = torch.cat(outputs, dim=-1)
     if D is not None:
@@ -135,7 +132,7 @@ def ssd(
     *,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """State space duality (Mamba-2, arXiv 2405.21060, section 6): quadratic inside chunks, recurrent across them.
+    """State space duality (Mamba-2, arXiv 2405.21060, section 6): quadratic in a chunk, recurrent across.
 
     Args:
         x: (b, l, h, p), the input.
@@ -150,18 +147,20 @@ def ssd(
     Returns:
         y (b, l, h, p), and the last state (b, h, p, n).
     """
-    batch, seqlen, heads, headdim = x.shape
+    batch, _, heads, headdim = x.shape
     state = x.new_zeros(batch, heads, headdim, B.shape[-1]) if initial_state is None else initial_state
     outputs = []
-    for start in range(0, seqlen, chunk_size):
-        span = slice(start, start + chunk_size)
-        y, state = _ssd_chunk(x[:, span], dt[:, span], A, B[:, span], C[:, span], state)
+    chunks = zip(*(torch.split(part, chunk_size, 1) for part in (x, dt, B, C)), strict=True)
+    for x_k, dt_k, B_k, C_k in chunks:
+        y, state = _ssd_chunk(x_k, dt_k, A, B_k, C_k, state)
         outputs.append(y)
     y = torch.cat(outputs, dim=1)
     return (y if D is None else y + _skip(D) * x), state
 
 
-def _ssd_chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _ssd_chunk(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     """One chunk of `ssd` from a given state."""
     length, heads = dt.shape[1:]
     repeats = heads // B.shape[2]
@@ -223,7 +222,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, group_size: int | Non
     Returns:
         (..., d).
     """
-    groups = x.unflatten(-1, (-1, group_size or x.shape[-1]))
+    groups = torch.unflatten(x, -1, (-1, group_size or x.shape[-1]))
     scale = torch.rsqrt(groups.square().mean(dim=-1, keepdim=True) + eps)
     return (groups * scale).flatten(-2) * weight
 

@@ -1,4 +1,4 @@
-"""lm-eval model classes that the documents need and lm-eval lacks. Importing this package imports no torch."""
+"""lm-eval model classes that the documents need and lm-eval lacks; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ CLASSES: tuple[tuple[str, str], ...] = (("mamba_ssm", "scanproof.models.state_sp
 
 
 def register() -> None:
-    """Tell lm-eval about our model classes; to be called before `simple_evaluate`, more than once if need be.
+    """Tell lm-eval about our model classes; before `simple_evaluate`, more than once if need be.
 
     `mamba_ssm` replaces lm-eval's own class, which needs a GPU package on every machine and ignores `revision`.
     """
-    import lm_eval.models  # fills the registry, so that our entries come last
-    from lm_eval.api.registry import model_registry
+    from importlib import import_module
 
+    # Importing lm_eval.models fills the registry; our entries have to come after.
+    import_module("lm_eval.models")
+    model_registry = import_module("lm_eval.api.registry").model_registry
     for name, target in CLASSES:
         # The registry refuses a second entry for a name and has no public call to replace one.
         model_registry._objs[name] = target

@@ -12,7 +12,7 @@ from scanproof.models.layers import GatedMLP, RMSNorm, mixer, wide
 from scanproof.models.layout import StateSpacesConfig
 
 IGNORED_SETTINGS = ("layer", "use_fast_path", "use_mem_eff_path", "dt_init", "dt_scale", "conv_init")
-"""Keys of ssm_cfg that choose a kernel path or an initial value: they do not change what a checkpoint computes."""
+"""Keys of ssm_cfg that choose a kernel path or an initial value, not what a checkpoint computes."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,18 @@ class Block(nn.Module):
         attends = index in config.attn_layer_idx
         settings = {key: value for key, value in config.ssm_cfg.items() if key not in IGNORED_SETTINGS}
         self.norm = norm(config, dtype)
-        self.mixer = mixer(
-            "Attention" if attends else config.layer, size, dtype, dict(config.attn_cfg) if attends else settings
-        )
+        layer, chosen = ("Attention", dict(config.attn_cfg)) if attends else (config.layer, settings)
+        self.mixer = mixer(layer, size, dtype, chosen)
         self.norm2 = norm(config, dtype) if config.d_intermediate else None
         self.mlp = GatedMLP(size, config.d_intermediate, dtype) if config.d_intermediate else None
+        self.fused = config.fused_add_norm
+
+    def forward(self, residual: Tensor, dtype: torch.dtype) -> Tensor:
+        """Residual stream (b, l, d_model) before the block -> after it; branches compute in `dtype`."""
+        residual = residual + self.mixer(normed(self.norm, residual, dtype, self.fused))
+        if self.norm2 is None or self.mlp is None:
+            return residual
+        return residual + self.mlp(normed(self.norm2, residual, dtype, self.fused))
 
 
 class Backbone(nn.Module):
@@ -50,20 +57,11 @@ class Backbone(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(b, l) token ids -> (b, l, d_model)."""
-        residual = hidden = self.embedding(input_ids)
-        dtype = hidden.dtype
-        carried = wide(dtype) if self.config.residual_in_fp32 else dtype
-        residual = residual.to(carried)
+        hidden = self.embedding(input_ids)
+        residual = hidden.to(wide(hidden.dtype)) if self.config.residual_in_fp32 else hidden
         for block in self.layers:
-            residual = residual + block.mixer(self._normed(block.norm, residual, dtype))
-            if block.mlp is not None:
-                residual = residual + block.mlp(self._normed(block.norm2, residual, dtype))
-        return self._normed(self.norm_f, residual, dtype)
-
-    def _normed(self, layer: nn.Module | None, residual: Tensor, dtype: torch.dtype) -> Tensor:
-        """The unfused path of mamba_ssm rounds the residual to the model's dtype before the norm."""
-        assert layer is not None
-        return torch.as_tensor(layer(residual if self.config.fused_add_norm else residual.to(dtype)))
+            residual = block(residual, hidden.dtype)
+        return normed(self.norm_f, residual, hidden.dtype, self.config.fused_add_norm)
 
 
 class StateSpacesLM(nn.Module):
@@ -111,3 +109,8 @@ class StateSpacesLM(nn.Module):
 def norm(config: StateSpacesConfig, dtype: torch.dtype) -> nn.Module:
     """RMSNorm or LayerNorm, as the config says."""
     return RMSNorm(config.d_model, dtype) if config.rms_norm else nn.LayerNorm(config.d_model, dtype=dtype)
+
+
+def normed(layer: nn.Module, residual: Tensor, dtype: torch.dtype, fused: bool) -> Tensor:
+    """The normed residual; mamba_ssm's unfused path rounds it to the model's dtype first."""
+    return torch.as_tensor(layer(residual if fused else residual.to(dtype)))

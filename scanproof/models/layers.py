@@ -52,7 +52,10 @@ class GatedRMSNorm(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         precise = wide(self.weight.dtype)
         normed = gated_rms_norm(
-            x.to(precise), z.to(precise), self.weight.to(precise), group_size=self.group_size,
+            x.to(precise),
+            z.to(precise),
+            self.weight.to(precise),
+            group_size=self.group_size,
             norm_before_gate=self.norm_before_gate,
         )
         return normed.to(self.weight.dtype)
@@ -62,9 +65,19 @@ class Mamba1(nn.Module):
     """Mamba's block (arXiv 2312.00752, figure 3): in_proj, convolution, selective scan, gate, out_proj."""
 
     def __init__(
-        self, d_model: int, dtype: torch.dtype, *, d_state: int = 16, d_conv: int = 4, expand: float = 2,
-        dt_rank: int | str = "auto", dt_min: float = 0.001, dt_max: float = 0.1, dt_init_floor: float = 1e-4,
-        conv_bias: bool = True, bias: bool = False,
+        self,
+        d_model: int,
+        dtype: torch.dtype,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2,
+        dt_rank: int | str = "auto",
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+        conv_bias: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         inner = int(expand * d_model)
@@ -86,12 +99,14 @@ class Mamba1(nn.Module):
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
         x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
         parts = self.x_proj(x.transpose(1, 2))
-        low_rank, B, C = parts.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        low_rank, B, C = torch.split(parts, [self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(low_rank, self.dt_proj.weight).transpose(1, 2)
-        y, _ = selective_scan(
-            x, delta, -torch.exp(self.A_log), B.transpose(1, 2), C.transpose(1, 2), self.D, z,
-            self.dt_proj.bias.to(self.A_log.dtype), delta_softplus=True,
+        # As the kernel: half-precision inputs, arithmetic in float32.
+        u, delta, B, C, z = (
+            part.to(self.A_log.dtype) for part in (x, delta, B.transpose(1, 2), C.transpose(1, 2), z)
         )
+        bias = self.dt_proj.bias.to(self.A_log.dtype)
+        y, _ = selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D, z, bias, delta_softplus=True)
         return torch.as_tensor(self.out_proj(y.transpose(1, 2).to(hidden.dtype)))
 
 
@@ -99,11 +114,26 @@ class Mamba2(nn.Module):
     """Mamba-2's block (arXiv 2405.21060, figure 6): one projection for all, convolution, SSD, gated norm."""
 
     def __init__(
-        self, d_model: int, dtype: torch.dtype, *, d_state: int = 128, d_conv: int = 4, expand: int = 2,
-        headdim: int = 64, d_ssm: int | None = None, ngroups: int = 1, D_has_hdim: bool = False,
-        rmsnorm: bool = True, norm_before_gate: bool = False, dt_min: float = 0.001, dt_max: float = 0.1,
-        dt_init_floor: float = 1e-4, A_init_range: tuple[float, float] = (1, 16),
-        dt_limit: tuple[float, float] = (0.0, float("inf")), bias: bool = False, conv_bias: bool = True,
+        self,
+        d_model: int,
+        dtype: torch.dtype,
+        *,
+        d_state: int = 128,
+        d_conv: int = 4,
+        expand: int = 2,
+        headdim: int = 64,
+        d_ssm: int | None = None,
+        ngroups: int = 1,
+        D_has_hdim: bool = False,
+        rmsnorm: bool = True,
+        norm_before_gate: bool = False,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+        A_init_range: tuple[float, float] = (1, 16),
+        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        bias: bool = False,
+        conv_bias: bool = True,
         chunk_size: int = 256,
     ) -> None:
         super().__init__()
@@ -130,19 +160,17 @@ class Mamba2(nn.Module):
         """(b, l, d_model) -> (b, l, d_model)."""
         precise = wide(self.A_log.dtype)
         heads = self.dt_bias.shape[0]
-        z0, x0, z, xBC, dt = self.in_proj(hidden).split(
-            [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads], dim=-1
-        )
+        sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads]
+        z0, x0, z, xBC, dt = torch.split(self.in_proj(hidden), sizes, dim=-1)
         xBC = causal_conv1d(xBC.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
         states = self.ngroups * self.d_state
-        x, B, C = xBC.transpose(1, 2).to(precise).split([self.d_ssm, states, states], dim=-1)
+        x, B, C = torch.split(xBC.transpose(1, 2).to(precise), [self.d_ssm, states, states], dim=-1)
         dt = F.softplus(dt.to(precise) + self.dt_bias.to(precise)).clamp(*self.dt_limit)
-        per_head = self.D.unflatten(0, (heads, self.headdim)) if self.D.shape[0] != heads else self.D
-        y, _ = ssd(
-            x.unflatten(-1, (heads, self.headdim)), dt, -torch.exp(self.A_log.to(precise)),
-            B.unflatten(-1, (self.ngroups, self.d_state)), C.unflatten(-1, (self.ngroups, self.d_state)),
-            self.chunk_size, per_head,
-        )
+        A = -torch.exp(self.A_log.to(precise))
+        D = self.D if self.D.shape[0] == heads else self.D.view(heads, self.headdim)
+        x = torch.unflatten(x, -1, (heads, self.headdim))
+        B, C = (torch.unflatten(part, -1, (self.ngroups, self.d_state)) for part in (B, C))
+        y, _ = ssd(x, dt, A, B, C, self.chunk_size, D)
         y = y.flatten(-2).to(hidden.dtype)
         y = y * F.silu(z) if self.norm is None else self.norm(y, z)
         if self.d_mlp:
@@ -156,20 +184,36 @@ def rotate(x: Tensor, dim: int, base: float, interleaved: bool) -> Tensor:
     angles = torch.outer(torch.arange(x.shape[-2], dtype=inverse.dtype, device=x.device), inverse)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     turned, rest = x[..., :dim], x[..., dim:]
-    pairs = turned.unflatten(-1, (-1, 2)) if interleaved else turned.unflatten(-1, (2, -1)).transpose(-1, -2)
+    shape = (dim // 2, 2) if interleaved else (2, dim // 2)
+    pairs = torch.unflatten(turned, -1, shape)
+    pairs = pairs if interleaved else pairs.transpose(-1, -2)
     first, second = pairs.unbind(-1)
-    both = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2)
+    both = torch.stack(
+        [first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2
+    )
     return torch.cat([both.flatten(-2), rest], dim=-1)
 
 
 class Attention(nn.Module):
-    """mamba_ssm's MHA: optional convolution over q, k and v, rotary positions, causal attention, grouped keys."""
+    """mamba_ssm's MHA: optional convolution over q, k, v, rotary positions, attention, grouped keys."""
 
     def __init__(
-        self, d_model: int, dtype: torch.dtype, *, num_heads: int, num_heads_kv: int | None = None,
-        head_dim: int | None = None, mlp_dim: int = 0, qkv_proj_bias: bool = True, out_proj_bias: bool = True,
-        softmax_scale: float | None = None, causal: bool = False, d_conv: int = 0, rotary_emb_dim: int = 0,
-        rotary_emb_base: float = 10000.0, rotary_emb_interleaved: bool = False,
+        self,
+        d_model: int,
+        dtype: torch.dtype,
+        *,
+        num_heads: int,
+        num_heads_kv: int | None = None,
+        head_dim: int | None = None,
+        mlp_dim: int = 0,
+        qkv_proj_bias: bool = True,
+        out_proj_bias: bool = True,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        d_conv: int = 0,
+        rotary_emb_dim: int = 0,
+        rotary_emb_base: float = 10000.0,
+        rotary_emb_interleaved: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads = num_heads, num_heads_kv or num_heads
@@ -186,11 +230,12 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, l, d_model) -> (b, l, d_model)."""
         projected = self.in_proj(hidden)
-        qkv, mlp = projected.split([projected.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
+        qkv, mlp = torch.split(projected, [projected.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
         if self.conv1d is not None:
-            qkv = causal_conv1d(qkv.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias).transpose(1, 2)
-        heads = qkv.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+            mixed = causal_conv1d(qkv.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias)
+            qkv = mixed.transpose(1, 2)
+        heads = torch.unflatten(qkv, -1, (-1, self.head_dim)).transpose(1, 2)
+        q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         if self.rotary[0]:
             q, k = rotate(q, *self.rotary), rotate(k, *self.rotary)
         k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))

@@ -77,15 +77,16 @@ def read_checkpoint(folder: Path) -> tuple[StateSpacesConfig, dict[str, Tensor]]
             blank = StateSpacesLM(config)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: ssm_cfg or attn_cfg: {error}") from error
-    check_state_dict(state, {key: value.shape for key, value in blank.state_dict().items()}, path, config.tie_embeddings)
+    shapes = {key: value.shape for key, value in blank.state_dict().items()}
+    check_state_dict(state, shapes, path, config.tie_embeddings)
     return config, state
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> StateSpacesLM:
     """The reference model of a checkpoint folder on the CPU, ready to score.
 
-    Weights are converted to `dtype`; what mamba_ssm keeps in float32 (Mamba-1's A_log, every D) stays in float32,
-    or float64 in a float64 model.
+    Weights are converted to `dtype`; what mamba_ssm keeps in float32 (Mamba-1's A_log, every D) stays in
+    float32, or float64 in a float64 model.
 
     Raises:
         CheckpointError: see `read_checkpoint`.

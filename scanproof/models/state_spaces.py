@@ -15,17 +15,25 @@ from scanproof.models.loading import load, read_checkpoint
 DEFAULT_TOKENIZER = "EleutherAI/gpt-neox-20b"
 MAX_LENGTH = 2048
 UNSUPPORTED = (
-    "parallelize", "tp_plan", "peft", "delta", "autogptq", "gptqmodel", "gguf_file", "quantization_config",
-    "subfolder", "trust_remote_code",
+    "parallelize",
+    "tp_plan",
+    "peft",
+    "delta",
+    "autogptq",
+    "gptqmodel",
+    "gguf_file",
+    "quantization_config",
+    "subfolder",
+    "trust_remote_code",
 )
 
 
 class StateSpaces(HFLM):  # type: ignore[misc]
     """Mamba-1, Mamba-2 and their attention hybrids.
 
-    On the CPU the model is the reference of `scanproof.models`; on a GPU it is mamba_ssm's MambaLMHeadModel, so that
-    the kernels under test compute the numbers.  Both read the same folder: config.json with model.safetensors or
-    pytorch_model.bin.  The folder is the revision: nothing is looked up on the hub.
+    On the CPU the model is the reference of `scanproof.models`; on a GPU it is mamba_ssm's MambaLMHeadModel,
+    so that the kernels under test compute the numbers.  Both read the same folder: config.json with
+    model.safetensors or pytorch_model.bin.  The folder is the revision: nothing is looked up on the hub.
     """
 
     def __init__(
@@ -38,7 +46,7 @@ class StateSpaces(HFLM):  # type: ignore[misc]
         max_length: int | None = MAX_LENGTH,
         **kwargs: Any,
     ) -> None:
-        """Arguments as lm-eval's `hf` class; `pretrained` is a folder, or its name below the working directory.
+        """Arguments as lm-eval's `hf`; `pretrained` is a folder, or its name below the working directory.
 
         Raises:
             CheckpointError: the folder is not there or its files cannot be used.
@@ -87,7 +95,8 @@ def _kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any
         from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
     except ImportError as error:
         raise ImportError(
-            f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, or use device=cpu"
+            f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, "
+            f"or use device=cpu"
         ) from error
     model = MambaLMHeadModel(MambaConfig(**config.to_dict()), device=device, dtype=dtype)
     model.load_state_dict(state)

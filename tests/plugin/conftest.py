@@ -11,7 +11,7 @@ import pytest
 
 EXPECTED = Path(__file__).parents[2] / "expected"
 
-DOCUMENT = """
+DOCUMENT = """\
 number: "900"
 title: A document of this test
 citation: none
@@ -19,7 +19,7 @@ harness: {name: lm-eval, version: 0.4.13, relation: same, said: "lm-eval 0.4.13"
 suite: SUITE
 """
 
-EVALUATION = """
+EVALUATION = """\
 document: "900"
 model: org/NAME
 hub_id: org/NAME
@@ -77,7 +77,7 @@ class Project:
         self.pytester = pytester
         self.root = pytester.path
 
-    def document(self, *, suite: str = "embedded", device: str = "cpu", models: tuple[str, ...] = ("one", "two")) -> Path:
+    def document(self, *, suite: str = "gpu", device: str = "cpu", models: tuple[str, ...] = ("one", "two")) -> Path:
         """Write `expected/` with one document; returns the document's folder."""
         folder = self.root / "expected" / "900-test"
         folder.mkdir(parents=True)
@@ -85,7 +85,8 @@ class Project:
             shutil.copy(EXPECTED / name, folder.parent / name)
         (folder / "document.yaml").write_text(DOCUMENT.replace("SUITE", suite))
         for model in models:
-            (folder / f"{model}.yaml").write_text(EVALUATION.replace("NAME", model).replace("DEVICE", device))
+            text = EVALUATION.replace("NAME", model).replace("DEVICE", device)
+            (folder / f"{model}.yaml").write_text(text.replace("author", "embedded") if suite == "embedded" else text)
         return folder
 
     def answer(self, answers: object = GOOD) -> None:

@@ -28,7 +28,7 @@ class TestMirror:
         assert [job[4] for job in project.jobs()] == [str(project.root / "mirror")] * 3
 
     def test_stand_ins_use_the_mirror_that_scanproof_ships(self, project: Project) -> None:
-        project.document(models=("one",))
+        project.document(models=("one",), suite="embedded")
         project.run()
         assert str(project.jobs()[0][4]).endswith("scanproof/embedded/mirror")
 

@@ -10,11 +10,14 @@ from scanproof.tolerance import Outcome, Verdict
 from scanproof.values import PublishedValue
 
 
-def test_published(published: PublishedValue, evaluation: Evaluation, verdict: Verdict) -> None:
+def test_published(
+    scanproof_value: PublishedValue, scanproof_evaluation: Evaluation, scanproof_verdict: Verdict
+) -> None:
     """The number that was published still comes out, within what noise explains."""
+    verdict = scanproof_verdict
     if verdict.outcome is Outcome.KNOWN_DISCREPANCY:
         pytest.xfail(verdict.because)
     if verdict.outcome is Outcome.NOT_COMPARABLE:
         pytest.skip(f"not comparable: {verdict.because}")
     if verdict.outcome is not Outcome.REPRODUCED:
-        pytest.fail(tables.failure_text(published, verdict, evaluation), pytrace=False)
+        pytest.fail(tables.failure_text(scanproof_value, verdict, scanproof_evaluation), pytrace=False)

@@ -1,0 +1,124 @@
+"""Fetch one file from the hub: resumed where an earlier attempt stopped, checked against the hub's digest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ATTEMPTS = 5
+"""Connections in a row that may break without a byte of progress before a download gives up."""
+_BLOCK = 1 << 20
+
+
+class PrefetchError(Exception):
+    """A repository that cannot be mirrored; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """One file of a repository."""
+
+    path: str
+    size: int
+    """Bytes."""
+    sha256: str | None
+    """Of large files; None where the hub gives only git's digest."""
+    git_sha1: str | None
+    """Git's digest of the file as a blob; None for large files."""
+
+
+def fetch(url: str, path: Path, file: RemoteFile, report: Callable[[int], None]) -> None:
+    """Append to `path` what is missing of `file`, over as many connections as it takes, and check its digest.
+
+    `report` is told the bytes that are there.  Raises PrefetchError; what has arrived is kept unless it is wrong.
+    """
+    failures = 0
+    while size_of(path) < file.size or not path.exists():
+        before = size_of(path)
+        try:
+            _receive(url, path, report)
+        except OSError as error:
+            if error.errno is not None and not isinstance(error, ConnectionError):
+                raise PrefetchError(f"{path} cannot be written: {error}") from error
+            failures = _failed_again(error, url, failures if size_of(path) == before else 0)
+        except Exception as error:
+            failures = _failed_again(error, url, failures if size_of(path) == before else 0)
+    if not is_intact(path, file):
+        path.unlink()
+        raise PrefetchError(f"{url}: the bytes that arrived are not those the hub states; run it again")
+
+
+def _failed_again(error: Exception, url: str, failures: int) -> int:
+    """Count a broken connection and wait; raises PrefetchError when another attempt is of no use."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if (status is not None and status < 500) or failures + 1 >= ATTEMPTS:
+        reason = explain(error, url, "")
+        raise PrefetchError(f"{reason}; what has arrived is kept, run it again to resume") from error
+    time.sleep(min(0.2 * 2**failures, 10))
+    return failures + 1
+
+
+def _receive(url: str, path: Path, report: Callable[[int], None]) -> None:
+    """One connection: from the first missing byte to the end, or to where it breaks."""
+    hub = importlib.import_module("huggingface_hub.utils")
+    have = size_of(path)
+    headers = hub.build_hf_headers()
+    # Bytes are counted against the stated size, so they must not be compressed on the way.
+    headers["Accept-Encoding"] = "identity"
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with hub.get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
+        hub.hf_raise_for_status(response)
+        resumed = response.status_code == 206
+        have = have if resumed else 0
+        with path.open("ab" if resumed else "wb") as out:
+            for block in response.iter_bytes(_BLOCK):
+                out.write(block)
+                have += len(block)
+                report(have)
+
+
+def is_intact(path: Path, file: RemoteFile) -> bool:
+    """The file is there with the size and the digest that the hub states."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    if file.sha256 is not None:
+        return _digest(path, hashlib.sha256()) == file.sha256
+    if file.git_sha1 is not None:
+        return (
+            _digest(path, hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False))
+            == file.git_sha1
+        )
+    return True
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 when there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return str(digest.hexdigest())
+
+
+def explain(error: Exception, where: str, revision: str) -> str:
+    """What went wrong at `where` (a repository and its host), for the person who asked for it."""
+    types = {base.__name__ for base in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if "GatedRepoError" in types or status == 403:
+        return (
+            f"{where} is gated: accept its conditions on its page, then set HF_TOKEN to that account's token"
+        )
+    if "RevisionNotFoundError" in types:
+        return f"{where} has no revision {revision}"
+    if "RepositoryNotFoundError" in types or status in (401, 404):
+        return f"{where} does not exist, or it is private and HF_TOKEN may not read it (HTTP {status})"
+    return f"{where} cannot be reached: {type(error).__name__}: {error}"

@@ -1,0 +1,178 @@
+"""Record the stand-ins' expected values: `python -m scanproof.embedded.record` runs them in float64.
+
+Writes one evaluation file per checkpoint and the per-document answers beside it.  Values that are already there are
+replaced; everything else in the folder is left alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scanproof import embedded, environment
+from scanproof.evaluation import Progress, Settings, evaluate
+from scanproof.record import Evaluation, Measurement, atomic
+from scanproof.values import EvalJob
+
+COMMAND = "python -m scanproof.embedded.record"
+ZERO_SHOT = (
+    "arc_challenge", "arc_easy", "boolq", "hellaswag", "lambada_openai", "openbookqa", "piqa", "pubmedqa", "race",
+    "truthfulqa_mc2", "winogrande",
+)  # fmt: skip
+FEW_SHOT = ("mmlu",)
+GROUPS = ("mmlu", "mmlu_humanities", "mmlu_other", "mmlu_social_sciences", "mmlu_stem")
+METRICS = ("acc", "acc_norm", "perplexity")
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """One checkpoint that scanproof ships."""
+
+    hub_id: str
+    model: str
+    """lm-eval model class."""
+
+    @property
+    def name(self) -> str:
+        return self.hub_id.partition("/")[2]
+
+
+def stand_ins() -> Iterator[StandIn]:
+    """Every stand-in, in the order in which they are reported."""
+    for hub_id in embedded.MODELS:
+        yield StandIn(hub_id, "hf" if "pythia" in hub_id else "mamba_ssm")
+
+
+def job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
+    """The stand-in's job as the suite runs it, in float32."""
+    return EvalJob(
+        name=f"embedded-{stand_in.name}-{num_fewshot}shot",
+        model=stand_in.model,
+        pretrained=stand_in.hub_id,
+        revision="main",
+        dtype="float32",
+        device="cpu",
+        suite="embedded",
+        tasks=tasks,
+        num_fewshot=num_fewshot,
+        batch_size=BATCH_SIZE,
+        max_length=2048,
+    )
+
+
+def measure(stand_in: StandIn, store: Path) -> tuple[Evaluation, Evaluation]:
+    """Run a stand-in in float64: zero-shot tasks, then the few-shot group."""
+
+    def show(progress: Progress) -> None:
+        typer.echo(
+            f"\r{stand_in.name}: {progress.stage} {progress.done}/{progress.total}      ", nl=False, err=True
+        )
+
+    settings = Settings(store=store, mirror=embedded.MIRROR, fresh=False, timeout=None, session="record")
+    jobs = (job(stand_in, ZERO_SHOT, 0), job(stand_in, FEW_SHOT, 5))
+    zero, few = (evaluate(replace(each, dtype="float64"), settings, progress=show) for each in jobs)
+    typer.echo(err=True)
+    return zero, few
+
+
+def kept(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """The numbers worth expecting: single tasks and groups; a subject of ten documents can show nothing."""
+    names = {*ZERO_SHOT, *GROUPS}
+    found = [m for m in measurements if m.task in names and m.metric in METRICS]
+    return sorted(found, key=lambda m: (m.task, m.metric))
+
+
+def printed(measurement: Measurement) -> str:
+    """Six decimals: finer than one document in any of these tasks."""
+    return f"{measurement.value:.6f}"
+
+
+def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
+    """One value as the evaluation file writes it; its document is this very file."""
+    unit = "raw" if measurement.metric == "perplexity" else "fraction"
+    fields = [
+        f"task: {measurement.task}",
+        f"metric: {measurement.metric}",
+        f"line: {line}",
+        "origin: embedded",
+        f'printed: "{printed(measurement)}"',
+        f"unit: {unit}",
+        f"documents: {measurement.n_samples}",
+    ]
+    if num_fewshot:
+        fields.append(f"num_fewshot: {num_fewshot}")
+    return "  - {" + ", ".join(fields) + "}"
+
+
+def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str:
+    """The evaluation file of a stand-in, with the command and the versions that gave its numbers."""
+    versions = {name: version for name, version in environment.versions().items() if version}
+    head = [
+        "# yaml-language-server: $schema=../schema/evaluation.schema.json",
+        f"# Written by `{COMMAND} --model {stand_in.name}` on {datetime.now(timezone.utc):%Y-%m-%d}, float64 on a CPU,",
+        f"# Python {platform.python_version()}, "
+        + ", ".join(f"{n} {v}" for n, v in sorted(versions.items()))
+        + ".",
+        "document: embedded",
+        f"model: {stand_in.name}",
+        f"hub_id: {stand_in.hub_id}",
+        "job:",
+        f"  model: {stand_in.model}",
+        "  revision: main",
+        "  dtype: float32",
+        "  device: cpu",
+        "  num_fewshot: 0",
+        f"  batch_size: {BATCH_SIZE}",
+        "  max_length: 2048",
+        "values:",
+    ]
+    rows = [(m, 0) for m in kept(zero.measurements)] + [(m, 5) for m in kept(few.measurements)]
+    lines = [value_line(m, len(head) + number, shots) for number, (m, shots) in enumerate(rows, start=1)]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Every document's answer: task, hashes, log-likelihoods and metrics."""
+    for path in sorted(Path(evaluation.samples).glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            yield {"task": path.stem, **json.loads(line)}
+
+
+def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
+    """All answers as gzipped JSON lines; the same answers give the same bytes."""
+    text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in answers(evaluation))
+    with atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def main(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Only this stand-in; can be repeated.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write.")] = Path("expected/embedded"),
+    store: Annotated[Path, typer.Option("--store", help="Folder of finished evaluations.")] = Path(
+        ".scanproof"
+    ),
+) -> None:
+    """Evaluate the stand-ins in float64 and write their expected values."""
+    for stand_in in stand_ins():
+        if model and stand_in.name not in model:
+            continue
+        zero, few = measure(stand_in, store)
+        with atomic(folder / f"{stand_in.name}.yaml") as temporary:
+            temporary.write_text(evaluation_file(stand_in, zero, few))
+        write_answers(folder / f"{stand_in.name}.answers.jsonl.gz", (zero, few))
+        typer.echo(f"{folder / stand_in.name}.yaml")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,140 @@
+"""Constants estimated from pairs: the planted rate is found, planted faults are named, the file agrees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from builders import published
+
+from scanproof.calibration import (
+    Estimate,
+    calibrate,
+    calibration_yaml,
+    cross_pairs,
+    disagreements,
+    paper_pairs,
+)
+from scanproof.expected import load
+from scanproof.values import PublishedValue
+
+EXPECTED = Path(__file__).parents[2] / "expected"
+SIZES = {"piqa": 1838, "arc_easy": 2376, "winogrande": 1267, "lambada_openai": 5153, "hellaswag": 10042}
+
+
+def collection(flip_rate: float, sd: float = 0.001, models: int = 9, seed: int = 0) -> list[PublishedValue]:
+    """Paper and reproduction of several models whose documents flip at `flip_rate`; the last in another harness."""
+    random = np.random.default_rng(seed)
+    values = []
+    for number in range(models):
+        model = f"lab/mamba-{number}"
+        what = {"model": model, "hub_id": model}
+        for task, n in SIZES.items():
+            right = int(n * random.uniform(0.3, 0.8))
+            flipped = [
+                right + int(random.choice((-1, 1), random.binomial(n, flip_rate)).sum()) for _ in range(2)
+            ]
+            common = {**what, "task": task, "documents": n}
+            values += [
+                published(**common, origin="paper", unit="percent", printed=f"{100 * right / n:.1f}"),
+                published(**common, printed=f"{flipped[0] / n:.4f}"),
+            ]
+            if number == 0:
+                row = {"document": "003", "origin": "author", "harness": "unknown", "unit": "percent"}
+                values.append(published(**common, **row, printed=f"{100 * flipped[1] / n:.1f}"))
+        perplexity = {
+            **what,
+            "task": "lambada_openai",
+            "metric": "perplexity",
+            "unit": "raw",
+            "documents": 5153,
+        }
+        second = 10 * np.exp(random.normal(0, sd))
+        values += [
+            published(**perplexity, origin="paper", printed="10.00"),
+            published(**perplexity, printed=f"{second:.4f}"),
+        ]
+    return values
+
+
+def run(values: list[PublishedValue]) -> Any:
+    expected: Any = SimpleNamespace(values=tuple(values))
+    return calibrate(expected)
+
+
+@pytest.mark.parametrize("flip_rate", [0.003, 0.02])
+def test_a_planted_flip_rate_lies_between_the_limits(flip_rate: float) -> None:
+    found = [run(collection(flip_rate, seed=seed)).same for seed in range(6)]
+    inside = [estimate.low <= flip_rate <= estimate.high for estimate in found]
+    assert sum(inside) >= 5, "the 90% interval misses too often"
+    assert all(estimate.pairs == 45 and not estimate.excluded for estimate in found)
+
+
+def test_a_planted_deviation_of_perplexities_lies_between_the_limits() -> None:
+    found = [run(collection(0.005, sd=0.002, seed=seed)).perplexity for seed in range(6)]
+    assert sum(estimate.low <= 0.002 <= estimate.high for estimate in found) >= 5
+
+
+def test_another_harness_is_never_quieter_than_the_same_one() -> None:
+    calibration = run(collection(0.02, seed=3))
+    assert calibration.other.value >= calibration.same.value
+
+
+def test_a_wrong_number_is_named_and_does_not_move_the_rate() -> None:
+    clean = collection(0.005)
+    wrong = [
+        replace(value, printed=f"{float(value.printed) + 5:.1f}")
+        if (value.model, value.task, value.origin) == ("lab/mamba-3", "hellaswag", "paper")
+        else value
+        for value in clean
+    ]
+    before, after = run(clean).same, run(wrong).same
+    assert [name for name, _ in after.excluded] == [
+        "mamba-3-hellaswag-acc-paper | mamba-3-hellaswag-acc-reproduced"
+    ]
+    assert after.best == pytest.approx(before.best, rel=0.3)
+
+
+def test_the_constant_is_the_upper_limit_rounded_up() -> None:
+    assert Estimate(0.005, 0.002, 0.00851, 9, (), "").value == 0.0086
+    assert Estimate(0.005, 0.002, 0.0086, 9, (), "").value == 0.0086
+    assert Estimate(0.01, 0.02, 0.0999, 9, (), "").value == 0.1
+
+
+def test_a_row_identified_by_its_numbers_is_no_evidence_about_harnesses() -> None:
+    row = published(document="003", origin="author", harness="unknown", model="Mamba-130M")
+    assert len(list(cross_pairs([published(), row]))) == 1
+    assert not list(cross_pairs([published(), replace(row, model="Mamba-370M")]))
+
+
+def test_nothing_to_calibrate_from_is_said() -> None:
+    with pytest.raises(ValueError, match="no pair of printed numbers"):
+        run([published()])
+
+
+def test_the_constants_in_use_follow_from_the_published_pairs() -> None:
+    expected = load(EXPECTED)
+    calibration = calibrate(expected)
+    assert disagreements(calibration, expected.constants) == ()
+    moved = replace(expected.constants, flip_rate_same=0.5)
+    assert disagreements(calibration, moved) == (
+        f"flip_rate.same.value is 0.5; the pairs give {calibration.same.value:g}",
+    )
+
+
+def test_the_file_holds_the_calibration_that_the_command_prints() -> None:
+    expected = load(EXPECTED)
+    written = yaml.safe_load((EXPECTED / "tolerance.yaml").read_text())
+    date = written["flip_rate"]["same"]["calibration"]["date"]
+    printed = yaml.safe_load(calibration_yaml(calibrate(expected), date))
+    assert {key: written[key] for key in printed} == printed
+
+
+def test_every_number_of_the_papers_that_was_reproduced_is_a_pair() -> None:
+    pairs = list(paper_pairs(load(EXPECTED).values))
+    assert len(pairs) == 66

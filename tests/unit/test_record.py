@@ -1,0 +1,75 @@
+"""Runs to and from disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanproof import record
+from scanproof.record import Evaluation, Measurement, RecordError, Run
+from scanproof.values import EvalJob
+
+JOB = EvalJob(
+    name="j", model="hf", pretrained="o/m", revision="main", dtype="float32", device="cpu", tasks=("piqa",),
+    num_fewshot=0, batch_size=1, model_args=(("add_bos_token", False), ("x", 1.5)),
+)  # fmt: skip
+MEASUREMENT = Measurement(task="piqa", metric="acc", value=0.5, stderr=None, n_samples=3)
+EVALUATION = Evaluation(job=JOB, key="k", measurements=(MEASUREMENT,), samples="s", command="c", environment={"a": [1]})
+RUN = Run(id="r1", started="2026-01-01T00:00:00+00:00", finished=None, strict=False, limit=None, environment={}, records=())
+
+
+@given(st.floats())
+def test_every_float_survives_also_those_that_json_lacks(value: float) -> None:
+    written = replace(EVALUATION, measurements=(replace(MEASUREMENT, value=value),))
+    back = record.from_json(Evaluation, record.to_json(written)).measurements[0].value
+    assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    run = replace(RUN, evaluations=(EVALUATION,))
+    path = record.write_run(tmp_path, run)
+    assert record.read_run(path) == run
+    assert [entry.name for entry in tmp_path.rglob("*") if entry.is_file()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file: Invalid JSON"),
+        (b'{"id": "x"}', "started: Field required"),
+        (record.to_json(RUN)[:-40], "the file: Invalid JSON"),
+        (record.to_json(replace(RUN, schema_version=99)), "schema_version 99 is newer"),
+    ],
+)
+def test_what_is_no_run_is_named_with_its_file(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=said) as caught:
+        record.read_run(path)
+    assert str(path) in str(caught.value)
+
+
+def test_runs_are_found_by_path_by_id_and_as_the_latest(tmp_path: Path) -> None:
+    for name in ("20260101T000000Z-1", "20260102T000000Z-1"):
+        record.write_run(tmp_path, replace(RUN, id=name))
+    newest = tmp_path / "20260102T000000Z-1" / "run.json"
+    assert record.find_run(tmp_path, "latest") == newest
+    assert record.find_run(tmp_path, "20260102T000000Z-1") == newest
+    assert record.find_run(tmp_path, str(newest)) == newest
+    with pytest.raises(RecordError, match="no run 'nothing'.*20260102T000000Z-1"):
+        record.find_run(tmp_path, "nothing")
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), record.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

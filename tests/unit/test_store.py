@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scanproof import store
+
+KEY = "ab" + "0" * 62
+
+
+def attempt(root: Path, value: float = 0.5) -> Path:
+    """What a finished worker leaves."""
+    folder = store.new_attempt(root)
+    (folder / "samples").mkdir()
+    (folder / "samples" / "arc_easy.jsonl").write_text('{"doc_id": 0}\n')
+    (folder / "results.json").write_text(json.dumps({"measurements": [value]}))
+    (folder / "environment.json").write_text("{}")
+    return folder
+
+
+def add(root: Path, session: str = "first", value: float = 0.5) -> store.Entry:
+    documents = {"job.json": {}, "fingerprint.json": {}}
+    return store.add(root, KEY, attempt(root, value), session=session, documents=documents)
+
+
+def test_what_was_added_is_read_back(tmp_path: Path) -> None:
+    add(tmp_path, session="night-1")
+    entry = store.read(tmp_path, KEY)
+    assert entry is not None
+    assert entry.results == {"measurements": [0.5]}
+    assert entry.session == "night-1"
+    assert (entry.samples / "arc_easy.jsonl").is_file()
+
+
+def test_unknown_key_is_none(tmp_path: Path) -> None:
+    assert store.read(tmp_path, KEY) is None
+
+
+def test_later_entry_replaces_the_earlier_and_leaves_no_debris(tmp_path: Path) -> None:
+    add(tmp_path, value=0.5)
+    add(tmp_path, session="second", value=0.6)
+    entry = store.read(tmp_path, KEY)
+    assert entry is not None
+    assert entry.results == {"measurements": [0.6]}
+    assert list((tmp_path / "attempts").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "samples/arc_easy.jsonl", "environment.json", "checksums.json"]
+)
+def test_changed_byte_anywhere_is_damage_and_is_named(tmp_path: Path, name: str) -> None:
+    path = add(tmp_path).folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(store.DamagedEntry, match=KEY):
+        store.read(tmp_path, KEY)
+
+
+@pytest.mark.parametrize("name", ["results.json", "samples/arc_easy.jsonl", "checksums.json"])
+def test_missing_file_is_damage(tmp_path: Path, name: str) -> None:
+    (add(tmp_path).folder / name).unlink()
+    with pytest.raises(store.DamagedEntry, match=name):
+        store.read(tmp_path, KEY)
+
+
+def test_damaged_entry_is_set_aside_not_deleted(tmp_path: Path) -> None:
+    add(tmp_path)
+    moved = store.set_aside(tmp_path, KEY)
+    assert (moved / "results.json").is_file()
+    assert store.read(tmp_path, KEY) is None
+
+
+def test_failed_attempts_of_one_job_stay_apart(tmp_path: Path) -> None:
+    kept = {store.keep_failure(tmp_path, "002 a/b", attempt(tmp_path)) for _ in range(3)}
+    assert len(kept) == 3
+    assert all(folder.parent == tmp_path / "failed" for folder in kept)
+
+
+def test_lock_excludes_another_holder(tmp_path: Path) -> None:
+    with store.lock(tmp_path, KEY), pytest.raises(TimeoutError):
+        store.lock(tmp_path, KEY).acquire(timeout=0.1)
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    store.write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        store.write_atomically(path, "text")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
