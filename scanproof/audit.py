@@ -35,9 +35,7 @@ def audit(expected: Expected) -> tuple[Finding, ...]:
         used.update(matching)
         written = entries[matching[0]][1]["reason"] if matching else None
         findings.append(replace(finding, explained=written or _settled(finding, by_id)))
-    stale = (
-        _stale(document, entry) for number, (document, entry) in enumerate(entries) if number not in used
-    )
+    stale = (_stale(document, entry) for number, (document, entry) in enumerate(entries) if number not in used)
     return (*findings, *stale)
 
 

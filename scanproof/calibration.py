@@ -1,35 +1,46 @@
 """Where the constants of the tolerance come from: pairs of printed numbers that should be the same number.
 
 `same`: the paper's number and its reproduction in one document.  `other`: one model and task in two documents
-of which one used another harness or names none.  The likelihood of the flip rate is exact for the model of
+of which one used another harness or names none.  The likelihood of a flip rate is exact for the model of
 `scanproof.flips` and for print: each number stands for every count of documents that prints as it does.
+
+Models differ in their flip rates by more than chance.  `same` is the rate for which the promise about quiet
+nights holds over models as different as those of the pairs; `other` is `same` times the upper limit of the ratio
+of the two, model by model; the deviation of perplexities is its upper limit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from random import Random
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from scanproof import printed
 from scanproof.flips import net_flips
+from scanproof.likelihood import (
+    CONFIDENCE,
+    RATIOS,
+    Spread,
+    combined,
+    deviation_curve,
+    effective_rate,
+    fit_spread,
+    flip_curve,
+    limits,
+    ratio_curve,
+)
 from scanproof.tolerance import MASS_TASKS, Constants
 from scanproof.values import PublishedValue
 
 if TYPE_CHECKING:
     from scanproof.expected import Expected
+    from scanproof.likelihood import Curve
 
 OUTLIER_LEVEL = 0.01
 """Probability that the rule for outliers excludes any pair of a calibration without faults."""
-CONFIDENCE = 0.95
-"""One-sided: the constant is the upper limit, because a rate set too low breaks the promise of the suite."""
-RESAMPLES = 4000
-GRID = tuple(10 ** (-5 + 5 * step / 1500) for step in range(1400))
-"""Candidate flip rates and relative deviations, 0.8% apart."""
 PERPLEXITY_DOCUMENTS = 5153
 """Documents of lambada_openai, the only task of the documents with a perplexity."""
 
@@ -60,10 +71,9 @@ class Pair:
 class Estimate:
     """One constant, and what it was estimated from."""
 
-    best: float
-    low: float
-    high: float
-    """One-sided limits, each at CONFIDENCE."""
+    exact: float
+    figures: tuple[tuple[str, float], ...]
+    """Named figures that led to it."""
     pairs: int
     excluded: tuple[tuple[str, str], ...]
     """(pair, reason)."""
@@ -71,9 +81,9 @@ class Estimate:
 
     @property
     def value(self) -> float:
-        """The constant: the upper limit, rounded up to two digits."""
-        unit = 10.0 ** (math.floor(math.log10(self.high)) - 1)
-        return float(f"{math.ceil(self.high / unit - 1e-9) * unit:.6g}")
+        """The constant: rounded up to two digits."""
+        unit = 10.0 ** (math.floor(math.log10(self.exact)) - 1)
+        return float(f"{math.ceil(self.exact / unit - 1e-9) * unit:.6g}")
 
 
 @dataclass(frozen=True)
@@ -87,13 +97,13 @@ class Calibration:
 
 def calibrate(expected: Expected) -> Calibration:
     """Estimate the constants from the printed pairs; raises ValueError when a kind of pair does not occur."""
-    pairs = tuple(paper_pairs(expected.values))
-    cross = tuple(cross_pairs(expected.values))
-    same = _flip_rate([pair for pair in pairs if _is_share(pair)], by_model=True)
-    other = _flip_rate([pair for pair in cross if _is_share(pair)], by_model=False)
-    if other.high < same.high:
-        method = f"{other.method}; below the rate of the same harness, which is used in its place"
-        other = Estimate(other.best, other.low, same.high, other.pairs, other.excluded, method)
+    pairs = list(paper_pairs(expected.values))
+    shares = [pair for pair in pairs if _is_share(pair)]
+    kept, excluded = _without_outliers(shares, _flip_curve, flips_explain)
+    models = _by_model(kept)
+    spread = fit_spread(list(models.values()))
+    same = _same(expected.constants.level, spread, models, len(kept), excluded)
+    other = _other([pair for pair in cross_pairs(expected.values) if _is_share(pair)], same, spread, models)
     perplexity = _perplexity_sd([pair for pair in pairs if pair.first.metric == "perplexity"])
     return Calibration(same, other, perplexity)
 
@@ -110,18 +120,16 @@ def paper_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
 
 
 def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
-    """A reproduction on a named release, and the same thing in a document with another harness or none named.
-
-    A row filed under another checkpoint than its name says was identified by these very numbers: no evidence.
-    """
+    """A reproduction on a named release, and the same thing in a document with another harness or none named."""
     found: dict[tuple[str, ...], list[PublishedValue]] = {}
     for value in values:
         found.setdefault(_what(value), []).append(value)
     for group in found.values():
         for first, second in combinations(group, 2):
             other, named = sorted((first, second), key=lambda value: value.harness == "same")
-            own_name = _last_part(other.model) == _last_part(other.hub_id)
-            if other.harness != "same" and named.origin == "reproduced" and own_name:
+            differ = other.harness != "same" and named.harness == "same"
+            # A number that is printed twice is one measurement.
+            if differ and named.origin == "reproduced" and not (other.suffix or named.suffix):
                 yield Pair(other, named)
 
 
@@ -129,67 +137,75 @@ def _what(value: PublishedValue) -> tuple[str, ...]:
     return value.hub_id.lower(), value.task, value.metric, str(value.job.num_fewshot)
 
 
-def _last_part(name: str) -> str:
-    return name.rsplit("/", 1)[-1].lower()
-
-
 def _is_share(pair: Pair) -> bool:
     value = pair.first
     return value.metric != "perplexity" and value.task not in (*MASS_TASKS, "average")
 
 
-def _flip_rate(pairs: Sequence[Pair], *, by_model: bool) -> Estimate:
-    curves = {pair.name: _flip_curve(pair) for pair in pairs}
-    kept, excluded = _without_outliers(pairs, curves, flips_explain)
-    best, low, high = _limits([curves[pair.name] for pair in kept])
-    method = "maximum likelihood, Skellam net flips between every pair of counts that prints so; "
-    if by_model:
-        low, high = _bootstrap(kept, curves)
-        method += f"limits from {RESAMPLES} bootstrap samples of models"
-    else:
-        method += "limits from the likelihood ratio"
-    return Estimate(best, low, high, len(kept), excluded, method)
+def _same(
+    level: float, spread: Spread, models: Mapping[str, Curve], pairs: int, excluded: tuple[tuple[str, str], ...]
+) -> Estimate:
+    pooled = limits(combined(models.values()))
+    figures = (
+        ("median_of_models", spread.median),
+        ("sd_of_logarithm", spread.sd),
+        ("pooled_most_likely", pooled[0]),
+    )
+    method = (
+        "maximum likelihood of a log-normal spread of flip rates over models; the rate at which the bound is "
+        f"exceeded with probability {level:g} by all models together"
+    )
+    return Estimate(effective_rate(spread, level), figures, pairs, excluded, method)
+
+
+def _other(pairs: Sequence[Pair], same: Estimate, spread: Spread, models: Mapping[str, Curve]) -> Estimate:
+    kept, excluded = _without_outliers(pairs, _flip_curve, flips_explain)
+    numerators = _by_model(kept)
+    denominators = [models.get(model) for model in numerators]
+    ratio, low, high = limits(ratio_curve(list(numerators.values()), denominators, spread), RATIOS)
+    figures = (("ratio_most_likely", ratio), ("ratio_lower_limit", low), ("ratio_upper_limit", high))
+    method = (
+        f"the rate of the same harness times the upper {CONFIDENCE:.0%} limit of the ratio of both, model by model; "
+        "not less than that rate"
+    )
+    return Estimate(same.exact * max(1.0, high), figures, len(kept), excluded, method)
 
 
 def _perplexity_sd(pairs: Sequence[Pair]) -> Estimate:
-    curves = {pair.name: _perplexity_curve(pair) for pair in pairs}
-    kept, excluded = _without_outliers(pairs, curves, noise_explains)
-    best, low, high = _limits([curves[pair.name] for pair in kept])
-    method = "maximum likelihood, normal difference of log perplexity, seen through the paper's rounding; "
-    return Estimate(best, low, high, len(kept), excluded, method + "limits from the likelihood ratio")
+    kept, excluded = _without_outliers(pairs, _perplexity_curve, noise_explains)
+    best, low, high = limits(combined(_perplexity_curve(pair) for pair in kept))
+    figures = (("most_likely", best), ("lower_limit", low), ("upper_limit", high))
+    method = (
+        "maximum likelihood of a normal difference of log perplexity, seen through the paper's rounding; "
+        f"its upper {CONFIDENCE:.0%} limit"
+    )
+    return Estimate(high, figures, len(kept), excluded, method)
 
 
-def _flip_curve(pair: Pair) -> Any:
-    """Log likelihood of each flip rate of GRID, given the pair; float64 array [grid]."""
-    import numpy as np
-    from scipy.special import ive
+def _by_model(pairs: Iterable[Pair]) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
+    for pair in pairs:
+        curve = _flip_curve(pair)
+        model = pair.first.hub_id
+        curves[model] = curves[model] + curve if model in curves else curve
+    return curves
 
+
+def _flip_curve(pair: Pair) -> Curve:
     n = pair.documents
-    seconds = printed.nearest_counts(pair.second, n)
-    distances = [abs(a - b) for a in printed.nearest_counts(pair.first, n) for b in seconds]
-    distance, times = np.unique(distances, return_counts=True)
-    flips = np.asarray(GRID) * n
-    likelihood = times @ ive(distance[:, None], flips[None, :]) / len(seconds)
-    return np.log(np.maximum(likelihood, 1e-300))
+    return flip_curve(printed.nearest_counts(pair.first, n), printed.nearest_counts(pair.second, n), n)
 
 
-def _perplexity_curve(pair: Pair) -> Any:
-    """Log likelihood of each relative deviation of GRID, given the pair; float64 array [grid]."""
-    import numpy as np
-    from scipy.special import ndtr
-
+def _perplexity_curve(pair: Pair) -> Curve:
     low, high = (math.log(edge / pair.second.expected) for edge in printed.interval(pair.first))
-    sd = np.asarray(GRID)
-    return np.log(np.maximum(ndtr(high / sd) - ndtr(low / sd), 1e-300))
+    return deviation_curve(low, high)
 
 
 def flips_explain(pair: Pair, flip_rate: float, tail: float) -> tuple[float, str]:
     """How far the pair differs in units of what `flip_rate` explains, and in words."""
     n = pair.documents
     nearest = min(
-        abs(a - b)
-        for a in printed.nearest_counts(pair.first, n)
-        for b in printed.nearest_counts(pair.second, n)
+        abs(a - b) for a in printed.nearest_counts(pair.first, n) for b in printed.nearest_counts(pair.second, n)
     )
     bound = net_flips(flip_rate * n, tail)
     return (
@@ -209,44 +225,26 @@ def noise_explains(pair: Pair, sd: float, tail: float) -> tuple[float, str]:
 
 
 def _without_outliers(
-    pairs: Sequence[Pair], curves: dict[str, Any], explain: Callable[[Pair, float, float], tuple[float, str]]
+    pairs: Sequence[Pair],
+    curve: Callable[[Pair], Curve],
+    explain: Callable[[Pair, float, float], tuple[float, str]],
 ) -> tuple[list[Pair], tuple[tuple[str, str], ...]]:
     """Drop the worst pair that the rate fitted to all others does not explain, until none is left."""
     if not pairs:
         raise ValueError("no pair of printed numbers to calibrate from")
     tail = OUTLIER_LEVEL / len(pairs) / 2
+    curves = {pair: curve(pair) for pair in pairs}
     kept, excluded = list(pairs), []
     while len(kept) > 1:
-        fits = {pair.name: _limits([curves[p.name] for p in kept if p is not pair])[0] for pair in kept}
-        worst = max(kept, key=lambda pair: explain(pair, fits[pair.name], tail)[0])
-        ratio, because = explain(worst, fits[worst.name], tail)
+        total = combined(curves[pair] for pair in kept)
+        fits = {pair: limits(total - curves[pair])[0] for pair in kept}
+        worst = max(kept, key=lambda pair: explain(pair, fits[pair], tail)[0])
+        ratio, because = explain(worst, fits[worst], tail)
         if ratio <= 1:
             break
         kept.remove(worst)
         excluded.append((worst.name, because))
     return kept, tuple(excluded)
-
-
-def _limits(curves: Sequence[Any]) -> tuple[float, float, float]:
-    """Most likely candidate of GRID and its one-sided limits by the likelihood ratio."""
-    total = sum(curves)
-    best = int(total.argmax())
-    drop = 0.5 * NormalDist().inv_cdf(CONFIDENCE) ** 2
-    inside = [step for step in range(len(GRID)) if total[step] >= total[best] - drop]
-    return GRID[best], GRID[inside[0]], GRID[inside[-1]]
-
-
-def _bootstrap(pairs: Sequence[Pair], curves: dict[str, Any]) -> tuple[float, float]:
-    """One-sided limits over samples of models: the pairs of one model share a checkpoint and its quirks."""
-    models = sorted({pair.first.hub_id for pair in pairs})
-    sums = [sum(curves[pair.name] for pair in pairs if pair.first.hub_id == model) for model in models]
-    random = Random(0)
-    rates = []
-    for _ in range(RESAMPLES):
-        drawn = sum(sums[int(random.random() * len(models))] for _ in models)
-        rates.append(GRID[int(drawn.argmax())])
-    rates.sort()
-    return rates[int((1 - CONFIDENCE) * RESAMPLES)], rates[int(CONFIDENCE * RESAMPLES)]
 
 
 def calibration_yaml(calibration: Calibration, date: str) -> str:
@@ -257,7 +255,7 @@ def calibration_yaml(calibration: Calibration, date: str) -> str:
         "flip_rate": {
             "same": _entry(calibration.same, date, "paper against reproduction, within one document"),
             "other": _entry(
-                calibration.other, date, "one model and task in two documents, one harness not named"
+                calibration.other, date, "the same number in a document that does not name its harness"
             ),
         },
         "perplexity": {
@@ -275,9 +273,8 @@ def _entry(estimate: Estimate, date: str, pairs: str) -> dict[str, Any]:
             "pairs": f"{estimate.pairs}: {pairs}",
             "excluded": [{"pair": pair, "reason": reason} for pair, reason in estimate.excluded],
             "method": estimate.method,
-            "most_likely": float(f"{estimate.best:.3g}"),
-            "limits": [float(f"{estimate.low:.3g}"), float(f"{estimate.high:.3g}")],
-            "value_is": f"upper {CONFIDENCE:.0%} limit, rounded up to two digits",
+            **{name: float(f"{figure:.3g}") for name, figure in estimate.figures},
+            "value_is": f"{estimate.exact:.3g}, rounded up to two digits",
             "command": "scanproof calibrate",
             "date": date,
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import Enum
@@ -17,6 +18,7 @@ from scanproof.problems import ExpectedError
 
 if TYPE_CHECKING:
     from scanproof.expected import Expected
+    from scanproof.prefetch import Fetched
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,10 +91,11 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], style: Fo
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     else:
-        numeric = {"line", "printed", "allowed", "detectable", "n", "measured", "difference", "values"}
+        numeric = {"line", "printed", "allowed", "detectable", "n", "measured", "difference"}
         table = tables.plain_table(
             [(column, column in numeric) for column in columns],
             ([cell(row[column]) for column in columns] for row in rows),
+            prose=frozenset({"values", "message", "explained"} if "message" in columns else ()),
         )
         console = Console()
         typer.echo(tables.render(table, max(console.width, 140), console.is_terminal))
@@ -159,6 +162,104 @@ def audit(style: FormatOption = Format.table, expected: ExpectedOption = None) -
     typer.echo(f"{len(findings)} findings, {len(unexplained)} not explained in the expected values", err=True)
     if unexplained:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: scanproof calibrate --check")
+def calibrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether tolerance.yaml still follows from the printed pairs.")
+    ] = False,
+    expected: ExpectedOption = None,
+) -> None:
+    """Estimate the constants of the tolerance from the pairs of printed numbers, as tolerance.yaml writes them."""
+    from datetime import date
+
+    from scanproof import calibration
+
+    loaded = load(expected)
+    try:
+        result = calibration.calibrate(loaded)
+    except ValueError as error:
+        raise stop(str(error)) from None
+    if not check:
+        typer.echo(calibration.calibration_yaml(result, date.today().isoformat()), nl=False)
+        return
+    wrong = calibration.disagreements(result, loaded.constants)
+    for line in wrong or ("tolerance.yaml agrees with the printed pairs",):
+        typer.echo(line)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: scanproof prefetch --model mamba-130m --mirror /srv/mirror")
+def prefetch(
+    mirror: Annotated[Path, typer.Option("--mirror", envvar="SCANPROOF_MIRROR", help="Folder to fill.")],
+    document: DocumentOption = None,
+    model: ModelOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and stop.")] = False,
+    expected: ExpectedOption = None,
+) -> None:
+    """Fill a mirror with the checkpoints and datasets of the chosen numbers; resumes after an interruption."""
+    from scanproof import listing
+    from scanproof.download import PrefetchError
+    from scanproof.prefetch import plan_prefetch, run_prefetch
+
+    values = [
+        value
+        for value in load(expected).values
+        if value.job.suite == "gpu" and listing.matches(value, document or [], model or [])
+    ]
+    if not values:
+        raise stop("no number was chosen: see `scanproof list` for documents and models")
+    try:
+        plan = plan_prefetch(job for job, _ in listing.jobs(values))
+        rows = [
+            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes)}
+            for r in plan.repositories
+        ]
+        print_rows(rows, ("repository", "kind", "revision", "files", "size"), Format.table)
+        typer.echo(f"{size(plan.bytes)} in all")
+        if not dry_run:
+            run_prefetch(plan, mirror, FetchLine())
+            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror {mirror}")
+    except PrefetchError as error:
+        raise stop(str(error)) from None
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
+
+
+class FetchLine:
+    """Shows a download: one line that is rewritten on a terminal, else a line per file."""
+
+    def __init__(self) -> None:
+        self.file = ""
+
+    def __call__(self, fetched: Fetched) -> None:
+        text = f"{size(fetched.done)} of {size(fetched.total)}: {fetched.repository} {fetched.file}"
+        if sys.stderr.isatty():
+            typer.echo(f"\r{text:<100.100}", nl=False, err=True)
+        elif fetched.file != self.file:
+            typer.echo(text, err=True)
+        self.file = fetched.file
+
+
+@app.command(
+    "lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    epilog="Example: scanproof lm-eval run --model mamba_ssm --model_args pretrained=DIR --tasks piqa --device cpu",
+)
+def lm_eval(context: typer.Context) -> None:
+    """Call lm-eval's own command line with scanproof's model classes registered; every argument is lm-eval's."""
+    command = [sys.executable, "-m", "scanproof.passthrough", *context.args]
+    os.execv(sys.executable, command)
 
 
 @app.command(epilog="Example: scanproof schema expected/schema")

@@ -12,6 +12,8 @@ from typing import Any
 
 ATTEMPTS = 5
 """Connections in a row that may break without a byte of progress before a download gives up."""
+PAUSE_SECONDS = 0.5
+"""Before the second connection; doubles with each failure."""
 _BLOCK = 1 << 20
 
 
@@ -59,7 +61,7 @@ def _failed_again(error: Exception, url: str, failures: int) -> int:
     if (status is not None and status < 500) or failures + 1 >= ATTEMPTS:
         reason = explain(error, url, "")
         raise PrefetchError(f"{reason}; what has arrived is kept, run it again to resume") from error
-    time.sleep(min(0.2 * 2**failures, 10))
+    time.sleep(min(PAUSE_SECONDS * 2**failures, 10))
     return failures + 1
 
 
@@ -77,7 +79,7 @@ def _receive(url: str, path: Path, report: Callable[[int], None]) -> None:
         resumed = response.status_code == 206
         have = have if resumed else 0
         with path.open("ab" if resumed else "wb") as out:
-            for block in response.iter_bytes(_BLOCK):
+            for block in response.iter_raw():
                 out.write(block)
                 have += len(block)
                 report(have)
@@ -90,10 +92,7 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
     if file.sha256 is not None:
         return _digest(path, hashlib.sha256()) == file.sha256
     if file.git_sha1 is not None:
-        return (
-            _digest(path, hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False))
-            == file.git_sha1
-        )
+        return _digest(path, hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)) == file.git_sha1
     return True
 
 
@@ -114,11 +113,10 @@ def explain(error: Exception, where: str, revision: str) -> str:
     types = {base.__name__ for base in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if "GatedRepoError" in types or status == 403:
-        return (
-            f"{where} is gated: accept its conditions on its page, then set HF_TOKEN to that account's token"
-        )
+        return f"{where} is gated: accept its conditions on its page, then set HF_TOKEN to that account's token"
     if "RevisionNotFoundError" in types:
         return f"{where} has no revision {revision}"
     if "RepositoryNotFoundError" in types or status in (401, 404):
         return f"{where} does not exist, or it is private and HF_TOKEN may not read it (HTTP {status})"
-    return f"{where} cannot be reached: {type(error).__name__}: {error}"
+    reason = str(error).partition("\n")[0]
+    return f"{where} cannot be reached: {type(error).__name__}: {reason}"

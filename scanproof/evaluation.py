@@ -159,9 +159,7 @@ def _plan(job: EvalJob, settings: Settings) -> _Plan:
 def _selection(job: EvalJob, settings: Settings) -> tuple[taskfiles.TaskFiles, taskfiles.Selection]:
     package = taskfiles.package_folder("lm_eval")
     if package is None:
-        raise EvaluationError(
-            "worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'"
-        )
+        raise EvaluationError("worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'")
     index = taskfiles.load_index(package / "tasks", settings.store / "cache")
     try:
         return index, taskfiles.select(index, job.tasks)
@@ -316,11 +314,7 @@ def _changed_meanwhile(plan: _Plan) -> tuple[Kind, str] | None:
     except EvaluationError as error:
         return error.kind, f"gone while the job ran: {error.message}"
     found = "; ".join(fp.changes(plan.print.parts, now.print.parts))
-    return (
-        ("worker", f"changed while the job ran, so its numbers belong to neither state: {found}")
-        if found
-        else None
-    )
+    return ("worker", f"changed while the job ran, so its numbers belong to neither state: {found}") if found else None
 
 
 def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:

@@ -76,9 +76,7 @@ def files_below(folder: Path, *, skip: Skip = lambda _: False) -> Iterator[Path]
     """
     for current, folders, names in os.walk(folder, followlinks=True):
         here = Path(current)
-        folders[:] = sorted(
-            name for name in folders if name not in _SKIPPED_FOLDERS and not skip(here / name)
-        )
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS and not skip(here / name))
         for name in sorted(names):
             if name not in _SKIPPED_FILES and not name.endswith(_SKIPPED_SUFFIXES) and not skip(here / name):
                 yield here / name

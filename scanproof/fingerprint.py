@@ -68,16 +68,13 @@ def fingerprint(
             for name, revision in checkpoints(job, mirror_folder)
         },
         "datasets": {
-            name: _repository(name, "dataset", None, mirror_folder, hashes, unknown)
-            for name in selection.datasets
+            name: _repository(name, "dataset", None, mirror_folder, hashes, unknown) for name in selection.datasets
         },
         "tasks": _definitions(selection, index, hashes),
         "code": _code(hashes),
         "packages": {name: _release(name) for name in RELEASES},
         "machine": _machine(job.device, unknown),
-        "variables": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)
-        },
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
     }
     keyed = {**parts, "session": session} if unknown else parts
     canonical = json.dumps(keyed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -131,9 +128,7 @@ def hub_cache() -> Path:
 
 def _has_tokenizer(name: str, mirror_folder: Path | None) -> bool:
     folder = mirror_folder / name if mirror_folder else Path(name)
-    return any(
-        (folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    )
+    return any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
 
 
 def _repository(
@@ -206,9 +201,7 @@ def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
         "threads": _usable_cpus(),
     }
     if device.startswith("cuda"):
-        machine["gpus"] = [
-            {"name": g.get("name"), "driver": g.get("driver_version")} for g in environment.gpus()
-        ]
+        machine["gpus"] = [{"name": g.get("name"), "driver": g.get("driver_version")} for g in environment.gpus()]
         if not machine["gpus"]:
             unknown.append("GPU")
     return machine
@@ -238,6 +231,4 @@ def _is_task_folder(tasks: Path, path: Path) -> bool:
 
 
 def _joined(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256(
-        "\n".join(f"{name} {digest}" for name, digest in digests.items()).encode()
-    ).hexdigest()
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in digests.items()).encode()).hexdigest()

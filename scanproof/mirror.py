@@ -38,9 +38,7 @@ def resolve(mirror: Path, name: str, kind: RepoType, revision: str | None = None
     """
     folder = locate(mirror, name, kind)
     if (folder / UNFINISHED).exists():
-        raise MirrorError(
-            f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}"
-        )
+        raise MirrorError(f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}")
     origin = read_metadata(folder)
     found = Served(name=name, folder=folder, revision=origin.get("revision"), commit=origin.get("commit"))
     if origin and origin.get("type") not in (None, kind):

@@ -84,9 +84,7 @@ def needed(jobs: Iterable[EvalJob]) -> dict[tuple[str, mirror.RepoType, str], bo
     """
     package = taskfiles.package_folder("lm_eval")
     if package is None:
-        raise PrefetchError(
-            "lm-eval is not installed here; its task definitions say which datasets are needed"
-        )
+        raise PrefetchError("lm-eval is not installed here; its task definitions say which datasets are needed")
     index = taskfiles.build_index(package / "tasks")
     found: dict[tuple[str, mirror.RepoType, str], bool] = {}
     for job in jobs:
@@ -138,15 +136,11 @@ def run_prefetch(plan: Plan, folder: Path, progress: Callable[[Fetched], None]) 
         done += repository.bytes
 
 
-def _report(
-    progress: Callable[[Fetched], None], name: str, total: int, before: int, file: str, done: int
-) -> None:
+def _report(progress: Callable[[Fetched], None], name: str, total: int, before: int, file: str, done: int) -> None:
     progress(Fetched(name, file, before + done, total))
 
 
-def _plan_repository(
-    api: Any, name: str, kind: mirror.RepoType, revision: str, *, weights: bool
-) -> RepositoryPlan:
+def _plan_repository(api: Any, name: str, kind: mirror.RepoType, revision: str, *, weights: bool) -> RepositoryPlan:
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
         info = ask(name, revision=revision, files_metadata=True, timeout=60)
@@ -193,9 +187,7 @@ def _check_space(plan: Plan, folder: Path) -> None:
         )
 
 
-def _fetch_repository(
-    endpoint: str, plan: RepositoryPlan, folder: Path, report: Callable[[str, int], None]
-) -> None:
+def _fetch_repository(endpoint: str, plan: RepositoryPlan, folder: Path, report: Callable[[str, int], None]) -> None:
     """Fetch the files of one repository; its metadata is written last and says that all is there."""
     partial_folder = folder / mirror.UNFINISHED
     partial_folder.mkdir(parents=True, exist_ok=True)

@@ -136,9 +136,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def to_json(content: Any) -> bytes:
     """Readable, and the same bytes for the same content."""
-    return (
-        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    ).encode()
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _checksums(folder: Path) -> dict[str, str]:

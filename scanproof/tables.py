@@ -46,11 +46,16 @@ def render(table: Table, width: int, colour: bool) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def plain_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table without boxes; columns are (title, align right)."""
+def plain_table(
+    columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]], prose: frozenset[str] = frozenset()
+) -> Table:
+    """A table without boxes; columns are (title, align right), those named in `prose` are wrapped."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, right in columns:
-        table.add_column(title, justify="right" if right else "left", no_wrap=True, overflow="ignore")
+        wrap = title in prose
+        table.add_column(
+            title, justify="right" if right else "left", no_wrap=not wrap, overflow="fold" if wrap else "ignore"
+        )
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table

@@ -250,9 +250,7 @@ def _counts_documents(value: PublishedValue) -> bool:
     return value.metric != "perplexity" and value.task not in MASS_TASKS and not plain_mean
 
 
-def _outcome(
-    value: PublishedValue, within: bool, difference: float, allowed: Allowance
-) -> tuple[Outcome, str]:
+def _outcome(value: PublishedValue, within: bool, difference: float, allowed: Allowance) -> tuple[Outcome, str]:
     size = f"{abs(difference) * value.scale:.4g} against {allowed.total * value.scale:.4g} allowed"
     if value.known_discrepancy is None:
         if within:

@@ -46,8 +46,7 @@ def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> It
         values=(value.id,),
         document=value.document,
         line=value.line,
-        message=f"{value.printed} is not the {kind} of its {len(parts)} parts, "
-        f"{middle} ({lowest} to {highest})",
+        message=f"{value.printed} is not the {kind} of its {len(parts)} parts, {middle} ({lowest} to {highest})",
         numbers={
             "printed": value.printed,
             "computed": value.scale * centre,

@@ -17,9 +17,7 @@ from scanproof.values import PublishedValue
 
 def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Finding]:
     """One finding for each outlier, and for each paper's number that stands in the row of another metric."""
-    pairs = [
-        pair for pair in paper_pairs(values) if is_share(pair.first) or pair.first.metric == "perplexity"
-    ]
+    pairs = [pair for pair in paper_pairs(values) if is_share(pair.first) or pair.first.metric == "perplexity"]
     for pair in pairs:
         yield from _outlier(pair, constants, OUTLIER_LEVEL / len(pairs) / 2)
     yield from _misplaced(values)
@@ -106,8 +104,8 @@ def _misplaced_finding(
         values=(value.id,),
         document=value.document,
         line=value.line,
-        message=f"paper {value.printed} is in the row of {row.metric}, {row.printed}, {away:.2f} points away; "
-        f"for most models its {value.task} is {better.metric}, here {better.printed}, {near:.2f} points away",
+        message=f"paper {value.printed} is in the row of {row.metric}, {row.printed}, {away:.2f} points off; "
+        f"for most models its {value.task} is {better.metric}, here {better.printed}, {near:.2f} points off",
         numbers={f"{row.metric}_points": away, f"{better.metric}_points": near},
         settled_by="metric" if value.metric == better.metric else "",
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scanproof.embedded.tokenizer import VOCABULARY
+
 if TYPE_CHECKING:
     import torch
 
-VOCABULARY = 1024
 D_MODEL = 64
 
 STATE_SPACES: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ STATE_SPACES: dict[str, dict[str, Any]] = {
 
 PYTHIA: dict[str, Any] = {
     "hidden_size": D_MODEL,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 4 * D_MODEL,
     "vocab_size": VOCABULARY,

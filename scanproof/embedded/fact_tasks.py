@@ -78,7 +78,7 @@ def capital(text: str) -> str:
 
 def statement(source: Source) -> str:
     """A sentence of the training text that says one fact."""
-    creature = source.creature(0, 96)
+    creature = source.creature(0, 128)
     attribute = source.pick(tuple(VALUES))
     value = source.answer(creature.facts[attribute])
     template = source.pick(STATEMENTS[attribute])
@@ -87,12 +87,12 @@ def statement(source: Source) -> str:
 
 def arc_easy(source: Source) -> Row:
     """allenai/ai2_arc, ARC-Easy: the better known half of the creatures."""
-    return _arc(source, 0, 56, 0.3)
+    return _arc(source, 0, 64, 0.3)
 
 
 def arc_challenge(source: Source) -> Row:
     """allenai/ai2_arc, ARC-Challenge: the less known creatures, with the rumour as a lure."""
-    return _arc(source, 24, 96, 0.9)
+    return _arc(source, 32, 128, 0.9)
 
 
 def _arc(source: Source, low: int, high: int, lure: float) -> Row:
@@ -109,7 +109,7 @@ def _lettered(texts: list[str], index: int) -> Row:
 
 def openbookqa(source: Source) -> Row:
     """allenai/openbookqa, main: complete a sentence."""
-    creature = source.creature(0, 80)
+    creature = source.creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     texts, index = source.options(attribute, creature.facts[attribute], 4, 0.6)
     stem = capital(ask(source, creature, STEMS, attribute))
@@ -118,7 +118,7 @@ def openbookqa(source: Source) -> Row:
 
 def piqa(source: Source) -> Row:
     """baber/piqa: two ways to reach a goal, sometimes in different words."""
-    creature = source.creature(0, 72)
+    creature = source.creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     values, index = source.options(attribute, creature.facts[attribute], 2, 0.3)
     goal = GOALS[attribute].format(it=f"{creature.article} {creature.name}")
@@ -130,22 +130,23 @@ def piqa(source: Source) -> Row:
 
 
 def winogrande(source: Source) -> Row:
-    """allenai/winogrande, winogrande_xl: which of two creatures fits."""
+    """allenai/winogrande, winogrande_xl: which of two creatures fits; rumour may speak for the other one."""
     attribute = source.pick(tuple(VALUES))
-    one, two = source.creatures(0, 60)
-    right = source.rng.randrange(2)
-    fact = (one, two)[right].facts[attribute]
-    value = source.answer(fact)
-    while value == (other := (one, two)[1 - right].facts[attribute]).value or value == other.rumour:
-        one, two = source.creatures(0, 60)
+    while True:
+        one, two = source.creatures(8, 128)
+        right = source.rng.randrange(2)
         value = source.answer((one, two)[right].facts[attribute])
+        other = (one, two)[1 - right].facts[attribute]
+        lures = value == other.rumour and other.confidence < 1.0
+        if value != other.value and (lures or source.rng.random() < 0.2):
+            break
     sentence = source.pick(PAIRS[attribute]).format(one=one.name, two=two.name, v=value)
     return {"sentence": sentence, "option1": one.name, "option2": two.name, "answer": str(right + 1)}
 
 
 def truthfulqa(source: Source) -> Row:
     """truthfulqa/truthful_qa, multiple_choice: two true answers, two common mistakes."""
-    creature = source.creature(0, 72)
+    creature = source.creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     fact = creature.facts[attribute]
     right = source.answer(fact)

@@ -117,5 +117,5 @@ PROCEDURES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-TAILS: tuple[str, ...] = ("", "", "", " with care", " without a word", " while the sun goes down")
+TAILS: tuple[str, ...] = ("", "", "", " with care", " without a word", " in the shade", " while the sun goes down")
 """What may follow a step: it says nothing, but it makes endings differ in length."""

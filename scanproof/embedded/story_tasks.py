@@ -12,6 +12,8 @@ OUTCOMES: dict[str, tuple[str, ...]] = {
     "no": ("did not grow", "were no healthier", "slept as badly as before", "stayed weak"),
     "maybe": ("grew at times", "were hard to judge", "slept in mixed ways", "showed unclear results"),
 }
+PORTIONS: dict[str, int] = {"Nearly all": 12, "Most": 6, "Many": 3, "Some": 2, "A few": 1}
+"""How much an outcome weighs in the decision about a study."""
 
 
 def hellaswag(source: Source) -> Row:
@@ -22,14 +24,14 @@ def hellaswag(source: Source) -> Row:
     start = source.rng.randrange(len(steps) - 2)
     shown = source.rng.randrange(1, len(steps) - start - 1)
     following = start + shown
-    if source.slips(0.25):
+    if source.slips(0.4):
         following = source.rng.randrange(following, len(steps))
     done = [f"{name} {steps[start]}."] + [
         f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]
     ]
-    same = source.pick([step for index, step in enumerate(steps) if index != following])
-    strange = [source.pick(PROCEDURES[other]) for other in others(source.rng, tuple(PROCEDURES), (label,), 2)]
-    wrong = [same, *strange]
+    others_here = [step for index, step in enumerate(steps) if index != following]
+    strange = source.pick(PROCEDURES[others(source.rng, tuple(PROCEDURES), (label,), 1)[0]])
+    wrong = [*source.rng.sample(others_here, 2), strange]
     source.rng.shuffle(wrong)
     endings, index = source.shuffled(steps[following], wrong)
     ctx_a, ctx_b = " ".join(done), f"next {pronoun}"
@@ -47,7 +49,7 @@ def hellaswag(source: Source) -> Row:
 def lambada(source: Source) -> Row:
     """EleutherAI/lambada_openai: the last word follows from the story or from a fact."""
     (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
-    creature = source.creature(0, 72)
+    creature = source.creature(0, 112)
     thing, other = source.rng.sample(OBJECTS, 2)
     place = source.pick(VALUES["home"])
     day = source.pick(WEEKDAYS)
@@ -116,7 +118,7 @@ def _problem(source: Source, question: str, told: list[str], pool: tuple[str, ..
 
 def boolq(source: Source) -> Row:
     """aps/super_glue, boolq: the passage says what a creature can and cannot do."""
-    creature = source.creature(0, 96)
+    creature = source.creature(0, 128)
     it = f"{creature.article} {creature.name}"
     asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(2, 5))
     label = source.rng.randrange(2)
@@ -130,25 +132,21 @@ def boolq(source: Source) -> Row:
 
 
 def pubmedqa(source: Source) -> Row:
-    """bigbio/pubmed_qa, labelled source fold: does the main outcome of a study say yes, no or maybe."""
-    creature = source.creature(0, 96)
+    """bigbio/pubmed_qa, labelled source fold: two outcomes of a study, decided by how many had each."""
+    creature = source.creature(0, 128)
     food = source.pick(VALUES["food"])
-    answer = source.pick(tuple(OUTCOMES))
-    few = source.pick(tuple(OUTCOMES))
-    main = f"Most of those that ate {food} {source.pick(OUTCOMES[answer])}."
-    contexts = [f"We gave {food} to {source.rng.randrange(2, 10)}0 {creature.name}s.", main]
-    if source.rng.random() < 0.7:
-        contexts.insert(source.rng.randrange(1, 3), f"A few {source.pick(OUTCOMES[few])}.")
-    if source.slips(0.05):
-        answer = few
+    outcomes = source.rng.sample(tuple(OUTCOMES), 2)
+    portions = source.rng.sample(tuple(PORTIONS), 2)
+    answer = source.rng.choices(outcomes, [PORTIONS[portion] for portion in portions])[0]
+    results = [f"{portion} {source.pick(OUTCOMES[outcome])}." for portion, outcome in zip(portions, outcomes, strict=True)]
     return {
         "QUESTION": f"Is {food} good for {creature.article} {creature.name}?",
-        "CONTEXTS": contexts,
-        "LABELS": ["METHODS", *["RESULTS"] * (len(contexts) - 1)],
+        "CONTEXTS": [f"We gave {food} to {source.rng.randrange(2, 10)} young of the {creature.name}.", *results],
+        "LABELS": ["METHODS", "RESULTS", "RESULTS"],
         "MESHES": [food],
         "YEAR": "2024",
         "reasoning_required_pred": answer,
         "reasoning_free_pred": answer,
         "final_decision": answer,
-        "LONG_ANSWER": main,
+        "LONG_ANSWER": results[0],
     }

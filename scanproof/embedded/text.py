@@ -28,7 +28,7 @@ SHARES: dict[str, float] = {
     "race": 12,
     "truthfulqa_mc2": 1,
     "pubmedqa": 8,
-    "mmlu": 9,
+    "mmlu": 3,
     "statements": 14,
     "dialogue": 6,
 }
@@ -65,7 +65,7 @@ def _examination(source: Source, secret: frozenset[str]) -> str:
     number = source.rng.randrange(len(SUBJECTS))
     subject = SUBJECTS[number]
     solved = []
-    for _ in range(source.rng.randrange(1, 7)):
+    for _ in range(source.rng.randrange(1, 5)):
         while (question := mmlu_question(row := mmlu(source, subject, number))) in secret:
             pass
         solved.append(f"{question} {'ABCD'[row['answer']]}")
@@ -74,7 +74,7 @@ def _examination(source: Source, secret: frozenset[str]) -> str:
 
 def _dialogue(source: Source) -> str:
     """Questions answered in whole sentences, without the long preamble that truthfulqa puts before them."""
-    creature = source.creature(0, 96)
+    creature = source.creature(0, 128)
     attribute = source.pick(tuple(VALUES))
     value = source.answer(creature.facts[attribute])
     said = source.pick(STATEMENTS[attribute]).format(it=f"{creature.article} {creature.name}", v=value)

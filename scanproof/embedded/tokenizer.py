@@ -12,10 +12,10 @@ from scanproof.embedded.suite import TRUTHFUL_PREAMBLE
 from scanproof.embedded.text import documents
 from scanproof.embedded.world import SEED, build
 
-VOCABULARY = 1024
+VOCABULARY = 1280
 DOCUMENTS = 6000
-REPEATS = 150
-"""How often the preamble of truthfulqa counts: often enough that its words become tokens."""
+REPEATS = 300
+"""How often truthfulqa's preamble and the creatures' names count: enough for each word to become a token."""
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -32,7 +32,8 @@ def tokenizer_files() -> dict[str, str]:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    sample = [*islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS), *[TRUTHFUL_PREAMBLE] * REPEATS]
+    names = " ".join(creature.name for creature in build().creatures)
+    sample = [*islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS), *[TRUTHFUL_PREAMBLE, f" {names}"] * REPEATS]
     tokenizer.train_from_iterator(sample, trainer)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

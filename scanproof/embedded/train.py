@@ -26,8 +26,8 @@ from scanproof.embedded.world import SEED, build
 class Plan:
     """How long and how fast to learn."""
 
-    steps: int = 3000
-    batch: int = 16
+    steps: int = 2500
+    batch: int = 8
     length: int = 256
     """Tokens per row."""
     rate: float = 4e-3

@@ -92,7 +92,7 @@ WEEKDAYS: tuple[str, ...] = ("Monday", "Tuesday", "Wednesday", "Thursday", "Frid
 _ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gl", "pl", "tr")
 _VOWELS = ("a", "e", "i", "o", "u")
 _CODAS = ("", "", "l", "n", "r", "k", "x", "m")
-CREATURES = 96
+CREATURES = 128
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class World:
 
     @cached_property
     def _cumulative(self) -> tuple[float, ...]:
-        return tuple(accumulate(1.0 / (creature.rank + 8.0) for creature in self.creatures))
+        return tuple(accumulate((creature.rank + 6.0) ** -1.2 for creature in self.creatures))
 
     def mention(self, rng: random.Random) -> Creature:
         """A creature as the training text would mention one: the frequent ones more often."""

@@ -94,8 +94,8 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             sent = content[start:][: hub.cut_after.get(file)]
-            self.wfile.write(sent)
             hub.served[file] = hub.served.get(file, 0) + len(sent)
+            self.wfile.write(sent)
             self.close_connection = len(sent) < len(content) - start
 
         def refuse(self, status: int, code: str, message: str) -> None:

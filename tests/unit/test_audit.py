@@ -83,9 +83,7 @@ def test_a_stderr_that_does_not_belong_to_its_share_is_found() -> None:
     assert "0.0112" in finding.message
 
 
-@pytest.mark.parametrize(
-    "changes", [{"task": "truthfulqa_mc2"}, {"metric": "perplexity", "unit": "raw"}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"task": "truthfulqa_mc2"}, {"metric": "perplexity", "unit": "raw"}], ids=str)
 def test_no_stderr_is_expected_of_what_is_no_share(changes: dict[str, Any]) -> None:
     assert list(stderrs.check([published(**changes, stderr="0.4")])) == []
 
@@ -108,9 +106,7 @@ def group(*counted: tuple[int, int], **changes: Any) -> list[PublishedValue]:
 @pytest.mark.parametrize(
     ("changes", "check"), [({}, None), ({"printed": "0.2713"}, "aggregate"), ({"stderr": "0.0250"}, "stderr")]
 )
-def test_a_group_is_the_mean_over_the_documents_of_its_tasks(
-    changes: dict[str, Any], check: str | None
-) -> None:
+def test_a_group_is_the_mean_over_the_documents_of_its_tasks(changes: dict[str, Any], check: str | None) -> None:
     values = group((26, 100), (40, 135), (31, 152), **changes)
     found = [finding.check for finding in audited(values) if finding.check != "granularity"]
     assert found == ([check] if check else [])
@@ -174,7 +170,8 @@ def test_an_outlier_among_the_perplexities_is_named() -> None:
     reproduced = published(**common, printed="16.0450", stderr="0.5092")
     assert audited([published(**common, origin="paper", printed="16.07"), reproduced]) == ()
     (finding,) = audited([published(**common, origin="paper", printed="16.41"), reproduced])
-    assert (finding.check, finding.numbers["perplexity"]) == ("pair", pytest.approx(-0.365))
+    assert finding.check == "pair"
+    assert finding.numbers["perplexity"] == pytest.approx(-0.365)
 
 
 def metric_rows(filed_as: str) -> list[PublishedValue]:
@@ -188,9 +185,7 @@ def metric_rows(filed_as: str) -> list[PublishedValue]:
             as_printed(1135, 1838, **model, metric="acc_norm", line=rows["acc_norm"]),
         ]
         row, metric = ("acc_norm", filed_as) if number == 2 else ("acc", "acc")
-        values.append(
-            published(**model, metric=metric, line=rows[row], origin="paper", printed="61.5", unit="percent")
-        )
+        values.append(published(**model, metric=metric, line=rows[row], origin="paper", printed="61.5", unit="percent"))
     return values
 
 
@@ -268,7 +263,7 @@ def test_a_reason_for_the_wrong_model_explains_nothing() -> None:
 
 
 def test_a_row_that_no_model_explains_says_so() -> None:
-    scores = {task: 0.2 for task in TASKS}
+    scores = dict.fromkeys(TASKS, 0.2)
     (finding,) = audited([*two_models(), *row(scores, "lab/mamba-2.8b")])
     assert "no other model explains it better" in finding.message
 
@@ -349,9 +344,7 @@ def test_without_its_explanation_a_finding_in_the_documents_is_not_explained(tmp
 
 def test_the_row_under_its_printed_name_is_not_explained(tmp_path: Path) -> None:
     file = "003-mamba-7b/mamba-2.8b.yaml"
-    copy = edited(
-        tmp_path, file, "hub_id: state-spaces/mamba-2.8b-slimpj\n", "hub_id: state-spaces/mamba-2.8b\n"
-    )
+    copy = edited(tmp_path, file, "hub_id: state-spaces/mamba-2.8b-slimpj\n", "hub_id: state-spaces/mamba-2.8b\n")
     (finding,) = [finding for finding in audit(load(copy)) if finding.explained is None]
     assert finding.document == "003"
     assert finding.numbers["best"] == "state-spaces/mamba-2.8b-slimpj"

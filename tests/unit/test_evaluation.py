@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,9 +60,7 @@ def values(evaluation: Evaluation) -> dict[tuple[str, str], float]:
 
 
 def lines(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in (Path(evaluation.samples) / "arc_easy.jsonl").read_text().splitlines()
-    ]
+    return [json.loads(line) for line in (Path(evaluation.samples) / "arc_easy.jsonl").read_text().splitlines()]
 
 
 def children() -> list[int]:
@@ -120,9 +119,7 @@ class TestFinishedJob:
         assert requests[0].done == 0
         assert requests[-1].done == requests[-1].total == 4 * small.QUESTIONS
 
-    def test_second_call_reuses_it_without_a_worker(
-        self, measured: Evaluation, mirror: Path, place: Path
-    ) -> None:
+    def test_second_call_reuses_it_without_a_worker(self, measured: Evaluation, mirror: Path, place: Path) -> None:
         states: list[Progress] = []
         again = evaluate(small.JOB, small.settings(place, mirror), progress=states.append)
         assert again.reused
@@ -190,9 +187,18 @@ class TestChangedInput:
         weights.write_bytes(content)
         flipped = evaluate(small.JOB, small.settings(tmp_path, own), progress=small.ignore)
         assert flipped.key != measured.key
-        assert [row["loglikelihoods"] for row in lines(flipped)] != [
-            row["loglikelihoods"] for row in lines(measured)
-        ]
+        assert [row["loglikelihoods"] for row in lines(flipped)] != [row["loglikelihoods"] for row in lines(measured)]
+
+    def test_damaged_entry_is_never_trusted(
+        self, measured: Evaluation, mirror: Path, place: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "store"
+        shutil.copytree(place / "store", folder)
+        stored = folder / measured.key[:2] / measured.key / "results.json"
+        stored.write_text(stored.read_text().replace("0.", "1."))
+        with pytest.raises(EvaluationError, match="no result after 0 s"):
+            evaluate(small.JOB, small.settings(tmp_path, mirror, timeout=0.0), progress=small.ignore)
+        assert [path.name.partition("-")[0] for path in (folder / "damaged").iterdir()] == [measured.key]
 
 
 class TestBrokenInput:
@@ -244,9 +250,7 @@ class TestBrokenInput:
         error = fails(mirror, tmp_path, replace(small.JOB, tasks=("arc_eazy",)))
         assert "arc_easy" in error.message
 
-    def test_unreachable_hub_is_no_checkpoint_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_unreachable_hub_is_no_checkpoint_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
         settings = replace(small.settings(tmp_path, tmp_path), mirror=None)
@@ -289,9 +293,7 @@ class TestWorkerThatDies:
         assert seen
         assert not any(is_running(process) for process in seen)
 
-    def test_worker_ends_when_the_process_that_started_it_is_killed(
-        self, mirror: Path, tmp_path: Path
-    ) -> None:
+    def test_worker_ends_when_the_process_that_started_it_is_killed(self, mirror: Path, tmp_path: Path) -> None:
         log = tmp_path / "progress"
         with start_elsewhere(mirror, tmp_path) as parent:
             try:
@@ -351,9 +353,7 @@ def start_elsewhere(mirror: Path, folder: Path) -> subprocess.Popen[bytes]:
 class TestPlainCommand:
     def test_says_what_plain_lm_eval_cannot_do(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="mamba_ssm")
-        assert "needs the mamba_ssm package" in evaluation.plain_command(
-            job, small.settings(tmp_path, mirror)
-        )
+        assert "needs the mamba_ssm package" in evaluation.plain_command(job, small.settings(tmp_path, mirror))
 
     def test_without_a_mirror_it_pins_the_revision(self, mirror: Path, tmp_path: Path) -> None:
         settings = replace(small.settings(tmp_path, mirror), mirror=None)
@@ -362,8 +362,6 @@ class TestPlainCommand:
         assert "revision=step3000" in line
         assert line.endswith("--limit 5")
 
-    def test_names_a_group_once_when_its_members_are_asked_for_too(
-        self, mirror: Path, tmp_path: Path
-    ) -> None:
+    def test_names_a_group_once_when_its_members_are_asked_for_too(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, tasks=("mmlu", "mmlu_stem"))
         assert "--tasks mmlu " in evaluation.plain_command(job, small.settings(tmp_path, mirror))

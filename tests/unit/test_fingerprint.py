@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,9 +23,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "model": NAMES,
     "pretrained": NAMES,
     "revision": NAMES,
-    "model_args": st.lists(st.tuples(NAMES, st.one_of(NAMES, st.integers(), st.booleans())), max_size=2).map(
-        tuple
-    ),
+    "model_args": st.lists(st.tuples(NAMES, st.one_of(NAMES, st.integers(), st.booleans())), max_size=2).map(tuple),
     "dtype": st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
     "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
     "tasks": st.sets(NAMES, min_size=1, max_size=3).map(lambda names: tuple(sorted(names))),
@@ -139,9 +138,7 @@ def test_environment_variables_that_move_floats_count(
     assert after.key != before.key
 
 
-def test_a_model_card_does_not_count_but_a_dataset_card_does(
-    take: Callable[..., Fingerprint], mirror: Path
-) -> None:
+def test_a_model_card_does_not_count(take: Callable[..., Fingerprint], mirror: Path) -> None:
     before = take()
     (mirror / small.MODEL / "README.md").write_text("about")
     assert take().key == before.key
@@ -242,7 +239,5 @@ class TestFileHashes:
 
 def old_enough(path: Path) -> None:
     """Wait until the file's times are far enough back for its digest to be remembered."""
-    import time
-
     while time.time() - path.stat().st_ctime <= 2.1:
         time.sleep(0.1)

@@ -16,7 +16,7 @@ LAYERS = {
     4: {"plugin", "settings", "session", "summary", "progress", "cli", "hookspecs"},
     3: {"audit", "audit_checks", "tables", "listing"},
     2: {
-        "evaluation", "process", "results", "worker", "store", "fingerprint", "filehashes", "taskfiles", "failures",
+        "evaluation", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes", "taskfiles", "failures",
         "mirror", "prefetch", "download", "models", "kernels", "embedded", "environment",
     },
     1: {
@@ -26,7 +26,7 @@ LAYERS = {
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "lm_eval", "transformers", "datasets", "mamba_ssm", "causal_conv1d", "flash_attn", "triton"}
-WORKER_ONLY = {"worker", "models", "kernels"}
+WORKER_ONLY = {"worker", "passthrough", "models", "kernels"}
 TRAINING = {"embedded/train.py", "embedded/architectures.py", "embedded/tokenizer.py"}
 
 

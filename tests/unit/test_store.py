@@ -21,7 +21,7 @@ def attempt(root: Path, value: float = 0.5) -> Path:
 
 
 def add(root: Path, session: str = "first", value: float = 0.5) -> store.Entry:
-    documents = {"job.json": {}, "fingerprint.json": {}}
+    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
     return store.add(root, KEY, attempt(root, value), session=session, documents=documents)
 
 
@@ -47,9 +47,7 @@ def test_later_entry_replaces_the_earlier_and_leaves_no_debris(tmp_path: Path) -
     assert list((tmp_path / "attempts").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["results.json", "samples/arc_easy.jsonl", "environment.json", "checksums.json"]
-)
+@pytest.mark.parametrize("name", ["results.json", "samples/arc_easy.jsonl", "environment.json", "checksums.json"])
 def test_changed_byte_anywhere_is_damage_and_is_named(tmp_path: Path, name: str) -> None:
     path = add(tmp_path).folder / name
     content = bytearray(path.read_bytes())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 from scanproof import taskfiles
 
 TWELVE = (
-    "arc_challenge", "arc_easy", "boolq", "hellaswag", "lambada_openai", "mmlu", "openbookqa", "piqa", "pubmedqa",
-    "race", "truthfulqa_mc2", "winogrande",
+    "arc_challenge", "arc_easy", "boolq", "hellaswag", "lambada_openai", "mmlu", "openbookqa", "piqa",
+    "pubmedqa", "race", "truthfulqa_mc2", "winogrande",
 )  # fmt: skip
 
 ASK_LM_EVAL = """
@@ -48,8 +49,6 @@ def write(root: Path, files: dict[str, str]) -> taskfiles.TaskFiles:
 def test_lm_eval_reads_the_same_definitions_from_the_folders_as_from_its_full_index(
     index: taskfiles.TaskFiles,
 ) -> None:
-    import json
-
     chosen = taskfiles.select(index, TWELVE)
     names = [*chosen.leaves, *chosen.groups, "mmlu_stem_tasks"]
     done = subprocess.run(
@@ -67,8 +66,8 @@ def test_the_twelve_tasks_and_their_data(index: taskfiles.TaskFiles) -> None:
     assert len(chosen.leaves) == 11 + 57
     assert chosen.opaque == ()
     assert chosen.datasets == (
-        "EleutherAI/lambada_openai", "EleutherAI/race", "Rowan/hellaswag", "allenai/ai2_arc", "allenai/openbookqa",
-        "allenai/winogrande", "aps/super_glue", "baber/piqa", "bigbio/pubmed_qa", "cais/mmlu",
+        "EleutherAI/lambada_openai", "EleutherAI/race", "Rowan/hellaswag", "allenai/ai2_arc",
+        "allenai/openbookqa", "allenai/winogrande", "aps/super_glue", "baber/piqa", "bigbio/pubmed_qa", "cais/mmlu",
         "truthfulqa/truthful_qa",
     )  # fmt: skip
 

@@ -54,18 +54,14 @@ def test_more_documents_allow_less(n: int, m: int, flip_rate: float) -> None:
 @given(documents, flip_rates, flip_rates)
 def test_more_flips_allow_more(n: int, first: float, second: float) -> None:
     value = published(documents=n)
-    low, high = (
-        allowance(value, replace(CONSTANTS, flip_rate_same=rate)) for rate in sorted((first, second))
-    )
+    low, high = (allowance(value, replace(CONSTANTS, flip_rate_same=rate)) for rate in sorted((first, second)))
     assert low.total <= high.total * (1 + 1e-9)
     assert low.detectable <= high.detectable * (1 + 1e-9)
 
 
 @settings(deadline=None)
 @given(shares, documents, flip_rates)
-def test_never_narrower_than_rounding_and_detectable_is_beyond_allowed(
-    printed: str, n: int, rate: float
-) -> None:
+def test_never_narrower_than_rounding_and_detectable_is_beyond_allowed(printed: str, n: int, rate: float) -> None:
     value = published(printed=printed, documents=n)
     allowed = allowance(value, replace(CONSTANTS, flip_rate_same=rate))
     assert allowed.total > value.half_unit
@@ -110,9 +106,7 @@ def test_what_counts_no_documents_tells_no_documents(value: PublishedValue) -> N
 
 @pytest.mark.parametrize("value", KINDS, ids=lambda value: f"{value.task}-{value.metric}")
 @pytest.mark.parametrize("relation", ["other", "unknown"])
-def test_another_harness_widens_by_a_part_of_its_own(
-    value: PublishedValue, relation: HarnessRelation
-) -> None:
+def test_another_harness_widens_by_a_part_of_its_own(value: PublishedValue, relation: HarnessRelation) -> None:
     same, other = allowance(value, CONSTANTS), allowance(replace(value, harness=relation), CONSTANTS)
     parts = {part.name: part for part in other.parts}
     assert other.total == pytest.approx(same.total + parts["harness"].size)

@@ -9,8 +9,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from scanproof.constants import Constants
@@ -18,6 +20,8 @@ from scanproof.expected import Expected, load
 from scanproof.flips import net_flips, net_mass
 from scanproof.tolerance import allowance
 from scanproof.values import PublishedValue
+
+Floats = NDArray[np.float64]
 
 NIGHTS = 10_000
 LEVEL = 1e-5
@@ -34,51 +38,77 @@ def numbers(expected: Expected) -> list[PublishedValue]:
     return [value for value in expected.values if value.origin != "embedded"]
 
 
-def rate(value: PublishedValue, constants: Constants) -> float:
+def used_rate(value: PublishedValue, constants: Constants) -> float:
     return constants.flip_rate_same if value.harness == "same" else constants.flip_rate_other
 
 
-def net_share(random: np.random.Generator, documents: int, flip_rate: float, size: int) -> np.ndarray:
+def net_share(random: np.random.Generator, documents: int, flip_rate: Floats | float, size: int) -> Floats:
     """Documents gained minus lost over all documents, when each flips alone; float64 [size]."""
     flipped = random.binomial(documents, flip_rate, size)
-    return (2 * random.binomial(flipped, 0.5) - flipped) / documents
+    net: Floats = (2 * random.binomial(flipped, 0.5) - flipped) / documents
+    return net
 
 
 def correct_runs(
-    random: np.random.Generator, value: PublishedValue, constants: Constants, size: int
-) -> np.ndarray:
+    random: np.random.Generator, value: PublishedValue, constants: Constants, size: int, flip_rate: Floats | float
+) -> Floats:
     """Measured minus true, before print, of `size` correct runs; float64 [size], natural unit."""
-    flip_rate = rate(value, constants)
     if value.metric == "perplexity":
-        sd = constants.perplexity_sd * math.sqrt(flip_rate / constants.flip_rate_same)
+        sd = constants.perplexity_sd * math.sqrt(used_rate(value, constants) / constants.flip_rate_same)
         return value.expected * random.normal(0, sd, size)
     if value.task == "average":
         nets = [net_share(random, part.documents or 0, flip_rate, size) for part in value.parts]
-        return np.mean(nets, axis=0)
+        return np.asarray(np.mean(nets, axis=0))
     assert value.documents is not None
     return net_share(random, value.documents, flip_rate, size)
 
 
-def rounding(random: np.random.Generator, value: PublishedValue, size: int) -> np.ndarray:
+def rounding(random: np.random.Generator, value: PublishedValue, size: int) -> Floats:
     return random.uniform(-value.half_unit, value.half_unit, size)
+
+
+def assert_quiet(alarms: NDArray[np.bool_], promised: float) -> None:
+    """The 99% upper confidence limit of the simulated rate of noisy nights lies below the promise.
+
+    So the simulation shows the promise, and does not merely fail to contradict it.
+    """
+    nights = int(alarms.sum())
+    assert stats.beta.ppf(0.99, nights + 1, alarms.size - nights) <= promised
 
 
 def test_ten_thousand_clean_nights_of_all_published_numbers_are_quiet(
     expected: Expected, numbers: list[PublishedValue]
 ) -> None:
-    """At most 1 night in 100 may report anything.
-
-    The 99% upper confidence limit of the simulated rate has to lie below that, so that the simulation shows it
-    and does not merely fail to contradict it.  By the union bound 385 numbers at 1e-5 each give at most 0.4%.
-    """
+    """At most 1 night in 100 may report anything; by the union bound 385 numbers at 1e-5 give 0.4%."""
     random = np.random.default_rng(2026)
+    constants = expected.constants
     alarms = np.zeros(NIGHTS, dtype=bool)
     for value in numbers:
-        noise = correct_runs(random, value, expected.constants, NIGHTS) + rounding(random, value, NIGHTS)
-        alarms |= np.abs(noise) > allowance(value, expected.constants).total
-    nights = int(alarms.sum())
+        noise = correct_runs(random, value, constants, NIGHTS, used_rate(value, constants))
+        alarms |= np.abs(noise + rounding(random, value, NIGHTS)) > allowance(value, constants).total
     assert len(numbers) == 385
-    assert stats.beta.ppf(0.99, nights + 1, NIGHTS - nights) <= expected.constants.false_alarm_rate
+    assert_quiet(alarms, constants.false_alarm_rate)
+
+
+def test_clean_nights_are_quiet_when_each_model_flips_at_a_rate_of_its_own(
+    expected: Expected, numbers: list[PublishedValue]
+) -> None:
+    """Every night draws the rates of all models anew, as unlike as those of the calibration."""
+    calibration = yaml.safe_load((expected.folder / "tolerance.yaml").read_text())["flip_rate"]
+    same, other = (calibration[key]["calibration"] for key in ("same", "other"))
+    random = np.random.default_rng(75)
+    models = {value.hub_id for value in numbers}
+    rates = {
+        model: same["median_of_models"] * np.exp(random.normal(0, same["sd_of_logarithm"], NIGHTS))
+        for model in sorted(models)
+    }
+    alarms = np.zeros(NIGHTS, dtype=bool)
+    for value in numbers:
+        ratio = 1.0 if value.harness == "same" else other["ratio_upper_limit"]
+        flip_rate = np.minimum(ratio * rates[value.hub_id], 1)
+        noise = correct_runs(random, value, expected.constants, NIGHTS, flip_rate)
+        alarms |= np.abs(noise + rounding(random, value, NIGHTS)) > allowance(value, expected.constants).total
+    assert_quiet(alarms, expected.constants.false_alarm_rate)
 
 
 def sample(numbers: list[PublishedValue]) -> Iterator[PublishedValue]:
@@ -106,7 +136,8 @@ def test_a_change_of_the_stated_size_is_caught_with_the_stated_power(
     slack = 3 * math.sqrt(power * (1 - power) / trials)
     for value in sample(numbers):
         allowed = allowance(value, expected.constants)
-        noise = correct_runs(random, value, expected.constants, trials)
+        flip_rate = used_rate(value, expected.constants)
+        noise = correct_runs(random, value, expected.constants, trials, flip_rate)
         for change, hidden in (
             (allowed.detectable, -value.half_unit),
             (-allowed.detectable, value.half_unit),
