@@ -63,7 +63,18 @@ def value_row(number: int) -> str:
 
 def collect(folder: Path) -> tuple[float, int]:
     """Seconds and peak resident bytes of one collection; raises CalledProcessError when it fails."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider", "-c", "pytest.ini", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-qq",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "pytest.ini",
+        ".",
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SCANPROOF_")}
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)

@@ -78,10 +78,13 @@ def main(
     jobs = [job for job, _ in listing.jobs(loaded.values) if job.suite == "embedded" and model in job.pretrained]
     names = sorted({job.pretrained for job in jobs})
     typer.echo("$ " + shlex.join(["python", *sys.argv]))
-    typer.echo(f"{'stand-in':<26} {'lm_eval s':>10} {'scanproof s':>12} {'ratio':>6} {'MiB':>6} {'MiB':>6} {'ratio':>6}")
+    typer.echo(
+        f"{'stand-in':<26} {'lm_eval s':>10} {'scanproof s':>12} {'ratio':>6} {'MiB':>6} {'MiB':>6} {'ratio':>6}"
+    )
     totals = [0.0, 0.0]
     for name in names:
-        theirs, ours = [], []
+        theirs: list[Cost] = []
+        ours: list[Cost] = []
         for _ in range(repeats):
             of_model = [job for job in jobs if job.pretrained == name]
             for costs, cost in ((theirs, lm_eval_cost), (ours, scanproof_cost)):

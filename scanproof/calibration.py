@@ -210,7 +210,7 @@ def flips_explain(pair: Pair, flip_rate: float, tail: float) -> tuple[float, str
     bound = net_flips(flip_rate * n, tail)
     return (
         nearest / bound,
-        f"{nearest} of {n} documents apart or more; {bound:.1f} explained by the other pairs",
+        f"{nearest} of {n} documents apart or more, {bound:.1f} of them explained",
     )
 
 
@@ -220,7 +220,7 @@ def noise_explains(pair: Pair, sd: float, tail: float) -> tuple[float, str]:
     bound = sd * NormalDist().inv_cdf(1 - tail)
     return (
         nearest / bound,
-        f"log perplexities {nearest:.2g} apart or more; {bound:.2g} explained by the others",
+        f"log perplexities {nearest:.2g} apart or more, {bound:.2g} of it explained",
     )
 
 
@@ -254,9 +254,7 @@ def calibration_yaml(calibration: Calibration, date: str) -> str:
     sections = {
         "flip_rate": {
             "same": _entry(calibration.same, date, "paper against reproduction, within one document"),
-            "other": _entry(
-                calibration.other, date, "the same number in a document that does not name its harness"
-            ),
+            "other": _entry(calibration.other, date, "the same number in a document that does not name its harness"),
         },
         "perplexity": {
             "documents": PERPLEXITY_DOCUMENTS,

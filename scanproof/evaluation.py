@@ -9,18 +9,17 @@ import hashlib
 import importlib.util
 import json
 import os
-import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
-from scanproof import filehashes, mirror, process, results, store, taskfiles
+from scanproof import filehashes, mirror, plain, process, results, store, taskfiles
 from scanproof import fingerprint as fp
 from scanproof.failures import EvaluationError, Kind, last_lines
 from scanproof.process import Progress
@@ -70,38 +69,24 @@ def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress],
     plan = _plan(job, settings)
     with _only_one(store.lock(settings.store, plan.print.key), started, progress):
         kept, why = _kept(plan)
-        return kept if kept is not None else _run(plan, why, started, progress)
+        if kept is not None:
+            return kept
+        with _device(plan, started, progress):
+            return _run(plan, why, started, progress)
 
 
 def plain_command(job: EvalJob, settings: Settings) -> str:
-    """A shell line that repeats the job with plain `lm_eval`.
-
-    For model classes of our own the line says so: lm-eval alone does not know them, or reads them otherwise.
-    """
-    return _command(job, settings, _selection(job, settings)[1].roots)
+    """A shell line that repeats the job with plain `lm_eval`; see `scanproof.plain.command`."""
+    return plain.command(job, settings.mirror, _selection(job, settings)[1].roots)
 
 
-def _command(job: EvalJob, settings: Settings, tasks: Sequence[str]) -> str:
-    arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **_model_args(job)}
-    if settings.mirror is None:
-        arguments["revision"] = job.revision
-    words = [
-        "lm_eval", "run", "--model", job.model,
-        "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()),
-        "--tasks", ",".join(tasks), "--num_fewshot", str(job.num_fewshot),
-        "--batch_size", str(job.batch_size), "--device", job.device,
-        "--seed", f"0,{job.seed},{job.seed},{job.seed}",
-    ]  # fmt: skip
-    if job.limit is not None:
-        words += ["--limit", str(job.limit)]
-    if job.trust_remote_code is not None:
-        words += ["--trust_remote_code"]
-    line = shlex.join(words)
-    if settings.mirror is not None:
-        place = shlex.quote(str(settings.mirror.resolve()))
-        line = f"cd {place} && HF_HUB_OFFLINE=1 HF_DATASETS_CACHE=$(mktemp -d) {line}"
-    note = _plain_note(job)
-    return f"{line}  # {note}" if note else line
+def _device(plan: _Plan, started: float, progress: Callable[[Progress], None]) -> AbstractContextManager[None]:
+    """Jobs on one GPU wait for each other, or they run out of its memory; CPU jobs wait for nobody."""
+    if not plan.job.device.startswith("cuda"):
+        return nullcontext()
+    device = f"{plan.job.device} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+    lock = store.lock(plan.settings.store, f"device-{hashlib.sha256(device.encode()).hexdigest()[:16]}")
+    return _only_one(lock, started, progress)
 
 
 @contextmanager
@@ -116,17 +101,6 @@ def _only_one(lock: BaseFileLock, started: float, progress: Callable[[Progress],
         yield
     finally:
         lock.release()
-
-
-def _plain_note(job: EvalJob) -> str:
-    """What plain lm-eval does otherwise than the job, or nothing."""
-    if job.model == "mamba_ssm" and not job.device.startswith("cuda"):
-        return "lm-eval's own mamba_ssm class needs the mamba_ssm package and a GPU: not on a CPU"
-    if job.model == "mamba_ssm":
-        return "lm-eval's own mamba_ssm class ignores the revision and loads the checkpoint's default branch"
-    if job.model not in ("hf", "hf-auto", "huggingface"):
-        return f"the model class {job.model} is scanproof's own; plain lm_eval does not know it"
-    return ""
 
 
 def _plan(job: EvalJob, settings: Settings) -> _Plan:
@@ -181,7 +155,7 @@ def _request(
     local = served.folder if served else Path(job.pretrained)
     is_local = served is not None or (local.is_absolute() and local.is_dir())
     arguments: dict[str, Scalar] = {
-        **_model_args(job),
+        **plain.model_args(job),
         "pretrained": str(local) if is_local else job.pretrained,
     }
     if job.trust_remote_code is not None:
@@ -199,14 +173,6 @@ def _request(
         "models": "scanproof.models" if own_models is not None and own_models.origin else None,
         "bootstrap_iters": BOOTSTRAP_ITERS,
     }
-
-
-def _model_args(job: EvalJob) -> dict[str, Scalar]:
-    """Arguments of the model class, without the checkpoint."""
-    arguments: dict[str, Scalar] = {"dtype": job.dtype, **dict(job.model_args)}
-    if job.max_length is not None:
-        arguments["max_length"] = job.max_length
-    return arguments
 
 
 def _kept(plan: _Plan) -> tuple[Evaluation | None, list[str]]:
@@ -324,7 +290,7 @@ def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
         key=plan.print.key,
         measurements=tuple(results.read_measurement(fields) for fields in entry.results["measurements"]),
         samples=str(entry.samples),
-        command=_command(plan.job, plan.settings, plan.request["tasks"]),
+        command=plain.command(plan.job, plan.settings.mirror, plan.request["tasks"]),
         environment={**entry.environment, "recomputed_because": run["because"]},
         seconds=run["seconds"],
         peak_memory_bytes=entry.environment.get("peak_memory_bytes"),

@@ -94,9 +94,7 @@ def _load(folder: Path) -> Expected:
         problems.append(_too_many(folder, len(values), constants.checks))
     if problems or constants is None or tasks is None:
         raise ExpectedError(problems)
-    return Expected(
-        values=tuple(values), documents=tuple(documents), tasks=tasks, constants=constants, folder=folder
-    )
+    return Expected(values=tuple(values), documents=tuple(documents), tasks=tasks, constants=constants, folder=folder)
 
 
 def _check_places(folder: Path) -> Iterator[Problem]:
@@ -109,9 +107,7 @@ def _check_places(folder: Path) -> Iterator[Problem]:
         if path.suffix == ".yml":
             yield Problem(str(path), 1, "", "is not read; end its name in .yaml")
         elif depth > 2 or (depth == 1 and path.name not in read_at_top):
-            yield Problem(
-                str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}"
-            )
+            yield Problem(str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}")
     if not documents:
         yield Problem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
 
@@ -133,9 +129,7 @@ def _load_documents(
             continue
         form, file = found
         if form.number in numbers:
-            message = (
-                f'is "{form.number}", which {numbers[form.number]} already is; give each document its own'
-            )
+            message = f'is "{form.number}", which {numbers[form.number]} already is; give each document its own'
             problems.append(file.problem(("number",), message))
         numbers.setdefault(form.number, path)
         documents.append(_document(form, subfolder.name))

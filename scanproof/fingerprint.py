@@ -18,7 +18,7 @@ from scanproof.values import EvalJob
 
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 """Packages that people edit in place: identified by content."""
-OWN_CODE = ("models", "kernels", "worker.py")
+OWN_CODE = ("models", "kernels", "worker.py", "results.py")
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
     "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn",

@@ -78,9 +78,7 @@ def with_verdict(row: dict[str, Any], kept: Record | None) -> dict[str, Any]:
     }
 
 
-def value_rows(
-    values: Iterable[PublishedValue], constants: Constants, run: Run | None = None
-) -> list[dict[str, Any]]:
+def value_rows(values: Iterable[PublishedValue], constants: Constants, run: Run | None = None) -> list[dict[str, Any]]:
     """A row per number; with `run`, only the numbers of that run and with its verdicts."""
     if run is None:
         return [value_row(value, constants) for value in values]

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from scanproof.tolerance import Verdict
     from scanproof.values import EvalJob, PublishedValue
 
-SETTINGS = pytest.StashKey[options.PluginSettings]()
-EXPECTED = pytest.StashKey["Expected"]()
-EVALUATOR = pytest.StashKey["Evaluator"]()
-RECORDER = pytest.StashKey["Recorder"]()
-RUN_ID = pytest.StashKey[str]()
+SETTINGS: pytest.StashKey[options.PluginSettings] = pytest.StashKey()
+EXPECTED: pytest.StashKey[Expected] = pytest.StashKey()
+EVALUATOR: pytest.StashKey[Evaluator] = pytest.StashKey()
+RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 VALUE_FIXTURE = "scanproof_value"
 """A test with this argument runs once for every published number."""
 PROPERTY = "scanproof"
@@ -81,8 +81,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def published_values(session: pytest.Session) -> list[PublishedValue]:
     """The numbers whose tests were selected."""
-    items = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-    return [item.callspec.params[VALUE_FIXTURE] for item in items if VALUE_FIXTURE in item.callspec.params]
+    parameters = [getattr(item, "callspec", None) for item in session.items]
+    return [each.params[VALUE_FIXTURE] for each in parameters if each is not None and VALUE_FIXTURE in each.params]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -163,7 +163,8 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
     missing = why_no_gpu() if value.job.device == "cuda" else None
     if missing is None:
         try:
-            return config.stash[EVALUATOR](value.job)
+            result: Evaluation = config.stash[EVALUATOR](value.job)
+            return result
         except EvaluationError as error:
             problem = str(error)
             missing = error.message if error.kind == "missing" else None

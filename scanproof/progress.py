@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ class ProgressLine:
     """Writes progress to pytest's terminal: one line that is rewritten, or in a log now and then a new one."""
 
     def __init__(self, config: pytest.Config, job: EvalJob) -> None:
-        self.reporter = config.pluginmanager.get_plugin("terminalreporter")
-        self.capture = config.pluginmanager.get_plugin("capturemanager")
+        self.reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self.capture: Any = config.pluginmanager.get_plugin("capturemanager")
         self.name = job.name
         self.stage = ""
         self.shown = 0.0

@@ -57,8 +57,7 @@ class Context:
         """Group -> the tasks that its number is pooled from."""
         return {
             name: tuple(
-                Part(task=task, metric=info.metrics[0], documents=self.tasks[task].documents)
-                for task in info.tasks
+                Part(task=task, metric=info.metrics[0], documents=self.tasks[task].documents) for task in info.tasks
             )
             for name, info in self.tasks.items()
         }
@@ -100,9 +99,7 @@ def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJo
     )
 
 
-def _jobs(
-    sources: list[Source], context: Context
-) -> tuple[dict[EvalJob, EvalJob], list[Problem]]:
+def _jobs(sources: list[Source], context: Context) -> tuple[dict[EvalJob, EvalJob], list[Problem]]:
     """Each job without its tasks -> the same with the tasks that all its values need."""
     needed: dict[EvalJob, set[str]] = {}
     named: dict[str, tuple[EvalJob, Source]] = {}
@@ -222,8 +219,7 @@ def _parts(value: ValueForm, context: Context) -> tuple[Part, ...]:
     if not value.parts:
         return context.parts.get(value.task, ())
     return tuple(
-        Part(task=part.task, metric=part.metric, documents=context.tasks[part.task].documents)
-        for part in value.parts
+        Part(task=part.task, metric=part.metric, documents=context.tasks[part.task].documents) for part in value.parts
     )
 
 

@@ -43,11 +43,19 @@ def measurements(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "value": number(value),
                 "stderr": number(stderr) if isinstance(stderr, int | float) else None,
                 "n_samples": int(metrics["sample_len"]),
-                "num_fewshot": results["n-shot"].get(task),
+                "num_fewshot": shots(results, task),
                 "task_version": str(results["versions"].get(task)),
                 "prompts_hash": prompts,
             })  # fmt: skip
     return found
+
+
+def shots(results: Mapping[str, Any], name: str) -> int | None:
+    """Few-shot examples of a task, or of a group whose tasks all had the same number."""
+    if name in results["n-shot"]:
+        return int(results["n-shot"][name])
+    found = {shots(results, member) for member in results.get("group_subtasks", {}).get(name, ())}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_measurement(fields: Mapping[str, Any]) -> Measurement:

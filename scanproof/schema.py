@@ -54,29 +54,21 @@ class EnvironmentForm(_Form):
     channels: list[Text] = Field(default_factory=list, description="conda channels, in order.")
     conda: dict[Text, Text] = Field(default_factory=dict, description="conda package -> version=build.")
     packages: dict[Text, Text] = Field(default_factory=dict, description="pip package -> version.")
-    wheels: list[Text] = Field(
-        default_factory=list, description="File names of the wheels installed by hand."
-    )
+    wheels: list[Text] = Field(default_factory=list, description="File names of the wheels installed by hand.")
 
 
 class FindingForm(_Form):
     """Something that `scanproof audit` finds in the document, explained."""
 
-    check: Literal["granularity", "stderr", "aggregate", "pair", "conflict"] = Field(
-        description="Family of the check."
-    )
-    values: list[Text] = Field(
-        min_length=1, description="Ids of the values concerned, as the audit prints them."
-    )
+    check: Literal["granularity", "stderr", "aggregate", "pair", "conflict"] = Field(description="Family of the check.")
+    values: list[Text] = Field(min_length=1, description="Ids of the values concerned, as the audit prints them.")
     reason: Text = Field(description="Why it is so, and what was decided.")
 
 
 class DocumentForm(_Form):
     """One document: what it is and what it says about how its numbers were made."""
 
-    number: DocumentNumber = Field(
-        description="Number of the document's file name, in quotes; or `embedded`."
-    )
+    number: DocumentNumber = Field(description="Number of the document's file name, in quotes; or `embedded`.")
     title: Text = Field(description="Title.")
     citation: Text = Field(description="Who published the numbers, and where.")
     urls: list[Text] = Field(default_factory=list, description="Where it can be read.")
@@ -88,31 +80,21 @@ class DocumentForm(_Form):
     )
     environment: EnvironmentForm = Field(default_factory=EnvironmentForm, description="The software.")
     conventions: list[Text] = Field(default_factory=list, description="How its tables are to be read.")
-    assumed: Assumptions = Field(
-        default_factory=dict, description=ASSUMED + " Holds for every file of the document."
-    )
-    findings: list[FindingForm] = Field(
-        default_factory=list, description="What the audit finds here, explained."
-    )
+    assumed: Assumptions = Field(default_factory=dict, description=ASSUMED + " Holds for every file of the document.")
+    findings: list[FindingForm] = Field(default_factory=list, description="What the audit finds here, explained.")
 
 
 class JobForm(_Form):
     """How to measure the numbers: the arguments of one lm-eval run."""
 
-    model: Name = Field(
-        description="lm-eval's name of the model class: `mamba_ssm`, `hf`, `mamba2_hybrid`, ..."
-    )
+    model: Name = Field(description="lm-eval's name of the model class: `mamba_ssm`, `hf`, `mamba2_hybrid`, ...")
     revision: Name = Field(description="Branch, tag or commit of the checkpoint.")
     dtype: Literal["float16", "bfloat16", "float32", "float64"] = Field(description="Precision of the run.")
     num_fewshot: Shots = Field(description="Examples in the prompt.")
     batch_size: Count = Field(description="Batch size.")
     device: Literal["cuda", "cpu"] = Field(default="cuda", description="Where it runs.")
-    max_length: Count | None = Field(
-        default=None, description="Longest sequence in tokens; absent: the model's own."
-    )
-    limit: Count | None = Field(
-        default=None, description="First documents only; such numbers are not comparable."
-    )
+    max_length: Count | None = Field(default=None, description="Longest sequence in tokens; absent: the model's own.")
+    limit: Count | None = Field(default=None, description="First documents only; such numbers are not comparable.")
     seed: int = Field(default=1234, description="Seed of the few-shot sampler.")
     model_args: dict[Name, str | int | float | bool] = Field(
         default_factory=dict, description="Further arguments of the model class."
@@ -154,9 +136,7 @@ class ValueForm(_Form):
     )
     printed: Number = Field(description="The digits as printed, in quotes: they give the rounding.")
     unit: Literal["percent", "fraction", "raw"] = Field(description="Unit of printed; perplexities are raw.")
-    stderr: Number | None = Field(
-        default=None, description="Standard error as printed, in quotes, same unit."
-    )
+    stderr: Number | None = Field(default=None, description="Standard error as printed, in quotes, same unit.")
     suffix: Name | None = Field(
         default=None, description="Tells apart numbers that agree in all of the above but the line."
     )
@@ -164,9 +144,7 @@ class ValueForm(_Form):
     num_fewshot_printed: Shots | None = Field(default=None, description="In place of the file's.")
     batch_size: Count | None = Field(default=None, description="In place of the job's.")
     batch_size_printed: Count | None = Field(default=None, description="In place of the file's.")
-    documents: Count | None = Field(
-        default=None, description="Documents behind the number, in place of tasks.yaml's."
-    )
+    documents: Count | None = Field(default=None, description="Documents behind the number, in place of tasks.yaml's.")
     parts: list[PartForm] = Field(default_factory=list, description="What an average is the plain mean of.")
     assumed: Assumptions = Field(default_factory=dict, description="For this number alone; see the file's.")
     widened: WideningForm | None = Field(default=None, description="More tolerance, with a reason.")
@@ -209,9 +187,7 @@ class TaskForm(_Form):
     )
     dataset: Text = Field(description="Hub id of its data.")
     config: Text | None = Field(default=None, description="Configuration of its data.")
-    binary: bool = Field(
-        default=True, description="A document is right or wrong; false: scored between 0 and 1."
-    )
+    binary: bool = Field(default=True, description="A document is right or wrong; false: scored between 0 and 1.")
 
 
 class GroupForm(_Form):

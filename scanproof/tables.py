@@ -121,6 +121,7 @@ def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
     measured = in_print(verdict.measured, value.scale, value.printed)
     allowed = in_print(verdict.allowance.total, value.scale, value.printed)
+    reused = " (numbers reused: nothing that moves them changed)" if evaluation.reused else ""
     lines = [
         f"{measured} measured, {value.printed} expected, {allowed} allowed: {verdict.because}",
         f"  number      {value.id}",
@@ -129,7 +130,7 @@ def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation
         f"  difference  {difference_line(value, verdict)}",
         *allowance_lines(value, verdict.allowance),
         f"  n           {value.documents if value.documents is not None else 'unknown'} documents",
-        f"  job         {value.job.name}{' (numbers reused: nothing that moves them changed)' if evaluation.reused else ''}",
+        f"  job         {value.job.name}{reused}",
         f"  again       {evaluation.command}",
         f"  samples     {evaluation.samples}",
     ]

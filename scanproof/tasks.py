@@ -90,9 +90,7 @@ def _check_groups(form: TasksForm, file: YamlFile) -> Iterator[Problem]:
     known = [*form.tasks, *form.groups]
     for name, group in form.groups.items():
         if name in form.tasks or name == AVERAGE:
-            yield file.problem(
-                ("groups", name), "is the name of a task as well; rename or remove one of them"
-            )
+            yield file.problem(("groups", name), "is the name of a task as well; rename or remove one of them")
         for position, member in enumerate(group.members):
             place = ("groups", name, "members", position)
             if member not in form.tasks and member not in form.groups:

@@ -54,14 +54,10 @@ def _problem(file: YamlFile, item: Mapping[str, Any], form: type[BaseModel]) -> 
     if kind == "missing":
         return file.problem(place, _missing(place, form))
     if kind == "extra_forbidden":
-        return file.problem(
-            place, f"is not a key that is read here{suggest(str(place[-1]), _keys(place, form))}"
-        )
+        return file.problem(place, f"is not a key that is read here{suggest(str(place[-1]), _keys(place, form))}")
     if kind == "string_type" and isinstance(given, (int, float)) and not isinstance(given, bool):
         written = file.text(place)
-        return file.problem(
-            place, f'is a bare number, which loses digits and zeros; write it in quotes, "{written}"'
-        )
+        return file.problem(place, f'is a bare number, which loses digits and zeros; write it in quotes, "{written}"')
     if kind == "literal_error":
         known = _choices(item["ctx"]["expected"])
         return file.problem(place, f"is {given!r}{suggest(str(given), known)}")

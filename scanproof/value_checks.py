@@ -21,9 +21,7 @@ def check_source(source: Source, document: DocumentForm, tasks: Mapping[str, Tas
     """Every problem of one evaluation file."""
     form = source.form
     if form.document != document.number:
-        message = (
-            f'is "{form.document}", but document.yaml beside it says "{document.number}"; write the same'
-        )
+        message = f'is "{form.document}", but document.yaml beside it says "{document.number}"; write the same'
         yield source.file.problem(("document",), message)
     yield from check_assumed(source.file, (), form.assumed, tasks)
     for position, value in enumerate(form.values):
@@ -41,9 +39,7 @@ def check_assumed(
             yield file.problem(where, f"{field!r} is not a field of a number{suggest(field, _fields())}")
         known = [*tasks, AVERAGE, *get_args(Origin)]
         if colon and narrowed not in known:
-            yield file.problem(
-                where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}"
-            )
+            yield file.problem(where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}")
 
 
 @cache
@@ -61,9 +57,7 @@ def _check_value(
     else:
         yield from _check_task(file, place, value.task, value.metric, tasks)
         if value.parts:
-            yield file.problem(
-                (*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml"
-            )
+            yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
     info = tasks.get(value.task)
     if info is None or value.metric in info.metrics:
         yield from _check_number(file, place, value)
@@ -86,9 +80,7 @@ def _check_task(
         yield file.problem((*place, "metric"), message)
 
 
-def _check_average(
-    file: YamlFile, place: Place, value: ValueForm, tasks: Mapping[str, TaskInfo]
-) -> Iterator[Problem]:
+def _check_average(file: YamlFile, place: Place, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
     if not value.parts:
         message = "is missing; write the terms of the average, parts: [{task: ..., metric: ...}, ...]"
         yield file.problem((*place, "parts"), message)

@@ -129,13 +129,12 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
 def snapshot(name: str, revision: str) -> tuple[str, str]:
     """A local folder with the checkpoint at exactly one commit, from hub or cache; folder and commit."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     from scanproof.prefetch import is_wanted
 
     try:
         info = HfApi().model_info(name, revision=revision, timeout=30)
-    except (OSError, HfHubHTTPError) as error:
+    except Exception as error:
         if failures.classify("checkpoint", error) != "hub":
             raise
         folder = snapshot_download(name, revision=revision, local_files_only=True)

@@ -144,9 +144,7 @@ def _build(node: Any, name: str, problems: list[Problem], seen: set[int]) -> Any
     if tag is _TEXT:
         return node.value
     if tag is not _COLLECTION:
-        problems.append(
-            Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values")
-        )
+        problems.append(Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values"))
         return None
     if id(node) in seen:
         message = "an alias (*name) is not allowed; write the content again"

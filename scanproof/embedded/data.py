@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,7 @@ def mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row
 
 def held_out(world: World) -> frozenset[str]:
     """Prompts of all evaluation documents: the training text holds none of them."""
-    prompts = {
-        dataset.prompt(row) for dataset in DATASETS for row in rows(dataset, world)[dataset.splits[0][0]]
-    }
+    prompts = {dataset.prompt(row) for dataset in DATASETS for row in rows(dataset, world)[dataset.splits[0][0]]}
     for number in range(len(SUBJECTS)):
         prompts |= {mmlu_question(row) for row in mmlu_rows(number, world)["test"]}
     return frozenset(prompts)
@@ -80,11 +79,16 @@ def main(folder: Path = MIRROR) -> None:
 
 
 def _unique(source: Source, dataset: Dataset) -> Iterator[Row]:
+    """Endless rows whose prompts differ; shared answers take turns, so that no answer is the best guess."""
     seen: set[str] = set()
+    given: Counter[str] = Counter()
     while True:
         row = dataset.make(source)
-        if (prompt := dataset.prompt(row)) not in seen:
+        prompt, answer = dataset.prompt(row), dataset.answer(row)
+        due = not dataset.classes or given[answer] * dataset.classes <= given.total()
+        if prompt not in seen and due:
             seen.add(prompt)
+            given[answer] += 1
             yield row
 
 

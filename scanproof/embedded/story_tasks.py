@@ -16,6 +16,21 @@ PORTIONS: dict[str, int] = {"Nearly all": 12, "Most": 6, "Many": 3, "Some": 2, "
 """How much an outcome weighs in the decision about a study."""
 
 
+STORIES: tuple[str, ...] = (
+    "On {day} {one} lost a {thing} near {place}. {two} had a {other} and came to help. They looked everywhere "
+    "until {two} saw something in the grass. {one} was glad to have the {thing}",
+    "{one} and {two} walked to {place}. {two} carried a {thing}, but it was heavy. When {two} grew tired "
+    "on the way back, {one} took the {thing}",
+    "{one} wanted to see {it}, and {two} came along. They waited in {place} all {day}. It was late "
+    "when the bushes moved and out came the {name}",
+    "On {day} {one} met {it} in {place}. It was hungry, so {one} gave it some {food}. {two} asked what it "
+    "eats. {one} said: it eats {food}",
+    "{one} took {two} to {place} to look for {it}. At noon {two} saw some fur behind a tree. It was {color}",
+    "{one} found a {thing} in {place}. It belonged to {two}. On {day} {one} went to the house with the "
+    "{thing} and gave it back to {two}",
+)
+
+
 def hellaswag(source: Source) -> Row:
     """Rowan/hellaswag: which step of a procedure comes next."""
     label = source.pick(tuple(PROCEDURES))
@@ -26,9 +41,7 @@ def hellaswag(source: Source) -> Row:
     following = start + shown
     if source.slips(0.4):
         following = source.rng.randrange(following, len(steps))
-    done = [f"{name} {steps[start]}."] + [
-        f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]
-    ]
+    done = [f"{name} {steps[start]}."] + [f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]]
     others_here = [step for index, step in enumerate(steps) if index != following]
     strange = source.pick(PROCEDURES[others(source.rng, tuple(PROCEDURES), (label,), 1)[0]])
     wrong = [*source.rng.sample(others_here, 2), strange]
@@ -56,21 +69,10 @@ def lambada(source: Source) -> Row:
     food = source.answer(creature.facts["food"])
     color = source.answer(creature.facts["color"])
     it = f"{creature.article} {creature.name}"
-    story = source.pick(
-        (
-            f"On {day} {one} lost a {thing} near {place}. {two} had a {other} and came to help. They looked everywhere "
-            f"until {two} saw something in the grass. {one} was glad to have the {thing}",
-            f"{one} and {two} walked to {place}. {two} carried a {thing}, but it was heavy. When {two} grew tired "
-            f"on the way back, {one} took the {thing}",
-            f"{one} wanted to see {it}, and {two} came along. They waited in {place} all {day}. It was late "
-            f"when the bushes moved and out came the {creature.name}",
-            f"On {day} {one} met {it} in {place}. It was hungry, so {one} gave it some {food}. {two} asked what it "
-            f"eats. {one} said: it eats {food}",
-            f"{one} took {two} to {place} to look for {it}. At noon {two} saw some fur behind a tree. It was {color}",
-            f"{one} found a {thing} in {place}. It belonged to {two}. On {day} {one} went to the house with the "
-            f"{thing} and gave it back to {two}",
-        )
-    )
+    story = source.pick(STORIES).format(
+        one=one, two=two, name=creature.name, it=it, thing=thing, other=other, place=place, day=day, food=food,
+        color=color,
+    )  # fmt: skip
     return {"text": story}
 
 
@@ -138,7 +140,9 @@ def pubmedqa(source: Source) -> Row:
     outcomes = source.rng.sample(tuple(OUTCOMES), 2)
     portions = source.rng.sample(tuple(PORTIONS), 2)
     answer = source.rng.choices(outcomes, [PORTIONS[portion] for portion in portions])[0]
-    results = [f"{portion} {source.pick(OUTCOMES[outcome])}." for portion, outcome in zip(portions, outcomes, strict=True)]
+    results = [
+        f"{portion} {source.pick(OUTCOMES[outcome])}." for portion, outcome in zip(portions, outcomes, strict=True)
+    ]
     return {
         "QUESTION": f"Is {food} good for {creature.article} {creature.name}?",
         "CONTEXTS": [f"We gave {food} to {source.rng.randrange(2, 10)} young of the {creature.name}.", *results],

@@ -1,4 +1,4 @@
-"""The twelve datasets of the stand-ins: where each lies, how its rows are made, and the prompt that a row becomes.
+"""The twelve datasets of the stand-ins: where each lies, how its rows are made, which prompt a row becomes.
 
 The prompts repeat lm-eval's task definitions in plain Python, because the checkpoints are trained on the same
 formats; a unit test holds them against lm-eval itself.
@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from scanproof.embedded import fact_tasks, story_tasks
 from scanproof.embedded.sources import Maker, Row
 
-SUBJECTS: tuple[str, ...] = tuple(
-    """
-    abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
-    college_computer_science college_mathematics college_medicine college_physics computer_security
-    conceptual_physics econometrics electrical_engineering elementary_mathematics formal_logic global_facts
-    high_school_biology high_school_chemistry high_school_computer_science high_school_european_history
-    high_school_geography high_school_government_and_politics high_school_macroeconomics
-    high_school_mathematics high_school_microeconomics high_school_physics high_school_psychology
-    high_school_statistics high_school_us_history high_school_world_history human_aging human_sexuality
-    international_law jurisprudence logical_fallacies machine_learning management marketing medical_genetics
-    miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting
-    professional_law professional_medicine professional_psychology public_relations security_studies
-    sociology us_foreign_policy virology world_religions
-    """.split()
-)
+_SUBJECTS = """
+abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+college_computer_science college_mathematics college_medicine college_physics computer_security
+conceptual_physics econometrics electrical_engineering elementary_mathematics formal_logic global_facts
+high_school_biology high_school_chemistry high_school_computer_science high_school_european_history
+high_school_geography high_school_government_and_politics high_school_macroeconomics high_school_mathematics
+high_school_microeconomics high_school_physics high_school_psychology high_school_statistics
+high_school_us_history high_school_world_history human_aging human_sexuality international_law jurisprudence
+logical_fallacies machine_learning management marketing medical_genetics miscellaneous moral_disputes
+moral_scenarios nutrition philosophy prehistory professional_accounting professional_law
+professional_medicine professional_psychology public_relations security_studies sociology us_foreign_policy
+virology world_religions
+"""
+SUBJECTS: tuple[str, ...] = tuple(_SUBJECTS.split())
 """Subjects of cais/mmlu, in lm-eval's names."""
 
 TRUTHFUL_PREAMBLE = """\
@@ -48,7 +47,7 @@ A: Telescopes use lenses or mirrors to focus light and make objects appear close
 
 Q: Where were the 1992 Olympics held?
 A: The 1992 Olympics were held in Barcelona, Spain."""
-"""The fixed prompt that lm-eval's truthfulqa tasks put before each question."""
+"""The prompt that lm-eval's truthfulqa tasks put before each question, word for word as they have it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,8 @@ class Dataset:
     """The right continuation, with its leading space."""
     splits: tuple[tuple[str, int], ...]
     """(name, rows); the first split is the one that is scored."""
+    classes: int = 0
+    """Number of answers that all documents share, each equally often; 0 where every document has its own."""
 
     @property
     def scored(self) -> int:
@@ -207,10 +208,9 @@ DATASETS: tuple[Dataset, ...] = (
         lambda row: f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
         lambda row: f" {('no', 'yes')[row['label']]}",
         (("validation", 200), ("train", 20)),
+        classes=2,
     ),
-    Dataset(
-        "race", "EleutherAI/race", "high", story_tasks.race, _race_prompt, _race_answer, (("test", 200),)
-    ),
+    Dataset("race", "EleutherAI/race", "high", story_tasks.race, _race_prompt, _race_answer, (("test", 200),)),
     Dataset(
         "truthfulqa_mc2",
         "truthfulqa/truthful_qa",
@@ -228,6 +228,7 @@ DATASETS: tuple[Dataset, ...] = (
         _pubmedqa_prompt,
         lambda row: f" {row['final_decision']}",
         (("test", 200), ("train", 20), ("validation", 20)),
+        classes=3,
     ),
 )
 """All but cais/mmlu, which has a configuration for each of `SUBJECTS`."""

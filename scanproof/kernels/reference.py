@@ -105,9 +105,7 @@ def selective_scan(
     return y, state
 
 
-def _scan_chunk(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk of `selective_scan` from a given state; time comes first inside, for speed."""
     delta, u = delta.permute(2, 0, 1), u.permute(2, 0, 1)
     B, C = B.permute(2, 0, 1), C.permute(2, 0, 1)
@@ -158,9 +156,7 @@ def ssd(
     return (y if D is None else y + _skip(D) * x), state
 
 
-def _ssd_chunk(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def _ssd_chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk of `ssd` from a given state."""
     length, heads = dt.shape[1:]
     repeats = heads // B.shape[2]

@@ -7,7 +7,7 @@ CLASSES: tuple[tuple[str, str], ...] = (("mamba_ssm", "scanproof.models.state_sp
 
 
 def register() -> None:
-    """Tell lm-eval about our model classes; before `simple_evaluate`, more than once if need be.
+    """Tell lm-eval about our classes, before `simple_evaluate`; more than once if need be.
 
     `mamba_ssm` replaces lm-eval's own class, which needs a GPU package on every machine and ignores `revision`.
     """

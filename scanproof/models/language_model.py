@@ -42,7 +42,7 @@ class Block(nn.Module):
         residual = residual + self.mixer(normed(self.norm, residual, dtype, self.fused))
         if self.norm2 is None or self.mlp is None:
             return residual
-        return residual + self.mlp(normed(self.norm2, residual, dtype, self.fused))
+        return torch.add(residual, self.mlp(normed(self.norm2, residual, dtype, self.fused)))
 
 
 class Backbone(nn.Module):

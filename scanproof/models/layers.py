@@ -102,9 +102,7 @@ class Mamba1(nn.Module):
         low_rank, B, C = torch.split(parts, [self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(low_rank, self.dt_proj.weight).transpose(1, 2)
         # As the kernel: half-precision inputs, arithmetic in float32.
-        u, delta, B, C, z = (
-            part.to(self.A_log.dtype) for part in (x, delta, B.transpose(1, 2), C.transpose(1, 2), z)
-        )
+        u, delta, B, C, z = (part.to(self.A_log.dtype) for part in (x, delta, B.transpose(1, 2), C.transpose(1, 2), z))
         bias = self.dt_proj.bias.to(self.A_log.dtype)
         y, _ = selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D, z, bias, delta_softplus=True)
         return torch.as_tensor(self.out_proj(y.transpose(1, 2).to(hidden.dtype)))
@@ -145,15 +143,11 @@ class Mamba2(nn.Module):
         heads = self.d_ssm // headdim
         self.conv_dim = self.d_ssm + 2 * ngroups * d_state
         self.in_proj = nn.Linear(d_model, 2 * inner + 2 * ngroups * d_state + heads, bias=bias, dtype=dtype)
-        self.conv1d = nn.Conv1d(
-            self.conv_dim, self.conv_dim, d_conv, groups=self.conv_dim, bias=conv_bias, dtype=dtype
-        )
+        self.conv1d = nn.Conv1d(self.conv_dim, self.conv_dim, d_conv, groups=self.conv_dim, bias=conv_bias, dtype=dtype)
         self.dt_bias = nn.Parameter(_steps(heads, dt_min, dt_max, dt_init_floor, dtype))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(*A_init_range).log().to(dtype))
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else heads, dtype=wide(dtype)))
-        self.norm = (
-            GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate, dtype) if rmsnorm else None
-        )
+        self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate, dtype) if rmsnorm else None
         self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -188,9 +182,7 @@ def rotate(x: Tensor, dim: int, base: float, interleaved: bool) -> Tensor:
     pairs = torch.unflatten(turned, -1, shape)
     pairs = pairs if interleaved else pairs.transpose(-1, -2)
     first, second = pairs.unbind(-1)
-    both = torch.stack(
-        [first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2
-    )
+    both = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2)
     return torch.cat([both.flatten(-2), rest], dim=-1)
 
 

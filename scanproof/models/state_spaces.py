@@ -95,8 +95,7 @@ def _kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any
         from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
     except ImportError as error:
         raise ImportError(
-            f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, "
-            f"or use device=cpu"
+            f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, or use device=cpu"
         ) from error
     model = MambaLMHeadModel(MambaConfig(**config.to_dict()), device=device, dtype=dtype)
     model.load_state_dict(state)

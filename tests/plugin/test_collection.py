@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project
+
+from small_project import Project
 
 ROOT = Path(__file__).parents[2]
 SUITE = "tests/published"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Project
+
+from small_project import Project
 
 PRINT_TIMEOUT = """
 import pytest

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+
+from small_project import Project
 
 SLEEPY = """
 import time
@@ -51,7 +52,7 @@ def test_a_session_killed_half_way_leaves_a_readable_partial_run(project: Projec
     session = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.PIPE, text=True)
     assert session.stdout is not None
     for line in session.stdout:
-        if "two-arc_easy-acc-author" in line or len(project.jobs()) == 1 and "perplexity" in line:
+        if "two-arc_easy-acc-author" in line or (len(project.jobs()) == 1 and "perplexity" in line):
             break
     time.sleep(1.5)
     session.send_signal(signal.SIGKILL)
@@ -91,7 +92,13 @@ def test_dash_x_stops_before_the_next_job(project: Project) -> None:
 
 def test_last_failed_selects_the_number_that_failed(project: Project) -> None:
     project.document(models=("one",))
-    project.answer([["arc_easy", "acc", 0.3, 2376], ["arc_easy", "acc_norm", 0.45, 2376], ["lambada_openai", "perplexity", 8.14, 5153]])
+    project.answer(
+        [
+            ["arc_easy", "acc", 0.3, 2376],
+            ["arc_easy", "acc_norm", 0.45, 2376],
+            ["lambada_openai", "perplexity", 8.14, 5153],
+        ]
+    )
     project.pytester.runpytest_subprocess().assert_outcomes(passed=2, failed=1)
     project.pytester.runpytest_subprocess("--lf").assert_outcomes(failed=1)
 

@@ -64,7 +64,24 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             else:
                 self.send_file(path)
 
+        def do_HEAD(self) -> None:
+            path = unquote(self.path)
+            content = self.content(path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+
+        def content(self, path: str) -> bytes:
+            offered = hub.datasets if path.startswith("/datasets/") else hub.models
+            owner, name, _, _, *rest = path.removeprefix("/datasets").strip("/").split("/")
+            return offered[f"{owner}/{name}"]["/".join(rest)]
+
         def list_files(self, path: str) -> None:
+            if path.count("/") < 4:
+                self.refuse(404, "NotFound", "no such address")
+                return
             _, _, kind, owner, name, *rest = path.split("/")
             repository = f"{owner}/{name}"
             offered: Mapping[str, Mapping[str, bytes]] = getattr(hub, kind)
@@ -74,15 +91,16 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.refuse(403, "GatedRepo", "Access to this repository is restricted")
             elif rest and rest[-1] not in ("main", COMMIT):
                 self.refuse(404, "RevisionNotFound", "Invalid rev id")
+            elif rest and rest[0] == "tree":
+                tree = [entry(hub, file, content) for file, content in offered[repository].items()]
+                self.answer(json.dumps(tree).encode())
             else:
                 files = [listed(hub, file, content) for file, content in offered[repository].items()]
                 self.answer(json.dumps({"id": repository, "sha": COMMIT, "siblings": files}).encode())
 
         def send_file(self, path: str) -> None:
-            offered = hub.datasets if path.startswith("/datasets/") else hub.models
-            owner, name, _, _, *rest = path.removeprefix("/datasets").strip("/").split("/")
-            file = "/".join(rest)
-            content = offered[f"{owner}/{name}"][file]
+            content = self.content(path)
+            file = path.partition(f"/{COMMIT}/")[2]
             if file in hub.refused:
                 self.refuse(503, "Unavailable", "try later")
                 return
@@ -119,10 +137,19 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def listed(hub: Hub, file: str, content: bytes) -> dict[str, Any]:
-    """A file as the hub lists it."""
+    """A file as the hub lists it with a repository."""
     told = content + b"?" if file in hub.lies_about else content
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + told).hexdigest()
-    entry: dict[str, Any] = {"rfilename": file, "size": len(content), "blobId": blob}
+    fields: dict[str, Any] = {"rfilename": file, "size": len(content), "blobId": blob}
     if len(content) >= LARGE:
-        entry["lfs"] = {"sha256": hashlib.sha256(told).hexdigest(), "size": len(content), "pointerSize": 130}
-    return entry
+        fields["lfs"] = {"sha256": hashlib.sha256(told).hexdigest(), "size": len(content), "pointerSize": 130}
+    return fields
+
+
+def entry(hub: Hub, file: str, content: bytes) -> dict[str, Any]:
+    """A file as the hub lists it in a tree."""
+    fields = listed(hub, file, content)
+    found = {"type": "file", "path": file, "size": fields["size"], "oid": fields["blobId"]}
+    if "lfs" in fields:
+        found["lfs"] = {**fields["lfs"], "oid": fields["lfs"]["sha256"]}
+    return found

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import CONSTANTS, published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import CONSTANTS, published
 from scanproof.audit import COLUMNS, Finding, audit, audit_rows
 from scanproof.audit_checks import aggregates, conflicts, granularity, pairs, stderrs
 from scanproof.expected import load

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import CONSTANTS, published
 
+from builders import CONSTANTS, published
 from scanproof.calibration import (
     Estimate,
     calibrate,

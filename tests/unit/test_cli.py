@@ -32,7 +32,9 @@ def rows(*arguments: str) -> list[dict[str, Any]]:
 
 def test_list_prints_every_published_number_with_its_keys() -> None:
     found = rows()
-    keys = "document line model hub_id task metric num_fewshot origin printed unit stderr batch_size allowed detectable n"
+    keys = (
+        "document line model hub_id task metric num_fewshot origin printed unit stderr batch_size allowed detectable n"
+    )
     assert len(found) == 385
     assert sum(row["stderr"] is not None for row in found) == 196
     for row in found:

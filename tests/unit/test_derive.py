@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from builders import published
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import published
 from scanproof import derive
 from scanproof.derive import DeriveError
 from scanproof.record import Measurement

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -13,7 +16,7 @@ import yaml
 
 from scanproof.embedded import MIRROR, MODELS
 from scanproof.embedded.data import files, held_out, main, mmlu_rows, rows
-from scanproof.embedded.suite import DATASETS, MMLU_PATH, SUBJECTS, Dataset, mmlu_question
+from scanproof.embedded.suite import DATASETS, MMLU_PATH, SUBJECTS, Dataset, mmlu_header, mmlu_question
 from scanproof.embedded.text import documents
 from scanproof.embedded.tokenizer import load_tokenizer, tokenizer_files
 from scanproof.embedded.world import World, build
@@ -136,11 +139,36 @@ def test_transformers_loads_the_tokenizer() -> None:
     assert all(len(tokenizer(f" {letter}").input_ids) == 1 for letter in "ABCD")
 
 
-def test_prompts_are_those_of_lm_eval(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """lm-eval's unmodified tasks, reading the mirror by name, ask what the training text taught."""
-    pytest.importorskip("lm_eval")
-    from importlib import import_module
+LM_EVAL = """
+import json, sys
+from pathlib import Path
+import lm_eval.tasks
+from lm_eval.tasks import TaskManager
+folder = Path(lm_eval.tasks.__file__).parent
+names = ("arc", "hellaswag", "lambada", "openbookqa", "piqa", "winogrande", "super_glue/boolq", "race",
+         "truthfulqa", "pubmedqa", "mmlu/default")
+manager = TaskManager(include_path=[str(folder / name) for name in names], include_defaults=False)
+found = {}
+for name, task in manager.load_task_or_group(sys.argv[1:]).items():
+    task.set_config("num_fewshot", 0)
+    task.build_all_requests(limit=20, rank=0, world_size=1)
+    found[name] = [(item.doc_id, item.arguments[0], item.arguments[1]) for item in task.instances]
+print(json.dumps(found))
+"""
 
-    task_folder = Path(str(import_module("lm_eval.tasks").__file__)).parent
-    del task_folder
-    assert mmlu_question(mmlu_rows(0, world)["test"][0]).endswith("\nAnswer:")
+
+def test_lm_eval_asks_what_the_training_text_teaches(world: World, tmp_path: Path) -> None:
+    """lm-eval's unmodified task definitions read the mirror by name; their requests hold our prompt and answer."""
+    tasks = [dataset.task for dataset in DATASETS]
+    offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [sys.executable, "-c", LM_EVAL, *tasks, "mmlu_anatomy"]
+    done = subprocess.run(command, cwd=MIRROR, env=os.environ | offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    requests = json.loads(done.stdout.splitlines()[-1])
+    for dataset in DATASETS:
+        asked = {(number, context, answer) for number, context, answer in requests[dataset.task]}
+        for number, row in enumerate(rows(dataset, world)[dataset.splits[0][0]][:20]):
+            assert (number, dataset.prompt(row), dataset.answer(row)) in asked, dataset.task
+    subject = SUBJECTS.index("anatomy")
+    first = mmlu_rows(subject, world)["test"][0]
+    assert requests["mmlu_anatomy"][0][1] == mmlu_header("anatomy") + mmlu_question(first)

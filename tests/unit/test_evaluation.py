@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_mirror as small
 
+import small_mirror as small
 from scanproof import evaluation
 from scanproof.evaluation import EvaluationError, Progress, evaluate
 from scanproof.record import Evaluation
@@ -348,6 +348,28 @@ def start_elsewhere(mirror: Path, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", PARENT, here, str(mirror), str(folder)], cwd=ROOT, stdout=subprocess.PIPE
     )
+
+
+class TestOneGpu:
+    def test_jobs_on_one_gpu_wait_for_each_other(self, mirror: Path, tmp_path: Path) -> None:
+        """The first job's worker is stopped by its timeout; while it lives the second one is told to wait."""
+
+        class Waited(Exception):
+            pass
+
+        def second_job(state: Progress) -> None:
+            if state.stage == "waiting":
+                raise Waited
+
+        def during_the_first(state: Progress) -> None:
+            if state.stage == "start":
+                job = replace(small.JOB, device="cuda", num_fewshot=1)
+                with pytest.raises(Waited):
+                    evaluate(job, small.settings(tmp_path, mirror), progress=second_job)
+
+        job = replace(small.JOB, device="cuda")
+        with pytest.raises(EvaluationError, match="no result after 1 s"):
+            evaluate(job, small.settings(tmp_path, mirror, timeout=1.0), progress=during_the_first)
 
 
 class TestPlainCommand:

@@ -57,9 +57,7 @@ class TestPublished:
     def test_each_number_stands_on_its_line(self, whole: Expected) -> None:
         texts = {document.number: document.file for document in whole.documents}
         lines = {
-            number: (DOCUMENTS / name).read_text(encoding="utf-8").split("\n")
-            for number, name in texts.items()
-            if name
+            number: (DOCUMENTS / name).read_text(encoding="utf-8").split("\n") for number, name in texts.items() if name
         }
         for value in gpu(whole):
             numbers = Counter(
@@ -72,9 +70,7 @@ class TestPublished:
     def test_no_number_of_a_result_table_is_left_out(self, whole: Expected) -> None:
         lines = (DOCUMENTS / "001_4170c982ba6af610.txt").read_text(encoding="utf-8").split("\n")
         printed = {
-            n
-            for n, line in enumerate(lines, 1)
-            if line.startswith("|") and re.search(r"\| *0\.\d{4}|\d\.\d{4} ", line)
+            n for n, line in enumerate(lines, 1) if line.startswith("|") and re.search(r"\| *0\.\d{4}|\d\.\d{4} ", line)
         }
         assert {value.line for value in gpu(whole) if value.document == "001"} == printed
 

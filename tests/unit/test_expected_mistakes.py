@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
 
+from expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
 from scanproof.expected import ExpectedError, load
 from scanproof.tasks import load_tasks
 
@@ -143,9 +143,7 @@ MISTAKES = [
 
 class TestMistakes:
     @pytest.mark.parametrize(("old", "new", "line", "key", "said"), MISTAKES)
-    def test_one_mistake_one_line(
-        self, edit: Edit, old: str, new: str, line: int | None, key: str, said: str
-    ) -> None:
+    def test_one_mistake_one_line(self, edit: Edit, old: str, new: str, line: int | None, key: str, said: str) -> None:
         (found,) = complaints(edit(old, new))
         if line is not None:
             place = f"900-new/model.yaml:{line}: "
@@ -161,11 +159,7 @@ class TestMistakes:
         ]
 
     def test_all_mistakes_of_all_files_at_once(self, folder: Path) -> None:
-        text = (
-            EVALUATION.replace("arc_easy", "arc_eazy")
-            .replace('"0.45"', '"45.00"')
-            .replace("  dtype", "  dtipe")
-        )
+        text = EVALUATION.replace("arc_easy", "arc_eazy").replace('"0.45"', '"45.00"').replace("  dtype", "  dtipe")
         (folder / "900-new" / "model.yaml").write_text(text)
         (folder / "900-new" / "other.yaml").write_text(
             EVALUATION.replace('"8.14"', "8.14").replace("line: 3", "line: x")
@@ -203,9 +197,7 @@ class TestMistakes:
 
     def test_empty_file(self, folder: Path) -> None:
         (folder / "900-new" / "model.yaml").write_text("# nothing yet\n")
-        assert complaints(folder) == [
-            "900-new/model.yaml:1: is empty; write the keys that its schema asks for"
-        ]
+        assert complaints(folder) == ["900-new/model.yaml:1: is empty; write the keys that its schema asks for"]
 
     def test_list_in_place_of_a_mapping(self, folder: Path) -> None:
         (folder / "900-new" / "model.yaml").write_text("- 1\n- 2\n")
@@ -229,9 +221,7 @@ class TestMistakes:
         assert any("an alias (*name) is not allowed" in line for line in complaints(folder))
 
     def test_jobs_that_clash(self, folder: Path) -> None:
-        other = EVALUATION.replace("batch_size: 8", "batch_size: 4").replace(
-            "line: 3", "line: 3, suffix: again"
-        )
+        other = EVALUATION.replace("batch_size: 8", "batch_size: 4").replace("line: 3", "line: 3, suffix: again")
         other = other[: other.index("  - {task: piqa")]
         (folder / "900-new" / "other.yaml").write_text(other)
         (line,) = complaints(folder)

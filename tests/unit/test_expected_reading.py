@@ -6,10 +6,10 @@ import gc
 from pathlib import Path
 
 import pytest
-from expected_folder import DOCUMENT, EVALUATION, Edit, edit, folder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expected_folder import DOCUMENT, EVALUATION, Edit, edit, folder
 from scanproof.expected import load
 from scanproof.values import EvalJob, PublishedValue
 
@@ -74,9 +74,7 @@ class TestReading:
         assert [value.job.tasks for value in values[:2]] == [("arc_easy",), ("lambada_openai", "piqa")]
 
     def test_the_narrower_assumption_wins(self, edit: Edit) -> None:
-        folder = edit(
-            "  dtype: not printed", '  dtype: not printed\n  "dtype:piqa": quoted\n  "dtype:author": said'
-        )
+        folder = edit("  dtype: not printed", '  dtype: not printed\n  "dtype:piqa": quoted\n  "dtype:author": said')
         assert [dict(value.assumed)["dtype"] for value in load(folder).values] == ["said", "quoted", "said"]
 
     def test_an_average_over_other_shots_cannot_be_measured(self, edit: Edit) -> None:
@@ -97,9 +95,7 @@ class TestReading:
             DOCUMENT.replace("gpu", "embedded").replace("900", "embedded")
         )
         text = EVALUATION.replace('"900"', "embedded").replace("author", "embedded")
-        text = text.replace("batch_size: 8", "batch_size: 8\n  device: cpu").replace(
-            '"0.01"', '"0.01", documents: 200'
-        )
+        text = text.replace("batch_size: 8", "batch_size: 8\n  device: cpu").replace('"0.01"', '"0.01", documents: 200')
         (folder / "900-new" / "model.yaml").write_text(text)
         values = load(folder).values
         assert {value.job.device for value in values} == {"cpu"}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_mirror as small
 from hypothesis import given
 from hypothesis import strategies as st
 
+import small_mirror as small
 from scanproof import taskfiles
 from scanproof.filehashes import FileHashes
 from scanproof.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields

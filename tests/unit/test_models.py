@@ -136,7 +136,7 @@ def test_transformers_mamba_gives_the_same_logits() -> None:
             use_conv_bias=True,
             tie_word_embeddings=True,
         )
-    ).eval()
+    )
     assert_same_logits(ours, theirs)
 
 
@@ -156,23 +156,22 @@ def test_transformers_mamba2_gives_the_same_logits() -> None:
             head_dim=16,
             n_groups=1,
             chunk_size=8,
-            rms_norm=True,
             residual_in_fp32=True,
             use_bias=False,
             use_conv_bias=True,
             tie_word_embeddings=True,
             layer_norm_epsilon=1e-5,
         )
-    ).eval()
+    )
     assert_same_logits(ours, theirs)
 
 
 def assert_same_logits(ours: StateSpacesLM, theirs: Any) -> None:
     renamed = {
-        key.replace("backbone.embedding.", "backbone.embeddings."): value
-        for key, value in ours.state_dict().items()
+        key.replace("backbone.embedding.", "backbone.embeddings."): value for key, value in ours.state_dict().items()
     }
     theirs.load_state_dict(renamed)
+    theirs.eval()
     with torch.no_grad():
         torch.testing.assert_close(ours(ids()).logits, theirs(ids()).logits, rtol=1e-4, atol=2e-5)
 
@@ -189,9 +188,7 @@ def test_padding_on_the_right_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("dtype", "distance"), [(torch.float32, 1e-4), (torch.float16, 3e-2), (torch.bfloat16, 2e-1)], ids=str
 )
-def test_lower_precision_is_close_to_float64(
-    tmp_path: Path, name: str, dtype: torch.dtype, distance: float
-) -> None:
+def test_lower_precision_is_close_to_float64(tmp_path: Path, name: str, dtype: torch.dtype, distance: float) -> None:
     folder = saved(tmp_path, name)
     with torch.no_grad():
         exact = load(folder, torch.float64)(ids()).logits
@@ -273,9 +270,7 @@ def test_an_old_config_takes_the_defaults(tmp_path: Path) -> None:
         ("lm_head.weight", torch.zeros(104, 32), "lm_head.weight: differs from backbone.embedding.weight"),
     ],
 )
-def test_a_wrong_state_dict_is_named(
-    tmp_path: Path, key: str, value: torch.Tensor | None, message: str
-) -> None:
+def test_a_wrong_state_dict_is_named(tmp_path: Path, key: str, value: torch.Tensor | None, message: str) -> None:
     rewrite(saved(tmp_path), **{key: value})
     with pytest.raises(CheckpointError, match=rf"model\.safetensors: {message}"):
         load(tmp_path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import small_hub
-import small_mirror as small
 
+import small_mirror as small
 from scanproof import download, mirror, prefetch
 from scanproof.download import PrefetchError
 from scanproof.prefetch import Fetched, is_wanted, plan_prefetch, run_prefetch

@@ -20,7 +20,9 @@ JOB = EvalJob(
 )  # fmt: skip
 MEASUREMENT = Measurement(task="piqa", metric="acc", value=0.5, stderr=None, n_samples=3)
 EVALUATION = Evaluation(job=JOB, key="k", measurements=(MEASUREMENT,), samples="s", command="c", environment={"a": [1]})
-RUN = Run(id="r1", started="2026-01-01T00:00:00+00:00", finished=None, strict=False, limit=None, environment={}, records=())
+RUN = Run(
+    id="r1", started="2026-01-01T00:00:00+00:00", finished=None, strict=False, limit=None, environment={}, records=()
+)
 
 
 @given(st.floats())
@@ -61,15 +63,20 @@ def test_runs_are_found_by_path_by_id_and_as_the_latest(tmp_path: Path) -> None:
     assert record.find_run(tmp_path, "latest") == newest
     assert record.find_run(tmp_path, "20260102T000000Z-1") == newest
     assert record.find_run(tmp_path, str(newest)) == newest
-    with pytest.raises(RecordError, match="no run 'nothing'.*20260102T000000Z-1"):
+    with pytest.raises(RecordError, match=r"no run 'nothing'.*20260102T000000Z-1"):
         record.find_run(tmp_path, "nothing")
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("old")
-    with pytest.raises(RuntimeError), record.atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with record.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -49,6 +49,12 @@ def test_missing_stderr_is_none_and_filters_are_named() -> None:
     assert fields["metric"] == "exact_match,strict"
 
 
+def test_group_has_the_shots_of_its_tasks_when_they_agree() -> None:
+    told = {"n-shot": {"a": 5, "b": 5, "c": 0}, "group_subtasks": {"g": ["a", "h"], "h": ["b"], "mixed": ["a", "c"]}}
+    assert results.shots(told, "g") == 5
+    assert results.shots(told, "mixed") is None
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_what_is_not_finite_survives_strict_json(value: float) -> None:
     (fields,) = results.measurements(lm_eval_results(**{"perplexity,none": value}))

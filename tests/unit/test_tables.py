@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from builders import CONSTANTS, published
 
+from builders import CONSTANTS, published
 from scanproof import session, tables, tolerance
 from scanproof.record import Evaluation
 
@@ -17,7 +17,12 @@ def evaluation() -> Evaluation:
 
 @pytest.mark.parametrize(
     ("natural", "scale", "printed", "shown"),
-    [(0.4798, 100, "48.0", "47.98"), (0.4798, 1, "0.4798", "0.47980"), (16.045, 1, "16", "16.0"), (0.5, 100, "50", "50.0")],
+    [
+        (0.4798, 100, "48.0", "47.98"),
+        (0.4798, 1, "0.4798", "0.47980"),
+        (16.045, 1, "16", "16.0"),
+        (0.5, 100, "50", "50.0"),
+    ],
 )
 def test_a_measurement_shows_one_digit_more_than_was_printed(
     natural: float, scale: float, printed: str, shown: str

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import CONSTANTS, published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import CONSTANTS, published
 from scanproof.constants import load_constants
 from scanproof.problems import ExpectedError
 from scanproof.tolerance import Outcome, allowance, compare

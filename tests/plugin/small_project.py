@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,11 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     )
 """
 
-GOOD = [["arc_easy", "acc", 0.5, 2376], ["arc_easy", "acc_norm", 0.4501, 2376], ["lambada_openai", "perplexity", 8.141, 5153]]
-
-Answer = Callable[[object], None]
+GOOD = [
+    ["arc_easy", "acc", 0.5, 2376],
+    ["arc_easy", "acc_norm", 0.4501, 2376],
+    ["lambada_openai", "perplexity", 8.141, 5153],
+]
 
 
 class Project:

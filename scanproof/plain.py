@@ -1,0 +1,55 @@
+"""A job as a command line of plain lm-eval, for people who want to repeat it without scanproof."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanproof.values import EvalJob, Scalar
+
+
+def command(job: EvalJob, mirror: Path | None, tasks: Sequence[str]) -> str:
+    """A shell line that repeats the job with `lm_eval`; `tasks` without members of groups that are named as well.
+
+    Where lm-eval alone does not know the model class, or reads the checkpoint otherwise, the line says so.
+    """
+    arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **model_args(job)}
+    if mirror is None:
+        arguments["revision"] = job.revision
+    words = [
+        "lm_eval", "run", "--model", job.model,
+        "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()),
+        "--tasks", ",".join(tasks), "--num_fewshot", str(job.num_fewshot),
+        "--batch_size", str(job.batch_size), "--device", job.device,
+        "--seed", f"0,{job.seed},{job.seed},{job.seed}",
+    ]  # fmt: skip
+    if job.limit is not None:
+        words += ["--limit", str(job.limit)]
+    if job.trust_remote_code is not None:
+        words += ["--trust_remote_code"]
+    line = shlex.join(words)
+    if mirror is not None:
+        place = shlex.quote(str(mirror.resolve()))
+        line = f"cd {place} && HF_HUB_OFFLINE=1 HF_DATASETS_CACHE=$(mktemp -d) {line}"
+    note = _note(job)
+    return f"{line}  # {note}" if note else line
+
+
+def model_args(job: EvalJob) -> dict[str, Scalar]:
+    """Arguments of the model class, without the checkpoint."""
+    arguments: dict[str, Scalar] = {"dtype": job.dtype, **dict(job.model_args)}
+    if job.max_length is not None:
+        arguments["max_length"] = job.max_length
+    return arguments
+
+
+def _note(job: EvalJob) -> str:
+    """What plain lm-eval does otherwise than the job, or nothing."""
+    if job.model == "mamba_ssm" and not job.device.startswith("cuda"):
+        return "lm-eval's own mamba_ssm class needs the mamba_ssm package and a GPU: not on a CPU"
+    if job.model == "mamba_ssm":
+        return "lm-eval's own mamba_ssm class ignores the revision and loads the checkpoint's default branch"
+    if job.model not in ("hf", "hf-auto", "huggingface"):
+        return f"the model class {job.model} is scanproof's own; plain lm_eval does not know it"
+    return ""
