@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from scanproof import fingerprint, mirror, store, taskfiles
 from scanproof.download import PrefetchError, RemoteFile, explain, fetch, is_intact, size_of
 from scanproof.values import EvalJob
 
-_OTHER_FORMATS = (".msgpack", ".h5", ".ot", ".onnx", ".onnx_data", ".tflite", ".gguf", ".mlmodel", ".nemo")
-_PROSE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".ipynb", ".gitattributes", ".gitignore")
-_TRAINING = ("optimizer.", "scheduler.", "rng_state", "training_args", "trainer_state")
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
+_PROSE = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.pdf", "*.ipynb", "*.gitattributes", "*.gitignore")
+_OTHER_FORMATS = (
+    "*.msgpack", "*.h5", "*.ot", "*.onnx", "*.onnx_data", "*.tflite", "*.gguf", "*.mlmodel", "*.nemo",
+    "onnx/*", "coreml/*", "openvino/*", "original/*", "flax/*", "tf/*", "gguf/*",
+)  # fmt: skip
+_TRAINING = ("optimizer.*", "scheduler.*", "rng_state*", "training_args*", "trainer_state*")
+_PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
+_WEIGHTS = ("*.safetensors", "*.index.json", *_PICKLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +110,21 @@ def needed(jobs: Iterable[EvalJob]) -> dict[tuple[str, mirror.RepoType, str], bo
 
 def is_wanted(file: str, files: Sequence[str], kind: mirror.RepoType, *, weights: bool = True) -> bool:
     """Whether a file of a repository is worth its bytes: one weight format, no prose, no training state."""
-    name = file.rsplit("/", 1)[-1]
     if kind == "dataset":
-        return name.endswith(".md") or not name.endswith((*_PROSE, ".py"))
-    if name.endswith((*_PROSE, *_OTHER_FORMATS)) or name.startswith(_TRAINING) or _is_copy(file):
-        return False
+        return not _matches(file, (*_PROSE[1:], "*.py"))
     if not weights:
-        return not name.endswith(_WEIGHTS) and "/" not in file
+        return "/" not in file and not _matches(file, (*unwanted(tensors=True), *_WEIGHTS))
     tensors = any(other.endswith(".safetensors") and "/" not in other for other in files)
-    return not (tensors and name.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt")))
+    return not _matches(file, unwanted(tensors=tensors))
 
 
-def _is_copy(file: str) -> bool:
-    """In a folder where publishers keep the same weights in another format."""
-    folder, slash, _ = file.partition("/")
-    return bool(slash) and folder in ("onnx", "coreml", "openvino", "original", "flax", "tf", "gguf")
+def unwanted(*, tensors: bool) -> tuple[str, ...]:
+    """Patterns of a model's files that no evaluation reads; pickled weights too where it has safetensors."""
+    return (*_PROSE, *_OTHER_FORMATS, *_TRAINING, *(_PICKLED if tensors else ()))
+
+
+def _matches(file: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in patterns)
 
 
 def run_prefetch(plan: Plan, folder: Path, progress: Callable[[Fetched], None]) -> None:

@@ -387,3 +387,13 @@ class TestPlainCommand:
     def test_names_a_group_once_when_its_members_are_asked_for_too(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, tasks=("mmlu", "mmlu_stem"))
         assert "--tasks mmlu " in evaluation.plain_command(job, small.settings(tmp_path, mirror))
+
+
+def test_parent_side_loads_neither_torch_nor_lm_eval() -> None:
+    code = (
+        "import sys, scanproof.evaluation, scanproof.prefetch\n"
+        "heavy = {'torch', 'lm_eval', 'transformers', 'datasets', 'huggingface_hub', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
