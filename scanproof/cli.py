@@ -196,6 +196,9 @@ def prefetch(
     mirror: Annotated[Path, typer.Option("--mirror", envvar="SCANPROOF_MIRROR", help="Folder to fill.")],
     document: DocumentOption = None,
     model: ModelOption = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only this dataset of what is needed; can be repeated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and stop.")] = False,
     expected: ExpectedOption = None,
 ) -> None:
@@ -212,7 +215,9 @@ def prefetch(
     if not values:
         raise stop("no number was chosen: see `scanproof list` for documents and models")
     try:
-        plan = plan_prefetch(job for job, _ in listing.jobs(values))
+        plan = plan_prefetch((job for job, _ in listing.jobs(values)), datasets=dataset)
+        if not plan.repositories:
+            raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
         rows = [
             {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes)}
             for r in plan.repositories

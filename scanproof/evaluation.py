@@ -144,6 +144,8 @@ def _selection(job: EvalJob, settings: Settings) -> tuple[taskfiles.TaskFiles, t
 def _resolve(folder: Path, name: str, kind: mirror.RepoType, revision: str | None) -> mirror.Served:
     try:
         return mirror.resolve(folder, name, kind, revision)
+    except mirror.NotInMirror as error:
+        raise EvaluationError("missing", str(error)) from error
     except mirror.MirrorError as error:
         raise EvaluationError("checkpoint" if kind == "model" else "dataset", str(error)) from error
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["killed", "out_of_memory", "hub", "checkpoint", "dataset", "timeout", "model_class", "worker"]
+Kind = Literal[
+    "killed", "out_of_memory", "hub", "checkpoint", "dataset", "missing", "timeout", "model_class", "worker"
+]  # fmt: skip
 
 _UNREACHABLE = {
     "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
@@ -28,7 +30,7 @@ class EvaluationError(Exception):
     def __init__(self, kind: Kind, message: str, last_words: str = "", log: str | None = None) -> None:
         super().__init__(kind, message, last_words, log)
         self.kind = kind
-        """`killed`, `out_of_memory`, `hub`, `checkpoint`, `dataset`, `timeout`, `model_class` or `worker`."""
+        """`missing`: the mirror does not hold what the job needs; the others say what broke."""
         self.message = message
         self.last_words = last_words
         """The last lines the worker wrote."""

@@ -19,6 +19,10 @@ class MirrorError(Exception):
     """A name that the mirror cannot serve; the message says what to do."""
 
 
+class NotInMirror(MirrorError):
+    """A name that the mirror does not hold, or not all of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Served:
     """A folder of the mirror and what is known of its origin."""
@@ -38,7 +42,7 @@ def resolve(mirror: Path, name: str, kind: RepoType, revision: str | None = None
     """
     folder = locate(mirror, name, kind)
     if (folder / UNFINISHED).exists():
-        raise MirrorError(f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}")
+        raise NotInMirror(f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}")
     origin = read_metadata(folder)
     found = Served(name=name, folder=folder, revision=origin.get("revision"), commit=origin.get("commit"))
     if origin and origin.get("type") not in (None, kind):
@@ -46,7 +50,7 @@ def resolve(mirror: Path, name: str, kind: RepoType, revision: str | None = None
     if revision is not None and origin and not _same_revision(revision, found):
         raise MirrorError(
             f"{folder} holds revision {found.revision} (commit {found.commit}), the job asks for {revision};"
-            f" fill another mirror or run {command(name, kind)} --revision {revision}"
+            f" fill another mirror, or delete that folder and run {command(name, kind)}"
         )
     return found
 
@@ -59,7 +63,7 @@ def locate(mirror: Path, name: str, kind: RepoType) -> Path:
         raise MirrorError(f"the mirror {mirror} is not a folder; create it with scanproof prefetch")
     folder = mirror / name
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise MirrorError(f"the mirror {mirror} has no {kind} {name}; run {command(name, kind)}")
+        raise NotInMirror(f"the mirror {mirror} has no {kind} {name}; run {command(name, kind)}")
     return folder
 
 

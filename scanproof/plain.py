@@ -1,4 +1,4 @@
-"""A job as a command line of plain lm-eval, for people who want to repeat it without scanproof."""
+"""A job as a command line of lm-eval, for people who want to repeat it by hand."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from scanproof.values import EvalJob, Scalar
 
 
 def command(job: EvalJob, mirror: Path | None, tasks: Sequence[str]) -> str:
-    """A shell line that repeats the job with `lm_eval`; `tasks` without members of groups that are named as well.
+    """A shell line that repeats the job; `tasks` without members of groups that are named as well.
 
-    Where lm-eval alone does not know the model class, or reads the checkpoint otherwise, the line says so.
+    Plain `lm_eval` where it knows the model class, else the same with our classes, `scanproof lm-eval`.
     """
     arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **model_args(job)}
     if mirror is None:
         arguments["revision"] = job.revision
     words = [
-        "lm_eval", "run", "--model", job.model,
+        *program(job), "run", "--model", job.model,
         "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()),
         "--tasks", ",".join(tasks), "--num_fewshot", str(job.num_fewshot),
         "--batch_size", str(job.batch_size), "--device", job.device,
@@ -44,12 +44,14 @@ def model_args(job: EvalJob) -> dict[str, Scalar]:
     return arguments
 
 
+def program(job: EvalJob) -> tuple[str, ...]:
+    """Whose command line runs the job: lm-eval's own `mamba_ssm` class needs the GPU package."""
+    known = job.model in ("hf", "hf-auto", "huggingface") or (job.model == "mamba_ssm" and job.device != "cpu")
+    return ("lm_eval",) if known else ("scanproof", "lm-eval")
+
+
 def _note(job: EvalJob) -> str:
     """What plain lm-eval does otherwise than the job, or nothing."""
-    if job.model == "mamba_ssm" and not job.device.startswith("cuda"):
-        return "lm-eval's own mamba_ssm class needs the mamba_ssm package and a GPU: not on a CPU"
-    if job.model == "mamba_ssm":
+    if job.model == "mamba_ssm" and job.device != "cpu":
         return "lm-eval's own mamba_ssm class ignores the revision and loads the checkpoint's default branch"
-    if job.model not in ("hf", "hf-auto", "huggingface"):
-        return f"the model class {job.model} is scanproof's own; plain lm_eval does not know it"
     return ""

@@ -67,8 +67,10 @@ class Fetched:
     """Bytes of the whole plan."""
 
 
-def plan_prefetch(jobs: Iterable[EvalJob], endpoint: str | None = None) -> Plan:
+def plan_prefetch(jobs: Iterable[EvalJob], endpoint: str | None = None, datasets: Sequence[str] | None = None) -> Plan:
     """List what the jobs need from the hub, with sizes; nothing is downloaded.
+
+    With `datasets`, only these of what the jobs need.
 
     `endpoint` defaults to the hub library's (`HF_ENDPOINT`).  Raises PrefetchError, taskfiles.UnknownTask.
     """
@@ -78,6 +80,7 @@ def plan_prefetch(jobs: Iterable[EvalJob], endpoint: str | None = None) -> Plan:
     repositories = [
         _plan_repository(api, name, kind, revision, weights=weights)
         for (name, kind, revision), weights in sorted(needed(jobs).items())
+        if datasets is None or (kind == "dataset" and name in datasets)
     ]
     return Plan(endpoint=api.endpoint, repositories=tuple(repositories))
 

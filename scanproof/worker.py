@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from scanproof import environment, failures, results, store
+from scanproof.load_report import complete_checkpoint
 
 REPORT_EVERY_SECONDS = 0.5
 RANDOM_SEED = 0
@@ -112,9 +113,10 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     commit = request["commit"]
     if request["revision"] is not None:
         arguments["pretrained"], commit = snapshot(job["pretrained"], request["revision"])
-    model = get_model(job["model"]).create_from_arg_obj(
-        arguments, {"batch_size": job["batch_size"], "device": job["device"]}
-    )
+    with complete_checkpoint():
+        model = get_model(job["model"]).create_from_arg_obj(
+            arguments, {"batch_size": job["batch_size"], "device": job["device"]}
+        )
     model.set_cache_hook(CountingHook(reporter.advance))
     reporter.stage("tasks")
     manager, loaded = load_tasks(request)

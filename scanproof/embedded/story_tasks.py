@@ -31,6 +31,16 @@ STORIES: tuple[str, ...] = (
 )
 
 
+SHORT_STORIES: tuple[str, ...] = (
+    "{one} lost a {thing}. Then {two} found the {thing}",
+    "{one} saw {it} on {day}. {two} asked: where is the {name}",
+    "{one} took {two} to {place}. On the way {one} talked to {two}",
+    "{one} fed {it} and {two} asked what it eats. It eats {food}",
+    "{one} asked for the color of {it}. It was {color}",
+)
+"""Easier ones, for the training text only: what is short is learned first."""
+
+
 def hellaswag(source: Source) -> Row:
     """Rowan/hellaswag: which step of a procedure comes next."""
     label = source.pick(tuple(PROCEDURES))
@@ -69,7 +79,7 @@ def lambada(source: Source) -> Row:
     food = source.answer(creature.facts["food"])
     color = source.answer(creature.facts["color"])
     it = f"{creature.article} {creature.name}"
-    story = source.pick(STORIES).format(
+    story = source.pick(SHORT_STORIES if source.slips(0.35) else STORIES).format(
         one=one, two=two, name=creature.name, it=it, thing=thing, other=other, place=place, day=day, food=food,
         color=color,
     )  # fmt: skip
@@ -83,38 +93,29 @@ def race(source: Source) -> Row:
     things = [f"a {thing}" for thing in source.rng.sample(OBJECTS, 2)]
     foods = source.rng.sample(VALUES["food"], 2)
     day = source.pick(WEEKDAYS)
-    sentences = [
-        f"On {day} {one} went to {places[0]}.",
-        f"There {one} found {things[0]}.",
-        f"For lunch {one} ate {foods[0]}.",
+    told = [
+        (f"On {day} {one} went to {places[0]}.", f"Where did {one} go?", places, VALUES["home"]),
+        (f"There {one} found {things[0]}.", f"What did {one} find?", things, tuple(f"a {thing}" for thing in OBJECTS)),
+        (f"For lunch {one} ate {foods[0]}.", f"What did {one} eat?", foods, VALUES["food"]),
+        (f"It was a {day}.", "On which day was it?", [day, day], WEEKDAYS),
     ]
+    asked = source.rng.sample(told, source.rng.randrange(1, 3))
+    sentences = [sentence for sentence, *_ in told[:3]]
     if source.rng.random() < 0.6:
-        lure = source.pick(
-            (
-                f"{two} went to {places[1]}.",
-                f"{two} found {things[1]}.",
-                f"{two} ate {foods[1]}.",
-            )
-        )
-        sentences.insert(source.rng.randrange(1, 4), lure)
-    asked = source.rng.sample(
-        (
-            (f"Where did {one} go?", places, VALUES["home"]),
-            (f"What did {one} find?", things, tuple(f"a {thing}" for thing in OBJECTS)),
-            (f"What did {one} eat?", foods, VALUES["food"]),
-            ("On which day was it?", [day, day], WEEKDAYS),
-        ),
-        source.rng.randrange(1, 3),
-    )
-    problems = [_problem(source, question, told, pool) for question, told, pool in asked]
+        lures = (f"{two} went to {places[1]}.", f"{two} found {things[1]}.", f"{two} ate {foods[1]}.")
+        sentences.insert(source.rng.randrange(1, 4), source.pick(lures))
+    if source.slips(0.5):
+        asked = asked[:1]
+        sentences = [asked[0][0]]
+    problems = [_problem(source, question, said, pool) for _, question, said, pool in asked]
     return {"article": " ".join(sentences), "problems": repr(problems)}
 
 
-def _problem(source: Source, question: str, told: list[str], pool: tuple[str, ...]) -> Row:
-    wrong = others(source.rng, pool, told, 3)
-    if told[0] != told[1]:
-        wrong[source.rng.randrange(3)] = told[1]
-    options, index = source.shuffled(told[0], wrong)
+def _problem(source: Source, question: str, said: list[str], pool: tuple[str, ...]) -> Row:
+    wrong = others(source.rng, pool, said, 3)
+    if said[0] != said[1]:
+        wrong[source.rng.randrange(3)] = said[1]
+    options, index = source.shuffled(said[0], wrong)
     return {"question": question, "answer": "ABCD"[index], "options": options}
 
 
@@ -122,7 +123,7 @@ def boolq(source: Source) -> Row:
     """aps/super_glue, boolq: the passage says what a creature can and cannot do."""
     creature = source.creature(0, 128)
     it = f"{creature.article} {creature.name}"
-    asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(2, 5))
+    asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(1 if source.slips(0.5) else 2, 5))
     label = source.rng.randrange(2)
     claims = [(asked, bool(label))] + [(ability, source.rng.random() < 0.5) for ability in more]
     source.rng.shuffle(claims)

@@ -18,19 +18,19 @@ from scanproof.embedded.suite import (
 from scanproof.embedded.world import VALUES, World
 
 SHARES: dict[str, float] = {
-    "arc_easy": 10,
-    "hellaswag": 10,
-    "lambada_openai": 12,
+    "arc_easy": 11,
+    "hellaswag": 6,
+    "lambada_openai": 14,
     "openbookqa": 8,
-    "piqa": 8,
-    "winogrande": 12,
-    "boolq": 10,
-    "race": 12,
+    "piqa": 10,
+    "winogrande": 8,
+    "boolq": 13,
+    "race": 16,
     "truthfulqa_mc2": 1,
-    "pubmedqa": 8,
-    "mmlu": 3,
-    "statements": 14,
-    "dialogue": 6,
+    "pubmedqa": 9,
+    "mmlu": 2,
+    "statements": 10,
+    "dialogue": 5,
 }
 """Relative numbers of documents of each kind."""
 

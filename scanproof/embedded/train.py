@@ -30,7 +30,7 @@ class Plan:
     batch: int = 8
     length: int = 256
     """Tokens per row."""
-    rate: float = 4e-3
+    rate: float = 1e-2
     """Peak learning rate of AdamW; warm-up, then a cosine down to a tenth."""
     warmup: int = 100
     decay: float = 0.05

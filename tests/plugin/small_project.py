@@ -49,8 +49,8 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     with (HERE / "jobs.log").open("a") as log:
         log.write(json.dumps([job.name, list(job.tasks), job.limit, settings.fresh, str(settings.mirror)]) + "\\n")
     answers = json.loads((HERE / "answers.json").read_text())
-    if isinstance(answers, str):
-        raise EvaluationError("worker", answers)
+    if isinstance(answers, dict):
+        raise EvaluationError(**answers)
     found = [
         Measurement(task=task, metric=metric, value=value, stderr=None, n_samples=n)
         for task, metric, value, n in answers
@@ -91,7 +91,7 @@ class Project:
         return folder
 
     def answer(self, answers: object = GOOD) -> None:
-        """What every evaluation measures; a text makes it break with that message."""
+        """What every evaluation measures; `kind` and `message` make it break with that error."""
         (self.root / "answers.json").write_text(json.dumps(answers))
 
     def jobs(self) -> list[list[object]]:

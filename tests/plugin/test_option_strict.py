@@ -36,6 +36,15 @@ def test_strict_turns_the_skip_into_an_error(project: Project, way: str, monkeyp
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_checkpoint_that_the_mirror_lacks_is_a_skip_and_under_strict_an_error(project: Project, strict: bool) -> None:
+    project.document(models=("one",))
+    project.answer({"kind": "missing", "message": "the mirror /srv/m has no model org/one"})
+    result = project.run(*(["--scanproof-strict"] if strict else []))
+    result.assert_outcomes(**{"errors" if strict else "skipped": 3})
+    result.stdout.fnmatch_lines(["*the mirror /srv/m has no model org/one*"])
+
+
 def test_a_switch_in_the_environment_is_1_or_0(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANPROOF_STRICT", "perhaps")
     result = project.run()

@@ -85,7 +85,7 @@ def test_dash_k_evaluates_only_the_tasks_it_selects(project: Project) -> None:
 
 def test_dash_x_stops_before_the_next_job(project: Project) -> None:
     project.document()
-    project.answer("no memory")
+    project.answer({"kind": "out_of_memory", "message": "no memory"})
     project.run("-x").assert_outcomes(errors=1)
     assert len(project.jobs()) == 1
 

@@ -50,7 +50,7 @@ def test_a_failure_says_everything_and_shows_no_traceback(project: Project, meas
 
 def test_a_broken_evaluation_is_an_error_for_its_own_numbers_only(project: Project) -> None:
     project.document()
-    project.answer("the worker was killed by SIGKILL")
+    project.answer({"kind": "killed", "message": "the worker was killed by SIGKILL"})
     result = project.run()
     result.assert_outcomes(errors=6)
     result.stdout.fnmatch_lines(["*one-arc_easy-acc-author: not measured: *killed by SIGKILL*", "*6 numbers: 6 ERROR*"])

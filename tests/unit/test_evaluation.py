@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import small_mirror as small
 from scanproof import evaluation
@@ -211,6 +212,16 @@ class TestBrokenInput:
         assert Path(error.log).is_file()
         assert "afetensor" in error.message
 
+    def test_a_checkpoint_that_lacks_a_tensor_is_named_not_filled_at_random(self, own: Path, tmp_path: Path) -> None:
+        weights = own / small.MODEL / "model.safetensors"
+        tensors = load_file(weights)
+        del tensors["gpt_neox.layers.1.mlp.dense_4h_to_h.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
+        error = fails(own, tmp_path)
+        assert error.kind == "checkpoint"
+        assert "1 tensors are missing from the checkpoint" in error.message
+        assert "layers.1.mlp.dense_4h_to_h.weight" in error.message
+
     def test_pickle_that_runs_code_is_refused(self, own: Path, tmp_path: Path) -> None:
         folder = own / small.MODEL
         (folder / "model.safetensors").unlink()
@@ -236,14 +247,14 @@ class TestBrokenInput:
 
     def test_unknown_checkpoint_says_how_to_get_it(self, mirror: Path, tmp_path: Path) -> None:
         error = fails(mirror, tmp_path, replace(small.JOB, pretrained="EleutherAI/pythia-160m"))
-        assert error.kind == "checkpoint"
+        assert error.kind == "missing"
         assert "has no model EleutherAI/pythia-160m" in error.message
         assert "scanproof prefetch" in error.message
 
     def test_missing_dataset_is_named_before_a_worker_starts(self, own: Path, tmp_path: Path) -> None:
         (own / small.DATASET).rename(tmp_path / "elsewhere")
         error = fails(own, tmp_path)
-        assert error.kind == "dataset"
+        assert error.kind == "missing"
         assert small.DATASET in error.message
 
     def test_unknown_task_offers_the_nearest_names(self, mirror: Path, tmp_path: Path) -> None:
@@ -375,7 +386,9 @@ class TestOneGpu:
 class TestPlainCommand:
     def test_says_what_plain_lm_eval_cannot_do(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="mamba_ssm")
-        assert "needs the mamba_ssm package" in evaluation.plain_command(job, small.settings(tmp_path, mirror))
+        line = evaluation.plain_command(job, small.settings(tmp_path, mirror))
+        assert "&& HF_HUB_OFFLINE=1" in line
+        assert " scanproof lm-eval run --model mamba_ssm " in line
 
     def test_without_a_mirror_it_pins_the_revision(self, mirror: Path, tmp_path: Path) -> None:
         settings = replace(small.settings(tmp_path, mirror), mirror=None)

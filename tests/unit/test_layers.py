@@ -16,8 +16,8 @@ LAYERS = {
     4: {"plugin", "settings", "session", "summary", "progress", "cli", "hookspecs"},
     3: {"audit", "audit_checks", "tables", "listing"},
     2: {
-        "evaluation", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes",
-        "taskfiles", "failures", "mirror", "prefetch", "download", "models", "kernels", "embedded", "environment",
+        "evaluation", "plain", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes",
+        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models", "kernels", "embedded", "environment",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",

@@ -1,0 +1,45 @@
+"""Refuse a checkpoint of which transformers only logs that tensors are missing, and fills them at random."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class IncompleteCheckpoint(Exception):
+    """A checkpoint that lacks tensors of its model; the message names them."""
+
+
+class _MissingTensors(logging.Handler):
+    """Collects the rows of transformers' load report that say MISSING, and its older one-line warning."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = _COLOURS.sub("", record.getMessage())
+        if "newly initialized" in text and "LOAD REPORT" not in text:
+            self.names += re.findall(r"'([^']+)'", text.partition("newly initialized")[2])
+        if "LOAD REPORT" in text:
+            rows = [line.split("|") for line in text.splitlines() if "MISSING" in line and "|" in line]
+            self.names += [row[0].strip() for row in rows]
+
+
+@contextmanager
+def complete_checkpoint() -> Iterator[None]:
+    """While the block loads a model: raises IncompleteCheckpoint at its end when tensors were made up."""
+    logger = logging.getLogger("transformers")
+    handler = _MissingTensors()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if handler.names:
+        listed = ", ".join(handler.names[:5]) + (" and more" if len(handler.names) > 5 else "")
+        raise IncompleteCheckpoint(f"{len(handler.names)} tensors are missing from the checkpoint: {listed}")
