@@ -92,8 +92,8 @@ def kept(measurements: Iterable[Measurement]) -> list[Measurement]:
 
 
 def printed(measurement: Measurement) -> str:
-    """Six decimals: finer than one document in any of these tasks."""
-    return f"{measurement.value:.6f}"
+    """Four decimals, as lm-eval prints: finer than one document in any of these tasks."""
+    return f"{measurement.value:.4f}"
 
 
 def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
