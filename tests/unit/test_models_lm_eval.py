@@ -5,15 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
+from late import Late
 from scanproof.embedded import MIRROR
 from scanproof.models import register
 from scanproof.models.layout import CheckpointError
-from scanproof.models.loading import load
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.models import loading
+else:
+    torch, loading = Late("torch"), Late("scanproof.models.loading")
 
 CONTEXT, CONTINUATION = "Question: What color is a parsam?\nAnswer:", " pale gray"
 
@@ -62,7 +68,7 @@ def test_a_log_likelihood_is_the_sum_over_the_continuation(monkeypatch: pytest.M
     context = lm.tok_encode(CONTEXT)
     whole = lm.tok_encode(CONTEXT + CONTINUATION)
     with torch.no_grad():
-        logits = load(MIRROR / "scanproof/mamba2-tiny", torch.float64)(torch.tensor([whole])).logits[0]
+        logits = loading.load(MIRROR / "scanproof/mamba2-tiny", torch.float64)(torch.tensor([whole])).logits[0]
     by_hand = sum(
         logits.log_softmax(-1)[position - 1, whole[position]].item() for position in range(len(context), len(whole))
     )
@@ -95,7 +101,7 @@ def test_what_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         model(monkeypatch)._model_generate(None, 5, [])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.skipif("torch.cuda.is_available()", reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     with pytest.raises(ValueError, match=f"device={device}: there is no GPU here"):
