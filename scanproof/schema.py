@@ -105,8 +105,8 @@ class JobForm(_Form):
     )
     kernels: list[Text] = Field(
         default_factory=list,
-        description="Kernels without which the numbers mean nothing: each has to occur in the name of a "
-        "kernel that was launched.",
+        description="Parts of the names of the kernels without which the numbers mean nothing. Recorded; that they "
+        "were launched is not checked yet.",
     )
 
 

@@ -50,7 +50,7 @@ class EvalJob:
     trust_remote_code: str | None = None
     """Why code from the checkpoint may run, or None: it may not."""
     kernels: tuple[str, ...] = ()
-    """Kernel names that have to be launched for the numbers to mean anything."""
+    """Parts of the names of kernels that the numbers need; that they were launched is not checked yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
