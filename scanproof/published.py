@@ -10,7 +10,7 @@ from scanproof.problems import Problem
 from scanproof.schema import EvaluationForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
 from scanproof.validation import below, unsound
-from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Suite, Widening
+from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Suite, Widening, value_id
 from scanproof.yamlfile import Place, YamlFile
 
 Assumptions = Mapping[str, str]
@@ -116,16 +116,10 @@ def check_ids(sources: Iterable[Source]) -> Iterator[Problem]:
         for position, value in enumerate(source.form.values):
             if not source.unsound_keys(position).isdisjoint(_ID_KEYS):
                 continue
-            name = value_id(source.form.hub_id, value)
+            name = value_id(source.form.hub_id, value.task, value.metric, value.origin, value.suffix)
             other, where = first.setdefault(name, (source, position))
             if (other, where) != (source, position):
                 yield _second(name, source.file, source.line(position), f"{other.name}:{other.line(where)}")
-
-
-def value_id(hub_id: str, value: ValueForm) -> str:
-    """`PublishedValue.id` of a value that cannot be made, since its file has mistakes elsewhere."""
-    parts = [_slug(hub_id), value.task, value.metric, value.origin, value.suffix]
-    return "-".join(part for part in parts if part)
 
 
 def _second(name: str, file: YamlFile, line: int, first: str) -> Problem:

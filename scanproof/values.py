@@ -72,6 +72,12 @@ class Widening:
     reason: str
 
 
+def value_id(hub_id: str, task: str, metric: str, origin: str, suffix: str | None = None) -> str:
+    """Name of a number: of its model without the organisation, and of what was measured."""
+    parts = [hub_id.rsplit("/", 1)[-1].lower(), task, metric, origin, suffix]
+    return "-".join(part for part in parts if part)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
     """One printed number, where it stands, and how to measure it again."""
@@ -121,9 +127,7 @@ class PublishedValue:
     @cached_property
     def id(self) -> str:
         """Test id, e.g. `mamba-130m-lambada_openai-acc-paper`."""
-        slug = self.hub_id.rsplit("/", 1)[-1].lower()
-        parts = [slug, self.task, self.metric, self.origin, self.suffix]
-        return "-".join(part for part in parts if part)
+        return value_id(self.hub_id, self.task, self.metric, self.origin, self.suffix)
 
     @property
     def scale(self) -> float:

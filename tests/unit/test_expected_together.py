@@ -8,9 +8,6 @@ import pytest
 
 from expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
 from scanproof.expected import ExpectedError, load
-from scanproof.published import value_id
-from scanproof.schema import EvaluationForm
-from scanproof.validation import read_form
 
 __all__ = ["edit", "folder"]
 
@@ -143,10 +140,3 @@ class TestOneRun:
         places = [(problem.file, problem.line) for problem in caught.value.problems]
         assert len(places) == 5
         assert places == sorted(places)
-
-    def test_ids_of_values_that_cannot_be_made(self) -> None:
-        made = {(value.file, value.file_line): value.id for value in load(EXPECTED).values}
-        for name in {name for name, _ in made}:
-            form, file = read_form(EXPECTED / name, EvaluationForm)
-            for value, line in zip(form.values, file.item_lines["values"], strict=True):
-                assert value_id(form.hub_id, value) == made[name, line]
