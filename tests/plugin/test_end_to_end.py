@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_stand_in_comes_out_and_a_second_call_reuses_it(store: Path) -> None:
     first, shown = embedded(store, "-k", "mamba1-tiny and piqa")
     assert [record.outcome for record in first.records] == ["REPRODUCED"] * 2
-    assert "embedded-mamba1-tiny-0shot: requests" in shown, "progress while it works"
+    assert "[1/1] embedded-mamba1-tiny-0shot: scoring" in shown, "progress while it works"
     time.sleep(1.1)
     second, _ = embedded(store, "-k", "mamba1-tiny and piqa")
     assert [record.reused for record in first.records] == [False, False]
