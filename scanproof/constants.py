@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-import yaml
-
+from scanproof import yamlfile
 from scanproof.problems import ExpectedError, Problem
+from scanproof.yamlfile import Place, Unread, YamlFile
 
 FILE_NAME = "tolerance.yaml"
 
@@ -47,104 +47,79 @@ class Constants:
         return NormalDist().inv_cdf(1 - self.level / 2)
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "false_alarm_rate": (0, 1),
-    "checks": (1, math.inf),
-    "power": (0.5, 1),
-    "flip_rate.same.value": (0, 1),
-    "flip_rate.other.value": (0, 1),
-    "perplexity.relative_sd.value": (0, 1),
-    "perplexity.documents": (1, math.inf),
+_RANGES: dict[Place, tuple[float, float]] = {
+    ("false_alarm_rate",): (0, 1),
+    ("checks",): (1, math.inf),
+    ("power",): (0.5, 1),
+    ("flip_rate", "same", "value"): (0, 1),
+    ("flip_rate", "other", "value"): (0, 1),
+    ("perplexity", "relative_sd", "value"): (0, 1),
+    ("perplexity", "documents"): (1, math.inf),
 }
-_WHOLE = frozenset({"checks", "perplexity.documents"})
-_CALIBRATED = ("flip_rate.same", "flip_rate.other", "perplexity.relative_sd")
-_SECTIONS = frozenset({"flip_rate", "perplexity"})
+_WHOLE: frozenset[Place] = frozenset({("checks",), ("perplexity", "documents")})
+_CALIBRATED: tuple[Place, ...] = (("flip_rate", "same"), ("flip_rate", "other"), ("perplexity", "relative_sd"))
+_CALIBRATIONS: tuple[Place, ...] = tuple((*place, "calibration") for place in _CALIBRATED)
+_SECTIONS: frozenset[Place] = frozenset({("flip_rate",), ("perplexity",)})
+
+Entries = dict[Place, Any]
 
 
 def load_constants(path: Path) -> Constants:
     """The constants in `path`; raises ExpectedError with every problem of the file at once."""
-    entries = _read(path)
-    problems: list[Problem] = []
-    values: dict[str, float] = {}
-    for key, (low, high) in _RANGES.items():
-        value = entries.get(key, (None, 1))[0]
-        problem = _check_number(key, value, low, high)
-        if problem is None:
-            values[key] = value
-        else:
-            problems.append(Problem(str(path), _line(entries, key), key, problem))
-    problems += _check_keys(path, entries)
-    if not problems and values["flip_rate.other.value"] < values["flip_rate.same.value"]:
-        key = "flip_rate.other.value"
-        message = "is below flip_rate.same.value; another harness cannot be quieter: write at least the same"
-        problems.append(Problem(str(path), _line(entries, key), key, message))
+    data, file = yamlfile.read(path)
+    entries = dict(_entries(data, ()))
+    problems = [*file.problems, *_check_numbers(file, entries), *_check_keys(file, entries)]
     if problems:
         raise ExpectedError(problems)
+    same, other = entries["flip_rate", "same", "value"], entries["flip_rate", "other", "value"]
+    if other < same:
+        message = "is below flip_rate.same.value; another harness cannot be quieter: write at least the same"
+        raise ExpectedError([file.problem(("flip_rate", "other", "value"), message)])
     return Constants(
-        false_alarm_rate=values["false_alarm_rate"],
-        checks=int(values["checks"]),
-        power=values["power"],
-        flip_rate_same=values["flip_rate.same.value"],
-        flip_rate_other=values["flip_rate.other.value"],
-        perplexity_sd=values["perplexity.relative_sd.value"],
-        perplexity_documents=int(values["perplexity.documents"]),
+        false_alarm_rate=entries["false_alarm_rate",],
+        checks=entries["checks",],
+        power=entries["power",],
+        flip_rate_same=same,
+        flip_rate_other=other,
+        perplexity_sd=entries["perplexity", "relative_sd", "value"],
+        perplexity_documents=entries["perplexity", "documents"],
     )
 
 
-Entries = dict[str, tuple[Any, int]]
+def _entries(data: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+    """Place and value of every mapping entry."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield (*place, key), value
+            yield from _entries(value, (*place, key))
 
 
-def _read(path: Path) -> Entries:
-    """Dotted key -> (value, line) of every mapping entry of the file."""
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"cannot be read ({error.strerror}); it holds the constants of the tolerance"
-        raise ExpectedError([Problem(str(path), 1, "", message)]) from error
-    try:
-        node = loader.get_single_node()
-        return dict(_entries(loader, node, ""))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ExpectedError([Problem(str(path), line, "", f"is not YAML: {error.problem}")]) from error
-    finally:
-        loader.dispose()
+def _check_numbers(file: YamlFile, entries: Entries) -> Iterator[Problem]:
+    for place, (low, high) in _RANGES.items():
+        message = _check_number(place, entries.get(place), low, high)
+        if message is not None:
+            yield file.problem(place, message)
 
 
-def _entries(loader: Any, node: Any, prefix: str) -> Iterator[tuple[str, tuple[Any, int]]]:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
-        yield key, (loader.construct_object(value_node, deep=True), key_node.start_mark.line + 1)
-        yield from _entries(loader, value_node, key + ".")
-
-
-def _line(entries: Entries, key: str) -> int:
-    """Line of the key, or of the nearest enclosing key that is there."""
-    while key and key not in entries:
-        key = key.rpartition(".")[0]
-    return entries[key][1] if key else 1
-
-
-def _check_number(key: str, value: Any, low: float, high: float) -> str | None:
+def _check_number(place: Place, value: Any, low: float, high: float) -> str | None:
+    if isinstance(value, Unread):
+        return None
     if value is None:
         return "is missing; write a number"
-    kind = "whole number" if key in _WHOLE else "number"
-    if isinstance(value, bool) or not isinstance(value, int if key in _WHOLE else (int, float)):
+    kind = "whole number" if place in _WHOLE else "number"
+    if isinstance(value, bool) or not isinstance(value, int if place in _WHOLE else (int, float)):
         return f"is {value!r}; write a {kind}"
-    if not low <= value <= high or (key not in _WHOLE and value in (low, high)):
+    if not low <= value <= high or (place not in _WHOLE and value in (low, high)):
         return f"is {value!r}; write a {kind} between {low:g} and {high:g}"
     return None
 
 
-def _check_keys(path: Path, entries: Entries) -> Iterator[Problem]:
+def _check_keys(file: YamlFile, entries: Entries) -> Iterator[Problem]:
     """A constant without its calibration, and keys that nothing reads."""
-    for key in _CALIBRATED:
-        if not isinstance(entries.get(f"{key}.calibration", (None, 1))[0], dict):
-            message = "is missing; write where the constant comes from (scanproof calibrate prints it)"
-            yield Problem(str(path), _line(entries, f"{key}.calibration"), f"{key}.calibration", message)
-    known = {*_RANGES, *_SECTIONS, *_CALIBRATED, *(f"{key}.calibration" for key in _CALIBRATED)}
-    for key, (_, line) in entries.items():
-        if key not in known and ".calibration." not in key:
-            yield Problem(str(path), line, key, "is not a key of the tolerance; remove it")
+    for place in _CALIBRATIONS:
+        if not isinstance(entries.get(place), (dict, Unread)):
+            yield file.problem(place, "is missing; write where the constant comes from (scanproof calibrate prints it)")
+    known = {*_RANGES, *_SECTIONS, *_CALIBRATED}
+    for place in entries:
+        if place not in known and place[:3] not in _CALIBRATIONS:
+            yield file.problem(place, "is not a key of the tolerance; remove it")

@@ -190,6 +190,21 @@ class TestChangedInput:
         assert flipped.key != measured.key
         assert [row["loglikelihoods"] for row in lines(flipped)] != [row["loglikelihoods"] for row in lines(measured)]
 
+    def test_input_that_changes_while_the_worker_runs_spoils_the_numbers(self, own: Path, tmp_path: Path) -> None:
+        weights = own / small.MODEL / "model.safetensors"
+        questions = own / small.DATASET / "ARC-Easy" / "test.jsonl"
+
+        def change(state: Progress) -> None:
+            if state.stage == "requests" and state.done == 0:
+                flip_last_bit(weights)
+                flip_last_bit(questions)
+
+        with pytest.raises(EvaluationError, match="changed while the job ran") as caught:
+            evaluate(small.JOB, small.settings(tmp_path, own), progress=change)
+        assert "model.safetensors: changed" in caught.value.message
+        assert "ARC-Easy/test.jsonl: changed" in caught.value.message
+        assert list((tmp_path / "store").glob("??/*")) == []
+
     def test_damaged_entry_is_never_trusted(
         self, measured: Evaluation, mirror: Path, place: Path, tmp_path: Path
     ) -> None:
@@ -322,6 +337,12 @@ class TestWorkerThatDies:
         assert {float(value) for _, value in told} == {values(measured)["arc_easy", "acc"]}
 
 
+def flip_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def fails(mirror: Path, folder: Path, job: EvalJob = small.JOB) -> EvaluationError:
     """The error of a job that cannot run."""
     with pytest.raises(EvaluationError) as caught:
@@ -381,6 +402,18 @@ class TestOneGpu:
         job = replace(small.JOB, device="cuda")
         with pytest.raises(EvaluationError, match="no result after 1 s"):
             evaluate(job, small.settings(tmp_path, mirror, timeout=1.0), progress=during_the_first)
+
+
+@pytest.mark.parametrize("name", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRANSFORMERS_VERBOSITY"])
+def test_the_worker_gets_no_variable_that_opens_pickles_or_hides_warnings(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OF_NO_CONCERN", "kept")
+    variables = evaluation._environment(evaluation._plan(small.JOB, small.settings(tmp_path, mirror)))
+    assert name not in variables
+    assert variables["OF_NO_CONCERN"] == "kept"
+    assert variables["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
 
 
 class TestPlainCommand:

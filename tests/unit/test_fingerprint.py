@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import small_mirror as small
-from scanproof import taskfiles
+from scanproof import filehashes, taskfiles
 from scanproof.filehashes import FileHashes
 from scanproof.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields
 from scanproof.values import EvalJob
@@ -208,13 +210,32 @@ class TestFileHashes:
         with FileHashes(tmp_path / "other-db") as hashes:
             assert hashes.digest(path) == digest
 
-    def test_file_that_just_changed_is_not_remembered(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("age", "read_again"), [(0.0, 1), (1.9, 1), (2.1, 0)])
+    def test_file_that_just_changed_is_not_remembered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, read_again: int
+    ) -> None:
         path = tmp_path / "weights"
         path.write_bytes(b"1")
-        with FileHashes(tmp_path / "db") as hashes:
-            hashes.digest(path)
-            hashes.digest(path)
-            assert hashes.files_read == 2
+        now = path.stat().st_ctime + age
+        monkeypatch.setattr(filehashes, "time", SimpleNamespace(time=lambda: now))
+        for _ in range(2):
+            with FileHashes(tmp_path / "db") as hashes:
+                hashes.digest(path)
+        assert hashes.files_read == read_again
+
+    def test_remembered_file_is_read_again_when_only_its_change_time_tells(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights"
+        path.write_bytes(b"1")
+        os.utime(path, (OLD, OLD))
+        old_enough(path)
+        digests = []
+        for content in (b"1", b"2"):
+            if path.read_bytes() != content:
+                path.write_bytes(content)
+                os.utime(path, (OLD, OLD))
+            with FileHashes(tmp_path / "db") as hashes:
+                digests.append(hashes.digest(path))
+        assert digests == [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
 
     def test_database_that_is_none_is_started_anew(self, tmp_path: Path) -> None:
         (tmp_path / "db").write_bytes(b"not a database at all" * 100)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,25 @@ def test_changed_byte_anywhere_is_damage_and_is_named(tmp_path: Path, name: str)
 def test_missing_file_is_damage(tmp_path: Path, name: str) -> None:
     (add(tmp_path).folder / name).unlink()
     with pytest.raises(store.DamagedEntry, match=name):
+        store.read(tmp_path, KEY)
+
+
+@pytest.mark.parametrize("name", ["extra.json", "samples/piqa.jsonl", ".hidden"])
+def test_a_file_that_nobody_stored_is_damage_and_is_named(tmp_path: Path, name: str) -> None:
+    (add(tmp_path).folder / name).touch()
+    with pytest.raises(store.DamagedEntry, match=re.escape(name)):
+        store.read(tmp_path, KEY)
+
+
+@pytest.mark.parametrize("name", store.REQUIRED)
+def test_an_entry_is_damaged_without_a_required_file_even_where_its_checksums_agree(tmp_path: Path, name: str) -> None:
+    folder = add(tmp_path).folder
+    (folder / name).unlink()
+    path = folder / store.CHECKSUMS
+    checksums = json.loads(path.read_bytes())
+    del checksums[name]
+    path.write_text(json.dumps(checksums))
+    with pytest.raises(store.DamagedEntry, match=re.escape(name)):
         store.read(tmp_path, KEY)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from builders import CONSTANTS, published
 from scanproof import session, tables, tolerance
 from scanproof.record import Evaluation
+from scanproof.values import PublishedValue
 
 VALUE = published(printed="48.0", unit="percent", task="arc_easy", documents=2376)
 
@@ -49,3 +52,20 @@ def test_the_table_shows_numbers_that_could_not_be_measured() -> None:
 def test_ids_with_square_brackets_are_shown_as_they_are() -> None:
     odd = session.make_record(published(suffix="[red]"), "node", outcome="ERROR", because="")
     assert "[red]" in tables.verdict_table([odd], 200, colour=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "measured", "shown"),
+    [
+        (published(), 0.6353, "-0.01000 (fraction), -1.00 points, -18.4 documents, "),
+        (published(unit="percent", printed="64.53"), 0.6553, "+1.000 points, +18.4 documents, "),
+        (published(metric="perplexity", unit="raw", printed="16.07"), 17.07, "+1.000 (raw), "),
+    ],
+)
+def test_a_difference_is_told_in_the_unit_of_print_in_points_and_in_documents(
+    value: PublishedValue, measured: float, shown: str
+) -> None:
+    line = tables.difference_line(value, tolerance.compare(value, measured, CONSTANTS))
+    before, sigmas = line[: len(shown)], line[len(shown) :]
+    assert before == shown
+    assert re.fullmatch(r"[+-]\d+\.\d sigmas of the noise between two correct runs", sigmas)

@@ -99,6 +99,13 @@ def test_a_difference_is_told_in_documents_and_sigmas() -> None:
     assert verdict.sigmas == pytest.approx(10, rel=1e-3)
 
 
+def test_sigmas_know_how_coarsely_a_number_was_printed() -> None:
+    value = published(printed="0.5", documents=1_000_000)
+    # What was cut off is spread evenly over one unit of the last digit, whose variance is unit**2 / 12.
+    verdict = compare(value, 0.5 + 0.1 / math.sqrt(12), CONSTANTS)
+    assert verdict.sigmas == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("value", KINDS[1:], ids=lambda value: f"{value.task}-{value.metric}")
 def test_what_counts_no_documents_tells_no_documents(value: PublishedValue) -> None:
     assert compare(value, value.expected, CONSTANTS).documents_moved is None
@@ -247,3 +254,28 @@ def test_a_file_that_is_no_yaml_or_not_there_is_named(tmp_path: Path) -> None:
     assert "is not YAML" in problems_of(tmp_path / "tolerance.yaml", "power: [0.8\n")[0][2]
     with pytest.raises(ExpectedError, match="cannot be read"):
         load_constants(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "message"),
+    [
+        (GOOD.replace("power: 0.8", "power: 0.8\npower: 0.9"), 4, "power", "stands twice"),
+        (GOOD.replace("same: {value: 0.01,", "same: {value: 0.5, value: 0.01,"), 5, "value", "stands twice"),
+        (GOOD.replace("power: 0.8", "power: 0.8\nflip_rate.same.value: 0.5"), 4, "flip_rate.same.value", "not a key"),
+        (GOOD.replace("power: 0.8", "power: !!python/name:os.system 0.8"), 3, "", "tag"),
+        (GOOD.replace("today}}\n  other", "to\x07day}}\n  other"), 5, "", "is not YAML"),
+        ("# \x00\n" + GOOD, 1, "", "is not YAML"),
+    ],
+)
+def test_what_yaml_would_pass_over_is_named(tmp_path: Path, text: str, line: int, key: str, message: str) -> None:
+    ((found_line, found_key, said),) = problems_of(tmp_path / "tolerance.yaml", text)
+    assert (found_line, found_key) == (line, key)
+    assert message in said
+
+
+def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "tolerance.yaml"
+    path.write_bytes(GOOD.encode().replace(b"date: today", "date: März".encode("latin-1"), 1))
+    with pytest.raises(ExpectedError) as caught:
+        load_constants(path)
+    assert str(caught.value) == f"{path}:5: byte 0xe4 is not UTF-8; save the file as UTF-8"

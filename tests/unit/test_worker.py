@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import small_hub
+import small_mirror
 from scanproof.worker import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +71,47 @@ def test_reporter_writes_stages_at_once_and_the_last_request(tmp_path: Path) -> 
     assert (states[0]["stage"], states[0]["done"], states[0]["total"]) == ("requests", 0, 500)
     assert states[-1]["done"] == 500
     assert len(states) < 50
+
+
+SAMPLED = """
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import lm_eval
+import small_mirror as small
+from lm_eval.api.registry import get_model
+from scanproof import worker
+def prompts(results):
+    return [sample["arguments"][0][0] for sample in results["samples"]["arc_easy"]]
+def plain(seed):
+    return prompts(lm_eval.simple_evaluate(
+        model="dummy", tasks=["arc_easy"], num_fewshot=2, batch_size=1, bootstrap_iters=0, fewshot_random_seed=seed
+    ))
+folder = Path(lm_eval.__file__).parent / "tasks" / "arc"
+manager, tasks = worker.load_tasks({"tasks": ["arc_easy"], "leaves": ["arc_easy"], "task_folders": [str(folder)]})
+job = {**asdict(small.JOB), "num_fewshot": 2, "seed": 7}
+ours = prompts(worker.evaluate(get_model("dummy")(), job, tasks, manager, 0))
+print()
+print(json.dumps({"ours": ours, "seven": plain(7), "eight": plain(8)}))
+"""
+
+
+def test_few_shot_examples_are_those_that_lm_eval_draws_with_the_seed_of_the_job(tmp_path: Path) -> None:
+    mirror = small_mirror.build(tmp_path / "mirror")
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_DATASETS_CACHE": str(tmp_path / "data"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLED, str(Path(__file__).parent), str(ROOT)],
+        cwd=mirror, env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    prompts = json.loads(done.stdout.splitlines()[-1])
+    assert len(prompts["ours"]) == small_mirror.QUESTIONS
+    assert prompts["ours"] == prompts["seven"]
+    assert prompts["ours"] != prompts["eight"]
