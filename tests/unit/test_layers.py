@@ -17,7 +17,8 @@ LAYERS = {
     3: {"audit", "audit_checks", "tables", "listing"},
     2: {
         "evaluation", "plain", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes",
-        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models", "kernels", "embedded", "environment",
+        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models", "kernels",
+        "embedded", "environment",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
