@@ -1,3 +1,3 @@
 """The suite's own configuration; what it tests is offered to others by `scanproof.plugin`."""
 
-pytest_plugins = ["pytester", "small_project"]
+pytest_plugins = ["pytester", "small_project", "kernel_places"]
