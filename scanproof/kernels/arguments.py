@@ -152,7 +152,8 @@ DRAWS: Mapping[str, Draw] = MappingProxyType(
         "normal": _normal,
         "near_one": _uniform(0.5, 1.5),
         "weight": _scaled,
-        "decay": _negative(_uniform(1.0, 16.0)),
+        # From heads that remember a whole case to heads that forget within a few positions.
+        "decay": _negative(_log_uniform(0.05, 16.0)),
         "decay_near_zero": _negative(_log_uniform(1e-6, 1e-4)),
         "decay_very_negative": _negative(_log_uniform(1e3, 1e5)),
         "step_bias": _before_softplus(1e-3, 1e-1),

@@ -23,10 +23,10 @@ Pair = tuple[str, Tensor, Tensor]
 Inputs = Mapping[str, Any]
 
 BOUND: Mapping[str, float] = MappingProxyType(
-    {"float64": 1e-11, "float32": 4e-5, "tf32": 8e-3, "float16": 4e-3, "bfloat16": 3.2e-2}
+    {"float64": 1e-11, "float32": 2e-5, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
 )
-"""Largest rms difference over rms value, about twice what the criterion allows one call in float32 and eight unit
-roundoffs in halves.  docs/decisions/0005 has what was measured."""
+"""Largest rms difference over rms value: four unit roundoffs in halves and TF32; in float32 what mamba-ssm's softplus
+may lose (`op.LOSSY_SOFTPLUS`), which not every operation has.  docs/decisions/0005 has what was measured."""
 
 
 def difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
