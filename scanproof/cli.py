@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from scanproof import __version__
 from scanproof.problems import ExpectedError
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Do Mamba's published numbers still come out, and are its scan kernels still right?",
 )
 
 
@@ -46,6 +47,10 @@ DocumentOption = Annotated[
 ]
 ModelOption = Annotated[
     list[str] | None, typer.Option("--model", help="Only models whose name or hub id holds this text.")
+]
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="SCANPROOF_STORE", help="Folder of finished evaluations and runs.")
 ]
 
 
@@ -95,18 +100,18 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], style: Fo
         table = tables.plain_table(
             [(column, column in numeric) for column in columns],
             ([cell(row[column]) for column in columns] for row in rows),
-            prose=frozenset({"values", "message", "explained"} if "message" in columns else ()),
+            prose=frozenset({"values", "message", "explained", "tasks"}),
         )
         console = Console()
-        typer.echo(tables.render(table, max(console.width, 140), console.is_terminal))
+        typer.echo(tables.render(table, console.width if console.is_terminal else None, console.is_terminal))
 
 
 def cell(value: Any) -> str:
-    """One value as text: lists and mappings as JSON, nothing as an empty cell."""
+    """One value as text: names separated by commas, other lists and mappings as JSON, nothing as an empty cell."""
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
 
 
@@ -120,7 +125,9 @@ def list_values(
     ] = None,
     jobs: Annotated[bool, typer.Option("--jobs", help="Show the evaluation jobs instead of the numbers.")] = False,
     expected: ExpectedOption = None,
-    store: Annotated[Path, typer.Option("--store", help="Folder that holds the runs.")] = Path(".scanproof"),
+    store: Annotated[
+        Path, typer.Option("--store", envvar="SCANPROOF_STORE", help="Folder that holds the runs.")
+    ] = Path(".scanproof"),
 ) -> None:
     """Print the published numbers, what each allows and can detect (`--document embedded`: the stand-ins')."""
     from scanproof import listing
@@ -226,7 +233,7 @@ def prefetch(
         typer.echo(f"{size(plan.bytes)} in all")
         if not dry_run:
             run_prefetch(plan, mirror, FetchLine())
-            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror {mirror}")
+            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}")
     except PrefetchError as error:
         raise stop(str(error)) from None
 
@@ -275,6 +282,16 @@ def schema(folder: Annotated[Path, typer.Argument(help="Folder to write the JSON
     folder.mkdir(parents=True, exist_ok=True)
     for path in schemas.write_schemas(folder):
         typer.echo(str(path))
+
+
+@app.callback()
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Do Mamba's published numbers still come out, and are its scan kernels still right?"""
+    if show:
+        typer.echo(f"scanproof {__version__}")
+        raise typer.Exit()
 
 
 def main() -> None:

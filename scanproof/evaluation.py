@@ -30,7 +30,11 @@ __all__ = ["EvaluationError", "Kind", "Progress", "Settings", "evaluate", "plain
 
 BOOTSTRAP_ITERS = 1000
 """Draws for lm-eval's bootstrap stderr of perplexities: 2% accurate; its default of 100,000 takes minutes."""
-FORBIDDEN_ARGUMENTS = ("trust_remote_code", "weights_only", "pretrained", "revision", "dtype", "max_length")
+FORBIDDEN_ARGUMENTS = (
+    "trust_remote_code", "weights_only", "pretrained", "revision", "dtype", "max_length",
+    # They name further repositories, which nothing here would identify.
+    "peft", "delta", "gguf_file",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +70,16 @@ def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress],
     started = time.monotonic()
     folder = settings.mirror.resolve() if settings.mirror else None
     settings = replace(settings, store=settings.store.resolve(), mirror=folder)
-    plan = _plan(job, settings)
-    with _only_one(store.lock(settings.store, plan.print.key), started, progress):
-        kept, why = _kept(plan)
-        if kept is not None:
-            return kept
-        with _device(plan, started, progress):
-            return _run(plan, why, started, progress)
+    try:
+        plan = _plan(job, settings)
+        with _only_one(store.lock(settings.store, plan.print.key), started, progress):
+            kept, why = _kept(plan)
+            if kept is not None:
+                return kept
+            with _device(plan, started, progress):
+                return _run(plan, why, started, progress)
+    except OSError as error:
+        raise EvaluationError("worker", f"the store {settings.store} cannot be used: {error}") from error
 
 
 def plain_command(job: EvalJob, settings: Settings) -> str:
@@ -224,6 +231,9 @@ def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progre
     except subprocess.TimeoutExpired:
         stage = process.last_stage(out)
         failure = ("timeout", f"no result after {plan.settings.timeout:g} s; the worker was at: {stage}")
+    except BaseException:
+        store.keep_failure(root, plan.job.name, attempt)
+        raise
     if failure is None:
         failure = _changed_meanwhile(plan)
     if failure is not None:
@@ -259,7 +269,8 @@ def _environment(plan: _Plan) -> dict[str, str]:
         "DISABLE_MULTIPROC": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    variables.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    for name in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRANSFORMERS_VERBOSITY"):
+        variables.pop(name, None)
     if plan.settings.mirror is not None:
         # Arrow files are found by path and time stamp, not by content; a folder per content cannot be stale.
         variables |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ from scanproof import constants as tolerance_constants
 from scanproof import tasks as task_file
 from scanproof.constants import Constants, load_constants
 from scanproof.problems import ExpectedError, Problem
-from scanproof.published import Context, Source, published_values
+from scanproof.published import Context, Source, check_ids, check_jobs, published_values
 from scanproof.schema import DocumentForm, EvaluationForm
 from scanproof.tasks import TaskInfo, load_tasks
-from scanproof.validation import attempt, read_form
-from scanproof.value_checks import check_assumed, check_source
+from scanproof.validation import FormT, Reading, attempt, read_sound
+from scanproof.value_checks import check_document, check_source
 from scanproof.values import PublishedValue
 from scanproof.yamlfile import YamlFile
 
@@ -64,8 +64,12 @@ class Expected:
 
 
 def load(folder: Path) -> Expected:
-    """Read and check `folder`; raises ExpectedError with every problem of every file at once."""
-    if not folder.is_dir():
+    """Read and check `folder`; raises ExpectedError with every problem of every file at once, by file and line.
+
+    What is wrong in one key hides nothing else; only of a file that is not YAML, and of the names of tasks while
+    tasks.yaml has mistakes of its own, more can come to light when that is mended.
+    """
+    if not _is_folder(folder):
         message = "is not a folder; name the folder of expected values, the one with tasks.yaml in it"
         raise ExpectedError([Problem(str(folder), 1, "", message)])
     with _collector_off():
@@ -84,17 +88,34 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """The files of one document, as far as they are sound."""
+
+    name: str
+    document: Reading[DocumentForm] | None
+    sources: tuple[Source, ...]
+
+
 def _load(folder: Path) -> Expected:
     problems: list[Problem] = list(_check_places(folder))
     constants = attempt(problems, load_constants, folder / tolerance_constants.FILE_NAME)
     tasks = attempt(problems, load_tasks, folder / task_file.FILE_NAME)
-    documents, values = _load_documents(folder, tasks, problems)
-    problems += _check_ids(folder, values)
-    if constants is not None and len(values) > constants.checks:
-        problems.append(_too_many(folder, len(values), constants.checks))
+    folders = list(_read_folders(folder, problems))
+    problems += _check(folders, tasks)
+    number = sum(len(source.form.values) for found in folders for source in found.sources)
+    if constants is not None and number > constants.checks:
+        problems.append(_too_many(folder, number, constants.checks))
     if problems or constants is None or tasks is None:
-        raise ExpectedError(problems)
-    return Expected(values=tuple(values), documents=tuple(documents), tasks=tasks, constants=constants, folder=folder)
+        raise ExpectedError(sorted(problems, key=lambda problem: (problem.file, problem.line)))
+    whole = [(found, found.document.form) for found in folders if found.document is not None]
+    return Expected(
+        values=tuple(value for found, form in whole for value in _values(found, form, tasks)),
+        documents=tuple(_document(form, found.name) for found, form in whole),
+        tasks=tasks,
+        constants=constants,
+        folder=folder,
+    )
 
 
 def _check_places(folder: Path) -> Iterator[Problem]:
@@ -112,57 +133,69 @@ def _check_places(folder: Path) -> Iterator[Problem]:
         yield Problem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
 
 
-def _load_documents(
-    folder: Path, tasks: Mapping[str, TaskInfo] | None, problems: list[Problem]
-) -> tuple[list[Document], list[PublishedValue]]:
-    documents: list[Document] = []
-    values: list[PublishedValue] = []
-    numbers: dict[str, Path] = {}
-    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(subfolder.glob("*.yaml"))
-        if not files:
-            continue
-        path = subfolder / DOCUMENT_FILE
-        found = attempt(problems, read_form, path, DocumentForm)
-        sources = list(_read_sources(folder, (file for file in files if file != path), problems))
-        if found is None:
-            continue
-        form, file = found
-        if form.number in numbers:
-            message = f'is "{form.number}", which {numbers[form.number]} already is; give each document its own'
-            problems.append(file.problem(("number",), message))
-        numbers.setdefault(form.number, path)
-        documents.append(_document(form, subfolder.name))
-        if tasks is not None:
-            values += _document_values(form, file, sources, tasks, problems)
-    return documents, values
+def _read_folders(folder: Path, problems: list[Problem]) -> Iterator[_Folder]:
+    for subfolder in attempt(problems, _entries, folder, Path.is_dir) or ():
+        files = attempt(problems, _entries, subfolder, _is_yaml)
+        if files:
+            path = subfolder / DOCUMENT_FILE
+            document = attempt(problems, _read, path, DocumentForm, problems)
+            sources = _read_sources(folder, (file for file in files if file != path), problems)
+            yield _Folder(subfolder.name, document, tuple(sources))
+
+
+def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    try:
+        return sorted(filter(wanted, folder.iterdir()))
+    except OSError as error:
+        raise ExpectedError([Problem(str(folder), 1, "", f"cannot be read: {error.strerror}")]) from error
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix == ".yaml"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _read(path: Path, form: type[FormT], problems: list[Problem]) -> Reading[FormT]:
+    reading = read_sound(path, form)
+    problems += reading.problems
+    return reading
 
 
 def _read_sources(folder: Path, paths: Iterable[Path], problems: list[Problem]) -> Iterator[Source]:
     for path in paths:
-        found = attempt(problems, read_form, path, EvaluationForm)
+        found = attempt(problems, _read, path, EvaluationForm, problems)
         if found is not None:
-            yield Source(path.relative_to(folder).as_posix(), found[1], found[0])
+            yield Source(path.relative_to(folder).as_posix(), found.file, found.form, found.places)
 
 
-def _document_values(
-    form: DocumentForm,
-    file: YamlFile,
-    sources: list[Source],
-    tasks: Mapping[str, TaskInfo],
-    problems: list[Problem],
-) -> list[PublishedValue]:
-    problems += check_assumed(file, (), form.assumed, tasks)
-    sound = []
-    for source in sources:
-        found = list(check_source(source, form, tasks))
-        problems += found
-        if not found:
-            sound.append(source)
-    context = Context(tasks, form.harness.relation, form.suite, form.assumed)
-    values, clashes = published_values(sound, context)
-    problems += clashes
-    return values
+def _check(folders: Iterable[_Folder], tasks: Mapping[str, TaskInfo] | None) -> Iterator[Problem]:
+    """What is wrong beyond the form of the files, in all that is sound of them."""
+    first: dict[str, YamlFile] = {}
+    sources: list[Source] = []
+    for found in folders:
+        sources += found.sources
+        document = found.document
+        if document is not None:
+            yield from check_document(document, tasks)
+        if document is not None and document.has("number"):
+            other = first.setdefault(document.form.number, document.file)
+            if other is not document.file:
+                message = f'is "{document.form.number}", which {other.path} already is; give each document its own'
+                yield document.file.problem(("number",), message)
+        for source in found.sources:
+            yield from check_source(source, document, tasks)
+        yield from check_jobs(found.sources)
+    yield from check_ids(sources)
+
+
+def _values(found: _Folder, form: DocumentForm, tasks: Mapping[str, TaskInfo]) -> list[PublishedValue]:
+    return published_values(found.sources, Context(tasks, form.harness.relation, form.suite, form.assumed))
 
 
 def _document(form: DocumentForm, folder: str) -> Document:
@@ -181,18 +214,6 @@ def _document(form: DocumentForm, folder: str) -> Document:
         assumed=dict(form.assumed),
         findings=tuple(finding.model_dump() for finding in form.findings),
     )
-
-
-def _check_ids(folder: Path, values: list[PublishedValue]) -> Iterator[Problem]:
-    first: dict[str, PublishedValue] = {}
-    for value in values:
-        other = first.setdefault(value.id, value)
-        if other is not value:
-            message = (
-                f"is a second {value.id}, after {other.file}:{other.file_line}; remove one of them, "
-                "or write suffix: and a word that tells them apart"
-            )
-            yield Problem(str(folder / value.file), value.file_line, "values", message)
 
 
 def _too_many(folder: Path, number: int, checks: int) -> Problem:

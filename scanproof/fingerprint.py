@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,20 +19,26 @@ from scanproof.values import EvalJob
 
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 """Packages that people edit in place: identified by content."""
-OWN_CODE = ("models", "kernels", "worker.py", "results.py")
+OWN_CODE = (
+    "models", "kernels", "worker.py", "results.py", "load_report.py", "evaluation.py", "plain.py", "taskfiles.py",
+)  # fmt: skip
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
     "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn",
 )  # fmt: skip
 """Distributions identified by version and by the digests that their installer recorded."""
 VARIABLES = (
-    "ATEN_", "CAUSAL_CONV1D_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES", "CUDNN_", "DNNL_",
-    "FLASH_", "KMP_", "MAMBA_", "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_",
-    "TORCH", "TRITON_",
+    "ACCELERATE_", "ATEN_", "CAUSAL_CONV1D_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES",
+    "CUDNN_", "DISABLE_KERNEL_MAPPING", "DNNL_", "FLASH_", "KMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "MAMBA_",
+    "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_",
+    "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
 )  # fmt: skip
 """Beginnings of the environment variables that can move a floating-point result."""
 MAMBA_TOKENIZER = "EleutherAI/gpt-neox-20b"
 """lm-eval's `mamba_ssm` class reads this tokenizer when the job names none (lm_eval/models/mamba_lm.py)."""
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
-def hub_cache() -> Path:
-    """Folder of the hub's local cache, by the hub library's own rules."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or Path(home) / "hub"
-    return Path(cache).expanduser()
-
-
 def _has_tokenizer(name: str, mirror_folder: Path | None) -> bool:
     folder = mirror_folder / name if mirror_folder else Path(name)
     return any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
@@ -145,17 +145,11 @@ def _repository(
         return {"files": hashes.tree(served.folder, skip=_is_prose if kind == "model" else lambda _: False)}
     if Path(name).is_absolute() and Path(name).is_dir():
         return {"files": hashes.tree(Path(name), skip=_is_prose)}
-    commit = _cached_commit(name, kind, revision or "main")
+    # A branch may move on the hub between two sessions, whatever the local cache says of it.
+    commit = revision if revision and _COMMIT.fullmatch(revision) else None
     if commit is None:
         unknown.append(f"commit of the {kind} {name}")
     return {"commit": commit}
-
-
-def _cached_commit(name: str, kind: str, revision: str) -> str | None:
-    if len(revision) == 40 and all(digit in "0123456789abcdef" for digit in revision):
-        return revision
-    reference = hub_cache() / f"{kind}s--{name.replace('/', '--')}" / "refs" / revision
-    return reference.read_text().strip() if reference.is_file() else None
 
 
 def _definitions(

@@ -17,6 +17,8 @@ def status(value: PublishedValue) -> tuple[str, str | None]:
     """Whether a number is compared with what is measured, and why not."""
     if value.not_comparable:
         return "not_comparable", value.not_comparable
+    if value.job.limit is not None:
+        return "not_comparable", f"its job scores the first {value.job.limit} documents of each task only"
     if value.known_discrepancy:
         return "known_discrepancy", value.known_discrepancy
     return "comparable", None
@@ -26,6 +28,7 @@ def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
     """Everything about one number; `allowed` and `detectable` in the unit of print."""
     allowed = allowance(value, constants)
     state, reason = status(value)
+    digits = tables.decimals(value.printed) + 2
     return {
         "id": value.id,
         "document": value.document,
@@ -42,12 +45,12 @@ def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
         "stderr": value.stderr,
         "batch_size": value.job.batch_size,
         "batch_size_printed": value.batch_size_printed,
-        "allowed": round(allowed.total * value.scale, 6),
+        "allowed": round(allowed.total * value.scale, digits),
         "allowed_because": [
             {"part": part.name, "size": round(part.size * value.scale, 6), "because": part.because}
             for part in allowed.parts
         ],
-        "detectable": round(allowed.detectable * value.scale, 6),
+        "detectable": round(allowed.detectable * value.scale, digits),
         "n": value.documents,
         "status": state,
         "reason": reason,
@@ -61,20 +64,27 @@ def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
     }
 
 
-def with_verdict(row: dict[str, Any], kept: Record | None) -> dict[str, Any]:
-    """The row as a run ended for it; the status is then the run's outcome."""
-    if kept is None:
-        return {**row, "measured": None, "difference": None, "status": "NOT_RUN", "reason": "not part of this run"}
+def with_verdict(row: dict[str, Any], kept: Record) -> dict[str, Any]:
+    """The row as a run ended for it: its printed number and allowance are the run's, the status its outcome.
+
+    The expected values may have been edited since; the reason says so then.
+    """
     scale = tables.scale_of(kept.unit)
     verdict = kept.verdict
     measured = verdict.measured if verdict else None
     difference = verdict.difference if verdict else None
+    allowed = verdict.allowance.total if verdict and verdict.allowance else None
+    edited = (kept.printed, kept.unit) != (row["printed"], row["unit"])
+    since = f"; since then the expected value was changed to {row['printed']} {row['unit']}" if edited else ""
     return {
         **row,
+        "printed": kept.printed,
+        "unit": kept.unit,
         "measured": None if measured is None else round(measured * scale, 6),
         "difference": None if difference is None else round(difference * scale, 6),
+        "allowed": None if allowed is None else round(allowed * scale, 6),
         "status": kept.outcome,
-        "reason": kept.because,
+        "reason": kept.because + since,
     }
 
 

@@ -34,11 +34,14 @@ class _MissingTensors(logging.Handler):
 def complete_checkpoint() -> Iterator[None]:
     """While the block loads a model: raises IncompleteCheckpoint at its end when tensors were made up."""
     logger = logging.getLogger("transformers")
-    handler = _MissingTensors()
+    handler, level = _MissingTensors(), logger.level
     logger.addHandler(handler)
+    # Whoever asked transformers to be quiet did not ask for made-up weights.
+    logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
     if handler.names:
         listed = ", ".join(handler.names[:5]) + (" and more" if len(handler.names) > 5 else "")

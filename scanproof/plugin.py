@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof import settings as options
+from scanproof import state
+from scanproof.controller import PROPERTY, Controller, start_run
 
 if TYPE_CHECKING:
     from scanproof.evaluation import Progress, Settings
-    from scanproof.expected import Expected
-    from scanproof.record import Evaluation
-    from scanproof.session import Evaluator, Recorder
+    from scanproof.record import Evaluation, Record
     from scanproof.tolerance import Verdict
     from scanproof.values import EvalJob, PublishedValue
 
-SETTINGS: pytest.StashKey[options.PluginSettings] = pytest.StashKey()
-EXPECTED: pytest.StashKey[Expected] = pytest.StashKey()
-EVALUATOR: pytest.StashKey[Evaluator] = pytest.StashKey()
-RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
-RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 VALUE_FIXTURE = "scanproof_value"
 """A test with this argument runs once for every published number."""
-PROPERTY = "scanproof"
-"""Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,34 +39,30 @@ def pytest_configure(config: pytest.Config) -> None:
         "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
     ):
         config.addinivalue_line("markers", line)
-    config.stash[SETTINGS] = options.read_settings(config)
-    if not hasattr(config, "workerinput"):
+    config.stash[state.SETTINGS] = options.read_settings(config)
+    if not state.is_worker(config):
         config.pluginmanager.register(Controller(config), "scanproof-controller")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Read the expected values before anything is collected, so that a mistake in them is a usage error."""
-    folder = session.config.stash[SETTINGS].expected
-    if folder is None:
-        return
-    from scanproof import expected, problems
+    """Read the user's expected values before anything is collected, so that a mistake in them is a usage error.
 
-    try:
-        session.config.stash[EXPECTED] = expected.load(folder)
-    except problems.ExpectedError as error:
-        raise pytest.UsageError(f"expected values cannot be used:\n{error}") from None
+    Those that scanproof ships are read only when a test asks for them.
+    """
+    if session.config.stash[state.SETTINGS].expected != options.PACKAGED_EXPECTED:
+        state.expected_values(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per published number; numbers of one evaluation stand together."""
     if VALUE_FIXTURE not in metafunc.fixturenames:
         return
-    loaded = metafunc.config.stash.get(EXPECTED, None)
+    loaded = state.expected_values(metafunc.config)
     if loaded is None:
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid} asks for published numbers, but there are none: "
-            "give their folder with --scanproof-expected DIR"
+            "give their folder with --scanproof-expected=DIR"
         )
     marks = {"gpu": pytest.mark.gpu, "embedded": pytest.mark.embedded}
     parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.values]
@@ -94,29 +83,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     from scanproof.session import Evaluator
 
-    evaluator = Evaluator(lambda job: run_job(config, job), run_folder(config) / run_id(config))
+    evaluator = Evaluator(lambda job: run_job(config, job), state.run_folder(config) / state.run_id(config))
     evaluator.select(values)
-    config.stash[EVALUATOR] = evaluator
-
-
-def run_folder(config: pytest.Config) -> Any:
-    return config.stash[SETTINGS].store / "runs"
-
-
-def run_id(config: pytest.Config) -> str:
-    """Id of this session's run; an xdist worker has it from its controller."""
-    if RUN_ID not in config.stash:
-        from scanproof import session
-
-        given = getattr(config, "workerinput", {}).get("scanproof_run")
-        config.stash[RUN_ID] = given or session.new_run_id(session.utc_now())
-    return config.stash[RUN_ID]
+    config.stash[state.EVALUATOR] = evaluator
+    if not state.is_worker(config):
+        start_run(config, selected=len(values))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Called by pytest-xdist in the controller before a worker starts."""
-    node.workerinput["scanproof_run"] = run_id(node.config)
+    node.workerinput["scanproof_run"] = state.run_id(node.config)
 
 
 def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
@@ -124,16 +101,21 @@ def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
     from scanproof.evaluation import Settings
     from scanproof.progress import ProgressLine
 
-    given = config.stash[SETTINGS]
-    job = replace(job, limit=given.limit)
+    given = config.stash[state.SETTINGS]
+    job = replace(job, limit=job.limit if given.limit is None else given.limit)
     settings = Settings(
         store=given.store,
         mirror=options.EMBEDDED_MIRROR if job.suite == "embedded" else given.mirror,
         fresh=given.fresh,
         timeout=given.timeout,
-        session=run_id(config),
+        session=state.run_id(config),
     )
-    with ProgressLine(config, job) as progress:
+    if state.RECORDER in config.stash:
+        # A job may take hours and be killed: what is known so far is on disk before it starts.
+        config.stash[state.RECORDER].write(finished=False)
+    evaluator = config.stash[state.EVALUATOR]
+    place = f"[{len(evaluator.finished) + 1}/{len(evaluator.tasks_selected)}]"
+    with ProgressLine(config, job, place) as progress:
         result: Evaluation = config.hook.pytest_scanproof_evaluate(
             config=config, job=job, settings=settings, progress=progress
         )
@@ -157,19 +139,18 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
     Skips, or under --scanproof-strict errors, when the machine lacks what the job needs; errors when it breaks.
     """
     from scanproof import session
-    from scanproof.environment import why_no_gpu
     from scanproof.evaluation import EvaluationError
 
     config, value = request.config, scanproof_value
-    missing = why_no_gpu() if value.job.device == "cuda" else None
+    missing = state.why_no_gpu(config) if value.job.device == "cuda" else None
     if missing is None:
         try:
-            result: Evaluation = config.stash[EVALUATOR](value.job)
+            result: Evaluation = config.stash[state.EVALUATOR](value.job)
             return result
         except EvaluationError as error:
             problem = str(error)
             missing = error.message if error.kind == "missing" else None
-    strict = config.stash[SETTINGS].strict
+    strict = config.stash[state.SETTINGS].strict
     if missing is not None and not strict:
         attach(request, session.make_record(value, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
         pytest.skip(missing)
@@ -187,7 +168,7 @@ def scanproof_verdict(
 
     value, evaluation = scanproof_value, scanproof_evaluation
     try:
-        result = session.judge(value, evaluation, request.config.stash[EXPECTED].constants)
+        result = session.judge(value, evaluation, request.config.stash[state.EXPECTED].constants)
     except derive.DeriveError as error:
         attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=str(error)))
         pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
@@ -195,49 +176,8 @@ def scanproof_verdict(
     return result
 
 
-def attach(request: pytest.FixtureRequest, made: Any) -> None:
+def attach(request: pytest.FixtureRequest, made: Record) -> None:
     """Put a record on the test's report."""
     from scanproof import record
 
     request.node.user_properties.append((PROPERTY, record.to_json(made).decode()))
-
-
-def recorder(config: pytest.Config) -> Recorder:
-    """The recorder of this session, made with its first record."""
-    if RECORDER not in config.stash:
-        from scanproof import environment, record, session
-
-        given = config.stash[SETTINGS]
-        run = record.Run(
-            id=run_id(config),
-            started=session.utc_now().isoformat(timespec="seconds"),
-            finished=None,
-            strict=given.strict,
-            limit=given.limit,
-            environment=environment.snapshot(),
-            records=(),
-        )
-        config.stash[RECORDER] = session.Recorder(run_folder(config), run)
-    return config.stash[RECORDER]
-
-
-class Controller:
-    """Collects records in the process that owns the session's files."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        from scanproof import record
-
-        for name, value in report.user_properties:
-            if name == PROPERTY and report.when == "teardown":
-                recorder(self.config).add(record.from_json(record.Record, str(value)))
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if RECORDER not in self.config.stash:
-            return
-        from scanproof import summary
-
-        path = recorder(self.config).write(finished=True)
-        summary.write(terminalreporter, self.config.stash[RECORDER], self.config.stash[EXPECTED], path)

@@ -15,13 +15,30 @@ LINE_EVERY_SECONDS = 10.0
 """Where the terminal cannot rewrite a line, one line per stage and one every so often."""
 
 
-class ProgressLine:
-    """Writes progress to pytest's terminal: one line that is rewritten, or in a log now and then a new one."""
+STAGES = {
+    "waiting": "waiting for another process",
+    "start": "starting",
+    "model_class": "importing the model class",
+    "checkpoint": "loading the checkpoint",
+    "tasks": "loading the tasks",
+    "prompts": "building prompts",
+    "requests": "scoring",
+    "scores": "computing metrics",
+    "write": "saving",
+}
+"""What a reader is told of each stage of the worker."""
 
-    def __init__(self, config: pytest.Config, job: EvalJob) -> None:
+
+class ProgressLine:
+    """Writes progress to pytest's terminal: one line that is rewritten, or in a log now and then a new one.
+
+    `place` says which of the session's jobs this is, `[3/8]`.
+    """
+
+    def __init__(self, config: pytest.Config, job: EvalJob, place: str) -> None:
         self.reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
         self.capture: Any = config.pluginmanager.get_plugin("capturemanager")
-        self.name = job.name
+        self.name = f"{place} {job.name}"
         self.stage = ""
         self.shown = 0.0
         self.rewrites = bool(self.reporter and self.reporter._tw.hasmarkup)
@@ -33,7 +50,7 @@ class ProgressLine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.rewrites and self.stage:
-            self.write("\r" + " " * 100 + "\r")
+            self.write("\r\x1b[K")
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -42,8 +59,9 @@ class ProgressLine:
             return
         self.stage, self.shown = progress.stage, now
         count = f" {progress.done}/{progress.total}" if progress.total else ""
-        text = f"{self.name}: {progress.stage}{count} ({progress.seconds:.0f} s)"
-        self.write(f"\r{text:<100.100}" if self.rewrites else f"\n{text}")
+        stage = STAGES.get(progress.stage, progress.stage)
+        text = f"{self.name}: {stage}{count} ({progress.seconds:.0f} s)"
+        self.write(f"\r\x1b[K{text[: self.reporter._tw.fullwidth - 1]}" if self.rewrites else f"\n{text}")
 
     def write(self, text: str) -> None:
         """Write past pytest's capture."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from scanproof.problems import Problem
 from scanproof.schema import EvaluationForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
+from scanproof.validation import below, unsound
 from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Suite, Widening
-from scanproof.yamlfile import YamlFile
+from scanproof.yamlfile import Place, YamlFile
 
 Assumptions = Mapping[str, str]
+_NONE: frozenset[str] = frozenset()
+_ID_KEYS = ("task", "metric", "origin", "suffix")
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,38 @@ class Source:
     """Relative to the folder of expected values, with forward slashes."""
     file: YamlFile
     form: EvaluationForm
+    """As far as it is sound."""
+    places: tuple[Place, ...] = ()
+    """Where it is not."""
+
+    def has(self, *keys: str) -> bool:
+        """Whether all of these top-level keys are sound."""
+        return unsound(EvaluationForm, self.places).isdisjoint(keys)
+
+    def unsound_keys(self, position: int) -> frozenset[str]:
+        """The keys of one of the values that are not sound."""
+        return self._unsound.get(position, _NONE)
+
+    @cached_property
+    def _unsound(self) -> dict[int | str, frozenset[str]]:
+        inside = below(below(self.places).get("values", ()))
+        return {position: unsound(ValueForm, places) for position, places in inside.items()}
+
+    def line(self, position: int) -> int:
+        """Line on which one of the values begins."""
+        return self.file.item_lines["values"][position]
 
     def shots(self, value: ValueForm) -> int:
         """Examples in the prompt with which the value is measured."""
         return self.form.job.num_fewshot if value.num_fewshot is None else value.num_fewshot
+
+    def jobs(self) -> Iterable[EvalJob]:
+        """The jobs of all values that are sound so far, each once, their tasks still empty."""
+        if not self.has("document", "hub_id", "job"):
+            return ()
+        sound = (value for position, value in enumerate(self.form.values) if not self.unsound_keys(position))
+        # By identity: `_job` makes each once, and hashing one for each of 100,000 values takes seconds.
+        return {id(job): job for job in map(self.job, sound)}.values()
 
     def job(self, value: ValueForm) -> EvalJob:
         """The job of a value, its tasks still empty."""
@@ -63,9 +94,9 @@ class Context:
         }
 
 
-def published_values(sources: list[Source], context: Context) -> tuple[list[PublishedValue], list[Problem]]:
-    """The values of one document, those of one job together, and the jobs that cannot be told apart."""
-    jobs, problems = _jobs(sources, context)
+def published_values(sources: Collection[Source], context: Context) -> list[PublishedValue]:
+    """The values of one document without problems, those of one job together."""
+    jobs = _jobs(sources, context)
     grouped: dict[EvalJob, list[PublishedValue]] = {base: [] for base in jobs}
     for source in sources:
         assumed = _Assumed(context.assumed, source.form)
@@ -73,15 +104,58 @@ def published_values(sources: list[Source], context: Context) -> tuple[list[Publ
             base = source.job(value)
             made = _value(source, value, line, jobs[base], context, assumed)
             grouped[base].append(made)
-    return [value for values in grouped.values() for value in values], problems
+    return [value for values in grouped.values() for value in values]
+
+
+def check_ids(sources: Iterable[Source]) -> Iterator[Problem]:
+    """Values that would be the same test; those of files with other mistakes too."""
+    first: dict[str, tuple[Source, int]] = {}
+    for source in sources:
+        if not source.has("hub_id"):
+            continue
+        for position, value in enumerate(source.form.values):
+            if not source.unsound_keys(position).isdisjoint(_ID_KEYS):
+                continue
+            name = value_id(source.form.hub_id, value)
+            other, where = first.setdefault(name, (source, position))
+            if (other, where) != (source, position):
+                yield _second(name, source.file, source.line(position), f"{other.name}:{other.line(where)}")
+
+
+def value_id(hub_id: str, value: ValueForm) -> str:
+    """`PublishedValue.id` of a value that cannot be made, since its file has mistakes elsewhere."""
+    parts = [_slug(hub_id), value.task, value.metric, value.origin, value.suffix]
+    return "-".join(part for part in parts if part)
+
+
+def _second(name: str, file: YamlFile, line: int, first: str) -> Problem:
+    message = (
+        f"is a second {name}, after {first}; remove one of them, or write suffix: and a word that tells them apart"
+    )
+    return Problem(str(file.path), line, "values", message)
+
+
+def check_jobs(sources: Iterable[Source]) -> Iterator[Problem]:
+    """Jobs of one document that cannot be told apart by their names."""
+    named: dict[str, tuple[EvalJob, Source]] = {}
+    known: set[EvalJob] = set()
+    for source in sources:
+        for job in source.jobs():
+            first = named.setdefault(job.name, (job, source))
+            if job not in known and first[0] != job:
+                yield _clash(source, job, *first)
+            known.add(job)
+
+
+def _slug(hub_id: str) -> str:
+    return hub_id.rsplit("/", 1)[-1].lower()
 
 
 def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJob:
     job = form.job
-    slug = form.hub_id.rsplit("/", 1)[-1].lower()
     other = "" if batch_size == job.batch_size else f"-batch{batch_size}"
     return EvalJob(
-        name=f"{form.document}-{slug}-{num_fewshot}shot{other}",
+        name=f"{form.document}-{_slug(form.hub_id)}-{num_fewshot}shot{other}",
         model=job.model,
         pretrained=form.hub_id,
         revision=job.revision,
@@ -99,25 +173,17 @@ def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJo
     )
 
 
-def _jobs(sources: list[Source], context: Context) -> tuple[dict[EvalJob, EvalJob], list[Problem]]:
+def _jobs(sources: Iterable[Source], context: Context) -> dict[EvalJob, EvalJob]:
     """Each job without its tasks -> the same with the tasks that all its values need."""
     needed: dict[EvalJob, set[str]] = {}
-    named: dict[str, tuple[EvalJob, Source]] = {}
-    problems = []
     for source in sources:
         for value in source.form.values:
-            base = source.job(value)
-            if base not in needed:
-                first = named.setdefault(base.name, (base, source))
-                if first[0] != base:
-                    problems.append(_clash(source, base, *first))
             names = [part.task for part in value.parts] if value.task == AVERAGE else [value.task]
-            needed.setdefault(base, set()).update(names)
-    jobs = {
+            needed.setdefault(source.job(value), set()).update(names)
+    return {
         base: replace(base, suite=context.suite, tasks=_covering(names, context.tasks))
         for base, names in needed.items()
     }
-    return jobs, problems
 
 
 def _clash(source: Source, base: EvalJob, other: EvalJob, first: Source) -> Problem:

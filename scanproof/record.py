@@ -100,11 +100,13 @@ class Run:
     started: str
     """ISO 8601, UTC."""
     finished: str | None
-    """None in a partial run: the session was killed, or still goes on."""
+    """None in a partial run: the session was killed or interrupted, or still goes on."""
     strict: bool
     limit: int | None
     environment: dict[str, Any]
     records: tuple[Record, ...]
+    selected: int | None = None
+    """Numbers that were to be compared; more than there are records in a session that was stopped."""
     evaluations: tuple[Evaluation, ...] = ()
     schema_version: int = SCHEMA_VERSION
 

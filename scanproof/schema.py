@@ -120,7 +120,9 @@ class PartForm(_Form):
 class WideningForm(_Form):
     """A tolerance widened by hand; every run lists it."""
 
-    by: float = Field(gt=0, description="Added to what is allowed, in the unit of the printed number.")
+    by: float = Field(
+        gt=0, allow_inf_nan=False, description="Added to what is allowed, in the unit of the printed number."
+    )
     reason: Text = Field(description="Why.")
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +19,7 @@ from filelock import FileLock
 from scanproof import derive, record, tolerance
 from scanproof.evaluation import EvaluationError
 from scanproof.record import Evaluation, Record, Run
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob, PublishedValue
 
 WRITE_EVERY_SECONDS = 1.0
@@ -27,8 +29,8 @@ Evaluate = Callable[[EvalJob], Evaluation]
 
 
 def new_run_id(started: datetime) -> str:
-    """Sortable by time, unique per process: `20261120T164500Z-4711`."""
-    return f"{started.strftime('%Y%m%dT%H%M%SZ')}-{os.getpid()}"
+    """Sortable by time, and unique also where machines share a store: `20261120T164500Z-1b9c04d2`."""
+    return f"{started.strftime('%Y%m%dT%H%M%SZ')}-{uuid.uuid4().hex[:8]}"
 
 
 def utc_now() -> datetime:
@@ -80,12 +82,13 @@ class Evaluator:
                 return EvaluationError(*json.loads(broken.read_bytes()))
             try:
                 evaluation = self.with_samples(self.evaluate(self.narrowed(job)))
+                with record.atomic(path) as temporary:
+                    temporary.write_bytes(record.to_json(evaluation))
             except EvaluationError as error:
-                with record.atomic(broken) as temporary:
-                    temporary.write_text(json.dumps([error.kind, error.message, error.last_words, error.log]))
-                return error
-            with record.atomic(path) as temporary:
-                temporary.write_bytes(record.to_json(evaluation))
+                return keep_error(broken, error)
+            except Exception as error:
+                # Whoever implements the hook may raise anything; a job that broke is an error of its numbers only.
+                return keep_error(broken, EvaluationError("worker", f"{type(error).__name__}: {error}"))
             return evaluation
 
     def with_samples(self, evaluation: Evaluation) -> Evaluation:
@@ -95,6 +98,13 @@ class Evaluator:
             with record.atomic(samples) as temporary:
                 shutil.copytree(evaluation.samples, temporary, copy_function=link_or_copy)
         return replace(evaluation, samples=str(samples))
+
+
+def keep_error(path: Path, error: EvaluationError) -> EvaluationError:
+    """Leave an error for the other processes of this session, if that can be written; returns it."""
+    with suppress(OSError), record.atomic(path) as temporary:
+        temporary.write_text(json.dumps([error.kind, error.message, error.last_words, error.log]))
+    return error
 
 
 def tasks_of(value: PublishedValue) -> list[tuple[str, frozenset[str]]]:
@@ -186,7 +196,7 @@ class Recorder:
             self.write(finished=False)
 
     def write(self, *, finished: bool) -> Path:
-        """Write the run as it stands; returns the file."""
+        """Write the run as it stands; returns the file.  A session that was stopped half-way is never finished."""
         evaluations = [
             record.from_json(Evaluation, path.read_bytes())
             for path in sorted((self.folder / self.run.id / "evaluations").glob("*.json"))
@@ -201,14 +211,19 @@ class Recorder:
         self.written = time.monotonic()
         return path
 
+    @property
+    def path(self) -> Path:
+        """The run's file."""
+        return self.folder / self.run.id / record.RUN_FILE
+
+    def jobs(self) -> tuple[int, int]:
+        """Evaluations that ran in this session, and those that were reused."""
+        reused = [evaluation.reused for evaluation in self.run.evaluations]
+        return reused.count(False), reused.count(True)
+
     def outcomes(self) -> dict[str, int]:
         """How many numbers ended in each outcome."""
         counts: dict[str, int] = {}
         for kept in self.records.values():
             counts[kept.outcome] = counts.get(kept.outcome, 0) + 1
         return counts
-
-
-def failed(outcome: str) -> bool:
-    """A number that makes the session fail."""
-    return outcome in (Outcome.OUT_OF_TOLERANCE.value, Outcome.ERROR.value)

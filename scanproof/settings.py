@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,15 @@ EMBEDDED_MIRROR = Path(__file__).parent / "embedded" / "mirror"
 
 def positive_seconds(text: str) -> float:
     """A positive number of seconds; raises ArgumentTypeError through pytest's parser."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < float("inf"):
+    seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) else 0.0
+    if seconds == 0.0:
         raise pytest.UsageError(f"scanproof: a timeout is a positive number of seconds, not {text!r}")
     return seconds
 
 
 def positive_count(text: str) -> int:
     """A positive whole number."""
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise pytest.UsageError(f"scanproof: a limit is a positive whole number of documents, not {text!r}")
     return int(text)
 
@@ -55,16 +54,19 @@ OPTIONS = (
     Option(
         "--scanproof-expected",
         "folder of expected values (default: `expected` beside the ini file, else the one that scanproof ships)",
+        parse=Path,
         metavar="DIR",
     ),
     Option(
         "--scanproof-store",
         "folder for finished evaluations and runs (default: `.scanproof` beside the ini file)",
+        parse=Path,
         metavar="DIR",
     ),
     Option(
         "--scanproof-mirror",
         "folder that serves checkpoints and datasets by their hub names, without network",
+        parse=Path,
         metavar="DIR",
     ),
     Option(
@@ -113,17 +115,21 @@ def switch(text: str, variable: str) -> bool:
 def read_option(config: pytest.Config, option: Option) -> Any:
     """The option's value: command line first, then environment, then ini; None when it is given nowhere.
 
+    Folders are relative to where pytest was called, those of an ini file to the ini file.
     Raises pytest.UsageError when the text given cannot be understood.
     """
-    given = config.getoption(option.name)
+    given, base = config.getoption(option.name), config.invocation_params.dir
     if given is None and os.environ.get(option.variable):
         text = os.environ[option.variable]
         given = switch(text, option.variable) if option.parse is None else text
     if given is None:
         given = config.getini(option.name)
+        base = config.inipath.parent if config.inipath else config.rootpath
     if option.parse is None:
         return bool(given)
-    return option.parse(given) if given else None
+    if not given:
+        return None
+    return (base / Path(given).expanduser()).resolve() if option.parse is Path else option.parse(given)
 
 
 @dataclass(frozen=True)
@@ -139,28 +145,40 @@ class PluginSettings:
     limit: int | None
 
 
-def folder(config: pytest.Config, text: str | None) -> Path | None:
-    """A folder given by the user; relative to where pytest was called, or for an ini file, to the ini file."""
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    base = config.invocation_params.dir if (config.invocation_params.dir / path).exists() else config.rootpath
-    return (base / path).resolve()
+def check_ini_was_found(config: pytest.Config) -> None:
+    """Refuse `--scanproof-mirror DIR` where it hid the ini file.
+
+    pytest looks for its ini file before it knows the options of plugins, and takes an existing folder that stands
+    behind a space for a path of tests.  Raises pytest.UsageError.
+    """
+    here = config.invocation_params.dir
+    files = [here / name for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")]
+    if config.inipath is not None or not any(file.is_file() for file in files):
+        return
+    arguments = [str(argument) for argument in config.invocation_params.args]
+    for option, value in pairwise(arguments):
+        if option in {known.flag for known in OPTIONS if known.parse is not None} and Path(value).exists():
+            raise pytest.UsageError(
+                f"scanproof: pytest took {value} for a folder of tests and did not find its ini file; "
+                f"write {option}={value}"
+            )
 
 
 def read_settings(config: pytest.Config) -> PluginSettings:
     """Parse the options of a session; raises pytest.UsageError for what the user has to mend."""
+    check_ini_was_found(config)
     values = {option.name: read_option(config, option) for option in OPTIONS}
-    expected = folder(config, values["scanproof_expected"])
+    expected, mirror = values["scanproof_expected"], values["scanproof_mirror"]
     if expected is None and (config.rootpath / "expected" / "tolerance.yaml").is_file():
         expected = config.rootpath / "expected"
-    mirror = folder(config, values["scanproof_mirror"])
     for flag, path in (("--scanproof-expected", expected), ("--scanproof-mirror", mirror)):
         if path is not None and not path.is_dir():
             raise pytest.UsageError(f"scanproof: {flag}: there is no folder {path}")
+    if values["scanproof_strict"] and values["scanproof_limit"] is not None:
+        raise pytest.UsageError("scanproof: a strict run compares every number; leave out --scanproof-limit")
     return PluginSettings(
         expected=expected if expected is not None else (PACKAGED_EXPECTED if PACKAGED_EXPECTED.is_dir() else None),
-        store=folder(config, values["scanproof_store"]) or config.rootpath / ".scanproof",
+        store=values["scanproof_store"] or config.rootpath / ".scanproof",
         mirror=mirror,
         strict=values["scanproof_strict"],
         fresh=values["scanproof_fresh"],

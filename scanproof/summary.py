@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -35,16 +34,36 @@ def widened_lines(expected: Expected) -> list[str]:
     ]
 
 
-def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expected, path: Path) -> None:
-    """Write the summary section of a session."""
+def job_lines(recorder: Recorder) -> list[str]:
+    """How many jobs were evaluated, and how many were not because nothing that can move their numbers changed."""
+    ran, reused = recorder.jobs()
+    if not ran and not reused:
+        return []
+    again = "; --scanproof-fresh evaluates again" if reused else ""
+    return [f"{ran + reused} jobs: {ran} evaluated, {reused} reused{again}"]
+
+
+def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expected, not_written: str | None) -> None:
+    """Write the summary section of a session; `not_written` says why the run could not be recorded."""
     records = list(recorder.records.values())
     ran = [kept for kept in records if kept.outcome != session.NOT_RUN]
     reporter.section("scanproof", sep="=", bold=True)
     if ran:
-        reporter.write_line(tables.verdict_table(ran, max(reporter._tw.fullwidth, 120), reporter._tw.hasmarkup))
+        width = reporter._tw.fullwidth if reporter.isatty else None
+        reporter.write_line(tables.verdict_table(ran, width, reporter._tw.hasmarkup))
     not_run = [kept for kept in records if kept.outcome == session.NOT_RUN]
-    for line in [*not_run_lines(not_run), *discrepancy_lines(records), *widened_lines(expected)]:
+    for line in [
+        *not_run_lines(not_run),
+        *discrepancy_lines(records),
+        *widened_lines(expected),
+        *job_lines(recorder),
+    ]:
         reporter.write_line(line)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(recorder.outcomes().items()))
-    reporter.write_line(f"{len(records)} numbers: {counts}", bold=True)
-    reporter.write_line(f"recorded in {path}")
+    missing = (recorder.run.selected or len(records)) - len(records)
+    stopped = f"; {missing} more were selected and not reached: this run is partial" if missing > 0 else ""
+    reporter.write_line(f"{len(records)} numbers: {counts}{stopped}", bold=True)
+    if not_written is None:
+        reporter.write_line(f"recorded in {recorder.path}")
+    else:
+        reporter.write_line(f"NOT recorded: {not_written}", red=True, bold=True)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement as RichMeasurement
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +28,10 @@ def decimals(printed: str) -> int:
 
 
 def in_print(natural: float, scale: float, printed: str, *, sign: bool = False) -> str:
-    """A number in the unit of `printed`, with one digit more than was printed."""
-    return f"{natural * scale:{'+' if sign else ''}.{decimals(printed) + 1}f}"
+    """A number in the unit of `printed`, with one digit more than was printed; never a negative zero."""
+    digits = decimals(printed) + 1
+    rounded = round(natural * scale, digits) + 0.0
+    return f"{rounded:{'+' if sign else ''}.{digits}f}"
 
 
 def scale_of(unit: str) -> float:
@@ -36,26 +39,29 @@ def scale_of(unit: str) -> float:
     return 100.0 if unit == "percent" else 1.0
 
 
-def render(table: Table, width: int, colour: bool) -> str:
-    """A rich table as text."""
+def render(table: Table, width: int | None, colour: bool) -> str:
+    """A rich table as text, no wider than `width`; as wide as it needs to be when that is None (a file, a pipe)."""
     console = Console(
-        file=io.StringIO(), width=width, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
+        file=io.StringIO(), width=10_000, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
     )
-    console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    natural = RichMeasurement.get(console, console.options, table).maximum
+    console.width = natural if width is None else min(natural, width)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def plain_table(
     columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]], prose: frozenset[str] = frozenset()
 ) -> Table:
-    """A table without boxes; columns are (title, align right), those named in `prose` are wrapped."""
+    """A table without boxes; columns are (title, align right).
+
+    Where it is too wide, the first column and those named in `prose` are folded, never a number.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, right in columns:
-        wrap = title in prose
-        table.add_column(
-            title, justify="right" if right else "left", no_wrap=not wrap, overflow="fold" if wrap else "ignore"
-        )
+    for index, (title, right) in enumerate(columns):
+        folds = index == 0 or title in prose
+        table.add_column(title, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
@@ -75,7 +81,7 @@ def verdict_row(kept: Record) -> tuple[str | Text, ...]:
     return (*shown, Text(kept.outcome, style=COLOURS.get(kept.outcome, "")))
 
 
-def verdict_table(records: Iterable[Record], width: int, colour: bool) -> str:
+def verdict_table(records: Iterable[Record], width: int | None, colour: bool) -> str:
     """The table that ends a session."""
     columns = [("number", False), ("expected", True), ("measured", True), ("difference", True), ("allowed", True)]
     table = plain_table([*columns, ("verdict", False)], (verdict_row(kept) for kept in records))
@@ -89,7 +95,10 @@ def unit_name(value: PublishedValue) -> str:
 
 def source_line(value: PublishedValue) -> str:
     """Where a number comes from, for a reader who wants to see it in print."""
-    return f"document {value.document} line {value.line}, {value.origin}; kept at {value.file}:{value.file_line}"
+    kept = f"expected/{value.file}:{value.file_line}"
+    if value.origin == "embedded":
+        return f"recorded in float64, {kept}"
+    return f"document {value.document} line {value.line}, {value.origin}; {kept}"
 
 
 def allowance_lines(value: PublishedValue, allowed: Allowance) -> list[str]:
@@ -111,19 +120,20 @@ def difference_line(value: PublishedValue, verdict: Verdict) -> str:
     if verdict.documents_moved is not None:
         parts.append(f"{verdict.documents_moved:+.1f} documents")
     if verdict.sigmas is not None:
-        parts.append(f"{verdict.sigmas:+.1f} sigmas")
+        parts.append(f"{verdict.sigmas:+.1f} sigmas of the noise between two correct runs")
     return ", ".join(parts)
 
 
 def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation) -> str:
     """What the person on triage reads first when a number is out of tolerance."""
-    if verdict.measured is None or verdict.allowance is None:
+    if verdict.measured is None or verdict.difference is None or verdict.allowance is None:
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
     measured = in_print(verdict.measured, value.scale, value.printed)
     allowed = in_print(verdict.allowance.total, value.scale, value.printed)
+    direction = verdict.because if value.known_discrepancy else "too high" if verdict.difference > 0 else "too low"
     reused = " (numbers reused: nothing that moves them changed)" if evaluation.reused else ""
     lines = [
-        f"{measured} measured, {value.printed} expected, {allowed} allowed: {verdict.because}",
+        f"{measured} measured, {value.printed} expected, {allowed} allowed: {direction}",
         f"  number      {value.id}",
         f"  expected    {value.printed} ({value.unit})  [{source_line(value)}]",
         f"  measured    {measured}",

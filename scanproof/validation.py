@@ -1,30 +1,108 @@
-"""Check a file against its form, and say what is wrong in the words of the person who edits it."""
+"""Check a file against its form, and keep what is sound of a file that has mistakes."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from scanproof import yamlfile
 from scanproof.problems import ExpectedError, Problem
-from scanproof.yamlfile import Place, YamlFile
+from scanproof.wording import form_problem, suggest
+from scanproof.yamlfile import Place, Unread, YamlFile
+
+__all__ = ["Reading", "attempt", "below", "read_form", "read_sound", "suggest", "unsound"]
 
 FormT = TypeVar("FormT", bound=BaseModel)
 T = TypeVar("T")
 
 
-def read_form(path: Path, form: type[FormT]) -> tuple[FormT, YamlFile]:
-    """Read `path` as `form`; raises ExpectedError with every problem of the file at once."""
+@dataclass(frozen=True)
+class Reading(Generic[FormT]):
+    """One file, as far as its form is sound."""
+
+    form: FormT
+    """Without the keys that are not sound; `has` says which can be used."""
+    file: YamlFile
+    problems: tuple[Problem, ...] = ()
+    places: tuple[Place, ...] = ()
+    """Where the form is not sound."""
+
+    def has(self, *keys: str) -> bool:
+        """Whether all of these top-level keys are sound, whole, and there or optional."""
+        return unsound(type(self.form), self.places).isdisjoint(keys)
+
+
+def read_sound(path: Path, form: type[FormT]) -> Reading[FormT]:
+    """Read `path` as `form`; raises ExpectedError only when it cannot be read, or is not YAML."""
     data, file = yamlfile.read(path)
     try:
-        return form.model_validate(data), file
+        return Reading(form.model_validate(data), file, file.problems)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=True, include_input=True)
-        raise ExpectedError([_problem(file, item, form) for item in found]) from error
+    # Of what could not be read the file has said so already.
+    said = (form_problem(file, item, form) for item in found if not isinstance(item["input"], Unread))
+    problems = (*file.problems, *dict.fromkeys(said))
+    places = tuple(item["loc"] for item in found)
+    return Reading(_salvage(form, data, places), file, problems, places)
+
+
+def read_form(path: Path, form: type[FormT]) -> tuple[FormT, YamlFile]:
+    """Read `path` as `form`; raises ExpectedError with every problem of the file at once."""
+    reading = read_sound(path, form)
+    if reading.problems:
+        raise ExpectedError(reading.problems)
+    return reading.form, reading.file
+
+
+def unsound(form: type[BaseModel], places: Iterable[Place]) -> frozenset[str]:
+    """The keys of `form` that are not sound when these places in it are not."""
+    return frozenset(key for place in places for key in ([str(place[0])] if place else form.model_fields))
+
+
+def below(places: Iterable[Place]) -> Mapping[str | int, list[Place]]:
+    """First step -> the rest of the places that begin with it."""
+    found = defaultdict(list)
+    for place in places:
+        if place:
+            found[place[0]].append(place[1:])
+    return found
+
+
+def _salvage(form: type[FormT], data: Any, places: Sequence[Place]) -> FormT:
+    """`data` as a form that lacks what is not sound; of its lists, what is sound of each entry."""
+    given = data if isinstance(data, dict) else {}
+    broken, deeper = unsound(form, places), below(places)
+    kept: dict[str, Any] = {}
+    for name in form.model_fields:
+        entry = _entry_form(form, name)
+        if name not in broken:
+            if name in given:
+                kept[name] = _adapter(form, name).validate_python(given[name])
+        elif entry is not None:
+            rows, inside = given.get(name), below(deeper.get(name, ()))
+            rows = rows if isinstance(rows, list) else []
+            kept[name] = [_salvage(entry, row, inside.get(number, ())) for number, row in enumerate(rows)]
+    return form.model_construct(**kept)
+
+
+@cache
+def _adapter(form: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    annotation: Any = form.model_fields[name].annotation
+    return TypeAdapter(annotation)
+
+
+@cache
+def _entry_form(form: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The form of the entries of a list; None for other keys."""
+    annotation = form.model_fields[name].annotation
+    entries = get_args(annotation) if get_origin(annotation) is list else ()
+    return next((entry for entry in entries if isinstance(entry, type) and issubclass(entry, BaseModel)), None)
 
 
 def attempt(problems: list[Problem], function: Callable[..., T], *arguments: Any) -> T | None:
@@ -34,77 +112,3 @@ def attempt(problems: list[Problem], function: Callable[..., T], *arguments: Any
     except ExpectedError as error:
         problems.extend(error.problems)
         return None
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean a or b?`, or the whole list where nothing is close."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    shown = ", ".join(names[:12])
-    return f"; write one of {shown}{', ...' if len(names) > 12 else ''}"
-
-
-def _problem(file: YamlFile, item: Mapping[str, Any], form: type[BaseModel]) -> Problem:
-    place: Place = tuple(item["loc"])
-    kind, given = item["type"], item["input"]
-    if place and place[-1] == "[key]":
-        place = place[:-1]
-    if kind == "missing":
-        return file.problem(place, _missing(place, form))
-    if kind == "extra_forbidden":
-        return file.problem(place, f"is not a key that is read here{suggest(str(place[-1]), _keys(place, form))}")
-    if kind == "string_type" and isinstance(given, (int, float)) and not isinstance(given, bool):
-        written = file.text(place)
-        return file.problem(place, f'is a bare number, which loses digits and zeros; write it in quotes, "{written}"')
-    if kind == "literal_error":
-        known = _choices(item["ctx"]["expected"])
-        return file.problem(place, f"is {given!r}{suggest(str(given), known)}")
-    if kind == "string_pattern_mismatch":
-        return file.problem(place, f"is {given!r}; {_wanted(place, item['ctx']['pattern'])}")
-    if kind == "model_type":
-        return file.problem(place, "is not a mapping; write `key: value` lines")
-    message = str(item["msg"]).removeprefix("Input should be ")
-    return file.problem(place, f"is {given!r}; write {message}")
-
-
-def _missing(place: Place, form: type[BaseModel]) -> str:
-    field = _owner(place, form).model_fields.get(str(place[-1]))
-    said = (field.description or "").split(". ")[0].rstrip(".") if field else ""
-    return f"is missing; write {place[-1]}: {said[:1].lower()}{said[1:]}"
-
-
-def _wanted(place: Place, pattern: str) -> str:
-    if place[-1] in ("printed", "stderr"):
-        return 'write the digits alone, such as "24.3", without sign, percent, dagger or stars'
-    if place[-1] == "hub_id":
-        return "write owner/name"
-    if place[-1] in ("number", "document"):
-        return 'write the three digits of the document in quotes, such as "001", or embedded'
-    return f"write something of the form {pattern}"
-
-
-def _owner(place: Place, form: type[BaseModel]) -> type[BaseModel]:
-    """The form that holds the key at the end of `place`."""
-    for step in place[:-1]:
-        field = form.model_fields.get(str(step))
-        nested = _nested(field.annotation) if field is not None else None
-        if nested is not None:
-            form = nested
-    return form
-
-
-def _nested(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_nested(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((form for form in found if form is not None), None)
-
-
-def _keys(place: Place, form: type[BaseModel]) -> list[str]:
-    return list(_owner(place, form).model_fields)
-
-
-def _choices(expected: str) -> list[str]:
-    return [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]

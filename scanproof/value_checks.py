@@ -10,35 +10,47 @@ from scanproof.problems import Problem
 from scanproof.published import Source
 from scanproof.schema import DocumentForm, EvaluationForm, JobForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
-from scanproof.validation import suggest
-from scanproof.values import Origin
-from scanproof.yamlfile import Place, YamlFile
+from scanproof.validation import Reading
+from scanproof.values import Origin, Suite
+from scanproof.wording import suggest
+from scanproof.yamlfile import Place, YamlFile, shorten
 
 _RANGES = {"percent": (0.0, 100.0), "fraction": (0.0, 1.0)}
+_LONGEST = 20
+"""Characters of a printed number; a float has 17 digits."""
+
+Tasks = Mapping[str, TaskInfo] | None
+"""None where tasks.yaml has mistakes of its own: then nothing is said about names of tasks."""
 
 
-def check_source(source: Source, document: DocumentForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
-    """Every problem of one evaluation file."""
+def check_document(document: Reading[DocumentForm], tasks: Tasks) -> Iterator[Problem]:
+    """Every problem of what is sound in a document's own file."""
+    if document.has("assumed"):
+        yield from check_assumed(document.file, (), document.form.assumed, tasks)
+
+
+def check_source(source: Source, document: Reading[DocumentForm] | None, tasks: Tasks) -> Iterator[Problem]:
+    """Every problem of what is sound in one evaluation file; `document` is None where it cannot be read."""
     form = source.form
-    if form.document != document.number:
-        message = f'is "{form.document}", but document.yaml beside it says "{document.number}"; write the same'
+    if document and document.has("number") and source.has("document") and form.document != document.form.number:
+        message = f'is "{form.document}", but document.yaml beside it says "{document.form.number}"; write the same'
         yield source.file.problem(("document",), message)
-    yield from check_assumed(source.file, (), form.assumed, tasks)
+    if source.has("assumed"):
+        yield from check_assumed(source.file, (), form.assumed, tasks)
+    suite = document.form.suite if document and document.has("suite") else None
     for position, value in enumerate(form.values):
-        yield from _check_value(source, position, value, document, tasks)
+        yield from _check_value(source, position, value, suite, tasks)
 
 
-def check_assumed(
-    file: YamlFile, place: Place, assumed: Mapping[str, str], tasks: Mapping[str, TaskInfo]
-) -> Iterator[Problem]:
+def check_assumed(file: YamlFile, place: Place, assumed: Mapping[str, str], tasks: Tasks) -> Iterator[Problem]:
     """Assumptions about fields, tasks or origins that do not exist."""
     for key in assumed:
         field, colon, narrowed = key.partition(":")
         where = (*place, "assumed", key)
         if field not in _fields():
             yield file.problem(where, f"{field!r} is not a field of a number{suggest(field, _fields())}")
-        known = [*tasks, AVERAGE, *get_args(Origin)]
-        if colon and narrowed not in known:
+        known = [*(tasks or ()), AVERAGE, *get_args(Origin)]
+        if colon and tasks is not None and narrowed not in known:
             yield file.problem(where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}")
 
 
@@ -49,33 +61,53 @@ def _fields() -> tuple[str, ...]:
 
 
 def _check_value(
-    source: Source, position: int, value: ValueForm, document: DocumentForm, tasks: Mapping[str, TaskInfo]
+    source: Source, position: int, value: ValueForm, suite: Suite | None, tasks: Tasks
 ) -> Iterator[Problem]:
     file, place = source.file, ("values", position)
-    if value.task == AVERAGE:
-        yield from _check_average(file, place, value, tasks)
-    else:
-        yield from _check_task(file, place, value.task, value.metric, tasks)
-        if value.parts:
-            yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
-    info = tasks.get(value.task)
-    if info is None or value.metric in info.metrics:
+    sound = source.unsound_keys(position).isdisjoint
+    if tasks is not None and sound(("task",)):
+        yield from _check_names(source, position, value, tasks)
+    info = tasks.get(value.task) if tasks is not None and sound(("task",)) else None
+    if sound(("printed", "unit", "metric")) and (info is None or value.metric in info.metrics):
         yield from _check_number(file, place, value)
-    if (value.origin == "embedded") != (document.suite == "embedded"):
-        message = f"is {value.origin!r} in a document of suite {document.suite}; embedded goes with embedded"
+    if sound(("printed",)):
+        yield from _check_length(file, (*place, "printed"), value.printed)
+    if sound(("stderr",)) and value.stderr is not None:
+        yield from _check_length(file, (*place, "stderr"), value.stderr)
+    if suite is not None and sound(("origin",)) and (value.origin == "embedded") != (suite == "embedded"):
+        message = f"is {value.origin!r} in a document of suite {suite}; embedded goes with embedded"
         yield file.problem((*place, "origin"), message)
-    if value.assumed:
+    if sound(("assumed",)) and value.assumed:
         yield from check_assumed(file, place, value.assumed, tasks)
 
 
+def _check_names(source: Source, position: int, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
+    file, place = source.file, ("values", position)
+    sound = source.unsound_keys(position).isdisjoint
+    if value.task != AVERAGE:
+        yield from _check_task(file, place, value.task, value.metric if sound(("metric",)) else None, tasks)
+    if not sound(("parts",)):
+        return
+    if value.task == AVERAGE:
+        yield from _check_average(file, place, value, tasks)
+    elif value.parts:
+        yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
+
+
+def _check_length(file: YamlFile, place: Place, printed: str) -> Iterator[Problem]:
+    if len(printed) > _LONGEST:
+        message = f"is {shorten(printed)}, {len(printed)} characters; write the digits as printed, {_LONGEST} at most"
+        yield file.problem(place, message)
+
+
 def _check_task(
-    file: YamlFile, place: Place, task: str, metric: str, tasks: Mapping[str, TaskInfo]
+    file: YamlFile, place: Place, task: str, metric: str | None, tasks: Mapping[str, TaskInfo]
 ) -> Iterator[Problem]:
     info = tasks.get(task)
     if info is None:
         known = suggest(task, [*tasks, AVERAGE])
         yield file.problem((*place, "task"), f"{task!r} is not a task of tasks.yaml{known}")
-    elif metric not in info.metrics:
+    elif metric is not None and metric not in info.metrics:
         message = f"{task} has no {metric!r}; write one of {', '.join(info.metrics)}"
         yield file.problem((*place, "metric"), message)
 
@@ -89,6 +121,8 @@ def _check_average(file: YamlFile, place: Place, value: ValueForm, tasks: Mappin
 
 
 def _check_number(file: YamlFile, place: Place, value: ValueForm) -> Iterator[Problem]:
+    if len(value.printed) > _LONGEST:
+        return
     number = float(value.printed)
     if (value.metric == "perplexity") != (value.unit == "raw"):
         right = "raw" if value.metric == "perplexity" else "percent or fraction"

@@ -7,6 +7,7 @@ yaml.CSafeLoader.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,18 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?\Z")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _PLAIN, _TEXT, _COLLECTION = "plain", "text", "collection"
+_LONGEST_INT = 18
+"""Characters: no number here is larger, and Python refuses to read one of more than 4300 digits."""
+
+_DEEPEST = 30
+
+
+class Unread:
+    """Stands in the data for what could not be read; a problem of the file says why."""
+
+
+_UNREAD = Unread()
+_TOO_LARGE = Unread()
 
 
 def _resolve(_loader: Any, kind: Any, _value: str, implicit: Any) -> str:
@@ -33,10 +46,27 @@ def _resolve(_loader: Any, kind: Any, _value: str, implicit: Any) -> str:
     return _PLAIN if implicit[0] else _TEXT
 
 
+def _descend(loader: Any, parent: Any, _index: Any) -> None:
+    # libyaml's binding composes by recursion in C: without a limit, a deep file ends the process.
+    loader.depth += 1
+    if loader.depth > _DEEPEST:
+        raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} levels deep", problem_mark=parent.start_mark)
+
+
+def _ascend(loader: Any) -> None:
+    loader.depth -= 1
+
+
 _Loader: Any = type(
     "_Loader",
     (getattr(yaml, "CSafeLoader", yaml.SafeLoader),),
-    {"resolve": _resolve, "__doc__": "Marks each scalar as plain or quoted, instead of guessing its type."},
+    {
+        "resolve": _resolve,
+        "depth": 0,
+        "descend_resolver": _descend,
+        "ascend_resolver": _ascend,
+        "__doc__": "Marks each scalar as plain or quoted, instead of guessing its type.",
+    },
 )
 
 
@@ -47,6 +77,8 @@ class YamlFile:
     path: Path
     item_lines: Mapping[str, list[int]]
     """Top-level list -> lines on which its items begin."""
+    problems: tuple[Problem, ...] = ()
+    """What is YAML, but not to be used: tags, aliases, keys that stand twice, numbers too large."""
 
     def line(self, place: Place) -> int:
         """Line of the key at `place`, or of the nearest enclosing one that is there."""
@@ -81,13 +113,14 @@ class YamlFile:
 
 
 def read(path: Path) -> tuple[Any, YamlFile]:
-    """The data of `path`, and its lines.  Raises ExpectedError with every problem of the file."""
+    """The data of `path`, `Unread` where a problem of the file keeps it from being read, and the lines.
+
+    Raises ExpectedError when the file cannot be read at all, or is not YAML.
+    """
     root = _compose(_text(path), path)
     problems: list[Problem] = []
     data = _build(root, str(path), problems, set())
-    if problems:
-        raise ExpectedError(problems)
-    return data, YamlFile(path, _item_lines(root))
+    return data, YamlFile(path, _item_lines(root), tuple(problems))
 
 
 def _item_lines(root: Any) -> dict[str, list[int]]:
@@ -140,16 +173,20 @@ def _syntax_problem(error: yaml.YAMLError, text: str, name: str) -> Problem:
 def _build(node: Any, name: str, problems: list[Problem], seen: set[int]) -> Any:
     tag = node.tag
     if tag is _PLAIN:
-        return _scalar(node.value)
+        value = _scalar(node.value)
+        if value is _TOO_LARGE:
+            message = f"{shorten(node.value)} is too large for a number; if it is a name, write it in quotes"
+            problems.append(Problem(name, node.start_mark.line + 1, "", message))
+        return value
     if tag is _TEXT:
         return node.value
     if tag is not _COLLECTION:
         problems.append(Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values"))
-        return None
+        return _UNREAD
     if id(node) in seen:
         message = "an alias (*name) is not allowed; write the content again"
         problems.append(Problem(name, node.start_mark.line + 1, "", message))
-        return None
+        return _UNREAD
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, name, problems, seen) for item in node.value]
@@ -174,10 +211,16 @@ def _scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        return int(text)
+        return int(text) if len(text) <= _LONGEST_INT else _TOO_LARGE
     if _FLOAT.match(text):
-        return float(text)
+        number = float(text)
+        return number if math.isfinite(number) else _TOO_LARGE
     return text
+
+
+def shorten(text: str) -> str:
+    """`text`, its middle left out where it would fill a line of its own."""
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
 
 
 def _step(node: Any, step: str | int) -> tuple[Any, Any] | None:

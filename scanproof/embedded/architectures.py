@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,3 +75,22 @@ def save(model: Any, folder: Path, dtype: torch.dtype) -> None:
     else:
         model.to(dtype).save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
+        (folder / "model.safetensors").chmod(0o644)
+        (folder / "config.json").write_text(pythia_config(dtype), encoding="utf-8", newline="\n")
+
+
+def pythia_config(dtype: torch.dtype) -> str:
+    """config.json with the keys of the published Pythia checkpoints, which transformers 4 and 5 both read."""
+    fields = {key: value for key, value in PYTHIA.items() if key != "rope_parameters"}
+    rope = PYTHIA["rope_parameters"]
+    fields |= {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-5,
+        "model_type": "gpt_neox",
+        "rotary_emb_base": int(rope["rope_theta"]),
+        "rotary_pct": rope["partial_rotary_factor"],
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "use_cache": True,
+    }
+    return json.dumps(fields, indent=2, sort_keys=True) + "\n"

@@ -73,9 +73,7 @@ def measure(stand_in: StandIn, store: Path) -> tuple[Evaluation, Evaluation]:
     """Run a stand-in in float64: zero-shot tasks, then the few-shot group."""
 
     def show(progress: Progress) -> None:
-        typer.echo(
-            f"\r{stand_in.name}: {progress.stage} {progress.done}/{progress.total}      ", nl=False, err=True
-        )
+        typer.echo(f"\r{stand_in.name}: {progress.stage} {progress.done}/{progress.total}      ", nl=False, err=True)
 
     settings = Settings(store=store, mirror=embedded.MIRROR, fresh=False, timeout=None, session="record")
     jobs = (job(stand_in, ZERO_SHOT, 0), job(stand_in, FEW_SHOT, 5))
@@ -92,8 +90,8 @@ def kept(measurements: Iterable[Measurement]) -> list[Measurement]:
 
 
 def printed(measurement: Measurement) -> str:
-    """Six decimals: finer than one document in any of these tasks."""
-    return f"{measurement.value:.6f}"
+    """Four decimals, as lm-eval prints: finer than one document in any of these tasks."""
+    return f"{measurement.value:.4f}"
 
 
 def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
@@ -119,9 +117,7 @@ def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str
     head = [
         "# yaml-language-server: $schema=../schema/evaluation.schema.json",
         f"# Written by `{COMMAND} --model {stand_in.name}` on {datetime.now(timezone.utc):%Y-%m-%d}, float64 on a CPU,",
-        f"# Python {platform.python_version()}, "
-        + ", ".join(f"{n} {v}" for n, v in sorted(versions.items()))
-        + ".",
+        f"# Python {platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in sorted(versions.items())) + ".",
         "document: embedded",
         f"model: {stand_in.name}",
         f"hub_id: {stand_in.hub_id}",
@@ -155,13 +151,9 @@ def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
 
 
 def main(
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="Only this stand-in; can be repeated.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this stand-in; can be repeated.")] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where to write.")] = Path("expected/embedded"),
-    store: Annotated[Path, typer.Option("--store", help="Folder of finished evaluations.")] = Path(
-        ".scanproof"
-    ),
+    store: Annotated[Path, typer.Option("--store", help="Folder of finished evaluations.")] = Path(".scanproof"),
 ) -> None:
     """Evaluate the stand-ins in float64 and write their expected values."""
     for stand_in in stand_ins():

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanproof.embedded import MIRROR, MODELS
+from scanproof.embedded import MIRROR
 from scanproof.embedded.architectures import blank, save
 from scanproof.embedded.text import documents
 from scanproof.embedded.tokenizer import load_tokenizer
@@ -26,12 +26,12 @@ from scanproof.embedded.world import SEED, build
 class Plan:
     """How long and how fast to learn."""
 
-    steps: int = 2500
+    steps: int
+    rate: float
+    """Peak learning rate of AdamW; warm-up, then a cosine down to a twentieth."""
     batch: int = 8
     length: int = 256
     """Tokens per row."""
-    rate: float = 1e-2
-    """Peak learning rate of AdamW; warm-up, then a cosine down to a tenth."""
     warmup: int = 100
     decay: float = 0.05
     """Weight decay of the matrices."""
@@ -42,6 +42,15 @@ class Plan:
             return self.rate * (step + 1) / self.warmup
         share = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.rate * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+PLANS: dict[str, Plan] = {
+    "mamba1-tiny": Plan(steps=1900, rate=1e-2),
+    "mamba2-tiny": Plan(steps=2500, rate=1e-2),
+    "mamba2attn-tiny": Plan(steps=2200, rate=1e-2),
+    "pythia-tiny": Plan(steps=2200, rate=5e-3),
+}
+"""As the committed checkpoints were trained."""
 
 
 def batches(plan: Plan, seed: str) -> Iterator[Tensor]:
@@ -101,13 +110,14 @@ def train(name: str, plan: Plan, seed: int = SEED) -> Any:
 def main(arguments: list[str]) -> None:
     """Train one model and write its checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, choices=[model.rpartition("/")[2] for model in MODELS])
-    parser.add_argument("--steps", type=int, default=Plan.steps)
-    parser.add_argument("--rate", type=float, default=Plan.rate)
+    parser.add_argument("--model", required=True, choices=list(PLANS))
+    parser.add_argument("--steps", type=int, help="other than the plan's")
+    parser.add_argument("--rate", type=float, help="other than the plan's")
     parser.add_argument("--mirror", type=Path, default=MIRROR, help="folder that receives scanproof/<model>")
     options = parser.parse_args(arguments)
-    model = train(options.model, Plan(steps=options.steps, rate=options.rate))
-    save(model, options.mirror / "scanproof" / options.model, torch.float16)
+    plan = PLANS[options.model]
+    plan = replace(plan, steps=options.steps or plan.steps, rate=options.rate or plan.rate)
+    save(train(options.model, plan), options.mirror / "scanproof" / options.model, torch.float16)
 
 
 def _progress(step: int, steps: int, loss: float, seconds: float) -> None:

@@ -109,3 +109,5 @@ def save(model: StateSpacesLM, folder: Path, dtype: torch.dtype) -> None:
         for key, value in model.state_dict().items()
     }
     save_file(tensors, folder / SAFETENSORS, metadata={"format": "pt"})
+    # safetensors makes the file readable by its owner alone.
+    (folder / SAFETENSORS).chmod(0o644)

@@ -50,6 +50,7 @@ class StateSpaces(HFLM):  # type: ignore[misc]
 
         Raises:
             CheckpointError: the folder is not there or its files cannot be used.
+            ValueError: a GPU is asked for and none is there, or an argument is not supported.
         """
         folder = Path(pretrained)
         if not folder.is_dir():
@@ -57,6 +58,9 @@ class StateSpaces(HFLM):  # type: ignore[misc]
                 f"{pretrained}: there is no such folder (working directory {Path.cwd()}); a checkpoint is read "
                 f"from a local snapshot or a mirror folder"
             )
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            # lm-eval would go on with the CPU and record a GPU's number.
+            raise ValueError(f"device={device}: there is no GPU here; use device=cpu")
         own = (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()
         super().__init__(
             pretrained=pretrained,

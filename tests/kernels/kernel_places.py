@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof import environment
+from scanproof import environment, state
 from scanproof.kernels.cases import InvariantCase, KernelCase
-from scanproof.plugin import SETTINGS
 
 if TYPE_CHECKING:
     from scanproof.kernels.op import Op
@@ -64,7 +63,7 @@ def missing(request: pytest.FixtureRequest) -> Missing:
     """Skip with a reason, or fail with it when nothing may be missing."""
 
     def stop(reason: str) -> None:
-        if request.config.stash[SETTINGS].strict:
+        if request.config.stash[state.SETTINGS].strict:
             pytest.fail(f"{reason} (--scanproof-strict: not a skip)", pytrace=False)
         pytest.skip(reason)
 

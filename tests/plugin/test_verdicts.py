@@ -32,8 +32,8 @@ def test_a_failure_says_everything_and_shows_no_traceback(project: Project, meas
     result.assert_outcomes(passed=2, failed=1)
     sign = "+" if measured > 0.5 else "-"
     result.stdout.fnmatch_lines([
-        f"{measured * 100:.2f} measured, 50.0 expected, * allowed: *the printed number*",
-        "*expected *50.0 (percent) *document 900 line 3, author; kept at 900-test/one.yaml:12*",
+        f"{measured * 100:.2f} measured, 50.0 expected, * allowed: too {'high' if sign == '+' else 'low'}",
+        "*expected *50.0 (percent) *document 900 line 3, author; expected/900-test/one.yaml:12*",
         f"*measured *{measured * 100:.2f}*",
         f"*difference *{sign}3.00 points, {sign}71.3 documents, {sign}*sigmas*",
         "*allowed * points, made of*",

@@ -8,12 +8,21 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scanproof.expected import load
+from scanproof.values import PublishedValue
+
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def numbers() -> list[PublishedValue]:
+    return [value for value in load(ROOT / "expected").values if value.job.suite == "gpu"]
 
 
 def scanproof(*arguments: str, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -30,47 +39,46 @@ def rows(*arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_list_prints_every_published_number_with_its_keys() -> None:
+def test_list_prints_every_published_number_with_its_keys(numbers: list[PublishedValue]) -> None:
     found = rows()
     keys = (
         "document line model hub_id task metric num_fewshot origin printed unit stderr batch_size allowed detectable n"
     )
-    assert len(found) == 385
-    assert sum(row["stderr"] is not None for row in found) == 196
+    assert [(row["id"], row["document"], row["unit"], row["stderr"]) for row in found] == [
+        (value.id, value.document, value.unit, value.stderr) for value in numbers
+    ]
     for row in found:
         assert {*keys.split(), "status", "reason"} <= set(row)
         half_unit = 0.5 * 10 ** -len(row["printed"].partition(".")[2])
         assert half_unit < row["allowed"] < row["detectable"], "allowed is in the unit of print"
-    assert {row["document"] for row in found} == {"000", "001", "002", "003"}
-    assert {row["unit"] for row in found} == {"percent", "fraction", "raw"}
 
 
-def test_list_selects_documents_and_models() -> None:
+def test_list_selects_documents_and_models(numbers: list[PublishedValue]) -> None:
     assert {row["document"] for row in rows("--document", "003")} == {"003"}
-    assert len(rows("--document", "000", "--document", "002")) == 33 + 42
-    assert {row["hub_id"] for row in rows("--model", "PYTHIA")} == {"EleutherAI/pythia-160m"}
+    two = [value.id for value in numbers if value.document in ("000", "002")]
+    assert [row["id"] for row in rows("--document", "000", "--document", "002")] == two
+    pythia = [value.id for value in numbers if value.hub_id.startswith("EleutherAI/pythia")]
+    assert [row["id"] for row in rows("--model", "PYTHIA")] == pythia != []
     assert all(row["document"] == "embedded" for row in rows("--document", "embedded"))
 
 
 def test_list_as_csv_and_table_hold_the_same_numbers() -> None:
     found = list(csv.DictReader(io.StringIO(scanproof("list", "--format", "csv", "--document", "002").stdout)))
     table = scanproof("list", "--document", "002").stdout.splitlines()
-    assert len(found) == len(table) - 1 == 42
+    assert len(found) > 0
     for row, line in zip(found, table[1:], strict=True):
         assert line.split()[0] == row["id"]
 
 
-def test_list_shows_a_few_dozen_jobs() -> None:
+def test_list_shows_each_job_once_with_its_numbers(numbers: list[PublishedValue]) -> None:
     jobs = json.loads(scanproof("list", "--jobs", "--format", "json").stdout)
-    assert 24 <= len(jobs) <= 48
-    assert sum(job["values"] for job in jobs) == 385
-    assert len({job["job"] for job in jobs}) == len(jobs)
+    assert [(job["job"], job["values"]) for job in jobs] == list(Counter(value.job.name for value in numbers).items())
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["list", "--document", "009"], "--document: there is no document '009'; there are 000, 001, 002, 003, 004"),
+        (["list", "--document", "999"], "--document: there is no document '999'; there are 000, 001, 002, 003, 004"),
         (["list", "--model", "gpt-9"], "--model: no model here holds 'gpt-9'"),
         (["list", "--run", "nothing", "--store", "nowhere"], "there is no run 'nothing'"),
         (["list", "--expected", "nowhere"], "--expected: there is no folder nowhere"),

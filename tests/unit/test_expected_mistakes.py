@@ -66,7 +66,7 @@ MISTAKES = [
     ("unit: raw", "unit: percent", 16, "values.2.unit", "is percent for perplexity; write raw"),
     ("unit: percent", "unit: raw", 14, "values.0.unit", "is raw for acc; write percent or fraction"),
     ('"0.01"', '"±0.01"', 15, "values.1.stderr", "is '±0.01'; write the digits alone"),
-    ("line: 3", "line: 0", 14, "values.0.line", "is 0; write greater than or equal to 1"),
+    ("line: 3", "line: 0", 14, "values.0.line", "is 0; write 1 or more"),
     (
         "  dtype: float32",
         "  dtype: fp32",
@@ -202,7 +202,7 @@ class TestMistakes:
     def test_list_in_place_of_a_mapping(self, folder: Path) -> None:
         (folder / "900-new" / "model.yaml").write_text("- 1\n- 2\n")
         (line,) = complaints(folder)
-        assert line.startswith("900-new/model.yaml:1: is not a mapping")
+        assert line.startswith("900-new/model.yaml:1: is a list; write `key: value` lines")
 
     def test_not_utf_8(self, folder: Path) -> None:
         path = folder / "900-new" / "model.yaml"

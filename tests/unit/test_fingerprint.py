@@ -160,21 +160,15 @@ def test_included_templates_are_part_of_it(take: Callable[..., Fingerprint], mir
     assert "mmlu/default/_default_template_yaml" in tasks
 
 
-def test_commit_of_the_hub_cache_identifies_without_a_mirror(
-    take: Callable[..., Fingerprint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_mirror_a_commit_identifies_and_a_branch_holds_for_one_session(
+    take: Callable[..., Fingerprint],
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    unknown = take(folder=None)
-    assert unknown.unknown == (f"commit of the model {small.MODEL}", f"commit of the dataset {small.DATASET}")
-    assert take(folder=None, session="other").key != unknown.key
-    assert take(folder=None).key == unknown.key
-    for name in (f"models--{small.MODEL}", f"datasets--{small.DATASET}"):
-        reference = tmp_path / "hub" / name.replace("/", "--") / "refs" / "main"
-        reference.parent.mkdir(parents=True)
-        reference.write_text("a" * 40)
-    known = take(folder=None)
-    assert known.unknown == ()
-    assert take(folder=None, session="other").key == known.key
+    branch = take(folder=None)
+    assert branch.unknown == (f"commit of the model {small.MODEL}", f"commit of the dataset {small.DATASET}")
+    assert take(folder=None, session="other").key != branch.key
+    assert take(folder=None).key == branch.key
+    commit = take(replace(small.JOB, revision="a" * 40), folder=None)
+    assert commit.unknown == (f"commit of the dataset {small.DATASET}",)
 
 
 def test_cuda_without_a_gpu_cannot_be_reused_later(

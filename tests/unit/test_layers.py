@@ -13,16 +13,17 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "scanproof"
 
 LAYERS = {
-    4: {"plugin", "settings", "session", "summary", "progress", "cli", "hookspecs"},
+    4: {"plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "hookspecs"},
     3: {"audit", "audit_checks", "tables", "listing"},
     2: {
         "evaluation", "plain", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes",
-        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models", "kernels",
-        "embedded", "environment",
+        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models",
+        "kernels", "embedded", "environment",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
-        "tasks", "constants", "problems", "tolerance", "flips", "likelihood", "calibration", "derive", "record",
+        "tasks", "constants", "wording", "problems", "tolerance", "flips", "likelihood", "calibration", "derive",
+        "record",
     },
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

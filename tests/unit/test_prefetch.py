@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import small_hub
 
+import small_hub
 import small_mirror as small
 from scanproof import download, mirror, prefetch
 from scanproof.download import PrefetchError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import small_hub
 
+import small_hub
 from scanproof.worker import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]

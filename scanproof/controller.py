@@ -1,0 +1,102 @@
+"""Collects the records of a session in the process that owns its files, and writes the run."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pytest
+
+from scanproof import state
+from scanproof.values import PublishedValue
+
+PROPERTY = "scanproof"
+"""Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
+
+
+def start_run(config: pytest.Config, selected: int) -> None:
+    """Begin the record of this session; raises pytest.UsageError when it cannot be kept."""
+    from scanproof import environment, record, session
+
+    given = config.stash[state.SETTINGS]
+    run = record.Run(
+        id=state.run_id(config),
+        started=session.utc_now().isoformat(timespec="seconds"),
+        finished=None,
+        strict=given.strict,
+        limit=given.limit,
+        environment=environment.snapshot(),
+        records=(),
+        selected=selected,
+    )
+    recorder = session.Recorder(state.run_folder(config), run)
+    try:
+        recorder.write(finished=False)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"scanproof: runs cannot be kept in {recorder.folder}: {error.strerror}; "
+            "name another folder with --scanproof-store=DIR"
+        ) from None
+    config.stash[state.RECORDER] = recorder
+
+
+class Controller:
+    """The part of the plugin that lives where the session's files are written."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.not_written: str | None = None
+
+    @cached_property
+    def values(self) -> dict[str, PublishedValue]:
+        """The published numbers, by the end of their test's id."""
+        loaded = self.config.stash.get(state.EXPECTED, None)
+        return {f"[{value.id}]": value for value in loaded.values} if loaded else {}
+
+    def value(self, nodeid: str) -> PublishedValue | None:
+        return self.values.get(nodeid[nodeid.rfind("[") :])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Called by pytest-xdist when a worker has collected; all of them collect the same."""
+        selected = sum(self.value(nodeid) is not None for nodeid in ids)
+        if selected and state.RECORDER not in self.config.stash and not self.config.option.collectonly:
+            start_run(self.config, selected)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the record that a test left; a test that died without leaving one is an error."""
+        recorder = self.config.stash.get(state.RECORDER, None)
+        value = self.value(report.nodeid)
+        if recorder is None or value is None:
+            return
+        from scanproof import record, session
+
+        found = [str(text) for name, text in report.user_properties if name == PROPERTY]
+        try:
+            if found and report.when == "teardown":
+                recorder.add(record.from_json(record.Record, found[-1]))
+            elif report.failed and not found:
+                because = f"the test died before it had a verdict: {report.longreprtext.strip()[-300:]}"
+                recorder.add(session.make_record(value, report.nodeid, outcome="ERROR", because=because))
+        except OSError as error:
+            self.not_written = str(error)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the run before the summary speaks of it; one that cannot be written fails the session."""
+        recorder = self.config.stash.get(state.RECORDER, None)
+        if recorder is None:
+            return
+        try:
+            recorder.write(finished=len(recorder.records) == recorder.run.selected)
+            self.not_written = None
+        except OSError as error:
+            self.not_written = str(error)
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        recorder = self.config.stash.get(state.RECORDER, None)
+        if recorder is None:
+            return
+        from scanproof import summary
+
+        summary.write(terminalreporter, recorder, self.config.stash[state.EXPECTED], self.not_written)

@@ -1,0 +1,66 @@
+"""What a session keeps on pytest's config, and where its run lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scanproof import settings as options
+
+if TYPE_CHECKING:
+    from scanproof.expected import Expected
+    from scanproof.session import Evaluator, Recorder
+
+SETTINGS: pytest.StashKey[options.PluginSettings] = pytest.StashKey()
+EXPECTED: pytest.StashKey[Expected] = pytest.StashKey()
+EVALUATOR: pytest.StashKey[Evaluator] = pytest.StashKey()
+RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+RUN_ID: pytest.StashKey[str] = pytest.StashKey()
+NO_GPU: pytest.StashKey[str | None] = pytest.StashKey()
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """In a process that pytest-xdist started."""
+    return hasattr(config, "workerinput")
+
+
+def run_folder(config: pytest.Config) -> Path:
+    """Folder of all runs."""
+    return config.stash[SETTINGS].store / "runs"
+
+
+def run_id(config: pytest.Config) -> str:
+    """Id of this session's run; an xdist worker has it from its controller."""
+    if RUN_ID not in config.stash:
+        from scanproof import session
+
+        given = getattr(config, "workerinput", {}).get("scanproof_run")
+        config.stash[RUN_ID] = given or session.new_run_id(session.utc_now())
+    return config.stash[RUN_ID]
+
+
+def why_no_gpu(config: pytest.Config) -> str | None:
+    """Why this machine cannot run a GPU job, asked once per session; None when it can."""
+    if NO_GPU not in config.stash:
+        from scanproof import environment
+
+        config.stash[NO_GPU] = environment.why_no_gpu()
+    return config.stash[NO_GPU]
+
+
+def expected_values(config: pytest.Config) -> Expected | None:
+    """The expected values of this session, read at the first call; None where there are none.
+
+    Raises pytest.UsageError with every mistake in them.
+    """
+    folder = config.stash[SETTINGS].expected
+    if EXPECTED not in config.stash and folder is not None:
+        from scanproof import expected, problems
+
+        try:
+            config.stash[EXPECTED] = expected.load(folder)
+        except problems.ExpectedError as error:
+            raise pytest.UsageError(f"expected values cannot be used:\n{error}") from None
+    return config.stash.get(EXPECTED, None)

@@ -1,0 +1,120 @@
+"""The main job on the real stand-ins, as a newcomer runs it: lm-eval, a worker process, verdicts, a record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scanproof.record import Run, find_run, read_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(store: Path, *arguments: str) -> list[str]:
+    return [
+        sys.executable, "-m", "pytest", "-m", "embedded", "-p", "no:cacheprovider", "tests/published",
+        "--scanproof-store", str(store), *arguments,
+    ]  # fmt: skip
+
+
+def embedded(store: Path, *arguments: str, expect: int = 0) -> tuple[Run, str]:
+    """Run the suite; returns the recorded run and what was shown."""
+    result = subprocess.run(command(store, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return read_run(find_run(store / "runs", "latest")), result.stdout
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+def test_the_stand_in_comes_out_and_a_second_call_reuses_it(store: Path) -> None:
+    first, shown = embedded(store, "-k", "mamba1-tiny and piqa")
+    assert [record.outcome for record in first.records] == ["REPRODUCED"] * 2
+    assert "embedded-mamba1-tiny-0shot: requests" in shown, "progress while it works"
+    time.sleep(1.1)
+    second, _ = embedded(store, "-k", "mamba1-tiny and piqa")
+    assert [record.reused for record in first.records] == [False, False]
+    assert [record.reused for record in second.records] == [True, True]
+    assert [r.verdict for r in second.records] == [r.verdict for r in first.records]
+    time.sleep(1.1)
+    third, _ = embedded(store, "-k", "mamba1-tiny and piqa", "--scanproof-fresh")
+    assert [record.reused for record in third.records] == [False, False]
+    assert [r.verdict for r in third.records] == [r.verdict for r in first.records]
+
+
+def test_with_two_processes_each_job_runs_once(store: Path) -> None:
+    run, _ = embedded(store, "-k", "(mamba2-tiny or pythia-tiny) and (openbookqa or winogrande)", "-n", "2")
+    assert len(run.records) == 6
+    assert len({record.evaluation_key for record in run.records}) == 2
+    assert not any(record.reused for record in run.records)
+    assert {record.outcome for record in run.records} == {"REPRODUCED"}
+
+
+def test_a_killed_worker_is_an_error_and_the_next_session_is_whole(tmp_path: Path) -> None:
+    arguments = ["-k", "mamba2-tiny and piqa", "-v"]
+    session = subprocess.Popen(
+        command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    victim = worker_of(session.pid)
+    os.kill(victim, signal.SIGKILL)
+    shown, _ = session.communicate()
+    assert session.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "killed by SIGKILL" in shown
+    assert {record.outcome for record in read_run(find_run(tmp_path / "runs", "latest")).records} == {"ERROR"}
+    time.sleep(1.1)
+    run, _ = embedded(tmp_path, *arguments)
+    assert {record.outcome for record in run.records} == {"REPRODUCED"}
+
+
+def worker_of(parent: int) -> int:
+    """Process id of the worker below a pytest session, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and is_worker(entry, parent):
+                return int(entry.name)
+        time.sleep(0.1)
+    raise AssertionError("no worker was started")
+
+
+def is_worker(entry: Path, parent: int) -> bool:
+    try:
+        arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        status = (entry / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return b"scanproof.worker" in arguments and int(status[1]) == parent
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
+    """The same job on a copy of the checkpoint with the last bit of one weight changed."""
+    from scanproof import embedded as stand_ins
+    from scanproof.embedded.record import job
+    from scanproof.embedded.record import stand_ins as all_stand_ins
+    from scanproof.evaluation import Settings, evaluate
+
+    mirror = tmp_path / "mirror"
+    stand_in = next(each for each in all_stand_ins() if each.name == "mamba1-tiny")
+    (mirror / "scanproof").mkdir(parents=True)
+    (mirror / "baber").symlink_to(stand_ins.MIRROR / "baber")
+    shutil.copytree(stand_ins.MIRROR / stand_in.hub_id, mirror / stand_in.hub_id)
+    settings = Settings(store=tmp_path / "store", mirror=mirror, fresh=False, timeout=300, session="test")
+    piqa = job(stand_in, ("piqa",), 0)
+    first = evaluate(piqa, settings, progress=lambda _: None)
+    weights = mirror / stand_in.hub_id / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 4 * 2] ^= 1
+    weights.write_bytes(content)
+    second = evaluate(piqa, settings, progress=lambda _: None)
+    assert second.key != first.key
+    assert not second.reused
+    assert any("model.safetensors" in reason for reason in second.environment["recomputed_because"])

@@ -1,0 +1,67 @@
+"""A fault planted by hand into the stand-ins' scan makes the embedded run fail: the suite's reason to be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scanproof.record import find_run, read_run
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = "scanproof/kernels/reference.py"
+LINE = {
+    "skip dropped in the scan": ("y = y + D[:, None] * u", "y = y + 0 * u"),
+    "skip dropped in SSD": ("y if D is None else y + _skip(D) * x), state", "y), state"),
+    "convolution shifted by one": ("torch.cat([before, x], dim=-1)", "torch.cat([before, x], dim=-1).roll(1, -1)"),
+    "state forgotten across a chunk of the scan": ("y, state = _scan_chunk(", "y, _ = _scan_chunk("),
+    "state forgotten across a chunk of SSD": ("y, state = _ssd_chunk(", "y, _ = _ssd_chunk("),
+}
+
+
+def faulty_clone(folder: Path, fault: str) -> Path:
+    """The package with one line changed; data and checkpoints are the real ones."""
+    shutil.copytree(ROOT / "scanproof", folder / "scanproof", ignore=shutil.ignore_patterns("mirror", "__pycache__"))
+    (folder / "scanproof" / "embedded" / "mirror").symlink_to(ROOT / "scanproof" / "embedded" / "mirror")
+    path = folder / REFERENCE
+    text, (right, wrong) = path.read_text(), LINE[fault]
+    assert text.count(right) >= 1, f"the line to spoil is gone: {right}"
+    path.write_text(text.replace(right, wrong, 1))
+    return folder
+
+
+def run_suite(clone: Path, model: str) -> subprocess.CompletedProcess[str]:
+    """The embedded run of one stand-in, on three of its tasks."""
+    command = [
+        sys.executable, "-m", "pytest", "-m", "embedded", "-q", "-p", "no:cacheprovider",
+        "-k", f"{model} and (lambada or arc_easy or hellaswag)", str(ROOT / "tests" / "published"),
+        "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--scanproof-store", str(clone / "store"),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(clone)}
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ("mamba1-tiny", "skip dropped in the scan"),
+        ("mamba1-tiny", "state forgotten across a chunk of the scan"),
+        ("mamba1-tiny", "convolution shifted by one"),
+        ("mamba2-tiny", "skip dropped in SSD"),
+        ("mamba2-tiny", "state forgotten across a chunk of SSD"),
+        ("mamba2attn-tiny", "convolution shifted by one"),
+    ],
+)
+def test_a_fault_in_the_scan_fails_the_embedded_run(tmp_path: Path, model: str, fault: str) -> None:
+    clone = faulty_clone(tmp_path, fault)
+    result = run_suite(clone, model)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+    run = read_run(find_run(clone / "store" / "runs", "latest"))
+    outcomes = {record.outcome for record in run.records}
+    assert "OUT_OF_TOLERANCE" in outcomes, "the run has to fail by its numbers"
+    assert "ERROR" not in outcomes, "and not because it broke"
+    assert {record.hub_id for record in run.records} == {f"scanproof/{model}"}
