@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "gpu: needs an NVIDIA GPU; published numbers and kernels as they are installed",
         "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
+        "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
     ):
         config.addinivalue_line("markers", line)
     config.stash[state.SETTINGS] = options.read_settings(config)

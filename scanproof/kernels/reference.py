@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanproof.kernels.precision import Hold, exact
+
 CHUNK = 16
 """Positions per chunk of `selective_scan` unless the caller says otherwise."""
 
@@ -129,6 +131,7 @@ def ssd(
     D: Tensor | None = None,
     *,
     initial_state: Tensor | None = None,
+    hold: Hold = exact,
 ) -> tuple[Tensor, Tensor]:
     """State space duality (Mamba-2, arXiv 2405.21060, section 6): quadratic in a chunk, recurrent across.
 
@@ -141,6 +144,7 @@ def ssd(
         chunk_size: positions per chunk; it moves nothing but rounding.
         D: (h,) or (h, p), the skip.
         initial_state: (b, h, p, n); zeros when None.
+        hold: what operands of matrix products go through; see `scanproof.kernels.precision`.
 
     Returns:
         y (b, l, h, p), and the last state (b, h, p, n).
@@ -150,29 +154,31 @@ def ssd(
     outputs = []
     chunks = zip(*(torch.split(part, chunk_size, 1) for part in (x, dt, B, C)), strict=True)
     for x_k, dt_k, B_k, C_k in chunks:
-        y, state = _ssd_chunk(x_k, dt_k, A, B_k, C_k, state)
+        y, state = _ssd_chunk(x_k, dt_k, A, B_k, C_k, state, hold)
         outputs.append(y)
     y = torch.cat(outputs, dim=1)
     return (y if D is None else y + _skip(D) * x), state
 
 
-def _ssd_chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _ssd_chunk(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, hold: Hold
+) -> tuple[Tensor, Tensor]:
     """One chunk of `ssd` from a given state."""
     length, heads = dt.shape[1:]
     repeats = heads // B.shape[2]
     x = (x * dt[..., None]).transpose(1, 2)
     # The logarithm of the decay from the start of the chunk up to and including each position.
     log_decay = torch.cumsum((dt * A).transpose(1, 2), dim=-1)
-    B, C = B.transpose(1, 2), C.transpose(1, 2)
+    B, C = hold(B).transpose(1, 2), hold(C).transpose(1, 2)
     scores = (C @ B.mT).repeat_interleave(repeats, dim=1)
     future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
     # Masked before exp: above the diagonal the difference is positive and may overflow.
     between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(future, float("-inf"))
     B, C = B.repeat_interleave(repeats, dim=1), C.repeat_interleave(repeats, dim=1)
-    within = (scores * torch.exp(between)) @ x
-    carried = torch.exp(log_decay)[..., None] * (C @ state.mT)
+    within = hold(scores * torch.exp(between)) @ hold(x)
+    carried = torch.exp(log_decay)[..., None] * (C @ hold(state).mT)
     to_end = torch.exp(log_decay[..., -1:] - log_decay)
-    last = torch.exp(log_decay[..., -1])[..., None, None] * state + (x * to_end[..., None]).mT @ B
+    last = torch.exp(log_decay[..., -1])[..., None, None] * state + hold(x * to_end[..., None]).mT @ B
     return (within + carried).transpose(1, 2), last
 
 

@@ -1,0 +1,209 @@
+"""From a case to the tensors of its call: what each argument's axes are, and how its values are drawn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanproof.kernels.cases import KernelCase
+
+Draw = Callable[[tuple[int, ...], torch.Generator, KernelCase], Any]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of an operation."""
+
+    name: str
+    axes: str
+    """Letters of the case's sizes, one per axis."""
+    values: str = "normal"
+    """A key of DRAWS."""
+    dtype: str = "input"
+    """`input`, the dtype of the case, or a dtype's name."""
+    optional: bool = False
+    differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result of an operation, in the order in which it returns them; what it changes in place comes last."""
+
+    name: str
+    axes: str
+    dtype: str = "input"
+    option: str | None = None
+    """The option that asks for it; None: it always comes."""
+    differentiable: bool = True
+
+
+def torch_dtype(name: str, case: KernelCase) -> torch.dtype:
+    """`input` or a dtype's name as a dtype."""
+    dtype = getattr(torch, case.dtype if name == "input" else name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def axes_of(part: Argument | Output, case: KernelCase) -> str:
+    """Axes of an argument or output in this case: some operations take it in more than one form."""
+    return case.axes.get(part.name, part.axes)
+
+
+def shape(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Sizes of the axes; a number stands for itself."""
+    return tuple(int(letter) if letter.isdigit() else sizes[letter] for letter in axes.split())
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def _uniform(low: float, high: float) -> Draw:
+    def draw(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device).mul(high - low).add(low)
+
+    return draw
+
+
+def _log_uniform(low: float, high: float) -> Draw:
+    uniform = _uniform(math.log(low), math.log(high))
+    return lambda shape, generator, case: torch.as_tensor(torch.exp(uniform(shape, generator, case)))
+
+
+def _before_softplus(low: float, high: float) -> Draw:
+    """Values whose softplus is log-uniform, as mamba_ssm draws the bias of dt."""
+    after = _log_uniform(low, high)
+
+    def draw(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+        steps = after(shape, generator, case)
+        return torch.as_tensor(steps + torch.log(-torch.expm1(-steps)))
+
+    return draw
+
+
+def _negative(draw: Draw) -> Draw:
+    return lambda shape, generator, case: -draw(shape, generator, case)
+
+
+def _scaled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """Weights (out, in): normal, divided by the root of the inputs, so that outputs stay near 1."""
+    return _normal(shape, generator, case) / math.sqrt(shape[-1])
+
+
+def _segments(case: KernelCase, length: int) -> tuple[int, ...]:
+    segments = case.segments or (length,)
+    if sum(segments) != length:
+        raise ValueError(f"{case.id}: the segments {segments} have {sum(segments)} positions, the row has {length}")
+    return segments
+
+
+def _seq_idx(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """(b, l): 0, 0, 0, 1, 1, ... by the segments."""
+    numbers = [number for number, length in enumerate(_segments(case, shape[1])) for _ in range(length)]
+    return torch.tensor(numbers, device=generator.device).expand(shape).contiguous()
+
+
+def _cu_seqlens(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    return torch.tensor([0, *itertools.accumulate(case.segments)], device=generator.device)
+
+
+def _none(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> None:
+    """For an argument that has no default and is not given."""
+
+
+def _longest(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> int:
+    return max(case.segments)
+
+
+def _rows(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """b different rows of N, in no order."""
+    return torch.randperm(case.sizes["N"], generator=generator, device=generator.device)[: shape[0]]
+
+
+def _padding(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """As `rows`, the last of them padding."""
+    rows = _rows(shape, generator, case)
+    rows[-1] = -1
+    return rows
+
+
+def _filled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """How much of a cache of m positions is filled, with room for l more."""
+    room = case.sizes["m"] - case.sizes["l"]
+    return torch.randint(0, room + 1, shape, generator=generator, device=generator.device)
+
+
+def _counts(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """How many inputs a ring has seen; some before it was full, some after."""
+    return torch.randint(0, 3 * case.sizes["s"], shape, generator=generator, device=generator.device)
+
+
+DRAWS: Mapping[str, Draw] = MappingProxyType(
+    {
+        "none": _none,
+        "normal": _normal,
+        "near_one": _uniform(0.5, 1.5),
+        "weight": _scaled,
+        # From heads that remember a whole case to heads that forget within a few positions.
+        "decay": _negative(_log_uniform(0.05, 16.0)),
+        "decay_near_zero": _negative(_log_uniform(1e-6, 1e-4)),
+        "decay_very_negative": _negative(_log_uniform(1e3, 1e5)),
+        "step_bias": _before_softplus(1e-3, 1e-1),
+        "steps": _log_uniform(1e-3, 1e-1),
+        "steps_tiny": _before_softplus(1e-6, 2e-6),
+        "steps_saturating": _uniform(15.0, 40.0),
+        "seq_idx": _seq_idx,
+        "cu_seqlens": _cu_seqlens,
+        "longest": _longest,
+        "rows": _rows,
+        "padding": _padding,
+        "filled": _filled,
+        "counts": _counts,
+    }
+)
+
+
+def draw(case: KernelCase, arguments: tuple[Argument, ...], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
+    """Arguments of one call, by name: those that are always given, and those that the case gives.
+
+    Every argument has a seed of its own, so that one more argument does not change the others.
+    """
+    unknown = (case.given | case.values.keys() | case.layouts.keys()) - {each.name for each in arguments}
+    if unknown:
+        raise ValueError(f"{case.id}: {case.op} has no argument {', '.join(sorted(unknown))}")
+    drawn = {}
+    for argument in arguments:
+        if argument.optional and argument.name not in case.given:
+            continue
+        seed = zlib.crc32(f"{case.op}-{case.name}-{argument.name}".encode()) + case.seed
+        generator = torch.Generator(device).manual_seed(seed)
+        axes = axes_of(argument, case)
+        value = DRAWS[case.values.get(argument.name, argument.values)](shape(axes, sizes), generator, case)
+        if isinstance(value, Tensor):
+            value = _laid_out(value.to(torch_dtype(argument.dtype, case)), axes, case.layouts.get(argument.name))
+        drawn[argument.name] = value
+    return drawn
+
+
+def _laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
+    if layout == "tied":
+        after = axes.split().index("h") + 1
+        one = value
+        for axis in range(after, value.dim()):
+            one = one.narrow(axis, 0, 1)
+        return one.expand_as(value)
+    if layout == "transposed":
+        return value.mT.contiguous().mT
+    if layout == "padded":
+        wider = value.new_empty(*value.shape[:-1], value.shape[-1] + 8)
+        wider[..., : value.shape[-1]] = value
+        return wider[..., : value.shape[-1]]
+    return value

@@ -1,0 +1,169 @@
+"""The table of kernel cases: read from `cases.yaml`, one KernelCase per combination.  Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+TABLE = Path(__file__).parent / "cases.yaml"
+PLACES = ("interpreter", "gpu")
+DTYPES = ("float32", "float16", "bfloat16")
+LAYOUTS = ("transposed", "padded", "tied")
+
+
+class CaseError(ValueError):
+    """The table of cases cannot be used; the message says which row, what is wrong and what to write instead."""
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """One call of one operation: everything that decides its inputs, as data."""
+
+    op: str
+    name: str
+    sizes: Mapping[str, int]
+    """Letter of the operation's axes -> size."""
+    dtype: str
+    given: frozenset[str] = frozenset()
+    """Optional arguments that are passed."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that are not tensors."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Argument -> how its values are drawn, where the operation's own way is not meant."""
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    """Argument -> `transposed` (its last two axes change places in memory), `padded` (rows of a wider tensor) or
+    `tied` (one number per head, repeated by strides of 0)."""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """Argument or output -> its axes, where the operation takes it in more than one form."""
+    segments: tuple[int, ...] = ()
+    """Lengths of the sequences that are packed into one row."""
+    backward: bool = False
+    rows: bool = False
+    """Compare the first and the last row of the batch only: the operation runs on all, the references on two."""
+    where: tuple[str, ...] = PLACES
+    known: str | None = None
+    """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}-{self.name}-{self.dtype}"
+
+
+def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
+    """All cases of a table; CaseError names the row that cannot be used."""
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    cases = tuple(
+        case
+        for op, rows in table["cases"].items()
+        for row in rows
+        for case in _expand(op, _checked(row, f"{path.name}: {op}: {row.get('name', '(no name)')}"), table)
+    )
+    ids = [case.id for case in cases]
+    twice = sorted({each for each in ids if ids.count(each) > 1})
+    if twice:
+        raise CaseError(f"{path.name}: two cases have the same id: {', '.join(twice)}; give one another name")
+    return cases
+
+
+def not_interpreted(path: Path = TABLE) -> tuple[str, ...]:
+    """Operations of a table that Triton's interpreter cannot run."""
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tuple(op for op in table["cases"] if op not in table["triton"])
+
+
+@dataclass(frozen=True)
+class InvariantCase:
+    """An invariant of an operation, and the case whose inputs it takes."""
+
+    invariant: str
+    case: KernelCase
+
+    @property
+    def id(self) -> str:
+        return f"{self.case.op}-{self.invariant}-{self.case.dtype}"
+
+
+def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
+    """All invariants of a table, for each dtype of the case they take; CaseError names one whose case is missing."""
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))["invariants"]
+    found: dict[tuple[str, str], list[KernelCase]] = {}
+    for case in load(path):
+        found.setdefault((case.op, case.name), []).append(case)
+    wanted = [(invariant, op, name) for invariant, ops in table.items() for op, name in ops.items()]
+    missing = [f"{op}: {name}" for _, op, name in wanted if (op, name) not in found]
+    if missing:
+        raise CaseError(f"{path.name}: invariants take cases that are not there: {', '.join(missing)}")
+    return tuple(InvariantCase(invariant, case) for invariant, op, name in wanted for case in found[op, name])
+
+
+KEYS = {
+    "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "segments", "dtypes", "backward",
+    "rows", "where", "known",
+}  # fmt: skip
+
+
+def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
+    unknown = sorted(row.keys() - KEYS)
+    if unknown:
+        raise CaseError(f"{place}: {', '.join(unknown)} is not known; write one of {', '.join(sorted(KEYS))}")
+    for key in ("name", "sizes"):
+        if key not in row:
+            raise CaseError(f"{place}: {key} is missing")
+    if not re.fullmatch(r"[a-z0-9_.]+(-[a-z0-9_.]+)*", str(row["name"])):
+        raise CaseError(f"{place}: a name has lower case letters, digits, '_', '.' and '-' between words")
+    for key, known in (("dtypes", DTYPES), ("where", PLACES)):
+        wrong = sorted(set(row.get(key, ())) - set(known))
+        if wrong:
+            raise CaseError(f"{place}: {key}: {', '.join(wrong)} is not known; write some of {', '.join(known)}")
+    if row.get("rows") and row.get("backward"):
+        raise CaseError(f"{place}: rows compares two rows, and gradients of weights need all: leave one of the two out")
+    wrong = sorted(set(row.get("layouts", {}).values()) - set(LAYOUTS))
+    if wrong:
+        raise CaseError(f"{place}: layouts: {', '.join(wrong)} is not known; write one of {', '.join(LAYOUTS)}")
+    return row
+
+
+def _expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[KernelCase]:
+    """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
+    models: Mapping[str, Mapping[str, int]] = table["models"]
+    where = PLACES if op in table["triton"] else ("gpu",)
+    lists = {letter: each if isinstance(each, list) else [each] for letter, each in row["sizes"].items()}
+    names: list[str | None] = list(row.get("model", [])) or [None]
+    for model, sizes, dtype in itertools.product(
+        names, itertools.product(*lists.values()), row.get("dtypes", list(DTYPES))
+    ):
+        if model is not None and model not in models:
+            raise CaseError(f"{op}: {row['name']}: model {model} is not in the table of models")
+        chosen = dict(zip(lists, sizes, strict=True))
+        varying = [f"{letter}{chosen[letter]}" for letter, each in lists.items() if len(each) > 1]
+        yield KernelCase(
+            op=op,
+            name="-".join([row["name"], *([model] if model else []), *varying]),
+            sizes=MappingProxyType({**(models[model] if model else {}), **chosen}),
+            dtype=dtype,
+            given=frozenset(row.get("with", ())),
+            options=MappingProxyType({key: _option(each) for key, each in row.get("options", {}).items()}),
+            values=MappingProxyType(dict(row.get("values", {}))),
+            layouts=MappingProxyType(dict(row.get("layouts", {}))),
+            axes=MappingProxyType(dict(row.get("axes", {}))),
+            segments=tuple(row.get("segments", ())),
+            backward=bool(row.get("backward", False)),
+            rows=bool(row.get("rows", False)),
+            where=tuple(row.get("where", where)),
+            known=row.get("known", {}).get(dtype),
+        )
+
+
+def _option(value: Any) -> Any:
+    """Pairs are tuples in the operations' signatures; YAML has no infinity that reads well."""
+    if isinstance(value, list):
+        return tuple(float("inf") if each == "inf" else each for each in value)
+    return value

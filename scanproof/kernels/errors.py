@@ -1,0 +1,128 @@
+"""How far a result is from the float64 reference, and how far it may be.
+
+The criterion, for every operation and dtype: its error is at most twice the error of the same-precision PyTorch
+form plus a small constant, in two measures.  `rms` is root mean square error over root mean square reference: a
+change that touches everything shows there.  `worst` is the largest absolute error: one wrong element shows there.
+
+A result of few numbers, such as the gradient of A with two heads, has an error that is a matter of luck, and so has
+its PyTorch form.  There the form is run with several roundings of the same size (`precision.DITHERS`), and the
+factor is what an equally good implementation exceeds once in 100,000 results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+FACTOR = 2.0
+FEW = 64
+"""Below so many numbers the form's error is taken from several roundings."""
+ATOL: Mapping[torch.dtype, float] = MappingProxyType({torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3})
+"""Relative to the reference's rms for `rms`, to its largest magnitude for `worst`: twice the unit roundoff of a
+half, so that a sum of few terms whose PyTorch form happens to hit its value passes.  docs/decisions/0005."""
+
+
+@dataclass(frozen=True)
+class KernelError:
+    """Error of one result against float64."""
+
+    rms: float
+    """sqrt(mean(error^2)) / sqrt(mean(reference^2)); without the division where the reference is all zero."""
+    worst: float
+    """Largest absolute error; infinite where the result is not finite and the reference is."""
+    index: tuple[int, ...]
+    """Where the largest error is."""
+    expected: float
+    got: float
+
+
+def kernel_error(got: Tensor, reference: Tensor) -> KernelError:
+    """Compare a result with its reference of the same shape.
+
+    Args:
+        got: any floating dtype.
+        reference: float64.
+    """
+    value = got.detach().to(torch.float64)
+    if reference.numel() == 0:
+        return KernelError(0.0, 0.0, (), 0.0, 0.0)
+    error = torch.where(value == reference, torch.zeros_like(value), (value - reference).abs())
+    error = torch.where(error.isnan(), torch.full_like(error, float("inf")), error)
+    flat = int(error.argmax())
+    index = tuple(int(each) for each in torch.unravel_index(torch.tensor(flat), reference.shape))
+    scale = float(reference.square().mean().sqrt()) or 1.0
+    return KernelError(
+        rms=float(error.square().mean().sqrt()) / scale,
+        worst=float(error.flatten()[flat]),
+        index=index,
+        expected=float(reference[index]),
+        got=float(value[index]),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One result of one call: its error, the PyTorch form's error, and what is allowed."""
+
+    result: str
+    """Name of the output, or `grad of` the argument."""
+    error: KernelError
+    form: KernelError
+    allowed_rms: float
+    allowed_worst: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error.rms <= self.allowed_rms and self.error.worst <= self.allowed_worst
+
+    def __str__(self) -> str:
+        e = self.error
+        at = ", ".join(map(str, e.index))
+        return (
+            f"{self.result}[{at}]: expected {e.expected:.9g}, got {e.got:.9g}; "
+            f"worst error {e.worst:.3g} (allowed {self.allowed_worst:.3g}), "
+            f"rms error {e.rms:.3g} of the reference's rms (allowed {self.allowed_rms:.3g})"
+        )
+
+
+def factor(count: int) -> float:
+    """How many times the form's error is allowed for a result of `count` numbers: 2 from 12 numbers on.
+
+    1 + 3.5 / sqrt(n) is above the 1e-5 quantile of the rms of n independent normal errors, in units of their
+    standard deviation, for n = 2 to 12; the one number of n = 1 is bounded by 4.5 of it.
+    """
+    return max(FACTOR, 1.0 + 3.5 / math.sqrt(max(count, 1)))
+
+
+def compare(result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor, atol: float) -> Comparison:
+    """The criterion on one result.
+
+    Args:
+        got: what the operation returned.
+        forms: what the same-precision PyTorch form gives, in the dtype of `got`, once per rounding.
+        reference: float64.
+        atol: the small constant, see ATOL.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if got.shape != reference.shape:
+        raise ValueError(f"{result}: has shape {tuple(got.shape)}, expected {tuple(reference.shape)}")
+    errors = [kernel_error(form, reference) for form in forms]
+    form = replace(
+        max(errors, key=lambda error: error.worst),
+        rms=math.sqrt(sum(error.rms**2 for error in errors) / len(errors)),
+    )
+    times, largest = factor(reference.numel()), float(reference.abs().max()) if reference.numel() else 0.0
+    return Comparison(
+        result=result,
+        error=kernel_error(got, reference),
+        form=form,
+        allowed_rms=times * form.rms + atol,
+        allowed_worst=times * form.worst + atol * largest,
+    )

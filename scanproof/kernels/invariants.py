@@ -1,0 +1,262 @@
+"""What must hold of an operation whatever its values are: no reference is needed.
+
+Each invariant calls the operation twice or more, in ways that must agree, and gives the pairs that have to.
+`cases.yaml` says which case's inputs it takes; PAIRS has its function.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanproof.kernels.cases import KernelCase
+
+Calls = Callable[[str], Callable[..., Any]]
+"""From an operation's name to something to call, which returns a tuple."""
+Pair = tuple[str, Tensor, Tensor]
+"""What is compared, and the two results."""
+Inputs = Mapping[str, Any]
+
+BOUND: Mapping[str, float] = MappingProxyType(
+    {"float64": 1e-11, "float32": 2e-5, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
+)
+"""Largest rms difference over rms value: four unit roundoffs in halves and TF32; in float32 what mamba-ssm's softplus
+may lose (`op.LOSSY_SOFTPLUS`), which not every operation has.  docs/decisions/0005 has what was measured."""
+
+
+def difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
+    """rms(first - second) / rms(first), and where the two are furthest apart; infinite where one is not finite."""
+    first, second = (each.detach().to(torch.float64) for each in pair[1:])
+    apart = torch.nan_to_num((first - second).abs(), nan=float("inf"))
+    index = torch.unravel_index(apart.argmax(), apart.shape)
+    scale = float(first.square().mean().sqrt()) or 1.0
+    return float(apart.square().mean().sqrt()) / scale, tuple(int(each) for each in index)
+
+
+def violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
+    """One line per pair that is further apart than the case's dtype, or TF32, explains."""
+    bound = BOUND["tf32" if tf32 else case.dtype]
+    found = []
+    for pair in pairs:
+        apart, index = difference(pair)
+        if not apart <= bound:
+            name, first, second = pair
+            at = ", ".join(map(str, index))
+            found.append(
+                f"{case.id}: {name}[{at}]: {float(first[index]):.9g} and {float(second[index]):.9g} should agree; "
+                f"rms difference {apart:.3g} (allowed {bound:.3g})"
+            )
+    return found
+
+
+def _timed(inputs: Inputs, names: dict[str, int], start: int, end: int) -> dict[str, Any]:
+    """The arguments with those that have a time axis cut to [start, end)."""
+    return {
+        key: value.narrow(names[key], start, end - start) if key in names else value for key, value in inputs.items()
+    }
+
+
+SCAN_TIME = {"u": 2, "delta": 2, "B": 3, "C": 3, "z": 2}
+SSD_TIME = {"x": 1, "dt": 1, "B": 1, "C": 1, "z": 1}
+CONV_TIME = {"x": 2}
+
+
+def scan_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """Mamba-1: the scan over a sequence equals its decode steps."""
+    y, last = calls("selective_scan_fn")(**{**inputs, "return_last_state": True})
+    update = calls("selective_state_update")
+    state, steps = torch.zeros_like(last), []
+    for t in range(inputs["u"].shape[2]):
+        out, *new = update(
+            state=state, x=inputs["u"][..., t], dt=inputs["delta"][..., t], A=inputs["A"], B=inputs["B"][:, 0, :, t],
+            C=inputs["C"][:, 0, :, t], D=inputs["D"], z=inputs["z"][..., t], dt_bias=inputs["delta_bias"],
+            dt_softplus=inputs["delta_softplus"],
+        )  # fmt: skip
+        state = new[0] if new else state
+        steps.append(out)
+    return [("prefill and steps", y, torch.stack(steps, dim=2)), ("last state", last, state)]
+
+
+def ssd_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """Mamba-2: the chunked scan over a sequence equals its decode steps, gate and initial state included."""
+    y, last = calls("mamba_chunk_scan_combined")(**{**inputs, "return_final_states": True})
+    update = calls("selective_state_update")
+    heads, headdim, states = last.shape[1:]
+    # Decoding keeps its states in float32 here, so that only the prefill rounds.
+    state, steps = inputs["initial_states"].to(last.dtype).clone(), []
+    tied = {
+        "A": inputs["A"][:, None, None].expand(heads, headdim, states),
+        "D": inputs["D"][:, None].expand(heads, headdim),
+        "dt_bias": inputs["dt_bias"][:, None].expand(heads, headdim),
+    }
+    for t in range(inputs["x"].shape[1]):
+        out, *new = update(
+            state=state, x=inputs["x"][:, t], dt=inputs["dt"][:, t, :, None].expand(-1, -1, headdim),
+            B=inputs["B"][:, t], C=inputs["C"][:, t], z=inputs["z"][:, t], dt_softplus=inputs["dt_softplus"], **tied,
+        )  # fmt: skip
+        state = new[0] if new else state
+        steps.append(out)
+    return [("prefill and steps", y, torch.stack(steps, dim=1)), ("last state", last, state)]
+
+
+def conv_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The convolution over a sequence equals its decode steps."""
+    (y,) = calls("causal_conv1d_fn")(**inputs)
+    update, weight = calls("causal_conv1d_update"), inputs["weight"]
+    state, steps = torch.zeros_like(inputs["x"][..., :1]).repeat(1, 1, weight.shape[1] - 1), []
+    for t in range(inputs["x"].shape[2]):
+        out, *new = update(
+            x=inputs["x"][..., t], conv_state=state, weight=weight, bias=inputs["bias"], activation="silu"
+        )
+        state = new[0] if new else state
+        steps.append(out)
+    return [("prefill and steps", y, torch.stack(steps, dim=2))]
+
+
+def attention_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """Causal attention over a sequence equals its decode steps over a cache."""
+    (y,) = calls("flash_attn_func")(**inputs)
+    decode, q, k, v = calls("flash_attn_with_kvcache"), inputs["q"], inputs["k"], inputs["v"]
+    k_cache, v_cache, steps = torch.zeros_like(k), torch.zeros_like(v), []
+    for t in range(q.shape[1]):
+        filled = torch.full((len(q),), t, dtype=torch.int32, device=q.device)
+        now = slice(t, t + 1)
+        out, *new = decode(
+            q=q[:, now], k_cache=k_cache, v_cache=v_cache, k=k[:, now], v=v[:, now], cache_seqlens=filled, causal=True
+        )
+        k_cache, v_cache = new or (k_cache, v_cache)
+        steps.append(out)
+    return [("prefill and steps", y, torch.cat(steps, dim=1))]
+
+
+def ssd_split(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """A sequence cut anywhere, with the state carried over, equals the whole: on the chunk grid and off it."""
+    scan = calls("mamba_chunk_scan_combined")
+    inputs = {**inputs, "return_final_states": True}
+    y, last = scan(**inputs)
+    length, pairs = inputs["x"].shape[1], []
+    for cut in {1, inputs["chunk_size"], inputs["chunk_size"] + 1, length - 1}:
+        first, state = scan(**_timed(inputs, SSD_TIME, 0, cut))
+        # The state goes on in float32, as it came.
+        second, end = scan(**{**_timed(inputs, SSD_TIME, cut, length), "initial_states": state})
+        pairs += [(f"cut at {cut}: y", y, torch.cat([first, second], dim=1)), (f"cut at {cut}: state", last, end)]
+    return pairs
+
+
+def conv_split(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The same of the convolution; its state is its last inputs."""
+    conv = calls("causal_conv1d_fn")
+    inputs = {**inputs, "return_final_states": True}
+    y, last = conv(**inputs)
+    length, pairs = inputs["x"].shape[2], []
+    for cut in {1, 2, 3, length - 1}:
+        first, state = conv(**_timed(inputs, CONV_TIME, 0, cut))
+        second, end = conv(**{**_timed(inputs, CONV_TIME, cut, length), "initial_states": state})
+        pairs += [(f"cut at {cut}: y", y, torch.cat([first, second], dim=2)), (f"cut at {cut}: state", last, end)]
+    return pairs
+
+
+def ssd_chunk_size(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The result does not depend on how many positions a chunk has."""
+    scan = calls("mamba_chunk_scan_combined")
+    y, last = scan(**inputs)
+    pairs = []
+    for chunk in (16, 64, 128):
+        other, state = scan(**{**inputs, "chunk_size": chunk})
+        pairs += [(f"chunk {chunk}: y", y, other), (f"chunk {chunk}: state", last, state)]
+    return pairs
+
+
+def neighbours(name: str, batched: tuple[str, ...]) -> Callable[[Calls, Inputs], list[Pair]]:
+    """A row's result does not depend on the other rows of the batch."""
+
+    def pairs(calls: Calls, inputs: Inputs) -> list[Pair]:
+        call = calls(name)
+        whole, found = call(**inputs), []
+        for row in range(len(inputs[batched[0]])):
+            alone = call(**{key: value[row : row + 1] if key in batched else value for key, value in inputs.items()})
+            found += [(f"row {row} alone", all_[row], one[0]) for all_, one in zip(whole, alone, strict=True)]
+        return found
+
+    return pairs
+
+
+def right_padding(name: str, times: dict[str, int], out: int) -> Callable[[Calls, Inputs], list[Pair]]:
+    """What stands to the right of a position does not reach it: the batches of an evaluation are padded there."""
+
+    def pairs(calls: Calls, inputs: Inputs) -> list[Pair]:
+        call = calls(name)
+        length = next(inputs[key].shape[axis] for key, axis in times.items() if key in inputs)
+        kept = length // 2 + 1
+        whole, short = call(**inputs)[0], call(**_timed(inputs, times, 0, kept))[0]
+        return [("with and without padding", whole.narrow(out, 0, kept), short)]
+
+    return pairs
+
+
+def ssd_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """Sequences packed into one row equal the same sequences one by one."""
+    scan = calls("mamba_chunk_scan_combined")
+    y = scan(**inputs)[0]
+    alone = {key: value for key, value in inputs.items() if key != "seq_idx"}
+    ends = [0, *torch.cumsum(torch.unique_consecutive(inputs["seq_idx"][0], return_counts=True)[1], 0).tolist()]
+    spans = itertools.pairwise(ends)
+    parts = [scan(**_timed(alone, SSD_TIME, start, end))[0] for start, end in spans]
+    return [("packed and separate", y, torch.cat(parts, dim=1))]
+
+
+def conv_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The same of the convolution."""
+    conv = calls("causal_conv1d_fn")
+    (y,) = conv(**inputs)
+    alone = {key: value for key, value in inputs.items() if key != "seq_idx"}
+    ends = [0, *torch.cumsum(torch.unique_consecutive(inputs["seq_idx"][0], return_counts=True)[1], 0).tolist()]
+    parts = [conv(**_timed(alone, CONV_TIME, start, end))[0] for start, end in itertools.pairwise(ends)]
+    return [("packed and separate", y, torch.cat(parts, dim=2))]
+
+
+def attention_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The same of attention, against its form for equal lengths."""
+    (y,) = calls("flash_attn_varlen_func")(**inputs)
+    ends = inputs["cu_seqlens_q"].tolist()
+    parts = [
+        calls("flash_attn_func")(**{key: inputs[key][None, start:end] for key in ("q", "k", "v")}, causal=True)[0][0]
+        for start, end in itertools.pairwise(ends)
+    ]
+    return [("packed and separate", y, torch.cat(parts))]
+
+
+SSD, SCAN, CONV, SPLIT = (
+    "mamba_chunk_scan_combined", "selective_scan_fn", "causal_conv1d_fn", "mamba_split_conv1d_scan_combined",
+)  # fmt: skip
+ATTENTION, VARLEN, NORM = "flash_attn_func", "flash_attn_varlen_func", "rmsnorm_fn"
+
+PAIRS: Mapping[tuple[str, str], Callable[[Calls, Inputs], list[Pair]]] = MappingProxyType(
+    {
+        ("steps", SCAN): scan_steps,
+        ("steps", SSD): ssd_steps,
+        ("steps", CONV): conv_steps,
+        ("steps", ATTENTION): attention_steps,
+        ("split", SSD): ssd_split,
+        ("split", CONV): conv_split,
+        ("chunk_size", SSD): ssd_chunk_size,
+        ("neighbours", SSD): neighbours(SSD, ("x", "dt", "B", "C", "z", "initial_states")),
+        ("neighbours", SCAN): neighbours(SCAN, ("u", "delta", "B", "C", "z")),
+        ("neighbours", CONV): neighbours(CONV, ("x",)),
+        ("neighbours", ATTENTION): neighbours(ATTENTION, ("q", "k", "v")),
+        ("neighbours", NORM): neighbours(NORM, ("x", "z")),
+        ("padding", SSD): right_padding(SSD, SSD_TIME, 1),
+        ("padding", SCAN): right_padding(SCAN, SCAN_TIME, 2),
+        ("padding", CONV): right_padding(CONV, CONV_TIME, 2),
+        ("padding", SPLIT): right_padding(SPLIT, {"zxbcdt": 1}, 1),
+        ("packed", SSD): ssd_packed,
+        ("packed", CONV): conv_packed,
+        ("packed", VARLEN): attention_packed,
+    }
+)
+"""(invariant, operation) -> what must agree."""

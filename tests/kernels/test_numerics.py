@@ -1,0 +1,42 @@
+"""Every operation, dtype and case against float64: forward, and backward where the case says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kernel_places import Kernels, parameters
+from scanproof.kernels.cases import KernelCase, load, not_interpreted
+
+if TYPE_CHECKING:
+    from scanproof.kernels.op import Op
+
+
+@pytest.mark.parametrize(("case", "place"), parameters(load()))
+def test_error_is_at_most_twice_that_of_the_pytorch_form(
+    case: KernelCase,
+    kernels: Kernels,
+    require: Callable[[Op, KernelCase], None],
+    record_property: Callable[[str, object], None],
+) -> None:
+    from scanproof.kernels import ops, run
+
+    op = ops.named(case.op)
+    require(op, case)
+    comparisons = run.compare_case(op, case, kernels.call(op), kernels.device)
+    for each in comparisons:
+        record_property(f"rms error: {each.result}", each.error.rms)
+        record_property(f"rms error of the PyTorch form: {each.result}", each.form.rms)
+    message = run.failures(case, comparisons)
+    if message:
+        pytest.fail(message, pytrace=False)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("name", not_interpreted())
+def test_what_the_interpreter_cannot_run_is_said(name: str) -> None:
+    from scanproof.kernels import ops
+
+    pytest.skip(f"{name}: {ops.named(name).interpreter}")

@@ -1,0 +1,137 @@
+"""The tables of kernel cases and operations, and what a mistake in them says."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from late import Late
+from scanproof.kernels import cases
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.kernels import arguments, costs, invariants, ops, run
+else:
+    torch, arguments, costs = Late("torch"), Late("scanproof.kernels.arguments"), Late("scanproof.kernels.costs")
+    invariants, ops = Late("scanproof.kernels.invariants"), Late("scanproof.kernels.ops")
+    run = Late("scanproof.kernels.run")
+
+ALL = cases.load()
+
+
+def table(tmp_path: Path, **row: Any) -> Path:
+    path = tmp_path / "cases.yaml"
+    rows = [{"name": "edge", "sizes": {"b": 1}, **row}]
+    path.write_text(yaml.safe_dump({"models": {}, "triton": [], "invariants": {}, "cases": {"rmsnorm_fn": rows}}))
+    return path
+
+
+def test_every_operation_has_cases_and_every_case_an_operation() -> None:
+    assert {case.op for case in ALL} == {op.name for op in ops.OPS}
+
+
+def test_what_the_interpreter_cannot_run_has_a_reason() -> None:
+    assert set(cases.not_interpreted()) == {op.name for op in ops.OPS if op.interpreter}
+
+
+def test_every_dtype_of_an_operation_has_cases() -> None:
+    for op in ops.OPS:
+        assert {case.dtype for case in ALL if case.op == op.name} == set(op.dtypes)
+
+
+@pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
+def test_references_take_the_arguments_and_options_of_their_cases(name: str) -> None:
+    op = ops.named(name)
+    known = set(inspect.signature(op.reference).parameters)
+    assert {each.name for each in op.arguments} <= known
+    assert {option for case in ALL if case.op == op.name for option in case.options} <= known
+
+
+def test_small_cases_can_be_drawn_and_referenced() -> None:
+    small = [case for case in ALL if "interpreter" in case.where and case.dtype == "float32" and not case.backward]
+    for case in small:
+        op = ops.named(case.op)
+        results = run.run_reference(op, case, run.inputs(op, case))
+        for output in op.expected_outputs(case):
+            expected = arguments.shape(arguments.axes_of(output, case), op.sizes(case))
+            assert tuple(results[output.name].shape) == expected, case.id
+            assert results[output.name].isfinite().all(), case.id
+
+
+def test_costs_count_each_tensor_once() -> None:
+    (case,) = [case for case in ALL if case.id == "rms_norm_fn-residual-d64-bfloat16"]
+    assert costs.cost(ops.named("rms_norm_fn"), case).bytes == 2 * (4 * 2 * 3 * 64 + 64)
+
+
+def test_every_case_has_a_cost() -> None:
+    for case in ALL:
+        found = costs.cost(ops.named(case.op), case)
+        assert found.bytes > 0
+        assert found.flop > 0
+
+
+def test_a_causal_square_costs_half() -> None:
+    found = {case.name: case for case in ALL if case.op == "flash_attn_func" and case.dtype == "float16"}
+    case = found["evaluation-llama-8b"]
+    whole = 4 * 16 * 32 * 128 * 2048 * 2048
+    assert costs.cost(ops.named("flash_attn_func"), case).flop == pytest.approx(whole / 2, rel=1e-3)
+
+
+def test_every_invariant_has_its_pairs() -> None:
+    wanted = {(each.invariant, each.case.op) for each in cases.load_invariants() if each.invariant != "determinism"}
+    assert wanted == set(invariants.PAIRS)
+    repeated = {each.case.op for each in cases.load_invariants() if each.invariant == "determinism"}
+    assert repeated == {op.name for op in ops.OPS}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"size": {}}, "rmsnorm_fn: edge: size is not known"),
+        ({"name": "Edge"}, "lower case letters"),
+        ({"dtypes": ["fp16"]}, "dtypes: fp16 is not known; write some of float32, float16, bfloat16"),
+        ({"where": ["cpu"]}, "where: cpu is not known"),
+        ({"layouts": {"x": "reversed"}}, "layouts: reversed is not known"),
+        ({"model": ["mamba-9b"]}, "model mamba-9b is not in the table"),
+        ({"rows": True, "backward": True}, "leave one of the two out"),
+        ({"sizes": {"b": [1, 1]}}, "two cases have the same id: rmsnorm_fn-edge-b1"),
+    ],
+)
+def test_mistakes_name_the_row(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(cases.CaseError, match=message):
+        cases.load(table(tmp_path, **row))
+
+
+def test_an_argument_that_the_operation_lacks_is_named(tmp_path: Path) -> None:
+    (case, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, **{"with": ["w"]}))
+    with pytest.raises(ValueError, match="rmsnorm_fn has no argument w"):
+        run.inputs(ops.named("rmsnorm_fn"), case)
+
+
+def test_one_more_argument_does_not_change_the_others(tmp_path: Path) -> None:
+    (plain, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}))
+    (gated, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, **{"with": ["z"]}))
+    op = ops.named("rmsnorm_fn")
+    assert torch.equal(run.inputs(op, plain)["x"], run.inputs(op, gated)["x"])
+
+
+@pytest.mark.parametrize(("layout", "strides"), [("transposed", (6, 1, 2)), ("padded", (22, 11, 1))])
+def test_layouts_change_strides_and_not_values(tmp_path: Path, layout: str, strides: tuple[int, ...]) -> None:
+    sizes = {"b": 1, "l": 2, "d": 3}
+    (plain, *_) = cases.load(table(tmp_path, sizes=sizes))
+    (other, *_) = cases.load(table(tmp_path, sizes=sizes, layouts={"x": layout}))
+    first, second = (run.inputs(ops.named("rmsnorm_fn"), case)["x"] for case in (plain, other))
+    assert torch.equal(first, second)
+    assert second.stride() == strides
+
+
+def test_steps_near_a_millionth_are_drawn() -> None:
+    (case,) = [case for case in ALL if case.id == "mamba_chunk_scan_combined-tiny_steps-float32"]
+    steps = torch.nn.functional.softplus(run.inputs(ops.named(case.op), case)["dt"].double())
+    assert steps.min() > 0.9e-6
+    assert steps.max() < 2.2e-6
