@@ -32,7 +32,7 @@ from scanproof.likelihood import (
     limits,
     ratio_curve,
 )
-from scanproof.tolerance import MASS_TASKS, Constants
+from scanproof.tolerance import Constants
 from scanproof.values import PublishedValue
 
 if TYPE_CHECKING:
@@ -98,12 +98,12 @@ class Calibration:
 def calibrate(expected: Expected) -> Calibration:
     """Estimate the constants from the printed pairs; raises ValueError when a kind of pair does not occur."""
     pairs = list(paper_pairs(expected.values))
-    shares = [pair for pair in pairs if _is_share(pair)]
+    shares = [pair for pair in pairs if pair.first.counts_documents]
     kept, excluded = _without_outliers(shares, _flip_curve, flips_explain)
     models = _by_model(kept)
     spread = fit_spread(list(models.values()))
     same = _same(expected.constants.level, spread, models, len(kept), excluded)
-    other = _other([pair for pair in cross_pairs(expected.values) if _is_share(pair)], same, spread, models)
+    other = _other([pair for pair in cross_pairs(expected.values) if pair.first.counts_documents], same, spread, models)
     perplexity = _perplexity_sd([pair for pair in pairs if pair.first.metric == "perplexity"])
     return Calibration(same, other, perplexity)
 
@@ -135,11 +135,6 @@ def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
 
 def _what(value: PublishedValue) -> tuple[str, ...]:
     return value.hub_id.lower(), value.task, value.metric, str(value.job.num_fewshot)
-
-
-def _is_share(pair: Pair) -> bool:
-    value = pair.first
-    return value.metric != "perplexity" and value.task not in (*MASS_TASKS, "average")
 
 
 def _same(

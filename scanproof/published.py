@@ -264,6 +264,7 @@ def _value(
         num_fewshot_printed=shots,
         batch_size_printed=batch,
         documents=value.documents or (task.documents if task else None),
+        binary=task.binary if task else True,
         parts=_parts(value, context),
         pooled=task is not None and bool(task.members),
         harness=context.harness,

@@ -28,9 +28,6 @@ __all__ = [
     "load_constants",
 ]
 
-MASS_TASKS = frozenset({"truthfulqa_mc2"})
-"""Tasks whose `acc` is a mean probability mass, not a share of documents."""
-
 
 class Outcome(str, Enum):
     """What became of one number."""
@@ -130,7 +127,7 @@ def _noise(value: PublishedValue, constants: Constants, documents: int | None, f
     n = value.documents or documents
     if n is None:
         raise ValueError(f"{value.id}: the number of documents is unknown; write it in the expected file")
-    if value.task in MASS_TASKS:
+    if not value.binary:
         return _mass_noise(n, constants, flip_rate)
     return _share_noise(n, constants, flip_rate)
 
@@ -239,15 +236,10 @@ def _judge(value: PublishedValue, measured: float, allowed: Allowance, n: int | 
     difference = measured - value.expected
     # Differences that are exact in print (0.4412 - 0.4407) must not fail by a bit of binary arithmetic.
     within = abs(difference) <= allowed.total * (1 + 1e-9)
-    moved = difference * n if n is not None and _counts_documents(value) else None
+    moved = difference * n if n is not None and value.counts_documents else None
     outcome, because = _outcome(value, within, difference, allowed)
     sigmas = difference / allowed.noise_sd
     return Verdict(outcome, value.expected, measured, difference, allowed, moved, sigmas, because)
-
-
-def _counts_documents(value: PublishedValue) -> bool:
-    plain_mean = bool(value.parts) and not value.pooled
-    return value.metric != "perplexity" and value.task not in MASS_TASKS and not plain_mean
 
 
 def _outcome(value: PublishedValue, within: bool, difference: float, allowed: Allowance) -> tuple[Outcome, str]:

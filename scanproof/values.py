@@ -108,6 +108,8 @@ class PublishedValue:
     batch_size_printed: int | None = None
     documents: int | None = None
     """Number of evaluation documents behind the number; None when unknown."""
+    binary: bool = True
+    """A document is right or wrong; else it scores between 0 and 1, and the number is a mean mass."""
     parts: tuple[Part, ...] = ()
     """What a derived number is computed from."""
     pooled: bool = False
@@ -128,6 +130,12 @@ class PublishedValue:
     def id(self) -> str:
         """Test id, e.g. `mamba-130m-lambada_openai-acc-paper`."""
         return value_id(self.hub_id, self.task, self.metric, self.origin, self.suffix)
+
+    @property
+    def counts_documents(self) -> bool:
+        """Whether the number is a count of right documents over all documents."""
+        plain_mean = bool(self.parts) and not self.pooled
+        return self.metric != "perplexity" and self.binary and not plain_mean
 
     @property
     def scale(self) -> float:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scanproof import printed
-from scanproof.tolerance import MASS_TASKS
 from scanproof.values import PublishedValue
 
 Check = Literal["granularity", "stderr", "aggregate", "pair", "conflict"]
@@ -32,15 +31,9 @@ class Finding:
     """The field that a value's `assumed` may name to explain the finding; empty when none can."""
 
 
-def is_share(value: PublishedValue) -> bool:
-    """Whether the number is a count of right documents over all documents."""
-    plain_mean = bool(value.parts) and not value.pooled
-    return value.metric != "perplexity" and value.task not in MASS_TASKS and not plain_mean
-
-
 def possible(value: PublishedValue) -> tuple[float, float]:
     """Lowest and highest number, in natural units, that prints as `value`: a share is some k / N."""
-    if is_share(value) and value.documents is not None:
+    if value.counts_documents and value.documents is not None:
         counts = printed.nearest_counts(value, value.documents)
         return counts[0] / value.documents, counts[-1] / value.documents
     return printed.interval(value)

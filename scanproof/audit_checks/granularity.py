@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from scanproof import printed
-from scanproof.audit_checks.finding import Finding, is_share
+from scanproof.audit_checks.finding import Finding
 from scanproof.values import PublishedValue
 
 
@@ -14,7 +14,7 @@ def power(value: PublishedValue) -> float:
 
     0 where every printable number is some k / N, or where the number is no share of a known N.
     """
-    if not is_share(value) or value.documents is None:
+    if not value.counts_documents or value.documents is None:
         return 0.0
     return max(0.0, 1.0 - (value.documents + 1) * 2 * value.half_unit)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from scanproof.audit_checks.finding import Finding, is_share, points
+from scanproof.audit_checks.finding import Finding, points
 from scanproof.calibration import OUTLIER_LEVEL, Pair, flips_explain, noise_explains, paper_pairs
 from scanproof.constants import Constants
 from scanproof.values import PublishedValue
@@ -17,7 +17,7 @@ from scanproof.values import PublishedValue
 
 def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Finding]:
     """One finding for each outlier, and for each paper's number that stands in the row of another metric."""
-    pairs = [pair for pair in paper_pairs(values) if is_share(pair.first) or pair.first.metric == "perplexity"]
+    pairs = [pair for pair in paper_pairs(values) if pair.first.counts_documents or pair.first.metric == "perplexity"]
     for pair in pairs:
         yield from _outlier(pair, constants, OUTLIER_LEVEL / len(pairs) / 2)
     yield from _misplaced(values)

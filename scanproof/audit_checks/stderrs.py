@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from scanproof import printed
-from scanproof.audit_checks.finding import Finding, is_share, possible
+from scanproof.audit_checks.finding import Finding, possible
 from scanproof.values import PublishedValue
 
 Interval = tuple[float, float]
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 def check(values: Sequence[PublishedValue]) -> Iterator[Finding]:
     """One finding for each standard error that cannot belong to its number."""
     for value in values:
-        if value.stderr is None or value.documents is None or not is_share(value):
+        if value.stderr is None or value.documents is None or not value.counts_documents:
             continue
         computed = _pooled(value, values) if value.pooled else share_stderr(value, value.documents)
         if computed is None:

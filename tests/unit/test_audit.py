@@ -59,7 +59,7 @@ def test_a_share_that_no_count_gives_is_found() -> None:
     [
         {"documents": 10_042},
         {"documents": None},
-        {"task": "truthfulqa_mc2"},
+        {"task": "truthfulqa_mc2", "binary": False},
         {"metric": "perplexity", "unit": "raw"},
         {"printed": "0.65"},
     ],
@@ -83,7 +83,9 @@ def test_a_stderr_that_does_not_belong_to_its_share_is_found() -> None:
     assert "0.0112" in finding.message
 
 
-@pytest.mark.parametrize("changes", [{"task": "truthfulqa_mc2"}, {"metric": "perplexity", "unit": "raw"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"task": "truthfulqa_mc2", "binary": False}, {"metric": "perplexity", "unit": "raw"}], ids=str
+)
 def test_no_stderr_is_expected_of_what_is_no_share(changes: dict[str, Any]) -> None:
     assert list(stderrs.check([published(**changes, stderr="0.4")])) == []
 

@@ -188,3 +188,11 @@ class TestPublished:
             first = path.read_text(encoding="utf-8").splitlines()[0]
             name = first.removeprefix("# yaml-language-server: $schema=")
             assert (path.parent / name).is_file(), path
+
+
+def test_a_task_that_is_not_binary_is_known_by_its_row(whole: Expected) -> None:
+    """Its numbers are no counts of documents: the tolerance and the audit ask the value, not a list of names."""
+    for value in whole.values:
+        info = whole.tasks.get(value.task)
+        assert value.binary == (info is None or info.binary)
+    assert {value.task for value in whole.values if not value.binary} == {"truthfulqa_mc2"}

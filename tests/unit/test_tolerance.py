@@ -27,7 +27,7 @@ MEAN_PARTS = (
 KINDS = (
     published(),
     published(metric="perplexity", unit="raw", printed="16.07", task="lambada_openai", documents=5153),
-    published(task="truthfulqa_mc2", documents=817),
+    published(task="truthfulqa_mc2", documents=817, binary=False),
     published(task="average", documents=None, parts=MEAN_PARTS),
 )
 
