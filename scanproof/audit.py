@@ -25,7 +25,7 @@ COLUMNS = ("check", "document", "line", "values", "message", "explained")
 
 def audit(expected: Expected) -> tuple[Finding, ...]:
     """Everything found in the published numbers, and every explanation that explains nothing any more."""
-    published = [value for value in expected.values if value.origin != "embedded"]
+    published = [value for value in expected.values if value.origin not in ("embedded", "recorded")]
     by_id = {value.id: value for value in published}
     entries = [(document, entry) for document in expected.documents for entry in document.findings]
     findings = []

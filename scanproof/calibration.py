@@ -97,13 +97,14 @@ class Calibration:
 
 def calibrate(expected: Expected) -> Calibration:
     """Estimate the constants from the printed pairs; raises ValueError when a kind of pair does not occur."""
-    pairs = list(paper_pairs(expected.values))
+    values = [value for value in expected.values if value.origin != "recorded"]
+    pairs = list(paper_pairs(values))
     shares = [pair for pair in pairs if pair.first.counts_documents]
     kept, excluded = _without_outliers(shares, _flip_curve, flips_explain)
     models = _by_model(kept)
     spread = fit_spread(list(models.values()))
     same = _same(expected.constants.level, spread, models, len(kept), excluded)
-    other = _other([pair for pair in cross_pairs(expected.values) if pair.first.counts_documents], same, spread, models)
+    other = _other([pair for pair in cross_pairs(values) if pair.first.counts_documents], same, spread, models)
     perplexity = _perplexity_sd([pair for pair in pairs if pair.first.metric == "perplexity"])
     return Calibration(same, other, perplexity)
 

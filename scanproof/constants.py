@@ -16,6 +16,11 @@ from scanproof.yamlfile import Place, Unread, YamlFile
 
 FILE_NAME = "tolerance.yaml"
 
+FIRST_GATE, SECOND_GATE, JOINT, DRIFT = 0.5, 0.3, 0.1, 0.1
+"""How the gates share the suite's rate of false alarms; `docs/decisions/0010-second-gate.md` says why."""
+MODELS = 100
+"""Models that share the budget of the joint tests and of the drift; more of them share it evenly."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
@@ -38,8 +43,26 @@ class Constants:
 
     @cached_property
     def level(self) -> float:
-        """False alarm rate of one number, both sides together."""
-        return self.false_alarm_rate / self.checks
+        """False alarm rate of one number at the first gate, both sides together."""
+        return FIRST_GATE * self.false_alarm_rate / self.checks
+
+    @property
+    def second_level(self) -> float:
+        """False alarm rate of one number at the second gate, all its tests together."""
+        return SECOND_GATE * self.false_alarm_rate / self.checks
+
+    def joint_level(self, models: int) -> float:
+        """False alarm rate of one model's joint test, of `models`; the night's own test has as much as all models."""
+        return JOINT / 2 * self.false_alarm_rate / max(MODELS, models)
+
+    @property
+    def night_level(self) -> float:
+        """False alarm rate of the joint test over everything that a night measured."""
+        return JOINT / 2 * self.false_alarm_rate
+
+    def drift_level(self, series: int) -> float:
+        """False alarm rate of one series over nights, of `series`."""
+        return DRIFT * self.false_alarm_rate / max(self.checks + MODELS, series)
 
     @cached_property
     def z(self) -> float:

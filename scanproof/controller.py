@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from scanproof import state
+from scanproof import session_report, state
 from scanproof.values import PublishedValue
+
+if TYPE_CHECKING:
+    from scanproof.paired import Finding
 
 PROPERTY = "scanproof"
 """Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
@@ -24,7 +29,7 @@ def start_run(config: pytest.Config, selected: int) -> None:
         finished=None,
         strict=given.strict,
         limit=given.limit,
-        environment=environment.snapshot(),
+        environment=environment.snapshot(config.rootpath),
         records=(),
         selected=selected,
     )
@@ -45,12 +50,16 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.not_written: str | None = None
+        self.published: str | None = None
+        """What became of the run's publication; None where no history was named."""
+        self.reported: list[str] = []
+        """What became of the page and the job summary."""
 
     @cached_property
     def values(self) -> dict[str, PublishedValue]:
         """The published numbers, by the end of their test's id."""
         loaded = self.config.stash.get(state.EXPECTED, None)
-        return {f"[{value.id}]": value for value in loaded.values} if loaded else {}
+        return {f"[{value.id}]": value for value in loaded.numbers} if loaded else {}
 
     def value(self, nodeid: str) -> PublishedValue | None:
         return self.values.get(nodeid[nodeid.rfind("[") :])
@@ -87,11 +96,27 @@ class Controller:
         if recorder is None:
             return
         try:
-            recorder.write(finished=len(recorder.records) == recorder.run.selected)
+            recorder.write(finished=False)
+            recorder.add_joint(self.joint())
+            recorder.write(finished=len(recorder.records) == recorder.run.selected and not recorder.pending)
             self.not_written = None
         except OSError as error:
             self.not_written = str(error)
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        if any(found.changed for found in recorder.run.joint) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        history = self.config.stash[state.SETTINGS].history
+        if history is not None and self.not_written is None:
+            self.published = publish(recorder.path, history)
+        if self.not_written is None:
+            self.reported = session_report.write(self.config, recorder.path)
+
+    def joint(self) -> tuple[Finding, ...]:
+        """Every model, and the night, against the baseline: what no single number shows."""
+        recorder = self.config.stash[state.RECORDER]
+        if not recorder.run.evaluations:
+            return ()
+        return state.second_gate(self.config).joint(self.values.values(), recorder.run.evaluations)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         recorder = self.config.stash.get(state.RECORDER, None)
@@ -99,4 +124,21 @@ class Controller:
             return
         from scanproof import summary
 
-        summary.write(terminalreporter, recorder, self.config.stash[state.EXPECTED], self.not_written)
+        loaded = self.config.stash.get(state.EXPECTED, None)
+        summary.write(terminalreporter, recorder, loaded, self.not_written, self.published)
+        for line in self.reported:
+            terminalreporter.write_line(line, red=line.startswith("NO"))
+
+
+def publish(run_file: Path, history: str) -> str:
+    """Publish a run; says what became of it.  A history that is down turns no result red, and none green."""
+    from scanproof.history.place import open_place
+    from scanproof.history.problem import HistoryError
+    from scanproof.history.publish import publish as to_history
+    from scanproof.record import RecordError
+
+    try:
+        to_history(run_file, open_place(history))
+    except (HistoryError, RecordError) as error:
+        return f"NOT published: {error}\n  again: scanproof history add {run_file.parent} --history {history}"
+    return f"published to {history}"

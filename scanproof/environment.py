@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -13,6 +15,8 @@ PACKAGES = (
     "scanproof", "tokenizers", "torch", "transformers", "triton",
 )  # fmt: skip
 """Distributions whose version can move a number."""
+SMI_SECONDS = 30.0
+"""How long the driver's tool may take: the first call after a start of the machine wakes the driver."""
 
 
 def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
@@ -34,7 +38,9 @@ def gpus() -> list[dict[str, str]]:
     fields = ["name", "driver_version", "memory.total"]
     command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SMI_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     if result.returncode != 0:
@@ -52,12 +58,39 @@ def why_no_gpu() -> str | None:
     return None
 
 
-def snapshot() -> dict[str, Any]:
-    """Python, platform, package versions and GPUs of this machine."""
+def source(folder: Path) -> dict[str, Any] | None:
+    """Branch, commit and whether files were changed since, of the clone that is being tested; None outside of one.
+
+    A continuous-integration job checks out a commit without a branch; it names the branch in its environment.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            result = subprocess.run(
+                [git, *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    named = [os.environ.get(name) for name in ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")]
+    branch = next(filter(None, named), None) or ask("symbolic-ref", "--quiet", "--short", "HEAD")
+    return {"branch": branch, "commit": commit, "changed": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+
+
+def snapshot(folder: Path | None = None) -> dict[str, Any]:
+    """Python, platform, package versions, GPUs of this machine, and the clone in `folder` that is being tested."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "packages": versions(),
         "gpus": gpus(),
+        **({"source": source(folder)} if folder is not None else {}),
     }

@@ -19,14 +19,15 @@ from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
-from scanproof import filehashes, mirror, plain, process, results, store, taskfiles
+from scanproof import filehashes, mirror, plain, process, proof, results, store, taskfiles
 from scanproof import fingerprint as fp
 from scanproof.failures import EvaluationError, Kind, last_lines
+from scanproof.launched import Launches
 from scanproof.process import Progress
 from scanproof.record import Evaluation
 from scanproof.values import EvalJob, Scalar
 
-__all__ = ["EvaluationError", "Kind", "Progress", "Settings", "evaluate", "plain_command"]
+__all__ = ["EvaluationError", "Kind", "Progress", "Settings", "evaluate", "plain_command", "request_for_worker"]
 
 BOOTSTRAP_ITERS = 1000
 """Draws for lm-eval's bootstrap stderr of perplexities: 2% accurate; its default of 100,000 takes minutes."""
@@ -80,6 +81,16 @@ def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress],
                 return _run(plan, why, started, progress)
     except OSError as error:
         raise EvaluationError("worker", f"the store {settings.store} cannot be used: {error}") from error
+
+
+def request_for_worker(job: EvalJob, settings: Settings) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a worker would read for a job, and the environment variables it would run with; nothing is run.
+
+    Raises:
+        EvaluationError: the job cannot be run here.
+    """
+    plan = _plan(job, settings)
+    return plan.request, _environment(plan)
 
 
 def plain_command(job: EvalJob, settings: Settings) -> str:
@@ -200,11 +211,12 @@ def _kept(plan: _Plan) -> tuple[Evaluation | None, list[str]]:
 
 def _changed_since_last(plan: _Plan) -> list[str]:
     """How the job differs from the last one of its name."""
-    latest = _latest(plan)
+    latest = _latest(plan.settings.store, plan.job.name)
     if not latest.is_file():
         return ["never run before"]
     try:
-        old = json.loads(latest.read_bytes())
+        content = json.loads(latest.read_bytes())
+        old = content.get("parts", content)
     except ValueError:
         return [f"{latest} cannot be read"]
     changed = fp.changes(old, json.loads(json.dumps(plan.print.parts)))
@@ -212,9 +224,18 @@ def _changed_since_last(plan: _Plan) -> list[str]:
     return [*changed, *unknown] or ["no longer in the store"]
 
 
-def _latest(plan: _Plan) -> Path:
-    name = hashlib.sha256(plan.job.name.encode()).hexdigest()[:16]
-    return plan.settings.store / "latest" / f"{name}.json"
+def last_launches(root: Path, job: str) -> Launches | None:
+    """What the last stored evaluation of this job launched; None where that is not known any more."""
+    try:
+        key = json.loads(_latest(root, job).read_bytes())["key"]
+        return results.read_launches(store.folder_of(root, key))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _latest(root: Path, job: str) -> Path:
+    name = hashlib.sha256(job.encode()).hexdigest()[:16]
+    return root / "latest" / f"{name}.json"
 
 
 def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progress], None]) -> Evaluation:
@@ -235,19 +256,24 @@ def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progre
         store.keep_failure(root, plan.job.name, attempt)
         raise
     if failure is None:
-        failure = _changed_meanwhile(plan)
+        failure = _changed_meanwhile(plan) or _without_kernels(plan, out)
     if failure is not None:
+        hints = proof.hints(plan.job.kernels, results.read_launches(out)) if failure[0] != "fallback" else []
+        failure = failure[0], "\n".join([failure[1], *hints])
         log = store.keep_failure(root, plan.job.name, attempt) / "worker.log"
         raise EvaluationError(failure[0], failure[1], last_lines(log), str(log))
     seconds = time.monotonic() - begun
+    before = last_launches(root, plan.job.name)
+    changed = proof.changed(before, results.read_launches(out))
     documents = {
         "job.json": asdict(plan.job),
         "fingerprint.json": {"key": plan.print.key, "parts": plan.print.parts, "unknown": plan.print.unknown},
-        "run.json": {"seconds": seconds, "because": why},
+        "run.json": {"seconds": seconds, "because": why, "kernel_changes": changed},
     }
     (attempt / "worker.log").rename(out / "worker.log")
     entry = store.add(root, plan.print.key, out, session=plan.settings.session, documents=documents)
-    store.write_atomically(_latest(plan), store.to_json(plan.print.parts))
+    latest = {"key": plan.print.key, "parts": plan.print.parts}
+    store.write_atomically(_latest(root, plan.job.name), store.to_json(latest))
     (attempt / "job.json").unlink()
     attempt.rmdir()
     return _evaluation(plan, entry, reused=False)
@@ -271,6 +297,10 @@ def _environment(plan: _Plan) -> dict[str, str]:
     }
     for name in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRANSFORMERS_VERBOSITY"):
         variables.pop(name, None)
+    if plan.job.suite == "embedded":
+        # Operations of a stand-in are too small to share: where cores are busy, threads wait for each other ten times
+        # as long as one thread computes.
+        variables.setdefault("OMP_NUM_THREADS", "1")
     if plan.settings.mirror is not None:
         # Arrow files are found by path and time stamp, not by content; a folder per content cannot be stale.
         variables |= {
@@ -282,6 +312,12 @@ def _environment(plan: _Plan) -> dict[str, str]:
             "HF_DATASETS_CACHE": str(cache / "datasets" / data[:32]),
         }
     return variables
+
+
+def _without_kernels(plan: _Plan, out: Path) -> tuple[Kind, str] | None:
+    """An error when kernels that the job needs did not run: its numbers are never stored."""
+    found = proof.problems(plan.job.kernels, results.read_launches(out))
+    return ("fallback", proof.message(found)) if found else None
 
 
 def _changed_meanwhile(plan: _Plan) -> tuple[Kind, str] | None:
@@ -308,4 +344,6 @@ def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
         seconds=run["seconds"],
         peak_memory_bytes=entry.environment.get("peak_memory_bytes"),
         reused=reused,
+        kernels=results.read_launches(entry.folder),
+        kernel_changes=tuple(run["kernel_changes"]),
     )

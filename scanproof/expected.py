@@ -57,10 +57,17 @@ class Expected:
 
     values: tuple[PublishedValue, ...]
     """By document; the values of one job stand together."""
+    unrecorded: tuple[PublishedValue, ...]
+    """Numbers that are measured, but that no trusted run has given a value yet."""
     documents: tuple[Document, ...]
     tasks: Mapping[str, TaskInfo]
     constants: Constants
     folder: Path
+
+    @property
+    def numbers(self) -> tuple[PublishedValue, ...]:
+        """Everything that is measured."""
+        return (*self.values, *self.unrecorded)
 
 
 def load(folder: Path) -> Expected:
@@ -109,8 +116,10 @@ def _load(folder: Path) -> Expected:
     if problems or constants is None or tasks is None:
         raise ExpectedError(sorted(problems, key=lambda problem: (problem.file, problem.line)))
     whole = [(found, found.document.form) for found in folders if found.document is not None]
+    numbers = [value for found, form in whole for value in _values(found, form, tasks)]
     return Expected(
-        values=tuple(value for found, form in whole for value in _values(found, form, tasks)),
+        values=tuple(value for value in numbers if not value.unrecorded),
+        unrecorded=tuple(value for value in numbers if value.unrecorded),
         documents=tuple(_document(form, found.name) for found, form in whole),
         tasks=tasks,
         constants=constants,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal[
-    "killed", "out_of_memory", "hub", "checkpoint", "dataset", "missing", "timeout", "model_class", "worker"
+    "killed", "out_of_memory", "hub", "checkpoint", "dataset", "missing", "timeout", "model_class", "worker",
+    "fallback",
 ]  # fmt: skip
 
 _UNREACHABLE = {
@@ -30,7 +31,8 @@ class EvaluationError(Exception):
     def __init__(self, kind: Kind, message: str, last_words: str = "", log: str | None = None) -> None:
         super().__init__(kind, message, last_words, log)
         self.kind = kind
-        """`missing`: the mirror does not hold what the job needs; the others say what broke."""
+        """`missing`: the mirror does not hold what the job needs; `fallback`: it ran, but without the kernels that its
+        numbers need; the others say what broke."""
         self.message = message
         self.last_words = last_words
         """The last lines the worker wrote."""

@@ -14,17 +14,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from scanproof import environment, filehashes, mirror, taskfiles
+from scanproof import environment, filehashes, mirror, plain, taskfiles
 from scanproof.values import EvalJob
 
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 """Packages that people edit in place: identified by content."""
 OWN_CODE = (
-    "models", "kernels", "worker.py", "results.py", "load_report.py", "evaluation.py", "plain.py", "taskfiles.py",
+    "models", "pruning.py", "kernels", "worker.py", "snapshot.py", "results.py", "load_report.py", "evaluation.py",
+    "plain.py", "taskfiles.py", "kernel_table.py", "proof.py", "origins.py",
 )  # fmt: skip
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
-    "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn",
+    "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn", "sentencepiece",
 )  # fmt: skip
 """Distributions identified by version and by the digests that their installer recorded."""
 VARIABLES = (
@@ -34,6 +35,7 @@ VARIABLES = (
     "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
 )  # fmt: skip
 """Beginnings of the environment variables that can move a floating-point result."""
+STATE_SPACES = ("mamba_ssm", "depth_pruned_mamba_ssm")
 MAMBA_TOKENIZER = "EleutherAI/gpt-neox-20b"
 """lm-eval's `mamba_ssm` class reads this tokenizer when the job names none (lm_eval/models/mamba_lm.py)."""
 
@@ -77,6 +79,7 @@ def fingerprint(
         "datasets": {
             name: _repository(name, "dataset", None, mirror_folder, hashes, unknown) for name in selection.datasets
         },
+        "files": {name: hashes.digest(path) for name, path in plain.argument_files(job).items()},
         "tasks": _definitions(selection, index, hashes),
         "code": _code(hashes),
         "packages": {name: _release(name) for name in RELEASES},
@@ -89,9 +92,10 @@ def fingerprint(
 
 
 def job_fields(job: EvalJob) -> dict[str, Any]:
-    """The fields of a job that can move its numbers: not its name, its suite, or why remote code may run."""
+    """The fields of a job that can move its numbers: not its name, its suite, its size, or why remote code may run."""
     fields = asdict(job)
-    del fields["name"], fields["suite"]
+    for irrelevant in ("name", "suite", "size", "needs_remote_code"):
+        del fields[irrelevant]
     fields["trust_remote_code"] = job.trust_remote_code is not None
     fields["model_args"] = [[name, type(value).__name__, value] for name, value in job.model_args]
     fields["tasks"] = sorted(job.tasks)
@@ -105,7 +109,7 @@ def checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, st
     needed = [(job.pretrained, job.revision)]
     if isinstance(named, str):
         needed.append((named, "main"))
-    elif job.model == "mamba_ssm" and not _has_tokenizer(job.pretrained, mirror_folder):
+    elif job.model in STATE_SPACES and not _has_tokenizer(job.pretrained, mirror_folder):
         needed.append((MAMBA_TOKENIZER, "main"))
     return tuple(dict.fromkeys(needed))
 

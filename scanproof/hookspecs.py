@@ -22,5 +22,6 @@ def pytest_scanproof_evaluate(
     Called once per job and process, in the process that runs the tests (an xdist worker, where there is one).
     The default implementation runs lm-eval in a worker process on this machine; implement the hook to run jobs
     elsewhere.  Return None to leave the job to the next implementation.  A job that cannot be run raises
-    `scanproof.evaluation.EvaluationError`; its numbers are then reported as errors, never as failures.
+    `scanproof.evaluation.EvaluationError`; its numbers are then reported as errors, never as failures.  So are those of
+    a job that names kernels when the result's `kernels` does not show that they ran (`scanproof.proof`).
     """

@@ -15,6 +15,8 @@ COLUMNS = ("id", "document", "line", "printed", "allowed", "detectable", "n", "s
 
 def status(value: PublishedValue) -> tuple[str, str | None]:
     """Whether a number is compared with what is measured, and why not."""
+    if value.unrecorded:
+        return "not_comparable", "no number is recorded yet"
     if value.not_comparable:
         return "not_comparable", value.not_comparable
     if value.job.limit is not None:
@@ -26,7 +28,7 @@ def status(value: PublishedValue) -> tuple[str, str | None]:
 
 def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
     """Everything about one number; `allowed` and `detectable` in the unit of print."""
-    allowed = allowance(value, constants)
+    allowed = None if value.unrecorded else allowance(value, constants)
     state, reason = status(value)
     digits = tables.decimals(value.printed) + 2
     return {
@@ -45,12 +47,12 @@ def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
         "stderr": value.stderr,
         "batch_size": value.job.batch_size,
         "batch_size_printed": value.batch_size_printed,
-        "allowed": round(allowed.total * value.scale, digits),
+        "allowed": None if allowed is None else round(allowed.total * value.scale, digits),
         "allowed_because": [
             {"part": part.name, "size": round(part.size * value.scale, 6), "because": part.because}
-            for part in allowed.parts
+            for part in (allowed.parts if allowed else ())
         ],
-        "detectable": round(allowed.detectable * value.scale, digits),
+        "detectable": None if allowed is None else round(allowed.detectable * value.scale, digits),
         "n": value.documents,
         "status": state,
         "reason": reason,

@@ -6,12 +6,27 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class IncompleteCheckpoint(Exception):
-    """A checkpoint that lacks tensors of its model; the message names them."""
+    """A checkpoint that lacks tensors of its model, or its tokenizer; the message names what is missing."""
+
+
+def check_tokenizer(model: Any, name: str) -> None:
+    """Refuse the tokenizer without a vocabulary that transformers makes up for a folder without tokenizer files.
+
+    Raises:
+        IncompleteCheckpoint: ordinary text becomes no token.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is not None and not tokenizer.encode("a b", add_special_tokens=False):
+        raise IncompleteCheckpoint(
+            f"{name}: no tokenizer: its files (tokenizer.json, tokenizer.model or vocab.json, with "
+            "tokenizer_config.json) are missing or hold no vocabulary"
+        )
 
 
 class _MissingTensors(logging.Handler):

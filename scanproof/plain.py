@@ -39,9 +39,17 @@ def command(job: EvalJob, mirror: Path | None, tasks: Sequence[str]) -> str:
 def model_args(job: EvalJob) -> dict[str, Scalar]:
     """Arguments of the model class, without the checkpoint."""
     arguments: dict[str, Scalar] = {"dtype": job.dtype, **dict(job.model_args)}
+    # Both the worker and the printed command change the working directory.
+    arguments.update((name, str(path)) for name, path in argument_files(job).items())
     if job.max_length is not None:
         arguments["max_length"] = job.max_length
     return arguments
+
+
+def argument_files(job: EvalJob) -> dict[str, Path]:
+    """Arguments of the model class that name a file, below the working directory or by full path; absolute."""
+    values = ((name, Path(value).absolute()) for name, value in job.model_args if isinstance(value, str))
+    return {name: path for name, path in values if path.is_file()}
 
 
 def program(job: EvalJob) -> tuple[str, ...]:

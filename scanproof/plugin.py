@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scanproof import latencies, state
 from scanproof import settings as options
-from scanproof import state
 from scanproof.controller import PROPERTY, Controller, start_run
+from scanproof.latency import REPEATS
 
 if TYPE_CHECKING:
     from scanproof.evaluation import Progress, Settings
+    from scanproof.latency import Latency
+    from scanproof.paired import Finding
     from scanproof.record import Evaluation, Record
     from scanproof.tolerance import Verdict
     from scanproof.values import EvalJob, PublishedValue
@@ -36,12 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "gpu: needs an NVIDIA GPU; published numbers and kernels as they are installed",
         "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
+        "latency: measures how long an operation takes, through pytest-benchmark",
         "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
     ):
         config.addinivalue_line("markers", line)
     config.stash[state.SETTINGS] = options.read_settings(config)
+    if not config.pluginmanager.hasplugin("benchmark"):
+        from scanproof import without_benchmark
+
+        config.pluginmanager.register(without_benchmark, "scanproof-without-benchmark")
     if not state.is_worker(config):
+        latencies.check_options(config)
         config.pluginmanager.register(Controller(config), "scanproof-controller")
+        config.pluginmanager.register(latencies.Latencies(config), "scanproof-latencies")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,8 +64,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         state.expected_values(session.config)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per published number; numbers of one evaluation stand together."""
+    """One test per published number; numbers of one evaluation stand together.  One per repeat of a recording."""
+    if latencies.REPEAT_FIXTURE in metafunc.fixturenames and metafunc.config.stash[state.SETTINGS].record_latency:
+        repeats = range(1, REPEATS + 1)
+        metafunc.parametrize(latencies.REPEAT_FIXTURE, repeats, ids=[f"repeat{number}" for number in repeats])
     if VALUE_FIXTURE not in metafunc.fixturenames:
         return
     loaded = state.expected_values(metafunc.config)
@@ -65,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "give their folder with --scanproof-expected=DIR"
         )
     marks = {"gpu": pytest.mark.gpu, "embedded": pytest.mark.embedded}
-    parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.values]
+    parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.numbers]
     metafunc.parametrize(VALUE_FIXTURE, parameters)
 
 
@@ -126,10 +140,11 @@ def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
 def pytest_scanproof_evaluate(
     config: pytest.Config, job: EvalJob, settings: Settings, progress: Callable[[Progress], None]
 ) -> Evaluation:
-    """The default: lm-eval, in a worker process on this machine."""
-    from scanproof import evaluation
+    """The default: lm-eval, in a worker process on this machine, if the job fits on it."""
+    from scanproof import evaluation, placement
 
-    return evaluation.evaluate(job, settings, progress=progress)
+    placed = placement.place(job, config.stash[state.EXPECTED].tasks)
+    return evaluation.evaluate(placed, settings, progress=progress)
 
 
 @pytest.fixture
@@ -142,29 +157,43 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
     from scanproof.evaluation import EvaluationError
 
     config, value = request.config, scanproof_value
+    broken: EvaluationError | None = None
     missing = state.why_no_gpu(config) if value.job.device == "cuda" else None
     if missing is None:
         try:
             result: Evaluation = config.stash[state.EVALUATOR](value.job)
             return result
         except EvaluationError as error:
-            problem = str(error)
+            broken, problem = error, str(error)
             missing = error.message if error.kind == "missing" else None
     strict = config.stash[state.SETTINGS].strict
     if missing is not None and not strict:
         attach(request, session.make_record(value, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
         pytest.skip(missing)
     because = problem if missing is None else f"{missing} (--scanproof-strict: not a skip)"
-    attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=because))
-    pytest.fail(f"{value.id}: not measured: {because}", pytrace=False)
+    kept = session.make_record(value, request.node.nodeid, outcome="ERROR", because=because)
+    attach(request, kept)
+    reason = triage_lines(config, kept, error=broken) if broken is not None else []
+    pytest.fail("\n".join([f"{value.id}: not measured: {because}", *reason]), pytrace=False)
+
+
+@pytest.fixture
+def scanproof_gate(
+    request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
+) -> Finding | None:
+    """`scanproof_value` against its baseline, document by document; None where it has no baseline."""
+    return state.second_gate(request.config).finding(scanproof_value, scanproof_evaluation)
 
 
 @pytest.fixture
 def scanproof_verdict(
-    request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
+    request: pytest.FixtureRequest,
+    scanproof_value: PublishedValue,
+    scanproof_evaluation: Evaluation,
+    scanproof_gate: Finding | None,
 ) -> Verdict:
-    """The verdict on `scanproof_value`, recorded before anybody asserts on it."""
-    from scanproof import derive, session
+    """The verdict of both gates on `scanproof_value`, recorded before anybody asserts on it."""
+    from scanproof import comparing, derive, session
 
     value, evaluation = scanproof_value, scanproof_evaluation
     try:
@@ -172,12 +201,69 @@ def scanproof_verdict(
     except derive.DeriveError as error:
         attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=str(error)))
         pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
-    attach(request, session.judged_record(value, request.node.nodeid, evaluation, result))
+    result = comparing.with_finding(result, scanproof_gate)
+    attach(request, session.judged_record(value, request.node.nodeid, evaluation, result, scanproof_gate))
     return result
 
 
+@pytest.fixture
+def scanproof_triage(
+    request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
+) -> Callable[[Verdict, Finding | None], list[str]]:
+    """Why `scanproof_value` failed, in lines for its message, as far as that costs little; never raises."""
+
+    def look(verdict: Verdict, found: Finding | None) -> list[str]:
+        from scanproof import session
+
+        kept = session.judged_record(scanproof_value, request.node.nodeid, scanproof_evaluation, verdict, found)
+        return triage_lines(request.config, kept, scanproof_evaluation)
+
+    return look
+
+
+def triage_lines(
+    config: pytest.Config, kept: Record, evaluation: Evaluation | None = None, error: Exception | None = None
+) -> list[str]:
+    """What triage says of a number that has just failed."""
+    from scanproof.failures import EvaluationError
+    from scanproof.triage import message
+    from scanproof.triage.evidence import Broken
+
+    broken = None
+    if isinstance(error, EvaluationError):
+        broken = Broken(kind=error.kind, message=error.message, last_words=error.last_words, log=error.log)
+    runs = state.earlier_runs(config)
+    return message.lines(state.run_id(config), runs, kept, evaluation, broken, config.stash[state.EXPECTED])
+
+
+@pytest.fixture
+def scanproof_repeat() -> int:
+    """Which repeat this is while baselines are recorded, from 1; 0 otherwise."""
+    return 0
+
+
+@pytest.fixture
+def scanproof_latency(request: pytest.FixtureRequest) -> Callable[[Latency], Latency]:
+    """Judge a latency by the baseline of its device and record it, before anybody asserts on it."""
+    from scanproof import baselines, record
+    from scanproof.report import junit
+
+    def judge(measured: Latency) -> Latency:
+        try:
+            found = latencies.judged(request.config, measured)
+        except baselines.BaselineError as error:
+            pytest.fail(str(error), pytrace=False)
+        request.node.user_properties.append((latencies.PROPERTY, record.to_json(found).decode()))
+        request.node.user_properties.extend(junit.of_latency(found))
+        return found
+
+    return judge
+
+
 def attach(request: pytest.FixtureRequest, made: Record) -> None:
-    """Put a record on the test's report."""
+    """Put a record on the test's report, whole for the controller, and in parts for who reads the JUnit file."""
     from scanproof import record
+    from scanproof.report import junit
 
     request.node.user_properties.append((PROPERTY, record.to_json(made).decode()))
+    request.node.user_properties.extend(junit.of_number(made))

@@ -10,7 +10,17 @@ from scanproof.problems import Problem
 from scanproof.schema import EvaluationForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
 from scanproof.validation import below, unsound
-from scanproof.values import EvalJob, HarnessRelation, Part, PublishedValue, Suite, Widening, value_id
+from scanproof.values import (
+    EvalJob,
+    HarnessRelation,
+    Part,
+    PublishedValue,
+    Size,
+    Suite,
+    Widening,
+    model_slug,
+    value_id,
+)
 from scanproof.yamlfile import Place, YamlFile
 
 Assumptions = Mapping[str, str]
@@ -116,7 +126,8 @@ def check_ids(sources: Iterable[Source]) -> Iterator[Problem]:
         for position, value in enumerate(source.form.values):
             if not source.unsound_keys(position).isdisjoint(_ID_KEYS):
                 continue
-            name = value_id(source.form.hub_id, value.task, value.metric, value.origin, value.suffix)
+            form = source.form
+            name = value_id(form.hub_id, value.task, value.metric, value.origin, value.suffix, form.variant)
             other, where = first.setdefault(name, (source, position))
             if (other, where) != (source, position):
                 yield _second(name, source.file, source.line(position), f"{other.name}:{other.line(where)}")
@@ -141,15 +152,11 @@ def check_jobs(sources: Iterable[Source]) -> Iterator[Problem]:
             known.add(job)
 
 
-def _slug(hub_id: str) -> str:
-    return hub_id.rsplit("/", 1)[-1].lower()
-
-
 def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJob:
     job = form.job
     other = "" if batch_size == job.batch_size else f"-batch{batch_size}"
     return EvalJob(
-        name=f"{form.document}-{_slug(form.hub_id)}-{num_fewshot}shot{other}",
+        name=f"{form.document}-{model_slug(form.hub_id, form.variant)}-{num_fewshot}shot{other}",
         model=job.model,
         pretrained=form.hub_id,
         revision=job.revision,
@@ -163,6 +170,8 @@ def _base_job(form: EvaluationForm, num_fewshot: int, batch_size: int) -> EvalJo
         limit=job.limit,
         seed=job.seed,
         trust_remote_code=job.trust_remote_code,
+        needs_remote_code=job.needs_remote_code,
+        size=None if job.size is None else Size(**job.size.model_dump()),
         kernels=tuple(job.kernels),
     )
 
@@ -267,12 +276,13 @@ def _value(
         binary=task.binary if task else True,
         parts=_parts(value, context),
         pooled=task is not None and bool(task.members),
-        harness=context.harness,
+        harness="same" if value.origin == "recorded" else context.harness,
         assumed=assumed.of(value, shots == job.num_fewshot, batch == job.batch_size),
         known_discrepancy=value.known_discrepancy or form.known_discrepancy,
         not_comparable=value.not_comparable or form.not_comparable or _mixed_shots(source, value),
         widened=None if value.widened is None else Widening(by=value.widened.by, reason=value.widened.reason),
         suffix=value.suffix or "",
+        variant=form.variant or "",
     )
 
 

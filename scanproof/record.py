@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,10 +13,17 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from scanproof.latency import Latency
+from scanproof.launched import Launches
+from scanproof.paired import Finding
 from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: until November 2026.  2: comparisons with a baseline, and the outcome CHANGED.
+
+A new field that may be absent is no new version; a new meaning is.  Every version stays readable: `tests/data/runs`.
+"""
 RUN_FILE = "run.json"
 
 T = TypeVar("T")
@@ -62,6 +70,10 @@ class Evaluation:
     peak_memory_bytes: int | None = None
     reused: bool = False
     """The numbers come from the store: nothing that can move them has changed."""
+    kernels: Launches | None = None
+    """What was launched; a job that names kernels is an error without it."""
+    kernel_changes: tuple[str, ...] = ()
+    """How the autotuner chose differently than in the evaluation of this job before this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +102,8 @@ class Record:
     command: str | None = None
     widened: str | None = None
     """Reason of a tolerance that was widened by hand."""
+    gate: Finding | None = None
+    """The comparison document by document with the baseline; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +122,9 @@ class Run:
     selected: int | None = None
     """Numbers that were to be compared; more than there are records in a session that was stopped."""
     evaluations: tuple[Evaluation, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+    joint: tuple[Finding, ...] = ()
+    """Each model, and the whole night, against the baseline: what is spread over many numbers."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -163,16 +180,32 @@ def find_run(folder: Path, name: str) -> Path:
 def read_run(path: Path) -> Run:
     """Read one run; raises RecordError naming the file when it is not a run of a known schema."""
     try:
-        run = from_json(Run, path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_run(content, str(path))
+
+
+def parse_run(content: bytes, name: str) -> Run:
+    """A run from the content of its file; raises RecordError naming the file."""
+    newer = schema_version(content)
+    if newer is not None and newer > SCHEMA_VERSION:
+        # Before anything else: a newer schema may well look like a broken one.
+        raise RecordError(
+            f"{name}: schema_version {newer} is newer than this scanproof reads ({SCHEMA_VERSION}); update scanproof"
+        )
+    try:
+        return from_json(Run, content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RecordError(f"{path}: not a run record: {where}: {first['msg']}") from error
-    if run.schema_version > SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: schema_version {run.schema_version} is newer than this scanproof reads "
-            f"({SCHEMA_VERSION}); update scanproof"
-        )
-    return run
+        raise RecordError(f"{name}: not a run record: {where}: {first['msg']}") from error
+
+
+def schema_version(content: bytes) -> int | None:
+    """The version that a file claims to have, where it claims any."""
+    try:
+        claimed = json.loads(content)["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return claimed if isinstance(claimed, int) else None

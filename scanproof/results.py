@@ -1,7 +1,12 @@
-"""What an evaluation leaves on disk: measurements and one line per document, made from lm-eval's results."""
+"""What an evaluation leaves on disk: measurements and one line per document, made from lm-eval's results.
+
+`samples/<task>.jsonl` holds what the model answered; `samples/<task>.texts.jsonl.gz` what it was asked, which stays
+the same from night to night and is kept once (`scanproof.store.add`).
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
@@ -10,8 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scanproof import store
+from scanproof import record, store
+from scanproof.launched import Launches
 from scanproof.record import Measurement
+
+KERNELS = "kernels.json"
+"""What was launched, in a worker's output and in the store."""
 
 
 def write(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]) -> None:
@@ -22,6 +31,7 @@ def write(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]) -> Non
     for task, samples in results["samples"].items():
         lines = (json.dumps(sample_line(sample), allow_nan=False) for sample in samples)
         (partial / f"{task}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        (partial / f"{task}{store.TEXTS}").write_bytes(texts(samples))
     partial.rename(out / "samples")
     store.write_atomically(out / "environment.json", store.to_json(used))
     store.write_atomically(out / "results.json", store.to_json({"measurements": measurements(results)}))
@@ -65,6 +75,12 @@ def read_measurement(fields: Mapping[str, Any]) -> Measurement:
     return Measurement(**{**fields, **numbers})
 
 
+def read_launches(folder: Path) -> Launches | None:
+    """What an evaluation launched; None for one on the CPU that needed no kernels."""
+    path = folder / KERNELS
+    return record.from_json(Launches, path.read_bytes()) if path.is_file() else None
+
+
 def number(value: float) -> float | str:
     """A number as JSON can carry it: what is not finite becomes text that `float` reads."""
     return float(value) if math.isfinite(value) else str(float(value))
@@ -79,7 +95,7 @@ def prompts_hash(samples: list[dict[str, Any]] | None) -> str | None:
 
 
 def sample_line(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What a later paired comparison needs of one document: identity, log-likelihoods, scores; no texts."""
+    """What a later paired comparison needs of one document: identity, log-likelihoods, scores."""
     answers = [answer[0] if isinstance(answer, list) else answer for answer in sample["resps"]]
     pairs = [answer for answer in answers if isinstance(answer, tuple | list) and len(answer) == 2]
     target = sample["target"]
@@ -93,6 +109,34 @@ def sample_line(sample: Mapping[str, Any]) -> dict[str, Any]:
         "is_greedy": [bool(pair[1]) for pair in pairs],
         "metrics": {name: plain(sample[name]) for name in sample["metrics"]},
     }
+
+
+def texts(samples: list[dict[str, Any]]) -> bytes:
+    """The questions of a task, gzipped JSON lines by document; the same questions make the same bytes."""
+    first = {sample["doc_id"]: sample for sample in reversed(samples)}
+    lines = (json.dumps(texts_line(first[number]), ensure_ascii=False) for number in sorted(first))
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode(), compresslevel=5, mtime=0)
+
+
+def texts_line(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model was given of one document: prompts, a single one where all requests share it, and what followed.
+
+    A text that is scored from its first token on follows the empty prompt.
+    """
+    arguments = [("", *given) if len(given) == 1 else given for given in sample["arguments"]]
+    prompts = [given[0] for given in arguments]
+    return {
+        "doc_id": sample["doc_id"],
+        "prompts": prompts[:1] if len(set(prompts)) == 1 else prompts,
+        "choices": [given[1] for given in arguments if isinstance(given[1], str)],
+    }
+
+
+def read_texts(path: Path) -> dict[int, dict[str, Any]]:
+    """The lines of a texts file by doc_id; raises OSError or ValueError when it cannot be read."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return {line["doc_id"]: line for line in lines}
 
 
 def plain(value: Any) -> Any:

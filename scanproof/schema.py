@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(min_length=1)]
 Number = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+Printed = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|unrecorded)$")]
 Count = Annotated[int, Field(ge=1)]
 Shots = Annotated[int, Field(ge=0)]
 DocumentNumber = Annotated[str, Field(pattern=r"^([0-9]{3}|embedded)$")]
@@ -84,6 +85,14 @@ class DocumentForm(_Form):
     findings: list[FindingForm] = Field(default_factory=list, description="What the audit finds here, explained.")
 
 
+class SizeForm(_Form):
+    """How large a checkpoint is; the GPU memory that a job needs is computed from it."""
+
+    parameters: Count = Field(description="Number of weights.")
+    vocab_size: Count = Field(description="Columns of the logits, padding included.")
+    float32_logits: bool = Field(default=False, description="The model turns its logits into float32 by itself.")
+
+
 class JobForm(_Form):
     """How to measure the numbers: the arguments of one lm-eval run."""
 
@@ -103,10 +112,16 @@ class JobForm(_Form):
         default=None,
         description="Why code that comes with the checkpoint may run. Absent or null: it may not.",
     )
+    needs_remote_code: bool = Field(
+        default=False,
+        description="The checkpoint cannot be loaded without code that comes with it; skipped unless "
+        "trust_remote_code says why it may run.",
+    )
+    size: SizeForm | None = Field(default=None, description="How large the checkpoint is.")
     kernels: list[Text] = Field(
         default_factory=list,
-        description="Parts of the names of the kernels without which the numbers mean nothing. Recorded; that they "
-        "were launched is not checked yet.",
+        description="Parts of the names of the kernels without which the numbers mean nothing. An evaluation that "
+        "did not launch them, from the package that brings them, is an error.",
     )
 
 
@@ -132,11 +147,16 @@ class ValueForm(_Form):
     task: Name = Field(description="lm-eval task or group of tasks.yaml, or `average` with `parts`.")
     metric: MetricName = Field(description="Metric.")
     line: Count = Field(description="Line of the document on which the number stands, counted from 1.")
-    origin: Literal["paper", "reproduced", "author", "embedded"] = Field(
+    origin: Literal["paper", "reproduced", "author", "embedded", "recorded"] = Field(
         description="Who measured it: the `paper` that the document quotes, the document's `author`, or "
-        "somebody who `reproduced` the numbers of others. Stand-ins: `embedded`."
+        "somebody who `reproduced` the numbers of others. Stand-ins: `embedded`. What nobody printed: `recorded` "
+        "from a run of scanproof."
     )
-    printed: Number = Field(description="The digits as printed, in quotes: they give the rounding.")
+    printed: Printed = Field(
+        description="The digits as printed, in quotes: they give the rounding. `unrecorded` where the origin is "
+        "`recorded` and `scanproof record` has not written the number yet."
+    )
+    run: Name | None = Field(default=None, description="Run that gave a recorded number; a key of the file's runs.")
     unit: Literal["percent", "fraction", "raw"] = Field(description="Unit of printed; perplexities are raw.")
     stderr: Number | None = Field(default=None, description="Standard error as printed, in quotes, same unit.")
     suffix: Name | None = Field(
@@ -156,12 +176,31 @@ class ValueForm(_Form):
     )
 
 
+class RunForm(_Form):
+    """Where recorded numbers come from."""
+
+    date: Text = Field(description="When the run began, ISO 8601.")
+    key: Text = Field(description="Digest of everything that can move the evaluation's numbers.")
+    command: Text = Field(description="Command line that repeats the evaluation.")
+    commit: Text | None = Field(default=None, description="Commit of the clone that ran; absent when it was none.")
+    checkpoint_commit: Text | None = Field(default=None, description="Commit of the checkpoint, where it is known.")
+    removed_layers: Text | None = Field(default=None, description="Layers taken out of the model, both ends included.")
+    device: Text = Field(description="GPU by name, or cpu.")
+    python: Text = Field(description="Python version.")
+    packages: dict[Text, Text] = Field(description="Package -> version.")
+
+
 class EvaluationForm(_Form):
     """One evaluation of one model, and the numbers printed for it."""
 
     document: DocumentNumber = Field(description="Number of the document, in quotes.")
     model: Text = Field(description="The model as the document prints it.")
     hub_id: HubId = Field(description="The checkpoint, as the hub spells it.")
+    variant: Name | None = Field(
+        default=None,
+        description="What is done to the checkpoint before it is measured, in a word that goes into the names of its "
+        "numbers and jobs; absent: nothing.",
+    )
     job: JobForm = Field(description="How to measure the numbers.")
     num_fewshot_printed: Shots | None = Field(
         default=None,
@@ -176,7 +215,22 @@ class EvaluationForm(_Form):
     not_comparable: Text | None = Field(
         default=None, description="Why no measurement can be compared with the numbers."
     )
+    runs: dict[Name, RunForm] = Field(
+        default_factory=dict, description="Id -> the runs that gave recorded numbers; written by `scanproof record`."
+    )
     values: list[ValueForm] = Field(min_length=1, description="The numbers, one line each.")
+
+
+class CostForm(_Form):
+    """What a task costs without examples in the prompt; estimates, which recorded runs correct."""
+
+    tokens: Count = Field(description="Tokens of a forward pass, on average; also those of one example in the prompt.")
+    longest: Count = Field(description="Tokens of the longest forward pass.")
+    passes: float = Field(
+        gt=0,
+        allow_inf_nan=False,
+        description="Forward passes per document: one per answer, or one for all answers of a single token.",
+    )
 
 
 class TaskForm(_Form):
@@ -189,6 +243,7 @@ class TaskForm(_Form):
     )
     dataset: Text = Field(description="Hub id of its data.")
     config: Text | None = Field(default=None, description="Configuration of its data.")
+    cost: CostForm | None = Field(default=None, description="What a document costs; absent: not known.")
     binary: bool = Field(default=True, description="A document is right or wrong; false: scored between 0 and 1.")
 
 

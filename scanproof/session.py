@@ -16,8 +16,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from scanproof import derive, record, tolerance
+from scanproof import derive, proof, record, tolerance
 from scanproof.evaluation import EvaluationError
+from scanproof.latency import Latency
+from scanproof.paired import Finding
 from scanproof.record import Evaluation, Record, Run
 from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob, PublishedValue
@@ -81,7 +83,9 @@ class Evaluator:
             if broken.is_file():
                 return EvaluationError(*json.loads(broken.read_bytes()))
             try:
-                evaluation = self.with_samples(self.evaluate(self.narrowed(job)))
+                finished = self.evaluate(self.narrowed(job))
+                proof.require(job, finished)
+                evaluation = self.with_samples(finished)
                 with record.atomic(path) as temporary:
                     temporary.write_bytes(record.to_json(evaluation))
             except EvaluationError as error:
@@ -165,7 +169,10 @@ def judge(value: PublishedValue, evaluation: Evaluation, constants: tolerance.Co
     )
 
 
-def judged_record(value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict) -> Record:
+def judged_record(
+    value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict, gate: Finding | None = None
+) -> Record:
+    """A record of what both gates found."""
     return make_record(
         value,
         nodeid,
@@ -176,6 +183,7 @@ def judged_record(value: PublishedValue, nodeid: str, evaluation: Evaluation, ve
         reused=evaluation.reused,
         samples=evaluation.samples,
         command=evaluation.command,
+        gate=gate,
     )
 
 
@@ -187,11 +195,17 @@ class Recorder:
     """Folder of all runs."""
     run: Run
     records: dict[str, Record] = field(default_factory=dict)
+    latencies: dict[str, Latency] = field(default_factory=dict)
+    pending: int = 0
+    """Latency tests that were selected and not reached."""
     written: float = 0.0
 
-    def add(self, new: Record) -> None:
+    def add(self, new: Record | Latency) -> None:
         """Keep a record (one per test; a later one replaces it) and write the run, at most once a second."""
-        self.records[new.nodeid] = new
+        if isinstance(new, Latency):
+            self.latencies[new.nodeid] = new
+        else:
+            self.records[new.nodeid] = new
         if time.monotonic() - self.written >= WRITE_EVERY_SECONDS:
             self.write(finished=False)
 
@@ -206,10 +220,15 @@ class Recorder:
             finished=utc_now().isoformat(timespec="seconds") if finished else None,
             records=tuple(self.records.values()),
             evaluations=tuple(evaluations),
+            latencies=tuple(self.latencies.values()),
         )
         path = record.write_run(self.folder, self.run)
         self.written = time.monotonic()
         return path
+
+    def add_joint(self, joint: tuple[Finding, ...]) -> None:
+        """Keep what is found in many numbers together; the next write puts it on disk."""
+        self.run = replace(self.run, joint=joint)
 
     @property
     def path(self) -> Path:

@@ -16,6 +16,11 @@ PACKAGED_EXPECTED = Path(__file__).parent / "data" / "expected"
 EMBEDDED_MIRROR = Path(__file__).parent / "embedded" / "mirror"
 
 
+def folder_or_url(text: str) -> str:
+    """A folder, made absolute by the reader of the option, or a URL that fsspec knows (`s3://bucket/history`)."""
+    return text
+
+
 def positive_seconds(text: str) -> float:
     """A positive number of seconds; raises ArgumentTypeError through pytest's parser."""
     seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) else 0.0
@@ -74,6 +79,19 @@ OPTIONS = (
         "a missing GPU, kernel, checkpoint or dataset is an error, not a skip",
         parse=None,
     ),
+    Option(
+        "--scanproof-history",
+        "folder or URL (s3://..., through fsspec) that every finished run is published to, and whose baseline every "
+        "evaluation is compared with, document by document",
+        parse=folder_or_url,
+        metavar="DIR_OR_URL",
+    ),
+    Option(
+        "--scanproof-report",
+        "write the run as one HTML page to this file when the session ends",
+        parse=Path,
+        metavar="FILE",
+    ),
     Option("--scanproof-fresh", "ignore finished evaluations in the store and run every job again", parse=None),
     Option(
         "--scanproof-timeout",
@@ -86,6 +104,11 @@ OPTIONS = (
         "evaluate only the first N documents of each task; nothing is compared then",
         parse=positive_count,
         metavar="N",
+    ),
+    Option(
+        "--scanproof-record-latency",
+        "measure every latency in seven passes and record this device's baselines, instead of comparing with them",
+        parse=None,
     ),
 )
 
@@ -129,7 +152,10 @@ def read_option(config: pytest.Config, option: Option) -> Any:
         return bool(given)
     if not given:
         return None
-    return (base / Path(given).expanduser()).resolve() if option.parse is Path else option.parse(given)
+    if option.parse is Path or (option.parse is folder_or_url and "://" not in given):
+        path = (base / Path(given).expanduser()).resolve()
+        return path if option.parse is Path else str(path)
+    return option.parse(given)
 
 
 @dataclass(frozen=True)
@@ -143,6 +169,11 @@ class PluginSettings:
     fresh: bool
     timeout: float | None
     limit: int | None
+    record_latency: bool
+    history: str | None = None
+    """Folder or URL."""
+    report: Path | None = None
+    """File of the page."""
 
 
 def check_ini_was_found(config: pytest.Config) -> None:
@@ -184,4 +215,7 @@ def read_settings(config: pytest.Config) -> PluginSettings:
         fresh=values["scanproof_fresh"],
         timeout=values["scanproof_timeout"],
         limit=values["scanproof_limit"],
+        record_latency=values["scanproof_record_latency"],
+        history=values["scanproof_history"],
+        report=values["scanproof_report"],
     )

@@ -10,13 +10,17 @@ import pytest
 from scanproof import settings as options
 
 if TYPE_CHECKING:
+    from scanproof.comparing import SecondGate
     from scanproof.expected import Expected
     from scanproof.session import Evaluator, Recorder
+    from scanproof.triage.sides import Runs
 
 SETTINGS: pytest.StashKey[options.PluginSettings] = pytest.StashKey()
 EXPECTED: pytest.StashKey[Expected] = pytest.StashKey()
 EVALUATOR: pytest.StashKey[Evaluator] = pytest.StashKey()
 RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+SECOND_GATE: pytest.StashKey[SecondGate] = pytest.StashKey()
+EARLIER_RUNS: pytest.StashKey[Runs] = pytest.StashKey()
 RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 NO_GPU: pytest.StashKey[str | None] = pytest.StashKey()
 
@@ -39,6 +43,24 @@ def run_id(config: pytest.Config) -> str:
         given = getattr(config, "workerinput", {}).get("scanproof_run")
         config.stash[RUN_ID] = given or session.new_run_id(session.utc_now())
     return config.stash[RUN_ID]
+
+
+def second_gate(config: pytest.Config) -> SecondGate:
+    """The comparison with the baseline, made ready at the first call."""
+    if SECOND_GATE not in config.stash:
+        from scanproof.comparing import SecondGate
+
+        config.stash[SECOND_GATE] = SecondGate(config.stash[EXPECTED], config.stash[SETTINGS].history)
+    return config.stash[SECOND_GATE]
+
+
+def earlier_runs(config: pytest.Config) -> Runs:
+    """The runs of the store, each read once in a session."""
+    if EARLIER_RUNS not in config.stash:
+        from scanproof.triage.sides import Runs
+
+        config.stash[EARLIER_RUNS] = Runs(config.stash[SETTINGS].store)
+    return config.stash[EARLIER_RUNS]
 
 
 def why_no_gpu(config: pytest.Config) -> str | None:

@@ -3,11 +3,13 @@
 <store>/<key[:2]>/<key>/   job, fingerprint, results, environment, run, entry, checksums (.json), samples/
 <store>/failed/            attempts that ended in an error, with the worker's log
 <store>/damaged/           entries whose bytes no longer match their checksums
+<store>/texts/             the questions of all entries, each once; entries hold hard links to them
 <store>/cache/             file hashes, task index, arrow files: all of it can be deleted at any time
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +24,8 @@ from typing import Any
 from filelock import FileLock
 
 CHECKSUMS = "checksums.json"
+TEXTS = ".texts.jsonl.gz"
+"""How the name of a file of questions ends."""
 REQUIRED = ("job.json", "fingerprint.json", "results.json", "environment.json", "entry.json")
 
 
@@ -92,7 +96,9 @@ def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[st
     for name, content in documents.items():
         write_atomically(attempt / name, to_json(content))
     write_atomically(attempt / "entry.json", to_json({"session": session, "finished": time.time()}))
-    write_atomically(attempt / CHECKSUMS, to_json(_checksums(attempt)))
+    checksums = _checksums(attempt)
+    _share_texts(root, attempt, checksums)
+    write_atomically(attempt / CHECKSUMS, to_json(checksums))
     folder = folder_of(root, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
@@ -145,6 +151,19 @@ def _checksums(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     }
+
+
+def _share_texts(root: Path, attempt: Path, checksums: dict[str, str]) -> None:
+    """Replace files of questions by hard links to equal ones of earlier entries, where the file system has links."""
+    for name in (name for name in checksums if name.endswith(TEXTS)):
+        shared, own = root / "texts" / f"{checksums[name]}{TEXTS}", attempt / name
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        link = own.with_name(f".{own.name}.{uuid.uuid4().hex}")
+        with contextlib.suppress(OSError):
+            intact = shared.is_file() and hashlib.sha256(shared.read_bytes()).hexdigest() == checksums[name]
+            source, target = (shared, own) if intact else (own, shared)
+            os.link(source, link)
+            link.replace(target)
 
 
 def _discard(root: Path, folder: Path) -> None:

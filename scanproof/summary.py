@@ -8,6 +8,7 @@ import pytest
 
 from scanproof import session, tables
 from scanproof.expected import Expected
+from scanproof.paired import Comparison
 from scanproof.record import Record
 from scanproof.session import Recorder
 from scanproof.tolerance import Outcome
@@ -43,8 +44,38 @@ def job_lines(recorder: Recorder) -> list[str]:
     return [f"{ran + reused} jobs: {ran} evaluated, {reused} reused{again}"]
 
 
-def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expected, not_written: str | None) -> None:
-    """Write the summary section of a session; `not_written` says why the run could not be recorded."""
+def gate_lines(records: list[Record]) -> list[str]:
+    """How many numbers were compared document by document, and why the others were not."""
+    found = [kept.gate for kept in records if kept.gate is not None]
+    counts = Counter(gate.outcome.value for gate in found)
+    if not found:
+        return []
+    if set(counts) == {Comparison.SAME.value}:
+        return [f"document by document: {len(found)} numbers as in their baseline"]
+    total = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    refused = Counter(gate.because for gate in found if gate.outcome is Comparison.REFUSED)
+    reasons = [f"{count} numbers {reason}" for reason, count in refused.most_common()]
+    return [f"document by document with the baseline: {total}", *reasons]
+
+
+def joint_lines(recorder: Recorder) -> list[str]:
+    """What shows only in many numbers together."""
+    changed = [found for found in recorder.run.joint if found.changed]
+    return [f"all numbers of {found.subject} together: {found.because}" for found in changed]
+
+
+def write(
+    reporter: pytest.TerminalReporter,
+    recorder: Recorder,
+    expected: Expected | None,
+    not_written: str | None,
+    published: str | None = None,
+) -> None:
+    """Write the summary section of a session.
+
+    `not_written` says why the run could not be recorded, `published` what became of its publication.
+    `expected` is None where no published number was asked for.
+    """
     records = list(recorder.records.values())
     ran = [kept for kept in records if kept.outcome != session.NOT_RUN]
     reporter.section("scanproof", sep="=", bold=True)
@@ -55,15 +86,21 @@ def write(reporter: pytest.TerminalReporter, recorder: Recorder, expected: Expec
     for line in [
         *not_run_lines(not_run),
         *discrepancy_lines(records),
-        *widened_lines(expected),
+        *(widened_lines(expected) if expected else ()),
+        *gate_lines(records),
         *job_lines(recorder),
     ]:
         reporter.write_line(line)
+    for line in joint_lines(recorder):
+        reporter.write_line(line, red=True, bold=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(recorder.outcomes().items()))
     missing = (recorder.run.selected or len(records)) - len(records)
     stopped = f"; {missing} more were selected and not reached: this run is partial" if missing > 0 else ""
-    reporter.write_line(f"{len(records)} numbers: {counts}{stopped}", bold=True)
+    if records or recorder.run.selected:
+        reporter.write_line(f"{len(records)} numbers: {counts}{stopped}", bold=True)
     if not_written is None:
         reporter.write_line(f"recorded in {recorder.path}")
     else:
         reporter.write_line(f"NOT recorded: {not_written}", red=True, bold=True)
+    if published is not None:
+        reporter.write_line(published, red=published.startswith("NOT"))

@@ -10,13 +10,15 @@ from rich.measure import Measurement as RichMeasurement
 from rich.table import Table
 from rich.text import Text
 
+from scanproof.paired import Finding
 from scanproof.record import Evaluation, Record
 from scanproof.tolerance import Allowance, Outcome, Verdict
-from scanproof.values import PublishedValue
+from scanproof.values import UNRECORDED, PublishedValue
 
 COLOURS = {
     Outcome.REPRODUCED.value: "green",
     Outcome.OUT_OF_TOLERANCE.value: "red",
+    Outcome.CHANGED.value: "red",
     Outcome.ERROR.value: "red",
     Outcome.KNOWN_DISCREPANCY.value: "yellow",
 }
@@ -24,7 +26,7 @@ COLOURS = {
 
 def decimals(printed: str) -> int:
     """Digits after the point of a printed number."""
-    return len(printed.partition(".")[2])
+    return 4 if printed == UNRECORDED else len(printed.partition(".")[2])
 
 
 def in_print(natural: float, scale: float, printed: str, *, sign: bool = False) -> str:
@@ -98,6 +100,8 @@ def source_line(value: PublishedValue) -> str:
     kept = f"expected/{value.file}:{value.file_line}"
     if value.origin == "embedded":
         return f"recorded in float64, {kept}"
+    if value.origin == "recorded":
+        return f"recorded from a run, {kept}"
     return f"document {value.document} line {value.line}, {value.origin}; {kept}"
 
 
@@ -124,24 +128,58 @@ def difference_line(value: PublishedValue, verdict: Verdict) -> str:
     return ", ".join(parts)
 
 
-def failure_text(value: PublishedValue, verdict: Verdict, evaluation: Evaluation) -> str:
-    """What the person on triage reads first when a number is out of tolerance."""
+def gate_lines(finding: Finding | None) -> list[str]:
+    """What the comparison with the baseline found."""
+    if finding is None:
+        return []
+    lines = [f"  baseline    {finding.baseline}: {finding.outcome.value}"]
+    if not finding.tests:
+        lines.append(f"                {finding.because}")
+    for test in finding.tests:
+        share = f"; fewer than 1 of {1 / test.level:,.0f} is CHANGED" if test.level else ""
+        lines.append(f"                {test.name}: {test.because}{share}")
+    return lines
+
+
+def direction(value: PublishedValue, verdict: Verdict) -> str:
+    """What is wrong with a number, in a word or two."""
+    if verdict.outcome is Outcome.CHANGED:
+        return "within tolerance, but document by document not as in the baseline"
+    if value.known_discrepancy:
+        return verdict.because
+    assert verdict.difference is not None
+    return "too high" if verdict.difference > 0 else "too low"
+
+
+def failure_text(
+    value: PublishedValue,
+    verdict: Verdict,
+    evaluation: Evaluation,
+    finding: Finding | None = None,
+    triage: Iterable[str] = (),
+) -> str:
+    """What the person on triage reads first when a number is out of tolerance, or changed since the baseline.
+
+    `triage` is what `scanproof.triage` found, in lines.
+    """
     if verdict.measured is None or verdict.difference is None or verdict.allowance is None:
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
     measured = in_print(verdict.measured, value.scale, value.printed)
     allowed = in_print(verdict.allowance.total, value.scale, value.printed)
-    direction = verdict.because if value.known_discrepancy else "too high" if verdict.difference > 0 else "too low"
     reused = " (numbers reused: nothing that moves them changed)" if evaluation.reused else ""
     lines = [
-        f"{measured} measured, {value.printed} expected, {allowed} allowed: {direction}",
+        f"{measured} measured, {value.printed} expected, {allowed} allowed: {direction(value, verdict)}",
         f"  number      {value.id}",
         f"  expected    {value.printed} ({value.unit})  [{source_line(value)}]",
         f"  measured    {measured}",
         f"  difference  {difference_line(value, verdict)}",
         *allowance_lines(value, verdict.allowance),
+        *gate_lines(finding),
         f"  n           {value.documents if value.documents is not None else 'unknown'} documents",
         f"  job         {value.job.name}{reused}",
+        *(f"  changed     {change}" for change in evaluation.kernel_changes),
         f"  again       {evaluation.command}",
         f"  samples     {evaluation.samples}",
+        *triage,
     ]
     return "\n".join(lines)

@@ -17,6 +17,18 @@ AVERAGE = "average"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a document of a task costs without examples in the prompt."""
+
+    tokens: int
+    """Tokens of a forward pass, on average."""
+    longest: int
+    """Tokens of the longest forward pass."""
+    passes: float
+    """Forward passes per document."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskInfo:
     """One lm-eval task, or a group of them."""
 
@@ -33,6 +45,8 @@ class TaskInfo:
     """Direct members of a group, by lm-eval's names; empty for a task."""
     tasks: tuple[str, ...] = ()
     """All tasks of a group, members of members too; empty for a task."""
+    cost: Cost | None = None
+    """None of a group, and where it is not known."""
     binary: bool = True
     """Each document is right or wrong; False: it is scored between 0 and 1."""
 
@@ -56,6 +70,7 @@ def _task(name: str, task: TaskForm) -> TaskInfo:
         choices=task.choices,
         dataset=task.dataset,
         config=task.config,
+        cost=None if task.cost is None else Cost(**task.cost.model_dump()),
         binary=task.binary,
     )
 

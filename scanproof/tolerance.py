@@ -36,6 +36,8 @@ class Outcome(str, Enum):
     OUT_OF_TOLERANCE = "OUT_OF_TOLERANCE"
     KNOWN_DISCREPANCY = "KNOWN_DISCREPANCY"
     NOT_COMPARABLE = "NOT_COMPARABLE"
+    CHANGED = "CHANGED"
+    """As printed, within tolerance, but document by document not as in the baseline."""
     ERROR = "ERROR"
 
 
@@ -66,7 +68,8 @@ class Verdict:
     """The comparison of one printed number with one measurement."""
 
     outcome: Outcome
-    expected: float
+    expected: float | None
+    """None where no number is recorded yet."""
     measured: float | None
     """None when nothing usable was measured."""
     difference: float | None
@@ -214,6 +217,9 @@ def compare(
     if limited:
         because = "a subset of the documents was scored; the printed number is for all of them"
         return _without(value, Outcome.NOT_COMPARABLE, measured, because)
+    if value.unrecorded:
+        because = "no number is recorded yet; `scanproof record` writes that of a trusted run"
+        return _without(value, Outcome.NOT_COMPARABLE, measured, because)
     if value.not_comparable is not None:
         return _without(value, Outcome.NOT_COMPARABLE, measured, value.not_comparable)
     if None not in (documents, value.documents) and documents != value.documents:
@@ -228,8 +234,9 @@ def _possible(value: PublishedValue, measured: float) -> bool:
 
 
 def _without(value: PublishedValue, outcome: Outcome, measured: float | None, because: str) -> Verdict:
-    difference = None if measured is None else measured - value.expected
-    return Verdict(outcome, value.expected, measured, difference, None, None, None, because)
+    expected = None if value.unrecorded else value.expected
+    difference = None if measured is None or expected is None else measured - expected
+    return Verdict(outcome, expected, measured, difference, None, None, None, because)
 
 
 def _judge(value: PublishedValue, measured: float, allowed: Allowance, n: int | None) -> Verdict:

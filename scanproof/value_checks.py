@@ -11,7 +11,7 @@ from scanproof.published import Source
 from scanproof.schema import DocumentForm, EvaluationForm, JobForm, ValueForm
 from scanproof.tasks import AVERAGE, TaskInfo
 from scanproof.validation import Reading
-from scanproof.values import Origin, Suite
+from scanproof.values import UNRECORDED, Origin, Suite
 from scanproof.wording import suggest
 from scanproof.yamlfile import Place, YamlFile, shorten
 
@@ -68,6 +68,8 @@ def _check_value(
     if tasks is not None and sound(("task",)):
         yield from _check_names(source, position, value, tasks)
     info = tasks.get(value.task) if tasks is not None and sound(("task",)) else None
+    if sound(("origin", "printed", "run")):
+        yield from _check_recorded(source, place, value)
     if sound(("printed", "unit", "metric")) and (info is None or value.metric in info.metrics):
         yield from _check_number(file, place, value)
     if sound(("printed",)):
@@ -92,6 +94,19 @@ def _check_names(source: Source, position: int, value: ValueForm, tasks: Mapping
         yield from _check_average(file, place, value, tasks)
     elif value.parts:
         yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
+
+
+def _check_recorded(source: Source, place: Place, value: ValueForm) -> Iterator[Problem]:
+    """A number is either printed by somebody, or recorded from a run that the file names."""
+    file, recorded = source.file, value.origin == "recorded"
+    if value.printed == UNRECORDED and not recorded:
+        yield file.problem((*place, "printed"), f"is {UNRECORDED}, which goes with origin: recorded")
+    if value.run is not None and (not recorded or value.printed == UNRECORDED):
+        yield file.problem((*place, "run"), "goes with a number of origin: recorded")
+    if recorded and value.printed != UNRECORDED and value.run is None:
+        yield file.problem((*place, "run"), f"is missing; write printed: {UNRECORDED}: `scanproof record` fills it in")
+    if value.run is not None and source.has("runs") and value.run not in source.form.runs:
+        yield file.problem((*place, "run"), f"is {value.run}, which is not among the runs of this file")
 
 
 def _check_length(file: YamlFile, place: Place, printed: str) -> Iterator[Problem]:
@@ -121,7 +136,7 @@ def _check_average(file: YamlFile, place: Place, value: ValueForm, tasks: Mappin
 
 
 def _check_number(file: YamlFile, place: Place, value: ValueForm) -> Iterator[Problem]:
-    if len(value.printed) > _LONGEST:
+    if len(value.printed) > _LONGEST or value.printed == UNRECORDED:
         return
     number = float(value.printed)
     if (value.metric == "perplexity") != (value.unit == "raw"):

@@ -12,10 +12,23 @@ from functools import cached_property
 from typing import Literal
 
 Unit = Literal["percent", "fraction", "raw"]
-Origin = Literal["paper", "reproduced", "author", "embedded"]
+Origin = Literal["paper", "reproduced", "author", "embedded", "recorded"]
 HarnessRelation = Literal["same", "other", "unknown"]
 Suite = Literal["gpu", "embedded"]
+UNRECORDED = "unrecorded"
+"""In place of a number of origin `recorded` that no trusted run has given yet."""
 Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a checkpoint is."""
+
+    parameters: int
+    vocab_size: int
+    """Columns of the logits, padding included."""
+    float32_logits: bool = False
+    """The model turns its logits into float32 by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +62,12 @@ class EvalJob:
     """Seed of lm-eval's few-shot sampler, its own default."""
     trust_remote_code: str | None = None
     """Why code from the checkpoint may run, or None: it may not."""
+    needs_remote_code: bool = False
+    """The checkpoint cannot be loaded without its own code."""
+    size: Size | None = None
+    """None where it is not said; then nothing is known of the memory that the job needs."""
     kernels: tuple[str, ...] = ()
-    """Parts of the names of kernels that the numbers need; that they were launched is not checked yet."""
+    """Parts of the names of kernels that the numbers need: an evaluation that did not launch them is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +89,17 @@ class Widening:
     reason: str
 
 
-def value_id(hub_id: str, task: str, metric: str, origin: str, suffix: str | None = None) -> str:
+def model_slug(hub_id: str, variant: str | None = None) -> str:
+    """Short name of a model in the names of numbers and jobs: without the organisation, with its variant."""
+    name = hub_id.rsplit("/", 1)[-1].lower()
+    return f"{name}-{variant}" if variant else name
+
+
+def value_id(
+    hub_id: str, task: str, metric: str, origin: str, suffix: str | None = None, variant: str | None = None
+) -> str:
     """Name of a number: of its model without the organisation, and of what was measured."""
-    parts = [hub_id.rsplit("/", 1)[-1].lower(), task, metric, origin, suffix]
+    parts = [model_slug(hub_id, variant), task, metric, origin, suffix]
     return "-".join(part for part in parts if part)
 
 
@@ -125,11 +150,18 @@ class PublishedValue:
     widened: Widening | None = None
     suffix: str = ""
     """Tells apart numbers that agree in model, task, metric and origin (`l171`: line of the document)."""
+    variant: str = ""
+    """Tells apart evaluations of one checkpoint: what is done to it before it is measured."""
 
     @cached_property
     def id(self) -> str:
         """Test id, e.g. `mamba-130m-lambada_openai-acc-paper`."""
-        return value_id(self.hub_id, self.task, self.metric, self.origin, self.suffix)
+        return value_id(self.hub_id, self.task, self.metric, self.origin, self.suffix, self.variant)
+
+    @property
+    def unrecorded(self) -> bool:
+        """Nothing was printed for it, and no run's number is recorded yet."""
+        return self.printed == UNRECORDED
 
     @property
     def counts_documents(self) -> bool:

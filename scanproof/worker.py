@@ -1,7 +1,7 @@
 """The process that runs one evaluation: `python -m scanproof.worker request.json out/`.
 
 Reads a request (written by `scanproof.evaluation`) and leaves files in `out/`: `results.json`,
-`environment.json`, `samples/<task>.jsonl`, or `error.json`
+`environment.json`, `samples/<task>.jsonl`, where a GPU or kernels are asked for `kernels.json`, or `error.json`
 (kind, message, traceback); `progress.jsonl` grows while it works.
 It ends itself when its standard input closes, which is when the process that started it is gone.
 """
@@ -18,14 +18,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scanproof import environment, failures, results, store
-from scanproof.load_report import complete_checkpoint
+from scanproof import environment, failures, machine, record, results, store
+from scanproof.load_report import check_tokenizer, complete_checkpoint
+from scanproof.snapshot import snapshot
+
+if TYPE_CHECKING:
+    from scanproof.kernels.profiling import FirstBatch
 
 REPORT_EVERY_SECONDS = 0.5
+PROBE = "A probe."
 RANDOM_SEED = 0
 """lm-eval's own default for Python's random module; the other three generators take the job's seed."""
 
@@ -61,10 +67,12 @@ class Reporter:
 class CountingHook:
     """Takes the place of lm-eval's cache hook, which is told of each answered request; caches nothing."""
 
-    def __init__(self, advance: Callable[[], None]) -> None:
-        self._advance = advance
+    def __init__(self, advance: Callable[[], None], profile: FirstBatch | None = None) -> None:
+        self._advance, self._profile = advance, profile
 
     def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
+        if self._profile is not None:
+            self._profile.stop()
         self._advance()
 
 
@@ -99,7 +107,35 @@ def report_failure(error: BaseException, stage: str, out: Path) -> None:
 
 
 def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
-    """Load the checkpoint and the tasks, evaluate, write the results."""
+    """Evaluate, watching what is launched where that matters, and write the results."""
+    with watched(request["job"], out) as profile:
+        measured, used = measure(request, reporter, profile)
+    reporter.stage("write")
+    results.write(out, measured, used)
+
+
+@contextmanager
+def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
+    """Leave `kernels.json`, what was launched, when the block ends; a CPU job that names no kernels leaves none.
+
+    It comes before any model is imported: a function that a model took out of an extension could not be counted.
+    """
+    if not job["kernels"] and not job["device"].startswith("cuda"):
+        yield None
+        return
+    from scanproof.kernels import launches, profiling
+
+    with launches.observe() as observer:
+        try:
+            yield profiling.FirstBatch(observer)
+        finally:
+            store.write_atomically(out / results.KERNELS, record.to_json(observer.seen()))
+
+
+def measure(
+    request: Mapping[str, Any], reporter: Reporter, profile: FirstBatch | None
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Load the checkpoint and the tasks and evaluate; lm-eval's results, and what they were made with."""
     import torch
     from lm_eval.api.registry import get_model
 
@@ -117,51 +153,14 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
         model = get_model(job["model"]).create_from_arg_obj(
             arguments, {"batch_size": job["batch_size"], "device": job["device"]}
         )
-    model.set_cache_hook(CountingHook(reporter.advance))
+    check_tokenizer(model, job["pretrained"])
+    model.set_cache_hook(CountingHook(reporter.advance, profile))
     reporter.stage("tasks")
     manager, loaded = load_tasks(request)
-    count_requests(model, reporter)
+    count_requests(model, reporter, profile)
     reporter.stage("prompts")
     measured = evaluate(model, job, loaded, manager, request["bootstrap_iters"])
-    reporter.stage("write")
-    used = describe_run(model, job, commit, torch)
-    results.write(out, measured, used)
-
-
-def snapshot(name: str, revision: str) -> tuple[str, str]:
-    """A local folder with the checkpoint at exactly one commit, from hub or cache; folder and commit."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    from scanproof.prefetch import is_wanted
-
-    try:
-        info = HfApi().model_info(name, revision=revision, timeout=30)
-    except Exception as error:
-        if failures.classify("checkpoint", error) != "hub":
-            raise
-        return cached_snapshot(name, revision)
-    files = [sibling.rfilename for sibling in info.siblings or ()]
-    wanted = [file for file in files if is_wanted(file, files, "model")]
-    commit = info.sha or revision
-    return snapshot_download(name, revision=commit, allow_patterns=wanted), commit
-
-
-def cached_snapshot(name: str, revision: str) -> tuple[str, str]:
-    """The same from the hub's local cache alone, which may hold the safetensors only."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from scanproof.prefetch import unwanted
-
-    try:
-        patterns = list(unwanted(tensors=False))
-        folder = snapshot_download(name, revision=revision, local_files_only=True, ignore_patterns=patterns)
-    except LocalEntryNotFoundError:
-        patterns = list(unwanted(tensors=True))
-        folder = snapshot_download(name, revision=revision, local_files_only=True, ignore_patterns=patterns)
-        if not any(Path(folder).glob("*.safetensors")):
-            raise
-    return folder, Path(folder).name
+    return measured, describe_run(model, job, commit, torch)
 
 
 def load_tasks(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:
@@ -185,14 +184,18 @@ def load_tasks(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     return manager, [*roots, *(task for name, task in found["tasks"].items() if name not in below)]
 
 
-def count_requests(model: Any, reporter: Reporter) -> None:
-    """Report the number of requests when lm-eval hands them to the model."""
+def count_requests(model: Any, reporter: Reporter, profile: FirstBatch | None = None) -> None:
+    """Report the number of requests when lm-eval hands them to the model, and profile their first batch."""
     for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
         answer = getattr(model, kind)
 
         def counted(requests: list[Any], *args: Any, _answer: Any = answer, **options: Any) -> Any:
             reporter.stage("requests", total=len(requests))
+            if profile is not None:
+                profile.start()
             answers = _answer(requests, *args, **options)
+            if profile is not None:
+                profile.stop()
             reporter.stage("scores")
             return answers
 
@@ -235,14 +238,23 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
         "device": str(getattr(model, "device", job["device"])),
         "device_name": torch.cuda.get_device_name() if cuda else None,
         "cuda": torch.version.cuda,
+        "commits": machine.commits(),
         "weights_dtype": weights,
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "network_class": f"{type(network).__module__}.{type(network).__qualname__}",
         "max_length": getattr(model, "max_length", None),
+        "probe_tokens": probe(model),
         "checkpoint_commit": commit,
+        "removed_layers": str(removed) if (removed := getattr(model, "removed", None)) else None,
         "peak_memory_bytes": peak_memory(),
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
     }
+
+
+def probe(model: Any) -> list[int] | None:
+    """Tokens of a fixed text as the model class makes them: a changed BOS or tokenizer shows in the first of them."""
+    encode = getattr(model, "tok_encode", None)
+    return None if encode is None else [int(token) for token in encode(PROBE)]
 
 
 def peak_memory() -> int:

@@ -10,10 +10,18 @@ from pathlib import Path
 MIRROR: Path = Path(__file__).parent / "mirror"
 """Folder with `allenai/ai2_arc/...` (datasets) and `scanproof/<model>/` (checkpoints)."""
 
+MEGATRON = "scanproof/megatron-hybrid-tiny"
+"""The one in Megatron's folder layout."""
+CONVERTED = "scanproof/mamba-7b-tiny"
+"""The one that is not trained: another in transformers' layout."""
 MODELS: tuple[str, ...] = (
     "scanproof/mamba1-tiny",
     "scanproof/mamba2-tiny",
     "scanproof/mamba2attn-tiny",
     "scanproof/pythia-tiny",
+    "scanproof/mamba-hybrid-tiny",
+    "scanproof/mamba2-hybrid-tiny",
+    MEGATRON,
+    CONVERTED,
 )
 """Names of the checkpoints inside `MIRROR`."""

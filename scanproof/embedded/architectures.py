@@ -1,4 +1,4 @@
-"""The four stand-ins, one for each family of published checkpoints."""
+"""The stand-ins, one for each family of published checkpoints."""
 
 from __future__ import annotations
 
@@ -52,6 +52,74 @@ PYTHIA: dict[str, Any] = {
 }
 """transformers' GPTNeoXConfig, as Pythia uses it."""
 
+_LLAMA: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": D_MODEL,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.02,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "rope_theta": 500000.0,
+}
+HYBRIDS: dict[str, dict[str, Any]] = {
+    # As MambaInLlama_0_50: each head of x and B used four times, a head of its own for the output.
+    "mamba-hybrid-tiny": {
+        "llama": {**_LLAMA, "num_attention_heads": 8, "tie_word_embeddings": False, "rope_scaling": None},
+        "d_inner": 64,
+        "d_xb": 16,
+        "attn_layers": (1, 3),
+        "ssm": {"d_state": 8},
+    },
+    # As Llama3.2-Mamba2-3B: three times, Llama 3's scaling of the rotary frequencies, tied embeddings.
+    "mamba2-hybrid-tiny": {
+        "llama": {
+            **_LLAMA,
+            "hidden_size": 72,
+            "num_attention_heads": 6,
+            "head_dim": 16,
+            "tie_word_embeddings": True,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 256,
+            },
+        },
+        "d_inner": 96,
+        "d_xb": 32,
+        "attn_layers": (1, 3),
+        "ssm": {"ngroups": 6, "d_state": 16, "chunk_size": 16},
+    },
+}
+"""Fields of HybridConfig by name; `ngroups` makes the mixers Mamba-2."""
+
+MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
+    # As mamba2-hybrid-8b: all three kinds of layer, two heads of queries for each of keys, two groups of B and C.
+    "megatron-hybrid-tiny": {
+        "hybrid_override_pattern": "M-M*-M-",
+        "hidden_size": D_MODEL,
+        "num_attention_heads": 4,
+        "num_query_groups": 2,
+        "kv_channels": 16,
+        "ffn_hidden_size": 2 * D_MODEL,
+        "max_position_embeddings": 2048,
+        "norm_epsilon": 1e-5,
+        "mamba_state_dim": 32,
+        "mamba_head_dim": 32,
+        "mamba_num_groups": 2,
+        "mamba_expand": 2,
+        "mamba_conv": 4,
+        "mamba_chunk_size": 16,
+    },
+}
+"""Fields of megatron.architecture.Architecture by name."""
+
 
 def blank(name: str) -> Any:
     """A model with random weights from torch's current seed, float32; `model(ids).logits` are its logits."""
@@ -59,6 +127,17 @@ def blank(name: str) -> Any:
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
         return GPTNeoXForCausalLM(GPTNeoXConfig(**PYTHIA))
+    if name in HYBRIDS:
+        from scanproof.models.mamba_in_llama.config import HybridConfig, Mamba1Settings, Mamba2Settings
+        from scanproof.models.mamba_in_llama.model import HybridLlama
+
+        settings = Mamba2Settings if "ngroups" in HYBRIDS[name]["ssm"] else Mamba1Settings
+        return HybridLlama(HybridConfig(**{**HYBRIDS[name], "ssm": settings(**HYBRIDS[name]["ssm"])}))
+    if name in MEGATRON_HYBRIDS:
+        from scanproof.embedded import megatron_folder
+        from scanproof.models.megatron.architecture import Architecture
+
+        return megatron_folder.blank(Architecture(**MEGATRON_HYBRIDS[name]), VOCABULARY)
     from scanproof.models.language_model import StateSpacesLM
     from scanproof.models.layout import StateSpacesConfig
 
@@ -69,9 +148,18 @@ def save(model: Any, folder: Path, dtype: torch.dtype) -> None:
     """Write the checkpoint in its published layout."""
     from scanproof.models.language_model import StateSpacesLM
     from scanproof.models.loading import save as save_state_spaces
+    from scanproof.models.mamba_in_llama.loading import save as save_hybrid
+    from scanproof.models.mamba_in_llama.model import HybridLlama
 
     if isinstance(model, StateSpacesLM):
         save_state_spaces(model, folder, dtype)
+    elif isinstance(model, HybridLlama):
+        save_hybrid(model, folder, dtype)
+    elif folder.name in MEGATRON_HYBRIDS:
+        from scanproof.embedded import megatron_folder
+        from scanproof.models.megatron.architecture import Architecture
+
+        megatron_folder.save(model, Architecture(**MEGATRON_HYBRIDS[folder.name]), folder, dtype)
     else:
         model.to(dtype).save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import typer
 from scanproof import embedded, environment
 from scanproof.evaluation import Progress, Settings, evaluate
 from scanproof.record import Evaluation, Measurement, atomic
-from scanproof.values import EvalJob
+from scanproof.values import EvalJob, Scalar, model_slug
 
 COMMAND = "python -m scanproof.embedded.record"
 ZERO_SHOT = (
@@ -31,6 +31,14 @@ FEW_SHOT = ("mmlu",)
 GROUPS = ("mmlu", "mmlu_humanities", "mmlu_other", "mmlu_social_sciences", "mmlu_stem")
 METRICS = ("acc", "acc_norm", "perplexity")
 BATCH_SIZE = 64
+CLASSES = {
+    "pythia-tiny": "hf",
+    "mamba-hybrid-tiny": "mamba_hybrid",
+    "mamba2-hybrid-tiny": "mamba2_hybrid",
+    "megatron-hybrid-tiny": "mamba2_hybrid_megatron",
+    "mamba-7b-tiny": "hf",
+}
+"""lm-eval model class of a stand-in that is not of the state-spaces layout."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +48,23 @@ class StandIn:
     hub_id: str
     model: str
     """lm-eval model class."""
+    variant: str = ""
+    """What is done to the checkpoint first, in a word."""
+    model_args: tuple[tuple[str, Scalar], ...] = ()
 
     @property
     def name(self) -> str:
-        return self.hub_id.partition("/")[2]
+        return model_slug(self.hub_id, self.variant)
 
 
 def stand_ins() -> Iterator[StandIn]:
     """Every stand-in, in the order in which they are reported."""
     for hub_id in embedded.MODELS:
-        yield StandIn(hub_id, "hf" if "pythia" in hub_id else "mamba_ssm")
+        # The job of Mamba-7B says so, too.
+        policy = (("add_bos_token", False),) if hub_id == embedded.CONVERTED else ()
+        yield StandIn(hub_id, CLASSES.get(hub_id.partition("/")[2], "mamba_ssm"), model_args=policy)
+    removed = (("end_block", 1), ("method", "personalized"), ("start_block", 1))
+    yield StandIn("scanproof/pythia-tiny", "depth_pruned", "without-1", removed)
 
 
 def job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
@@ -59,6 +74,7 @@ def job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
         model=stand_in.model,
         pretrained=stand_in.hub_id,
         revision="main",
+        model_args=stand_in.model_args,
         dtype="float32",
         device="cpu",
         suite="embedded",
@@ -121,6 +137,7 @@ def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str
         "document: embedded",
         f"model: {stand_in.name}",
         f"hub_id: {stand_in.hub_id}",
+        *([f"variant: {stand_in.variant}"] if stand_in.variant else []),
         "job:",
         f"  model: {stand_in.model}",
         "  revision: main",
@@ -129,6 +146,11 @@ def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str
         "  num_fewshot: 0",
         f"  batch_size: {BATCH_SIZE}",
         "  max_length: 2048",
+        *(
+            [f"  model_args: {{{', '.join(f'{n}: {json.dumps(v)}' for n, v in stand_in.model_args)}}}"]
+            if stand_in.model_args
+            else []
+        ),
         "values:",
     ]
     rows = [(m, 0) for m in kept(zero.measurements)] + [(m, 5) for m in kept(few.measurements)]

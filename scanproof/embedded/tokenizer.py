@@ -1,13 +1,19 @@
-"""Train the stand-ins' tokenizer, a byte-level BPE like GPT-NeoX's: `python -m scanproof.embedded.tokenizer`."""
+"""Train the stand-ins' tokenizers: `python -m scanproof.embedded.tokenizer`.
+
+A byte-level BPE like GPT-NeoX's for all but the Megatron folder, which holds a SentencePiece model as NVIDIA's does.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scanproof.embedded import MIRROR, MODELS
+from scanproof.embedded import MEGATRON, MIRROR, MODELS
 from scanproof.embedded.suite import TRUTHFUL_PREAMBLE
 from scanproof.embedded.text import documents
 from scanproof.embedded.world import SEED, build
@@ -17,6 +23,25 @@ DOCUMENTS = 6000
 REPEATS = 300
 """How often truthfulqa's preamble and the creatures' names count: enough for each word to become a token."""
 END_OF_TEXT = "<|endoftext|>"
+SENTENCEPIECE = "tokenizer.model"
+"""The only tokenizer file of a Megatron folder."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What training needs of a tokenizer."""
+
+    encode: Callable[[list[str]], list[list[int]]]
+    """Texts to token ids, with nothing added."""
+    end: int
+    """Id that stands between two documents."""
+
+
+def sample() -> Iterator[str]:
+    """The text that the tokenizers are trained on."""
+    names = " ".join(creature.name for creature in build().creatures)
+    yield from islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS)
+    yield from [TRUTHFUL_PREAMBLE, f" {names}"] * REPEATS
 
 
 def tokenizer_files() -> dict[str, str]:
@@ -32,9 +57,7 @@ def tokenizer_files() -> dict[str, str]:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    names = " ".join(creature.name for creature in build().creatures)
-    sample = [*islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS), *[TRUTHFUL_PREAMBLE, f" {names}"] * REPEATS]
-    tokenizer.train_from_iterator(sample, trainer)
+    tokenizer.train_from_iterator(list(sample()), trainer)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END_OF_TEXT,
@@ -49,8 +72,41 @@ def tokenizer_files() -> dict[str, str]:
     }
 
 
+def sentencepiece_model() -> bytes:
+    """Content of a SentencePiece file: whitespace kept, digits split, bytes as a last resort."""
+    from sentencepiece import SentencePieceTrainer
+
+    target = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=sample(),
+        model_writer=target,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        character_coverage=1.0,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+    )
+    return target.getvalue()
+
+
+def codec(folder: Path) -> Codec:
+    """The tokenizer of a checkpoint folder."""
+    if (path := folder / SENTENCEPIECE).is_file():
+        from sentencepiece import SentencePieceProcessor
+
+        pieces = SentencePieceProcessor(model_file=str(path))
+        return Codec(pieces.encode, pieces.eos_id())
+    tokenizer = load_tokenizer()
+    return Codec(lambda texts: [item.ids for item in tokenizer.encode_batch(texts)], 0)
+
+
 def load_tokenizer() -> Any:
-    """The tokenizer of the checkpoints, as `tokenizers.Tokenizer`."""
+    """The byte-level tokenizer, as `tokenizers.Tokenizer`."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(MIRROR / MODELS[0] / "tokenizer.json"))
@@ -58,11 +114,13 @@ def load_tokenizer() -> Any:
 
 def main(folder: Path = MIRROR) -> None:
     """Write the tokenizer beside each checkpoint."""
-    for name, text in tokenizer_files().items():
-        for model in MODELS:
+    byte_level = {name: text.encode() for name, text in tokenizer_files().items()}
+    for model in MODELS:
+        files = {SENTENCEPIECE: sentencepiece_model()} if model == MEGATRON else byte_level
+        for name, content in files.items():
             target = folder / model / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", newline="\n")
+            target.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from scanproof.embedded import MIRROR
 from scanproof.embedded.architectures import blank, save
 from scanproof.embedded.text import documents
-from scanproof.embedded.tokenizer import load_tokenizer
+from scanproof.embedded.tokenizer import Codec, codec
 from scanproof.embedded.world import SEED, build
 
 
@@ -49,13 +49,15 @@ PLANS: dict[str, Plan] = {
     "mamba2-tiny": Plan(steps=2500, rate=1e-2),
     "mamba2attn-tiny": Plan(steps=2200, rate=1e-2),
     "pythia-tiny": Plan(steps=2200, rate=5e-3),
+    "mamba-hybrid-tiny": Plan(steps=1500, rate=8e-3),
+    "mamba2-hybrid-tiny": Plan(steps=2000, rate=8e-3),
+    "megatron-hybrid-tiny": Plan(steps=2200, rate=8e-3),
 }
 """As the committed checkpoints were trained."""
 
 
-def batches(plan: Plan, seed: str) -> Iterator[Tensor]:
+def batches(plan: Plan, tokenizer: Codec, seed: str) -> Iterator[Tensor]:
     """Endless (batch, length + 1) token ids; each row starts with a new document."""
-    tokenizer = load_tokenizer()
     texts = documents(build(), seed)
     pending: list[list[int]] = []
     while True:
@@ -64,9 +66,8 @@ def batches(plan: Plan, seed: str) -> Iterator[Tensor]:
             row: list[int] = []
             while len(row) <= plan.length:
                 if not pending:
-                    encoded = tokenizer.encode_batch([next(texts) for _ in range(1000)])
-                    pending = [item.ids for item in encoded]
-                row += [*pending.pop(), 0]
+                    pending = tokenizer.encode([next(texts) for _ in range(1000)])
+                row += [*pending.pop(), tokenizer.end]
             rows.append(row[: plan.length + 1])
         yield torch.tensor(rows)
 
@@ -90,7 +91,7 @@ def train(name: str, plan: Plan, seed: int = SEED) -> Any:
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{name}: {count:,} parameters, {plan.steps} x {plan.batch} x {plan.length} tokens", flush=True)
     optimizer = optimizer_of(model, plan)
-    stream = batches(plan, f"{seed}-train")
+    stream = batches(plan, codec(MIRROR / "scanproof" / name), f"{seed}-train")
     average, started = 0.0, time.monotonic()
     for step in range(plan.steps):
         for group in optimizer.param_groups:

@@ -43,11 +43,21 @@ class Output:
     option: str | None = None
     """The option that asks for it; None: it always comes."""
     differentiable: bool = True
+    moved: str | None = None
+    """Axes of what a call writes of it, where that is less than all."""
 
 
-def torch_dtype(name: str, case: KernelCase) -> torch.dtype:
-    """`input` or a dtype's name as a dtype."""
-    dtype = getattr(torch, case.dtype if name == "input" else name)
+def input_dtype(case: KernelCase) -> torch.dtype:
+    """The dtype of a case."""
+    dtype = getattr(torch, case.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def dtype_of(part: Argument | Output, case: KernelCase) -> torch.dtype:
+    """Dtype of an argument or output in this case."""
+    name = case.types.get(part.name, part.dtype)
+    dtype = input_dtype(case) if name == "input" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
@@ -141,6 +151,11 @@ def _filled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase
     return torch.randint(0, room + 1, shape, generator=generator, device=generator.device)
 
 
+def _full(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """A cache that is full once the l new positions are in it."""
+    return torch.full(shape, case.sizes["m"] - case.sizes["l"], device=generator.device)
+
+
 def _counts(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
     """How many inputs a ring has seen; some before it was full, some after."""
     return torch.randint(0, 3 * case.sizes["s"], shape, generator=generator, device=generator.device)
@@ -166,17 +181,26 @@ DRAWS: Mapping[str, Draw] = MappingProxyType(
         "rows": _rows,
         "padding": _padding,
         "filled": _filled,
+        "full": _full,
         "counts": _counts,
     }
 )
 
 
-def draw(case: KernelCase, arguments: tuple[Argument, ...], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
+def draw(
+    case: KernelCase,
+    arguments: tuple[Argument, ...],
+    sizes: Mapping[str, int],
+    device: str,
+    outputs: tuple[Output, ...] = (),
+) -> dict[str, Any]:
     """Arguments of one call, by name: those that are always given, and those that the case gives.
 
     Every argument has a seed of its own, so that one more argument does not change the others.
     """
-    unknown = (case.given | case.values.keys() | case.layouts.keys()) - {each.name for each in arguments}
+    laid_out_later = case.layouts.keys() & {each.name for each in outputs}
+    asked = case.given | case.values.keys() | (case.layouts.keys() - laid_out_later)
+    unknown = asked - {each.name for each in arguments}
     if unknown:
         raise ValueError(f"{case.id}: {case.op} has no argument {', '.join(sorted(unknown))}")
     drawn = {}
@@ -188,12 +212,16 @@ def draw(case: KernelCase, arguments: tuple[Argument, ...], sizes: Mapping[str, 
         axes = axes_of(argument, case)
         value = DRAWS[case.values.get(argument.name, argument.values)](shape(axes, sizes), generator, case)
         if isinstance(value, Tensor):
-            value = _laid_out(value.to(torch_dtype(argument.dtype, case)), axes, case.layouts.get(argument.name))
+            dtype = dtype_of(argument, case)
+            if dtype.is_complex:
+                value = torch.complex(value, _normal(tuple(value.shape), generator, case))
+            value = laid_out(value.to(dtype), axes, case.layouts.get(argument.name))
         drawn[argument.name] = value
     return drawn
 
 
-def _laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
+def laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
+    """The same values, as a layout of `scanproof.kernels.cases` has them in memory."""
     if layout == "tied":
         after = axes.split().index("h") + 1
         one = value
@@ -201,7 +229,8 @@ def _laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
             one = one.narrow(axis, 0, 1)
         return one.expand_as(value)
     if layout == "transposed":
-        return value.mT.contiguous().mT
+        # Not `contiguous`, which leaves the strides of an axis of length 1 as they are.
+        return value.mT.clone(memory_format=torch.contiguous_format).mT
     if layout == "padded":
         wider = value.new_empty(*value.shape[:-1], value.shape[-1] + 8)
         wider[..., : value.shape[-1]] = value

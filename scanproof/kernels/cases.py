@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 TABLE = Path(__file__).parent / "cases.yaml"
 PLACES = ("interpreter", "gpu")
@@ -39,9 +41,11 @@ class KernelCase:
     """Argument -> how its values are drawn, where the operation's own way is not meant."""
     layouts: Mapping[str, str] = field(default_factory=dict)
     """Argument -> `transposed` (its last two axes change places in memory), `padded` (rows of a wider tensor) or
-    `tied` (one number per head, repeated by strides of 0)."""
+    `tied` (one number per head, repeated by strides of 0).  Of an output it is the layout of its gradient."""
     axes: Mapping[str, str] = field(default_factory=dict)
     """Argument or output -> its axes, where the operation takes it in more than one form."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Argument or output -> its dtype, where the operation takes it in more than one."""
     segments: tuple[int, ...] = ()
     """Lengths of the sequences that are packed into one row."""
     backward: bool = False
@@ -59,23 +63,59 @@ class KernelCase:
 
 def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
     """All cases of a table; CaseError names the row that cannot be used."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table = read(path, "cases", "models", "triton")
     cases = tuple(
         case
         for op, rows in table["cases"].items()
         for row in rows
-        for case in _expand(op, _checked(row, f"{path.name}: {op}: {row.get('name', '(no name)')}"), table)
+        for case in expand(op, checked_row(row, place(path, op, row)), table)
     )
     ids = [case.id for case in cases]
-    twice = sorted({each for each in ids if ids.count(each) > 1})
+    check_ids(ids, path)
+    return cases
+
+
+def read(path: Path, *parts: str) -> dict[str, Any]:
+    """A table as it is in its file; raises CaseError where it cannot be read, or lacks a part."""
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaseError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise CaseError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(table, dict):
+        raise CaseError(f"{path.name}: has no parts; write {', '.join(parts) or 'a place and its operations'}")
+    for part in parts:
+        wanted = list if part == "triton" else dict
+        if not isinstance(table.get(part), wanted):
+            raise CaseError(f"{path.name}: {part}: is missing or no {'list' if wanted is list else 'table'}")
+    for op, rows in table.get("cases", {}).items():
+        check_rows(rows, f"{path.name}: {op}")
+    return table
+
+
+def check_rows(rows: Any, place: str) -> None:
+    """Raise CaseError unless the rows of an operation are a list that is not empty."""
+    if not isinstance(rows, list) or not rows:
+        raise CaseError(f"{place}: write a list of rows, one at least")
+
+
+def place(path: Path, op: str, row: Any) -> str:
+    """Where a row is, for messages."""
+    name = row.get("name", "(no name)") if isinstance(row, dict) else f"row {row!r}"
+    return f"{path.name}: {op}: {name}"
+
+
+def check_ids(ids: list[str], path: Path) -> None:
+    """Raise CaseError where two cases of a table have the same id."""
+    twice = sorted(each for each, count in Counter(ids).items() if count > 1)
     if twice:
         raise CaseError(f"{path.name}: two cases have the same id: {', '.join(twice)}; give one another name")
-    return cases
 
 
 def not_interpreted(path: Path = TABLE) -> tuple[str, ...]:
     """Operations of a table that Triton's interpreter cannot run."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table = read(path, "cases", "triton")
     return tuple(op for op in table["cases"] if op not in table["triton"])
 
 
@@ -93,7 +133,7 @@ class InvariantCase:
 
 def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
     """All invariants of a table, for each dtype of the case they take; CaseError names one whose case is missing."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))["invariants"]
+    table = read(path, "invariants")["invariants"]
     found: dict[tuple[str, str], list[KernelCase]] = {}
     for case in load(path):
         found.setdefault((case.op, case.name), []).append(case)
@@ -105,18 +145,49 @@ def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
 
 
 KEYS = {
-    "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "segments", "dtypes", "backward",
+    "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "types", "segments", "dtypes", "backward",
     "rows", "where", "known",
 }  # fmt: skip
 
 
-def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
+class Row(BaseModel):
+    """What kind of thing each key of a row is."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    sizes: dict[str, PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]]
+    model: Annotated[list[str], Field(min_length=1)] = []
+    given: list[str] = Field(default=[], alias="with")
+    options: dict[str, Any] = {}
+    values: dict[str, str] = {}
+    layouts: dict[str, str] = {}
+    axes: dict[str, str] = {}
+    types: dict[str, Literal["float32", "float16", "bfloat16", "complex64"]] = {}
+    segments: list[PositiveInt] = []
+    dtypes: Annotated[list[str], Field(min_length=1)] = []
+    backward: bool = False
+    rows: bool = False
+    where: Annotated[list[str], Field(min_length=1)] = []
+    known: dict[Literal["float32", "float16", "bfloat16"], str] = {}
+
+
+def checked_row(row: Any, place: str) -> dict[str, Any]:
+    """The row, if its keys are known and hold what they should; raises CaseError beginning with `place`."""
+    if not isinstance(row, dict):
+        raise CaseError(f"{place}: is no row; write name: and sizes: under it")
     unknown = sorted(row.keys() - KEYS)
     if unknown:
         raise CaseError(f"{place}: {', '.join(unknown)} is not known; write one of {', '.join(sorted(KEYS))}")
     for key in ("name", "sizes"):
         if key not in row:
             raise CaseError(f"{place}: {key} is missing")
+    try:
+        Row.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"][:2]))
+        raise CaseError(f"{place}: {key}: {first['msg'].lower()}, not {first['input']!r}") from None
     if not re.fullmatch(r"[a-z0-9_.]+(-[a-z0-9_.]+)*", str(row["name"])):
         raise CaseError(f"{place}: a name has lower case letters, digits, '_', '.' and '-' between words")
     for key, known in (("dtypes", DTYPES), ("where", PLACES)):
@@ -131,7 +202,7 @@ def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
     return row
 
 
-def _expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[KernelCase]:
+def expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[KernelCase]:
     """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
     models: Mapping[str, Mapping[str, int]] = table["models"]
     where = PLACES if op in table["triton"] else ("gpu",)
@@ -154,6 +225,7 @@ def _expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[
             values=MappingProxyType(dict(row.get("values", {}))),
             layouts=MappingProxyType(dict(row.get("layouts", {}))),
             axes=MappingProxyType(dict(row.get("axes", {}))),
+            types=MappingProxyType(dict(row.get("types", {}))),
             segments=tuple(row.get("segments", ())),
             backward=bool(row.get("backward", False)),
             rows=bool(row.get("rows", False)),

@@ -80,7 +80,7 @@ def causal_conv1d_update(
         weight: (d, w).
         bias: (d,).
         cache_seqlens: (b,), how many inputs came before; the state is then a ring, input i in place i mod s.
-        conv_state_indices: (b,), the row of `conv_state` that belongs to each x.
+        conv_state_indices: (b,), the row of `conv_state` that belongs to each x; negative: padding, its output is 0.
         hold: unused, one kernel does it all.
 
     Returns:
@@ -98,7 +98,9 @@ def causal_conv1d_update(
         first = max(0, seqlen - state.shape[-1])
         kept = state.scatter(2, _ring(cache_seqlens, first, seqlen, state), new[..., first:])
     y = causal_conv1d(new, weight, bias, activation, before)
-    return y.reshape(x.shape), conv_state.index_copy(0, rows, kept)
+    real = rows >= 0
+    y = torch.where(real[:, None, None], y, torch.zeros_like(y))
+    return y.reshape(x.shape), conv_state.index_copy(0, rows[real], kept[real])
 
 
 def _ring(lengths: Tensor, first: int, end: int, state: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What one forward call costs at least: bytes that must move, FLOP that must be done.
+"""What one call costs at least: bytes that must move, FLOP that must be done, forward and backward.
 
 An exponential, a division or a root counts as one FLOP.  Each tensor is read or written once: what a kernel moves
-beyond that is its own.  Letters as in `scanproof.kernels.ops`.
+beyond that is its own.  Backward computes again what is larger than the inputs that give it (states, scores), as any
+version must that does not move it instead.  Letters as in `scanproof.kernels.ops`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scanproof.kernels.arguments import axes_of, shape, torch_dtype
+from scanproof.kernels.arguments import axes_of, dtype_of, shape
 
 if TYPE_CHECKING:
     from scanproof.kernels.arguments import Argument, Output
@@ -24,22 +25,51 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """One forward call."""
+    """One call."""
 
     bytes: int
     flop: float
 
 
 def cost(op: Op, case: KernelCase) -> Cost:
-    """Every argument that is given read once, every result written once."""
+    """A forward call: every argument that is given read once, every result written once."""
+    sizes = _moving_sizes(op, case)
+    parts: list[Argument | Output] = [*_given(op, case), *op.expected_outputs(case)]
+    return Cost(sum(_size(each, case, sizes) for each in parts), op.flop(sizes, case.options))
+
+
+def backward_cost(op: Op, case: KernelCase) -> Cost:
+    """A backward call: arguments and gradients of the results read once, gradients of the arguments written once.
+
+    Raises:
+        ValueError: the operation has no backward pass.
+    """
+    if op.backward_flop is None:
+        raise ValueError(f"{op.name} has no backward pass")
+    sizes, given = _moving_sizes(op, case), _given(op, case)
+    parts: list[Argument | Output] = [*given, *(each for each in given if each.differentiable)]
+    parts += [each for each in op.expected_outputs(case) if each.differentiable]
+    return Cost(sum(_size(each, case, sizes) for each in parts), op.backward_flop(sizes, case.options))
+
+
+def _moving_sizes(op: Op, case: KernelCase) -> dict[str, int]:
+    """Of a cache with more rows than the batch only the batch's rows move."""
     sizes = op.sizes(case)
-    # Of a cache with more rows than the batch only the batch's rows move.
-    sizes["N"] = min(sizes["N"], sizes.get("b", sizes["N"]))
-    moved = [each for each in op.arguments if not each.optional or each.name in case.given]
-    parts: list[Argument | Output] = [*moved, *op.expected_outputs(case)]
-    tensors = [(axes_of(each, case), each.dtype) for each in parts if each.axes]
-    size = sum(math.prod(shape(axes, sizes)) * torch_dtype(dtype, case).itemsize for axes, dtype in tensors)
-    return Cost(size, op.flop(sizes, case.options))
+    return {**sizes, "N": min(sizes["N"], sizes.get("b", sizes["N"]))}
+
+
+def _given(op: Op, case: KernelCase) -> list[Argument]:
+    return [each for each in op.arguments if not each.optional or each.name in case.given]
+
+
+def _size(part: Argument | Output, case: KernelCase, sizes: Sizes) -> int:
+    """Bytes that move; what is tied is one number per head in memory."""
+    axes = getattr(part, "moved", None) or axes_of(part, case)
+    if not axes:
+        return 0
+    if case.layouts.get(part.name) == "tied":
+        axes = axes[: axes.index("h") + 1]
+    return math.prod(shape(axes, sizes)) * dtype_of(part, case).itemsize
 
 
 def selective_scan(s: Sizes, options: Options) -> float:
@@ -88,3 +118,42 @@ def attention(s: Sizes, options: Options) -> float:
 def norm(s: Sizes, options: Options) -> float:
     """Square, sum, scale, weight; a gate or a residual within the same order."""
     return 5.0 * s["b"] * s["l"] * s["d"]
+
+
+def selective_scan_backward(s: Sizes, options: Options) -> float:
+    """Per state: the state again (5), its gradient (3), gradients of B, C, delta and A (11); per channel twice."""
+    return s["b"] * s["l"] * s["d"] * (19.0 * s["n"] + 16)
+
+
+def convolution_backward(s: Sizes, options: Options) -> float:
+    """Per tap: what the activation saw again (2), gradients of x and of the weight (4); activation (10)."""
+    return s["b"] * s["l"] * s.get("c", s.get("d", 0)) * (6.0 * s["w"] + 10)
+
+
+def inner_backward(s: Sizes, options: Options) -> float:
+    """Two products for each of the three projections, and x_proj and delta_proj again."""
+    low_rank = s["d"] * (s["r"] + 2 * s["n"]) + s["d"] * s["r"]
+    products = 2.0 * s["b"] * s["l"] * (3 * low_rank + 2 * s["d"] * s["m"])
+    return convolution_backward(s, options) + products + selective_scan_backward(s, options)
+
+
+def chunk_scan_backward(s: Sizes, options: Options) -> float:
+    """Of each pair of products four gradients, and one of the two again: scores and states are not kept."""
+    return 2.5 * chunk_scan(s, options)
+
+
+def split_conv_scan_backward(s: Sizes, options: Options) -> float:
+    """Convolution, SSD, norm and gate (twice forward), two products for the projection."""
+    projection = 4.0 * s["i"] * s["m"] if "m" in s else 0.0
+    rest = s["b"] * s["l"] * (18.0 * s["i"] + projection)
+    return convolution_backward(s, options) + chunk_scan_backward(s, options) + rest
+
+
+def attention_backward(s: Sizes, options: Options) -> float:
+    """Four products of gradients, and the scores again."""
+    return 2.5 * attention(s, options)
+
+
+def norm_backward(s: Sizes, options: Options) -> float:
+    """Normed values again, gradients of x and of the weight."""
+    return 2.0 * norm(s, options)

@@ -18,6 +18,11 @@ from typing import Any
 import torch
 
 EXTENSIONS = ("selective_scan_cuda", "causal_conv1d_cuda")
+LIBRARIES = {
+    "huggingface_hub": ("huggingface_hub",),
+    "transformers": ("transformers", "transformers.generation", "transformers.utils", "transformers.utils.hub"),
+}
+"""Package -> the modules of it that mamba_ssm imports."""
 MULTIPROCESSORS = 2
 
 
@@ -39,7 +44,8 @@ def prepare() -> None:
     os.environ["MAMBA_DETERMINISTIC"] = "1"
     _without_gpu()
     _without_extensions()
-    _without_models()
+    _without_init()
+    _without_libraries()
     _bfloat16()
     with warnings.catch_warnings():
         # It advises to cache what the autotuner found; there is no autotuner here.
@@ -62,14 +68,30 @@ def _without_extensions() -> None:
             sys.modules[name] = types.ModuleType(name)
 
 
-def _without_models() -> None:
-    """mamba_ssm/__init__.py imports its models, and with them transformers; the kernels need neither."""
+def _without_init() -> None:
+    """mamba_ssm/__init__.py imports every model it has; the kernels need none, and a test imports what it needs."""
     spec = importlib.util.find_spec("mamba_ssm")
     if spec is None or spec.submodule_search_locations is None:
         raise RuntimeError("mamba_ssm is not installed")
     package = types.ModuleType("mamba_ssm")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["mamba_ssm"] = package
+
+
+class _Names(types.ModuleType):
+    """A module that has every public name: an empty class to derive from."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return object
+
+
+def _without_libraries() -> None:
+    """mamba_ssm's modules import libraries that download, print and sample; nothing of them computes a logit."""
+    for package, modules in LIBRARIES.items():
+        if importlib.util.find_spec(package) is None:
+            sys.modules.update({name: _Names(name) for name in modules})
 
 
 def _bfloat16() -> None:

@@ -33,24 +33,22 @@ def selective_scan_fn(
     Args:
         u: (b, d, l).
         delta: (b, d, l), before bias and softplus.
-        A: (d, n), real and negative.  Complex A, which S4 models had, is not covered: no document's model has it,
-            and with it B and C change their layout.
+        A: (d, n), with a negative real part.
         B: (d, n) constant in time, (b, n, l) shared by all channels, or (b, g, n, l): channel i belongs to
-            group i // (d / g).
-        C: as B; the two may differ in form.
+            group i // (d / g).  With a complex A it is complex: in the form (d, n) by its dtype, in the others as
+            real and imaginary part in turns, (b, [g,] n, 2l).
+        C: as B; the two may differ in form.  With a complex A the output is twice the real part of C h: of a state
+            and its conjugate only one is kept (arXiv 2206.11893).
         D: (d,).
         z: (b, d, l).
         delta_bias: (d,).
         hold: unused, there is nothing to hold between kernels; here because every reference has it.
 
     Returns:
-        y (b, d, l), and with `return_last_state` the last state (b, d, n).
-
-    Raises:
-        ValueError: A is complex.
+        y (b, d, l), and with `return_last_state` the last state (b, d, n), complex with A.
     """
     if A.is_complex():
-        raise ValueError("complex A is not covered: B and C then hold pairs of numbers in another layout")
+        B, C = (part if part.dim() == 2 else _from_pairs(part) for part in (B, C))
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]
     batch, channels, seqlen = u.shape
@@ -68,6 +66,12 @@ def selective_scan_fn(
     if z is not None:
         y = y * F.silu(z)
     return (y, state.reshape(batch, channels, -1)) if return_last_state else (y,)
+
+
+def _from_pairs(part: Tensor) -> Tensor:
+    """(..., 2l) real and imaginary parts in turns as (..., l) complex numbers."""
+    pairs = torch.unflatten(part, -1, (-1, 2))
+    return torch.complex(pairs[..., 0], pairs[..., 1])
 
 
 def _groups(part: Tensor) -> int:

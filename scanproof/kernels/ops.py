@@ -28,7 +28,9 @@ SELECTIVE_SCAN = Op(
         Output("out", "b d l"),
         Output("last_state", "b d n", FLOAT32, "return_last_state", differentiable=False),
     ),
+    derived=lambda s: {"2l": 2 * s["l"]},
     flop=costs.selective_scan,
+    backward_flop=costs.selective_scan_backward,
     interpreter=CUDA_ONLY,
     atomic=("grad of A", "grad of B", "grad of C", "grad of D", "grad of delta_bias"),
 )
@@ -54,6 +56,7 @@ INNER = Op(
     ),
     outputs=(Output("out", "b l m"),),
     flop=costs.inner,
+    backward_flop=costs.inner_backward,
     derived=lambda s: {"2d": 2 * s["d"], "x": s["r"] + 2 * s["n"]},
     matmul=True,
     interpreter=CUDA_ONLY,
@@ -111,8 +114,10 @@ CHUNK_SCAN = Op(
         Output("varlen_states", "S h p n", "input", "return_varlen_states", differentiable=False),
     ),
     flop=costs.chunk_scan,
+    backward_flop=costs.chunk_scan_backward,
     derived=lambda s: {"S+1": s["S"] + 1},
     matmul=True,
+    tf32=True,
     atol=LOSSY_SOFTPLUS,
     atomic=("grad of dt", "grad of A", "grad of B", "grad of C", "grad of dt_bias"),
 )
@@ -137,6 +142,7 @@ SPLIT_CONV_SCAN = Op(
     ),
     outputs=(Output("out", "b l o"), Output("final_states", "b h p n", FLOAT32, "return_final_states")),
     flop=costs.split_conv_scan,
+    backward_flop=costs.split_conv_scan_backward,
     derived=lambda s: {
         "i": s["h"] * s["p"],
         "c": s["h"] * s["p"] + 2 * s["g"] * s["n"],
@@ -144,6 +150,7 @@ SPLIT_CONV_SCAN = Op(
         "o": s.get("m", s["h"] * s["p"]),
     },
     matmul=True,
+    tf32=True,
     atol=LOSSY_SOFTPLUS,
     atomic=("grad of zxbcdt", "grad of conv1d_weight", "grad of conv1d_bias", "grad of A", "grad of dt_bias"),
 )
@@ -162,6 +169,7 @@ CONVOLUTION = Op(
     ),
     outputs=(Output("out", "b d l"), Output("final_states", "b d w-1", "input", "return_final_states")),
     flop=costs.convolution,
+    backward_flop=costs.convolution_backward,
     derived=lambda s: {"w-1": s["w"] - 1},
     interpreter=CUDA_ONLY,
     atomic=("grad of weight", "grad of bias"),
@@ -194,6 +202,7 @@ ATTENTION = Op(
     arguments=(Argument("q", "b l q p"), Argument("k", "b m k p"), Argument("v", "b m k p")),
     outputs=(Output("out", "b l q p"),),
     flop=costs.attention,
+    backward_flop=costs.attention_backward,
     dtypes=HALVES,
     matmul=True,
     interpreter=CUDA_ONLY,
@@ -216,6 +225,7 @@ ATTENTION_VARLEN = Op(
     ),
     outputs=(Output("out", "l q p"),),
     flop=costs.attention,
+    backward_flop=costs.attention_backward,
     derived=lambda s: {"S+1": s["S"] + 1},
     dtypes=HALVES,
     matmul=True,
@@ -237,7 +247,11 @@ ATTENTION_CACHE = Op(
         fixed("cache_seqlens", "b", "filled"),
         fixed("cache_batch_idx", "b", "rows"),
     ),
-    outputs=(Output("out", "b l q p"), Output("k_cache", "N m k p"), Output("v_cache", "N m k p")),
+    outputs=(
+        Output("out", "b l q p"),
+        Output("k_cache", "N m k p", moved="b l k p"),
+        Output("v_cache", "N m k p", moved="b l k p"),
+    ),
     flop=costs.attention,
     changes=("k_cache", "v_cache"),
     dtypes=HALVES,
@@ -260,6 +274,7 @@ LAYER_NORM = Op(
     arguments=(*_FUSED, Argument("bias", "d")),
     outputs=_NORM_OUTPUTS,
     flop=costs.norm,
+    backward_flop=costs.norm_backward,
 )
 
 RMS_NORM = Op(
@@ -270,6 +285,7 @@ RMS_NORM = Op(
     arguments=(*_FUSED, Argument("bias", "", "none")),
     outputs=_NORM_OUTPUTS,
     flop=costs.norm,
+    backward_flop=costs.norm_backward,
 )
 
 GATED_NORM = Op(
@@ -285,6 +301,7 @@ GATED_NORM = Op(
     ),
     outputs=(Output("out", "b l d"),),
     flop=costs.norm,
+    backward_flop=costs.norm_backward,
 )
 
 OPS: tuple[Op, ...] = (

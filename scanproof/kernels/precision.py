@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-DITHERS = (1.0, 1.19, 1.41, 1.68)
+DITHERS = tuple(2.0 ** (step / 16) for step in range(16))
 """Scales at which a value meets other neighbours in a floating-point format."""
 Hold = Callable[[Tensor], Tensor]
 

@@ -76,7 +76,7 @@ def selective_scan(
     Args:
         u: (b, d, l), the input.
         delta: (b, d, l), the step sizes before bias and softplus.
-        A: (d, n), negative.
+        A: (d, n), with a negative real part; B and C are complex where it is, and y is 2 Re(C h).
         B: (b, n, l).
         C: (b, n, l).
         D: (d,), the skip.
@@ -93,7 +93,7 @@ def selective_scan(
         delta = delta + delta_bias[:, None]
     if delta_softplus:
         delta = F.softplus(delta)
-    state = u.new_zeros(*u.shape[:2], A.shape[-1]) if initial_state is None else initial_state
+    state = A.new_zeros(*u.shape[:2], A.shape[-1]) if initial_state is None else initial_state
     outputs = []
     chunks = zip(*(torch.split(part, chunk_size, -1) for part in (u, delta, B, C)), strict=True)
     for u_k, delta_k, B_k, C_k in chunks:
@@ -118,6 +118,7 @@ def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state
         state = decay_t * state + inflow_t
         states.append(state)
     y = torch.matmul(torch.stack(states), C[..., None]).squeeze(-1)
+    y = 2 * y.real if y.is_complex() else y
     return y.permute(1, 2, 0), state
 
 

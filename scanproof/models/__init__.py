@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-CLASSES: tuple[tuple[str, str], ...] = (("mamba_ssm", "scanproof.models.state_spaces:StateSpaces"),)
+CLASSES: tuple[tuple[str, str], ...] = (
+    ("depth_pruned", "scanproof.models.depth_pruned:DepthPruned"),
+    ("depth_pruned_mamba_ssm", "scanproof.models.depth_pruned:DepthPrunedStateSpaces"),
+    ("mamba2_hybrid", "scanproof.models.mamba_in_llama.adapters:Mamba2Hybrid"),
+    ("mamba2_hybrid_megatron", "scanproof.models.megatron.model:MegatronHybrid"),
+    ("mamba_hybrid", "scanproof.models.mamba_in_llama.adapters:MambaHybrid"),
+    ("mamba_ssm", "scanproof.models.state_spaces:StateSpaces"),
+)
 """(name in lm-eval, module and class)."""
 
 

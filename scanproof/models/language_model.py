@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scanproof.models.layers import GatedMLP, RMSNorm, mixer, wide
+from scanproof.models.attention import Attention
+from scanproof.models.layers import GatedMLP, Mamba1, Mamba2, RMSNorm, wide
 from scanproof.models.layout import StateSpacesConfig
+from scanproof.models.states import LayerState, State
 
 IGNORED_SETTINGS = ("layer", "use_fast_path", "use_mem_eff_path", "dt_init", "dt_scale", "conv_init")
 """Keys of ssm_cfg that choose a kernel path or an initial value, not what a checkpoint computes."""
@@ -20,6 +23,8 @@ class Output:
     """What `forward` returns, as transformers and mamba_ssm name it."""
 
     logits: Tensor
+    state: State | None = None
+    """For the tokens that follow; None unless a state was given."""
 
 
 class Block(nn.Module):
@@ -37,12 +42,15 @@ class Block(nn.Module):
         self.mlp = GatedMLP(size, config.d_intermediate, dtype) if config.d_intermediate else None
         self.fused = config.fused_add_norm
 
-    def forward(self, residual: Tensor, dtype: torch.dtype) -> Tensor:
-        """Residual stream (b, l, d_model) before the block -> after it; branches compute in `dtype`."""
-        residual = residual + self.mixer(normed(self.norm, residual, dtype, self.fused))
-        if self.norm2 is None or self.mlp is None:
-            return residual
-        return torch.add(residual, self.mlp(normed(self.norm2, residual, dtype, self.fused)))
+    def forward(
+        self, residual: Tensor, dtype: torch.dtype, state: LayerState | None = None
+    ) -> tuple[Tensor, LayerState | None]:
+        """Residual stream (b, l, d_model) and state before the block -> after it; branches compute in `dtype`."""
+        mixed, state = self.mixer(normed(self.norm, residual, dtype, self.fused), state)
+        residual = residual + mixed
+        if self.norm2 is not None and self.mlp is not None:
+            residual = residual + self.mlp(normed(self.norm2, residual, dtype, self.fused))
+        return residual, state
 
 
 class Backbone(nn.Module):
@@ -55,13 +63,17 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Block(config, index, dtype) for index in range(config.n_layer))
         self.norm_f = norm(config, dtype)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(b, l) token ids -> (b, l, d_model)."""
+    def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
+        """(b, l) token ids and the state before -> (b, l, d_model) and the state after, None when None was given."""
         hidden = self.embedding(input_ids)
         residual = hidden.to(wide(hidden.dtype)) if self.config.residual_in_fp32 else hidden
-        for block in self.layers:
-            residual = block(residual, hidden.dtype)
-        return normed(self.norm_f, residual, hidden.dtype, self.config.fused_add_norm)
+        before = [None] * len(self.layers) if state is None else state.layers
+        after = []
+        for block, layer in zip(self.layers, before, strict=True):
+            residual, layer = block(residual, hidden.dtype, layer)
+            after.append(layer)
+        out = normed(self.norm_f, residual, hidden.dtype, self.config.fused_add_norm)
+        return out, None if state is None else State(tuple(after))
 
 
 class StateSpacesLM(nn.Module):
@@ -90,9 +102,33 @@ class StateSpacesLM(nn.Module):
         if self.config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
 
-    def forward(self, input_ids: Tensor) -> Output:
-        """(b, l) token ids -> logits (b, l, padded vocabulary)."""
-        return Output(self.lm_head(self.backbone(input_ids)))
+    def initial_state(self, batch: int) -> State:
+        """The state before the first token of `batch` sequences.
+
+        Raises:
+            ValueError: the model has attention that is not causal.
+        """
+        blocks: Any = self.backbone.layers
+        return State(tuple(block.mixer.initial_state(batch) for block in blocks))
+
+    def forward(self, input_ids: Tensor, state: State | None = None) -> Output:
+        """Logits of all tokens, and the state after them where one is given.
+
+        Args:
+            input_ids: (b, l), l >= 1.
+            state: what came before, from `initial_state` or an earlier call; it stays as it is. None, for scoring,
+                is the start of the sequence, and nothing is kept.
+
+        Returns:
+            logits (b, l, padded vocabulary), and the state for the tokens that follow.
+
+        Raises:
+            ValueError: the state has another number of rows.
+        """
+        if state is not None and state.batch != len(input_ids):
+            raise ValueError(f"the state has {state.batch} rows, input_ids has {len(input_ids)}; see State.rows")
+        hidden, state = self.backbone(input_ids, state)
+        return Output(self.lm_head(hidden), state)
 
     def _initialise(self) -> None:
         """Initial values for training: small embeddings, no biases, residual branches scaled down by depth."""
@@ -104,6 +140,12 @@ class StateSpacesLM(nn.Module):
             if name.endswith(("out_proj.weight", "fc2.weight")):
                 nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
                 parameter.data /= math.sqrt(branches)
+
+
+def mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
+    """The mixer of one layer: `Mamba1`, `Mamba2` or `Attention`, with the settings of the config."""
+    classes: dict[str, type[nn.Module]] = {"Mamba1": Mamba1, "Mamba2": Mamba2, "Attention": Attention}
+    return classes[layer](d_model, dtype, **settings)
 
 
 def norm(config: StateSpacesConfig, dtype: torch.dtype) -> nn.Module:

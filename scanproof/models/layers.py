@@ -7,13 +7,13 @@ Letters: b batch, l seqlen, d channels, n dstate, h heads, p headdim, g groups.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanproof.kernels.reference import causal_conv1d, gated_rms_norm, rms_norm, selective_scan, ssd
+from scanproof.models.states import ScanState
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -25,6 +25,30 @@ def _steps(count: int, low: float, high: float, floor: float, dtype: torch.dtype
     """Biases whose softplus is log-uniform between `low` and `high`."""
     steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return (steps + torch.log(-torch.expm1(-steps))).to(dtype)
+
+
+def convolve(
+    conv: nn.Conv1d, x: Tensor, before: Tensor | None, activation: str | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The causal convolution of x (b, d, l), and what the next call needs as `before`.
+
+    Args:
+        before: (b, d, w - 1), the inputs before x; None stands for zeros, and then no window is returned either.
+    """
+    y = causal_conv1d(x, conv.weight[:, 0], conv.bias, activation, before)
+    return y, None if before is None else window(before, x)
+
+
+def window(before: Tensor, x: Tensor) -> Tensor:
+    """The last inputs of a convolution, as many as `before` has: from x, and from `before` where x is shorter."""
+    joined = torch.cat([before, x[..., max(0, x.shape[-1] - before.shape[-1]) :]], dim=-1)
+    return joined[..., joined.shape[-1] - before.shape[-1] :].contiguous()
+
+
+def empty_window(conv: nn.Conv1d, batch: int) -> Tensor:
+    """`before` of a sequence's first position: zeros (b, d, w - 1)."""
+    channels, _, width = conv.weight.shape
+    return conv.weight.new_zeros(batch, channels, width - 1)
 
 
 class RMSNorm(nn.Module):
@@ -94,18 +118,24 @@ class Mamba1(nn.Module):
             self.dt_proj.weight.uniform_(-(self.dt_rank**-0.5), self.dt_rank**-0.5)
             self.dt_proj.bias.copy_(_steps(inner, dt_min, dt_max, dt_init_floor, dtype))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(b, l, d_model) -> (b, l, d_model)."""
+    def initial_state(self, batch: int) -> ScanState:
+        """The state before a sequence's first position."""
+        return ScanState(empty_window(self.conv1d, batch), self.A_log.new_zeros(batch, *self.A_log.shape))
+
+    def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
+        """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
-        x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
+        x, before = convolve(self.conv1d, x, None if state is None else state.conv, "silu")
         parts = self.x_proj(x.transpose(1, 2))
         low_rank, B, C = torch.split(parts, [self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(low_rank, self.dt_proj.weight).transpose(1, 2)
         # As the kernel: half-precision inputs, arithmetic in float32.
         u, delta, B, C, z = (part.to(self.A_log.dtype) for part in (x, delta, B.transpose(1, 2), C.transpose(1, 2), z))
         bias = self.dt_proj.bias.to(self.A_log.dtype)
-        y, _ = selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D, z, bias, delta_softplus=True)
-        return torch.as_tensor(self.out_proj(y.transpose(1, 2).to(hidden.dtype)))
+        A, ssm = -torch.exp(self.A_log), None if state is None else state.ssm
+        y, last = selective_scan(u, delta, A, B, C, self.D, z, bias, delta_softplus=True, initial_state=ssm)
+        out = self.out_proj(y.transpose(1, 2).to(hidden.dtype))
+        return out, None if before is None else ScanState(before, last)
 
 
 class Mamba2(nn.Module):
@@ -150,13 +180,19 @@ class Mamba2(nn.Module):
         self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate, dtype) if rmsnorm else None
         self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(b, l, d_model) -> (b, l, d_model)."""
+    def initial_state(self, batch: int) -> ScanState:
+        """The state before a sequence's first position."""
+        shape = (batch, len(self.dt_bias), self.headdim, self.d_state)
+        ssm = self.dt_bias.new_zeros(shape, dtype=wide(self.dt_bias.dtype))
+        return ScanState(empty_window(self.conv1d, batch), ssm)
+
+    def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
+        """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
         precise = wide(self.A_log.dtype)
         heads = self.dt_bias.shape[0]
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads]
         z0, x0, z, xBC, dt = torch.split(self.in_proj(hidden), sizes, dim=-1)
-        xBC = causal_conv1d(xBC.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
+        xBC, before = convolve(self.conv1d, xBC.transpose(1, 2), None if state is None else state.conv, "silu")
         states = self.ngroups * self.d_state
         x, B, C = torch.split(xBC.transpose(1, 2).to(precise), [self.d_ssm, states, states], dim=-1)
         dt = F.softplus(dt.to(precise) + self.dt_bias.to(precise)).clamp(*self.dt_limit)
@@ -164,18 +200,22 @@ class Mamba2(nn.Module):
         D = self.D if self.D.shape[0] == heads else self.D.view(heads, self.headdim)
         x = torch.unflatten(x, -1, (heads, self.headdim))
         B, C = (torch.unflatten(part, -1, (self.ngroups, self.d_state)) for part in (B, C))
-        y, _ = ssd(x, dt, A, B, C, self.chunk_size, D)
+        y, last = ssd(x, dt, A, B, C, self.chunk_size, D, initial_state=None if state is None else state.ssm)
         y = y.flatten(-2).to(hidden.dtype)
         y = y * F.silu(z) if self.norm is None else self.norm(y, z)
         if self.d_mlp:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)
-        return torch.as_tensor(self.out_proj(y))
+        return self.out_proj(y), None if before is None else ScanState(before, last)
 
 
-def rotate(x: Tensor, dim: int, base: float, interleaved: bool) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864) of the first `dim` channels of x (b, h, l, p)."""
+def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int = 0) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of the first `dim` channels of x (b, h, l, p).
+
+    The first of the l positions is number `start`.
+    """
     inverse = base ** (-torch.arange(0, dim, 2, dtype=wide(x.dtype), device=x.device) / dim)
-    angles = torch.outer(torch.arange(x.shape[-2], dtype=inverse.dtype, device=x.device), inverse)
+    positions = torch.arange(start, start + x.shape[-2], dtype=inverse.dtype, device=x.device)
+    angles = torch.outer(positions, inverse)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     turned, rest = x[..., :dim], x[..., dim:]
     shape = (dim // 2, 2) if interleaved else (2, dim // 2)
@@ -184,59 +224,6 @@ def rotate(x: Tensor, dim: int, base: float, interleaved: bool) -> Tensor:
     first, second = pairs.unbind(-1)
     both = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2)
     return torch.cat([both.flatten(-2), rest], dim=-1)
-
-
-class Attention(nn.Module):
-    """mamba_ssm's MHA: optional convolution over q, k, v, rotary positions, attention, grouped keys."""
-
-    def __init__(
-        self,
-        d_model: int,
-        dtype: torch.dtype,
-        *,
-        num_heads: int,
-        num_heads_kv: int | None = None,
-        head_dim: int | None = None,
-        mlp_dim: int = 0,
-        qkv_proj_bias: bool = True,
-        out_proj_bias: bool = True,
-        softmax_scale: float | None = None,
-        causal: bool = False,
-        d_conv: int = 0,
-        rotary_emb_dim: int = 0,
-        rotary_emb_base: float = 10000.0,
-        rotary_emb_interleaved: bool = False,
-    ) -> None:
-        super().__init__()
-        self.heads, self.kv_heads = num_heads, num_heads_kv or num_heads
-        self.head_dim = head_dim or d_model // num_heads
-        self.mlp_dim = -(-mlp_dim // 256) * 256
-        self.scale, self.causal, self.d_conv = softmax_scale, causal, d_conv
-        self.rotary = (rotary_emb_dim, rotary_emb_base, rotary_emb_interleaved)
-        qkv = self.head_dim * (self.heads + 2 * self.kv_heads)
-        self.in_proj = nn.Linear(d_model, qkv + self.mlp_dim, bias=qkv_proj_bias, dtype=dtype)
-        self.conv1d = nn.Conv1d(qkv, qkv, d_conv, groups=qkv, dtype=dtype) if d_conv else None
-        out = self.head_dim * self.heads + self.mlp_dim // 2
-        self.out_proj = nn.Linear(out, d_model, bias=out_proj_bias, dtype=dtype)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(b, l, d_model) -> (b, l, d_model)."""
-        projected = self.in_proj(hidden)
-        qkv, mlp = torch.split(projected, [projected.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
-        if self.conv1d is not None:
-            mixed = causal_conv1d(qkv.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias)
-            qkv = mixed.transpose(1, 2)
-        heads = torch.unflatten(qkv, -1, (-1, self.head_dim)).transpose(1, 2)
-        q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
-        if self.rotary[0]:
-            q, k = rotate(q, *self.rotary), rotate(k, *self.rotary)
-        k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
-        context = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
-        context = context.transpose(1, 2).flatten(-2)
-        if self.mlp_dim:
-            up, gate = mlp.chunk(2, dim=-1)
-            context = torch.cat([context, up * F.silu(gate)], dim=-1)
-        return torch.as_tensor(self.out_proj(context))
 
 
 class GatedMLP(nn.Module):
@@ -251,9 +238,3 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y, gate = self.fc1(x).chunk(2, dim=-1)
         return torch.as_tensor(self.fc2(y * F.silu(gate)))
-
-
-def mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
-    """The mixer of one layer: `Mamba1`, `Mamba2` or `Attention`, with the settings of the config."""
-    classes: dict[str, type[nn.Module]] = {"Mamba1": Mamba1, "Mamba2": Mamba2, "Attention": Attention}
-    return classes[layer](d_model, dtype, **settings)

@@ -5,14 +5,15 @@ Each place is made ready once; what it lacks is a skip, or an error under --scan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from scanproof import environment, state
-from scanproof.kernels.cases import InvariantCase, KernelCase
+from scanproof import environment, kernel_table, proof, state
+from scanproof.kernels.cases import CaseError, InvariantCase, KernelCase
 
 if TYPE_CHECKING:
     from scanproof.kernels.op import Op
@@ -21,6 +22,8 @@ MARKS = {"interpreter": pytest.mark.interpreted, "gpu": pytest.mark.gpu}
 MEMORY_FACTOR = 8
 """Free GPU memory that a case needs, in units of the bytes it must move: inputs are drawn in float32, the
 references run in float64, and an operation has intermediate results of its own."""
+ROWS_FACTOR = 4
+"""The same where the references run on two rows only."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,25 @@ def parameters(rows: Iterable[KernelCase | InvariantCase]) -> list[Any]:
     return found
 
 
+T = TypeVar("T")
+
+
+def table(load: Callable[[], T]) -> T:
+    """What a table of cases holds; a mistake in it is said without a traceback."""
+    try:
+        return load()
+    except CaseError as error:
+        raise pytest.Collector.CollectError(f"scanproof: {error}") from None
+
+
 def installed(op: Op) -> Callable[..., Any]:
     """The installed operation, imported now."""
     return op.implementation()
 
 
-INSTALL = {
-    "mamba-ssm": "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm",
-    "causal-conv1d": "CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation causal-conv1d",
-    "flash-attn": "pip install --no-build-isolation flash-attn",
-}
 Missing = Callable[[str], None]
+Proven = Callable[[str, Iterable[str]], AbstractContextManager[None]]
+"""`with proven(name, needed)`: the kernels and entry points are launched before the block ends, or the test fails."""
 
 
 @pytest.fixture
@@ -87,7 +98,13 @@ def kernels(request: pytest.FixtureRequest, place: str, missing: Missing) -> Ker
     if place == "interpreter":
         reason = request.getfixturevalue("interpreter")
         return _stopping(Kernels(place, "cpu", installed), reason, missing)
-    return _stopping(Kernels(place, "cuda", installed), environment.why_no_gpu(), missing)
+    # The driver's own tool first, so that a machine without a GPU does not import torch for nothing.
+    reason = environment.why_no_gpu()
+    if reason is None:
+        from scanproof.kernels import device
+
+        reason = device.why_no_gpu()
+    return _stopping(Kernels(place, "cuda", installed), reason, missing)
 
 
 def _stopping(kernels: Kernels, reason: str | None, missing: Missing) -> Kernels:
@@ -108,17 +125,51 @@ def require(kernels: Kernels, missing: Missing) -> Callable[[Op, KernelCase], No
         try:
             op.implementation()
         except ImportError as error:
-            missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {INSTALL[op.package]}")
+            install = kernel_table.package(op.package).install
+            missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {install}")
         _has_memory(op, case)
 
     return check
 
 
-def _has_memory(op: Op, case: KernelCase) -> None:
-    import torch
+@pytest.fixture
+def proven(request: pytest.FixtureRequest, kernels: Kernels) -> Proven:
+    """Watch what a block launches: see `watched`."""
 
+    def prove(name: str, needed: Iterable[str]) -> AbstractContextManager[None]:
+        return watched(request.node, kernels.place, name, needed)
+
+    return prove
+
+
+@contextmanager
+def watched(item: pytest.Item, place: str, name: str, needed: Iterable[str]) -> Iterator[None]:
+    """Keep with the test what a block launches; it fails where it did not launch what is needed.
+
+    The interpreter has no CUDA extension to enter.  The package that `import` finds is taken, so that a working copy on
+    PYTHONPATH can be tested.
+    """
+    from scanproof.kernels import launches
+
+    with launches.observe() as observer:
+        yield
+    seen = observer.seen()
+    item.user_properties.append(("launched", [asdict(launch) for launch in seen.launched]))
+    item.user_properties.append(("autotuner", [asdict(choice) for choice in seen.choices]))
+    there = [each for each in needed if place != "interpreter" or "." not in each]
+    found = proof.problems(there, seen, installed=False)
+    if found and item.get_closest_marker("xfail"):
+        # A failure would be the wrong result that is known of the case.
+        raise proof.fallback(found)
+    if found:
+        pytest.fail(f"{name}: {proof.message(found)}", pytrace=False)
+
+
+def _has_memory(op: Op, case: KernelCase) -> None:
+    from scanproof.kernels import device
     from scanproof.kernels.costs import cost
 
-    needed, free = MEMORY_FACTOR * cost(op, case).bytes, torch.cuda.mem_get_info()[0]
+    factor = ROWS_FACTOR if case.rows else MEMORY_FACTOR
+    needed, free = factor * cost(op, case).bytes, device.free_bytes()
     if needed > free:
         pytest.skip(f"{case.id} needs about {needed / 2**30:.0f} GiB of GPU memory, {free / 2**30:.0f} GiB are free")

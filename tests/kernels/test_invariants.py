@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import Kernels, parameters
+from kernel_places import Kernels, Proven, parameters, table
 from scanproof.kernels.cases import InvariantCase, KernelCase, load_invariants
 
 if TYPE_CHECKING:
     from scanproof.kernels.op import Op
 
-ALL = load_invariants()
+ALL = table(load_invariants)
 DETERMINISM = [each for each in ALL if each.invariant == "determinism"]
 OTHERS = [each for each in ALL if each.invariant != "determinism"]
 Require = Callable[["Op", KernelCase], None]
 
 
 @pytest.mark.parametrize(("row", "place"), parameters(OTHERS))
-def test_invariant(row: InvariantCase, kernels: Kernels, require: Require) -> None:
+def test_invariant(row: InvariantCase, kernels: Kernels, require: Require, proven: Proven) -> None:
     from scanproof.kernels import invariants, ops, run
 
     case = row.case
@@ -33,7 +33,9 @@ def test_invariant(row: InvariantCase, kernels: Kernels, require: Require) -> No
 
     op = ops.named(case.op)
     require(op, case)
-    pairs = invariants.PAIRS[row.invariant, case.op](calls, run.inputs(op, case, kernels.device))
+    # Forward passes only, whatever the case is otherwise used for.
+    with proven(case.id, op.launches(replace(case, backward=False))):
+        pairs = invariants.PAIRS[row.invariant, case.op](calls, run.inputs(op, case, kernels.device))
     wrong = invariants.violations(case, pairs, tf32=run.uses_tf32(op, case, kernels.device))
     assert not wrong, "\n".join(wrong)
 
@@ -49,17 +51,14 @@ def test_the_references_keep_the_invariants_in_float64(row: InvariantCase) -> No
 
 
 @pytest.mark.parametrize(("row", "place"), parameters(DETERMINISM))
-def test_two_identical_calls_agree_bit_for_bit(row: InvariantCase, kernels: Kernels, require: Require) -> None:
+def test_two_identical_calls_agree_bit_for_bit(
+    row: InvariantCase, kernels: Kernels, require: Require, proven: Proven
+) -> None:
     """But for sums whose order a GPU does not fix, which the operation's row lists: those agree to rounding."""
-    import torch
-
-    from scanproof.kernels import invariants, ops, run
+    from scanproof.kernels import ops, run
 
     op, case = ops.named(row.case.op), row.case
     require(op, case)
-    arguments = run.inputs(op, case, kernels.device)
-    first, second = (run.run_op(op, case, arguments, kernels.call(op), kernels.device) for _ in range(2))
-    loose = [(name, first[name], second[name]) for name in first if name in op.atomic]
-    assert invariants.violations(case, loose, tf32=run.uses_tf32(op, case, kernels.device)) == []
-    changed = [name for name in first if name not in op.atomic and not torch.equal(first[name], second[name])]
-    assert not changed, f"{case.id}: two identical calls gave different bits of {', '.join(changed)}"
+    with proven(case.id, op.launches(case)):
+        wrong = run.unrepeated(op, case, kernels.call(op), kernels.device)
+    assert not wrong, "\n".join(wrong)

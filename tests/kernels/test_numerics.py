@@ -7,25 +7,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernel_places import Kernels, parameters
+from kernel_places import Kernels, Proven, parameters, table
 from scanproof.kernels.cases import KernelCase, load, not_interpreted
 
 if TYPE_CHECKING:
     from scanproof.kernels.op import Op
 
 
-@pytest.mark.parametrize(("case", "place"), parameters(load()))
+@pytest.mark.parametrize(("case", "place"), parameters(table(load)))
 def test_error_is_at_most_twice_that_of_the_pytorch_form(
     case: KernelCase,
     kernels: Kernels,
     require: Callable[[Op, KernelCase], None],
+    proven: Proven,
     record_property: Callable[[str, object], None],
 ) -> None:
     from scanproof.kernels import ops, run
 
     op = ops.named(case.op)
     require(op, case)
-    comparisons = run.compare_case(op, case, kernels.call(op), kernels.device)
+    with proven(case.id, op.launches(case)):
+        comparisons = run.compare_case(op, case, kernels.call(op), kernels.device)
     for each in comparisons:
         record_property(f"rms error: {each.result}", each.error.rms)
         record_property(f"rms error of the PyTorch form: {each.result}", each.form.rms)
@@ -35,7 +37,7 @@ def test_error_is_at_most_twice_that_of_the_pytorch_form(
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("name", not_interpreted())
+@pytest.mark.parametrize("name", table(not_interpreted))
 def test_what_the_interpreter_cannot_run_is_said(name: str) -> None:
     from scanproof.kernels import ops
 

@@ -40,7 +40,8 @@ import json
 from pathlib import Path
 import pytest
 from scanproof.evaluation import EvaluationError
-from scanproof.record import Evaluation, Measurement
+from scanproof.launched import Launches
+from scanproof.record import Evaluation, Measurement, from_json
 
 HERE = Path(__file__).parent
 
@@ -60,8 +61,17 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     samples.mkdir(parents=True, exist_ok=True)
     (samples / "arc_easy.jsonl").write_text("{}\\n")
     return Evaluation(
-        job=job, key="k" * 64, measurements=tuple(found), samples=str(samples), command="lm_eval --model hf"
+        job=job, key="k" * 64, measurements=tuple(found), samples=str(samples), command="lm_eval --model hf",
+        kernels=launches(), kernel_changes=changes(),
     )
+
+def changes():
+    path = HERE / "changes.json"
+    return tuple(json.loads(path.read_text())) if path.exists() else ()
+
+def launches():
+    path = HERE / "launches.json"
+    return from_json(Launches, path.read_bytes()) if path.exists() else None
 """
 
 GOOD = [
@@ -78,7 +88,9 @@ class Project:
         self.pytester = pytester
         self.root = pytester.path
 
-    def document(self, *, suite: str = "gpu", device: str = "cpu", models: tuple[str, ...] = ("one", "two")) -> Path:
+    def document(
+        self, *, suite: str = "gpu", device: str = "cpu", models: tuple[str, ...] = ("one", "two"), kernels: str = ""
+    ) -> Path:
         """Write `expected/` with one document; returns the document's folder."""
         folder = self.root / "expected" / "900-test"
         folder.mkdir(parents=True)
@@ -87,6 +99,8 @@ class Project:
         (folder / "document.yaml").write_text(DOCUMENT.replace("SUITE", suite))
         for model in models:
             text = EVALUATION.replace("NAME", model).replace("DEVICE", device)
+            if kernels:
+                text = text.replace("batch_size: 8", f"batch_size: 8\n  kernels: [{kernels}]")
             (folder / f"{model}.yaml").write_text(text.replace("author", "embedded") if suite == "embedded" else text)
         return folder
 
@@ -111,8 +125,10 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose evaluations answer as expected, ready to be changed."""
+    # Sessions of the tests have no say in the summary of the job that runs the tests.
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     made = Project(pytester)
     suite = Path(__file__).parents[1] / "published" / "test_published.py"
     shutil.copy(suite, made.root / "test_published.py")

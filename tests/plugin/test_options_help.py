@@ -7,7 +7,20 @@ import pytest
 
 @pytest.mark.parametrize(
     "flag",
-    [f"--scanproof-{name}" for name in ("expected", "store", "mirror", "strict", "fresh", "timeout", "limit")],
+    [
+        f"--scanproof-{name}"
+        for name in (
+            "expected",
+            "store",
+            "mirror",
+            "history",
+            "strict",
+            "fresh",
+            "timeout",
+            "limit",
+            "record-latency",
+        )
+    ],
 )
 def test_every_option_is_in_the_help_with_its_twins(pytester: pytest.Pytester, flag: str) -> None:
     text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())

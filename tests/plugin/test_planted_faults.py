@@ -19,6 +19,11 @@ LINE = {
     "skip dropped in SSD": ("y if D is None else y + _skip(D) * x), state", "y), state"),
     "convolution shifted by one": ("torch.cat([before, x], dim=-1)", "torch.cat([before, x], dim=-1).roll(1, -1)"),
     "state forgotten across a chunk of the scan": ("y, state = _scan_chunk(", "y, _ = _scan_chunk("),
+    "skip scaled by 1.02": ("y = y + D[:, None] * u", "y = y + 1.02 * D[:, None] * u"),
+    "skip scaled by 1.02 in SSD": (
+        "y if D is None else y + _skip(D) * x), state",
+        "y if D is None else y + 1.02 * _skip(D) * x), state",
+    ),
     "state forgotten across a chunk of SSD": ("y, state = _ssd_chunk(", "y, _ = _ssd_chunk("),
 }
 
@@ -65,3 +70,23 @@ def test_a_fault_in_the_scan_fails_the_embedded_run(tmp_path: Path, model: str, 
     assert "OUT_OF_TOLERANCE" in outcomes, "the run has to fail by its numbers"
     assert "ERROR" not in outcomes, "and not because it broke"
     assert {record.hub_id for record in run.records} == {f"scanproof/{model}"}
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"), [("mamba1-tiny", "skip scaled by 1.02"), ("mamba2-tiny", "skip scaled by 1.02 in SSD")]
+)
+def test_a_fault_too_small_for_the_printed_numbers_is_caught_document_by_document(
+    tmp_path: Path, model: str, fault: str
+) -> None:
+    clone = faulty_clone(tmp_path, fault)
+    result = run_suite(clone, model)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+    run = read_run(find_run(clone / "store" / "runs", "latest"))
+    assert {record.outcome for record in run.records} == {"CHANGED"}, result.stdout
+    for record in run.records:
+        assert record.verdict is not None
+        assert record.verdict.allowance is not None
+        assert record.verdict.difference is not None
+        assert abs(record.verdict.difference) <= record.verdict.allowance.total, "the first gate lets it pass"
+        assert record.gate is not None
+        assert record.gate.changed

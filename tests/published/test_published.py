@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from scanproof import tables
+from scanproof.paired import Finding
 from scanproof.record import Evaluation
 from scanproof.tolerance import Outcome, Verdict
 from scanproof.values import PublishedValue
 
 
 def test_published(
-    scanproof_value: PublishedValue, scanproof_evaluation: Evaluation, scanproof_verdict: Verdict
+    scanproof_value: PublishedValue,
+    scanproof_evaluation: Evaluation,
+    scanproof_gate: Finding | None,
+    scanproof_verdict: Verdict,
+    scanproof_triage: Callable[[Verdict, Finding | None], list[str]],
 ) -> None:
-    """The number that was published still comes out, within what noise explains."""
+    """The number that was published still comes out within what noise explains, document by document as before."""
     verdict = scanproof_verdict
     if verdict.outcome is Outcome.KNOWN_DISCREPANCY:
         pytest.xfail(verdict.because)
     if verdict.outcome is Outcome.NOT_COMPARABLE:
         pytest.skip(f"not comparable: {verdict.because}")
     if verdict.outcome is not Outcome.REPRODUCED:
-        pytest.fail(tables.failure_text(scanproof_value, verdict, scanproof_evaluation), pytrace=False)
+        reasons = scanproof_triage(verdict, scanproof_gate)
+        text = tables.failure_text(scanproof_value, verdict, scanproof_evaluation, scanproof_gate, reasons)
+        pytest.fail(text, pytrace=False)

@@ -48,6 +48,7 @@ VALUE = PublishedValue(
 
 
 def published(**changes: Any) -> PublishedValue:
-    """`VALUE` with other fields; `num_fewshot` changes its job."""
-    shots = changes.pop("num_fewshot", VALUE.job.num_fewshot)
-    return replace(VALUE, job=replace(JOB, num_fewshot=shots), **changes)
+    """`VALUE` with other fields; `job` and `num_fewshot` change its job."""
+    job = changes.pop("job", JOB)
+    shots = changes.pop("num_fewshot", job.num_fewshot)
+    return replace(VALUE, job=replace(job, num_fewshot=shots), **changes)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from scanproof.cli import app
 from scanproof.expected import load
 from scanproof.values import PublishedValue
 
@@ -111,7 +113,18 @@ def test_schema_writes_what_is_committed(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["list", "audit", "calibrate", "prefetch", "schema"])
+def test_the_schema_of_a_report_is_what_is_committed(tmp_path: Path) -> None:
+    scanproof("schema", str(tmp_path), "--report")
+    name = "report.schema.json"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text()
+
+
+COMMANDS = sorted(set(typer.main.get_command(app).commands) - {"lm-eval"})  # type: ignore[attr-defined]
+"""`lm-eval --help` is lm-eval's own."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     text = scanproof(command, "--help").stdout
     assert f"Example: scanproof {command}" in text

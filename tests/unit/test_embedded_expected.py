@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from scanproof import embedded, expected
+from scanproof.embedded.record import stand_ins
 from scanproof.expected import Expected
 from scanproof.values import PublishedValue
 
 FOLDER = Path(__file__).parents[2] / "expected"
-NAMES = tuple(name.partition("/")[2] for name in embedded.MODELS)
+NAMES = tuple(stand_in.name for stand_in in stand_ins())
+CHECKPOINTS = tuple(name.partition("/")[2] for name in embedded.MODELS)
 TWELVE = {
     "arc_easy", "arc_challenge", "hellaswag", "lambada_openai", "openbookqa", "piqa", "winogrande", "boolq", "race",
     "truthfulqa_mc2", "pubmedqa", "mmlu",
@@ -80,7 +82,25 @@ def test_eight_tasks_at_least_lie_five_stderrs_above_chance(loaded: Expected, na
     assert len(above) >= 8, above
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_every_model_class_of_the_documents_has_a_stand_in(loaded: Expected) -> None:
+    found = {value.job.model for value in loaded.values if value.job.suite == "embedded"}
+    assert found == {number.job.model for number in loaded.numbers if number.job.suite == "gpu"}
+    assert len(found) == 6
+
+
+def test_the_stand_in_of_mamba_7b_has_its_policy_and_the_answers_of_its_source(loaded: Expected) -> None:
+    """Two layouts, two model classes, two implementations of the scan, one set of weights."""
+    (policy,) = {value.job.model_args for value in values_of(loaded, "mamba-7b-tiny")}
+    assert {policy} == {value.job.model_args for value in loaded.values if value.model == "Mamba-7B"}
+    one, two = answers("mamba1-tiny"), answers("mamba-7b-tiny")
+    assert one.keys() == two.keys()
+    for task in one:
+        for mine, other in zip(one[task], two[task], strict=True):
+            assert mine["prompt_hash"] == other["prompt_hash"]
+            assert mine["loglikelihoods"] == pytest.approx(other["loglikelihoods"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_margins_spread_from_near_ties_to_clear_answers(name: str) -> None:
     """A broken scan has to find documents that it can flip."""
     margins = []

@@ -416,6 +416,19 @@ def test_the_worker_gets_no_variable_that_opens_pickles_or_hides_warnings(
     assert variables["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
 
 
+def test_a_stand_in_runs_on_one_thread_unless_the_user_says_otherwise(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads(job: EvalJob) -> str | None:
+        return evaluation._environment(evaluation._plan(job, small.settings(tmp_path, mirror))).get("OMP_NUM_THREADS")
+
+    embedded = replace(small.JOB, suite="embedded")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (threads(embedded), threads(replace(small.JOB, suite="gpu"))) == ("1", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads(embedded) == "3"
+
+
 class TestPlainCommand:
     def test_says_what_plain_lm_eval_cannot_do(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="mamba_ssm")

@@ -100,11 +100,52 @@ def test_every_invariant_has_its_pairs() -> None:
         ({"model": ["mamba-9b"]}, "model mamba-9b is not in the table"),
         ({"rows": True, "backward": True}, "leave one of the two out"),
         ({"sizes": {"b": [1, 1]}}, "two cases have the same id: rmsnorm_fn-edge-b1"),
+        ({"sizes": [1]}, "rmsnorm_fn: edge: sizes: input should be a valid dictionary"),
+        ({"sizes": {"b": "x"}}, "sizes.b: input should be a valid integer"),
+        ({"sizes": {"b": 0}}, "sizes.b: input should be greater than 0"),
+        ({"sizes": {"b": []}}, "sizes.b"),
+        ({"with": "z"}, "with: input should be a valid list"),
+        ({"known": {"fp16": "x"}}, "known.fp16: input should be 'float32', 'float16' or 'bfloat16'"),
+        ({"types": {"x": "complex63"}}, "types.x: input should be"),
     ],
 )
 def test_mistakes_name_the_row(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(cases.CaseError, match=message):
         cases.load(table(tmp_path, **row))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cases: {x", "is not YAML"),
+        ("", "has no parts"),
+        ("cases: []", "cases: is missing or no table"),
+        ("{cases: {x: []}, models: {}, triton: []}", "x: write a list of rows, one at least"),
+        ("{cases: {x: [a]}, models: {}, triton: []}", "x: row 'a': is no row"),
+    ],
+)
+def test_a_table_that_is_none_is_said(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "cases.yaml"
+    path.write_text(text)
+    with pytest.raises(cases.CaseError, match=message):
+        cases.load(path)
+    with pytest.raises(cases.CaseError, match="cannot be read"):
+        cases.load(tmp_path / "none.yaml")
+
+
+def test_channels_that_lie_next_to_each_other_do_so_at_one_position_too() -> None:
+    (case,) = [case for case in ALL if case.id == "causal_conv1d_fn-states_one-float32"]
+    given = run.inputs(ops.named(case.op), case)
+    assert given["x"].stride() == (16, 1, 16)
+    assert given["initial_states"].stride() == (48, 1, 16)
+
+
+def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
+    room = 2**28
+    blocks = run.nan_blocks("cpu", room)
+    large = [block for block in blocks if block.numel() >= 2**19]
+    assert room // 2 <= 4 * sum(block.numel() for block in large) + 2**21 <= room
+    assert all(block.isnan().all() for block in blocks)
 
 
 def test_an_argument_that_the_operation_lacks_is_named(tmp_path: Path) -> None:
@@ -135,3 +176,31 @@ def test_steps_near_a_millionth_are_drawn() -> None:
     steps = torch.nn.functional.softplus(run.inputs(ops.named(case.op), case)["dt"].double())
     assert steps.min() > 0.9e-6
     assert steps.max() < 2.2e-6
+
+
+def test_a_gradient_comes_in_the_layout_that_the_case_gives_the_output(tmp_path: Path) -> None:
+    sizes, seen = {"b": 1, "l": 2, "d": 3}, []
+    op = ops.named("rmsnorm_fn")
+
+    def watched(**given: Any) -> Any:
+        (y,) = op.reference(**given)
+        y.register_hook(lambda gradient: seen.append(gradient))
+        return y
+
+    for layouts in ({}, {"out": "transposed"}):
+        (case, *_) = cases.load(table(tmp_path, sizes=sizes, layouts=layouts, backward=True))
+        run.run_op(op, case, run.inputs(op, case), watched)
+    plain, strided = seen
+    assert torch.equal(plain, strided)
+    assert [gradient.stride() for gradient in seen] == [(6, 3, 1), (6, 1, 2)]
+
+
+def test_an_argument_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
+    op = ops.named("rmsnorm_fn")
+    (case, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, backward=True, **{"with": ["z"]}))
+
+    def ungated(**given: Any) -> Any:
+        return op.reference(**{**given, "z": None})
+
+    with pytest.raises(run.WrongResult, match="no gradient reaches z"):
+        run.run_op(op, case, run.inputs(op, case), ungated)

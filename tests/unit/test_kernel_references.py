@@ -49,6 +49,21 @@ def small_case(op: str, **changes: Any) -> cases.KernelCase:
 
 DIFFERENTIABLE = [
     ("selective_scan_fn", {"given": frozenset({"D", "z", "delta_bias"})}),
+    (
+        "selective_scan_fn",
+        {
+            "given": frozenset({"D", "z", "delta_bias"}),
+            "axes": {"B": "b g n 2l", "C": "b g n 2l"},
+            "types": {"A": "complex64", "last_state": "complex64"},
+        },
+    ),
+    (
+        "selective_scan_fn",
+        {
+            "axes": {"B": "d n", "C": "d n"},
+            "types": {"A": "complex64", "B": "complex64", "C": "complex64", "last_state": "complex64"},
+        },
+    ),
     ("mamba_inner_fn", {}),
     ("mamba_chunk_scan_combined", {"given": frozenset({"D", "z", "dt_bias", "initial_states"})}),
     ("mamba_chunk_scan_combined", {"given": frozenset({"seq_idx", "dt_bias", "initial_states"}), "segments": (1, 3)}),
@@ -142,10 +157,38 @@ def test_selective_scan_takes_each_form_of_b_and_c(form: str) -> None:
         close(last[:, one], state)
 
 
-def test_selective_scan_refuses_complex_a() -> None:
-    A = torch.complex(-random(4, 3).exp(), random(4, 3))
-    with pytest.raises(ValueError, match="complex A is not covered"):
-        mamba1.selective_scan_fn(random(1, 4, 2), random(1, 4, 2), A, random(4, 3), random(4, 3))
+def twice(value: Tensor) -> Tensor:
+    """A complex matrix as the real one that does the same to pairs of real and imaginary part."""
+    return torch.cat([torch.cat([value.real, -value.imag], -1), torch.cat([value.imag, value.real], -1)], -2)
+
+
+def of_channel(part: Tensor, form: str, row: int, channel: int) -> Tensor:
+    """B or C as one channel of one row has it, (3, 6)."""
+    if form == "constant":
+        return part[channel, :, None].expand(3, 6)
+    return part[row] if form == "shared" else part[row, channel // 2]
+
+
+@pytest.mark.parametrize("form", ["constant", "shared", "grouped"])
+def test_a_complex_scan_is_the_real_one_of_twice_as_many_states(form: str) -> None:
+    """Channel by channel as a linear system x' = exp(delta A) x + delta B u with matrices: y = C x + its conjugate."""
+    u, delta = random(2, 4, 6), F.softplus(random(2, 4, 6, seed=1))
+    A = torch.complex(-random(4, 3).exp(), 3 * random(4, 3, seed=2))
+    shapes = {"constant": (4, 3), "shared": (2, 3, 6), "grouped": (2, 2, 3, 6)}
+    B, C = (torch.complex(random(*shapes[form], seed=s), random(*shapes[form], seed=s + 1)) for s in (3, 5))
+    given_B, given_C = (part if form == "constant" else torch.view_as_real(part).flatten(-2) for part in (B, C))
+    y, last = mamba1.selective_scan_fn(u, delta, A, given_B, given_C, return_last_state=True)
+    for row in range(2):
+        for channel in range(4):
+            b, c = (of_channel(part, form, row, channel) for part in (B, C))
+            state = torch.zeros(6, dtype=torch.float64)
+            for t in range(6):
+                step = torch.linalg.matrix_exp(delta[row, channel, t] * twice(torch.diag(A[channel])))
+                inflow = delta[row, channel, t] * u[row, channel, t] * torch.cat([b[:, t].real, b[:, t].imag])
+                state = step @ state + inflow
+                close(y[row, channel, t], 2 * torch.cat([c[:, t].real, -c[:, t].imag]) @ state)
+            close(last[row, channel].real, state[:3])
+            close(last[row, channel].imag, state[3:])
 
 
 def test_state_update_changes_the_rows_it_is_given_and_no_other() -> None:

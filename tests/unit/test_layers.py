@@ -13,23 +13,32 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "scanproof"
 
 LAYERS = {
-    4: {"plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "hookspecs"},
-    3: {"audit", "audit_checks", "tables", "listing"},
+    4: {
+        "plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "commands",
+        "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
+    },
+    3: {
+        "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",
+        "triage", "bisect",
+    },
     2: {
-        "evaluation", "plain", "process", "results", "worker", "passthrough", "store", "fingerprint", "filehashes",
-        "taskfiles", "failures", "load_report", "mirror", "prefetch", "download", "models",
-        "kernels", "embedded", "environment",
+        "evaluation", "plain", "process", "results", "worker", "snapshot", "passthrough", "store", "fingerprint",
+        "filehashes", "proof", "origins", "machine", "doctor", "taskfiles", "failures", "load_report", "mirror",
+        "prefetch", "download", "models", "kernels", "embedded", "environment", "faults", "placement",
+        "substitution",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
         "tasks", "constants", "wording", "problems", "tolerance", "flips", "likelihood", "calibration", "derive",
-        "record",
+        "latency", "baselines", "record", "launched", "kernel_table", "pruning", "memory", "paired",
     },
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "lm_eval", "transformers", "datasets", "mamba_ssm", "causal_conv1d", "flash_attn", "triton"}
-WORKER_ONLY = {"worker", "passthrough", "models", "kernels"}
-TRAINING = {"embedded/train.py", "embedded/architectures.py", "embedded/tokenizer.py"}
+WORKER_ONLY = {"worker", "passthrough", "models", "kernels", "faults", "substitution"}
+TRAINING = {
+    "embedded/train.py", "embedded/architectures.py", "embedded/tokenizer.py", "embedded/megatron_folder.py",
+}  # fmt: skip
 
 
 def modules() -> list[str]:

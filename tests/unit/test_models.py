@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from late import Late
-from scanproof.models.layout import CheckpointError, StateSpacesConfig, read_config
+from scanproof.models.layout import CheckpointError, read_config
+from tiny_models import CONFIGS, ids, tiny
 
 if TYPE_CHECKING:
     import safetensors.torch as safetensors
@@ -20,22 +21,6 @@ else:
     torch, safetensors = Late("torch"), Late("safetensors.torch")
     language_model, loading = Late("scanproof.models.language_model"), Late("scanproof.models.loading")
 
-ATTENTION = {
-    "causal": True,
-    "d_conv": 4,
-    "head_dim": 8,
-    "num_heads": 4,
-    "out_proj_bias": False,
-    "qkv_proj_bias": False,
-    "rotary_emb_dim": 4,
-}
-MAMBA2 = {"layer": "Mamba2", "d_state": 16, "headdim": 16, "chunk_size": 8}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "mamba1": {"ssm_cfg": {"d_state": 8}},
-    "mamba2": {"ssm_cfg": MAMBA2},
-    "mamba2attn": {"ssm_cfg": MAMBA2, "attn_layer_idx": [1], "attn_cfg": ATTENTION},
-    "transformer": {"attn_layer_idx": [0, 1], "attn_cfg": ATTENTION, "d_intermediate": 48},
-}
 ENDS = {"backbone.embedding.weight": (104, 32), "backbone.norm_f.weight": (32,), "lm_head.weight": (104, 32)}
 MIXER1 = {
     "A_log": (64, 8),
@@ -74,24 +59,9 @@ MIXERS = {
 MLP = {"norm2.weight": (32,), "mlp.fc1.weight": (256, 32), "mlp.fc2.weight": (32, 128)}
 
 
-def tiny(name: str, dtype: str = "float32", **changes: Any) -> language_model.StateSpacesLM:
-    torch.manual_seed(0)
-    config = StateSpacesConfig(d_model=32, n_layer=2, vocab_size=100, **(CONFIGS[name] | changes))
-    model = language_model.StateSpacesLM(config, getattr(torch, dtype))
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            if key.endswith((".D", "norm.weight", "embedding.weight")):
-                value.add_(0.3 * torch.randn_like(value))
-    return model.eval()
-
-
 def saved(folder: Path, name: str = "mamba1") -> Path:
     loading.save(tiny(name), folder, torch.float32)
     return folder
-
-
-def ids(length: int = 21) -> torch.Tensor:
-    return torch.randint(0, 100, (3, length), generator=torch.Generator().manual_seed(1))
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:

@@ -48,6 +48,64 @@ def scores(lm: Any, *pairs: tuple[str, str]) -> list[tuple[float, bool]]:
     return answers
 
 
+def generated(lm: Any, prompts: list[str], **settings: Any) -> list[str]:
+    """What lm-eval's `generate_until` makes of the prompts."""
+    from lm_eval.api.instance import Instance
+
+    given = [(prompt, {"max_gen_toks": 12, **settings}) for prompt in prompts]
+    requests = [
+        Instance(request_type="generate_until", doc={}, arguments=pair, idx=number) for number, pair in enumerate(given)
+    ]
+    answers: list[str] = lm.generate_until(requests, disable_tqdm=True)
+    return answers
+
+
+def most_likely(lm: Any, name: str, prompt: str, count: int = 12) -> str:
+    """The same by the full prefill of every longer sequence, one prompt at a time."""
+    network = loading.load(MIRROR / name, torch.float64)
+    tokens = lm.tok_encode(prompt) or [lm.prefix_token_id]
+    start = len(tokens)
+    with torch.no_grad():
+        while len(tokens) < start + count and (len(tokens) == start or tokens[-1] != lm.eot_token_id):
+            tokens = [*tokens, int(network(torch.tensor([tokens])).logits[0, -1].argmax())]
+    text: str = lm.tok_decode(tokens[start:])
+    return text
+
+
+PROMPTS = [CONTEXT, "Question: Is a parsam", "The", CONTEXT * 2, "Answer: Is a parsam", "One day", ""]
+
+
+@pytest.mark.parametrize("name", ["mamba1-tiny", "mamba2-tiny", "mamba2attn-tiny"])
+def test_generation_is_greedy_whatever_stands_beside_a_prompt(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    lm = model(monkeypatch, pretrained=f"scanproof/{name}", batch_size=7)
+    texts = generated(lm, PROMPTS)
+    assert texts == [most_likely(lm, f"scanproof/{name}", prompt) for prompt in PROMPTS]
+    assert len(set(texts)) > 2
+
+
+def test_generation_ends_at_a_stop_sequence_and_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model(monkeypatch)
+    whole = generated(lm, PROMPTS)
+    for term in (" ", "a", "e", "."):
+        assert generated(lm, PROMPTS, until=[term]) == [text.partition(term)[0] for text in whole]
+    assert generated(lm, PROMPTS, until=["never seen"], top_p=0.9) == whole
+
+
+def test_generation_ends_at_the_end_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model(monkeypatch)
+    answer, longer = generated(lm, [CONTEXT, "The"], max_gen_toks=120)
+    assert answer == most_likely(lm, "scanproof/mamba2-tiny", CONTEXT, count=120)
+    assert len(answer) < 30 < 100 < len(longer)
+
+
+def test_generation_takes_no_step_after_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model(monkeypatch)
+    calls = []
+    lm.model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    lm._model_generate(torch.tensor([lm.tok_encode(CONTEXT)]), 500, [" "])
+    assert len(calls) < 5
+
+
 def test_our_class_replaces_the_one_of_lm_eval() -> None:
     assert model_class().__module__ == "scanproof.models.state_spaces"
     register()
@@ -97,8 +155,17 @@ def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="peft='adapter': the model class mamba_ssm does not support it"):
         model(monkeypatch, peft="adapter")
-    with pytest.raises(NotImplementedError, match="log-likelihoods only"):
-        model(monkeypatch)._model_generate(None, 5, [])
+    with pytest.raises(ValueError, match=r"do_sample=True: .* generates greedily"):
+        generated(model(monkeypatch), [CONTEXT], do_sample=True, temperature=0.7)
+    with pytest.raises(ValueError, match=r"num_beams=4: .* generates greedily"):
+        generated(model(monkeypatch), [CONTEXT], num_beams=4)
+
+
+def test_a_model_on_a_gpu_refuses_to_generate(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model(monkeypatch)
+    monkeypatch.setattr(lm, "_device", torch.device("cuda"))
+    with pytest.raises(NotImplementedError, match=r"on cuda .* log-likelihoods only"):
+        lm._model_generate(torch.zeros(1, 3, dtype=torch.long), 5, [])
 
 
 @pytest.mark.skipif("torch.cuda.is_available()", reason="needs a machine without a GPU")

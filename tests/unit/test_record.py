@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof import record
+from scanproof.latency import Baseline, Clock, Latency, Limits, Timing, judge
 from scanproof.record import Evaluation, Measurement, RecordError, Run
 from scanproof.values import EvalJob
 
@@ -20,6 +22,13 @@ JOB = EvalJob(
 )  # fmt: skip
 MEASUREMENT = Measurement(task="piqa", metric="acc", value=0.5, stderr=None, n_samples=3)
 EVALUATION = Evaluation(job=JOB, key="k", measurements=(MEASUREMENT,), samples="s", command="c", environment={"a": [1]})
+BASELINE = Baseline(seconds=(1.0, 1.1, 1.2, 1.0, 1.1), clock_mhz=1980.0, source="f")
+LATENCY = Latency(
+    id="a", nodeid="n", op="o", direction="backward", kind="cuda", device="d", sizes={"b": 1}, dtype="bfloat16",
+    timing=Timing(median=1.0, q1=1.0, q3=1.0, rounds=9, calls=2, noise=0.1, stopped="time", warmup_rounds=2),
+    limits=Limits(bytes_per_s=1.0, flop_per_s={"tf32": 1.0}), rate="tf32", clock=Clock(lowest_mhz=1.0, highest_mhz=2.0),
+    baseline=BASELINE, verdict=judge(BASELINE, 1.0, 0.1),
+)  # fmt: skip
 RUN = Run(
     id="r1", started="2026-01-01T00:00:00+00:00", finished=None, strict=False, limit=None, environment={}, records=()
 )
@@ -32,8 +41,16 @@ def test_every_float_survives_also_those_that_json_lacks(value: float) -> None:
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
+def test_a_run_of_before_latencies_can_be_read(tmp_path: Path) -> None:
+    content = json.loads(record.to_json(RUN))
+    del content["latencies"]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    assert record.read_run(path) == RUN
+
+
 def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    run = replace(RUN, evaluations=(EVALUATION,))
+    run = replace(RUN, evaluations=(EVALUATION,), latencies=(LATENCY,))
     path = record.write_run(tmp_path, run)
     assert record.read_run(path) == run
     assert [entry.name for entry in tmp_path.rglob("*") if entry.is_file()] == ["run.json"]

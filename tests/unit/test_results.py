@@ -16,6 +16,7 @@ def sample(number: int, **changes: Any) -> dict[str, Any]:
         "doc_id": number,
         "doc": {"question": "a long text"},
         "target": 1,
+        "arguments": [(f"question {number}", " yes"), (f"question {number}", " no")],
         "resps": [[(-1.5, False)], [(-0.5, True)]],
         "metrics": ["acc", "acc_norm"],
         "doc_hash": f"d{number}",
@@ -82,3 +83,26 @@ def test_samples_are_there_before_results_say_so(tmp_path: Path) -> None:
     results.write(tmp_path, lm_eval_results(**{"acc,none": 0.5}), {"python": "3"})
     assert len((tmp_path / "samples" / "task.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"samples", "environment.json", "results.json"}
+
+
+def test_questions_are_kept_by_document_and_make_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    samples = [sample(1), sample(0), sample(0, filter="another")]
+    path = tmp_path / "task.texts.jsonl.gz"
+    path.write_bytes(results.texts(samples))
+    assert results.read_texts(path) == {
+        number: {"doc_id": number, "prompts": [f"question {number}"], "choices": [" yes", " no"]} for number in (0, 1)
+    }
+    assert results.texts(samples[::-1]) == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompts", "choices"),
+    [
+        pytest.param([("he", " ran"), ("she", " ran")], ["he", "she"], [" ran", " ran"], id="prompts_differ"),
+        pytest.param([("a whole text",)], [""], ["a whole text"], id="rolling"),
+        pytest.param([("count:", {"until": ["."]})], ["count:"], [], id="generation"),
+    ],
+)
+def test_questions_of_every_kind_of_request(arguments: list[Any], prompts: list[str], choices: list[str]) -> None:
+    line = results.texts_line(sample(0, arguments=arguments))
+    assert (line["prompts"], line["choices"]) == (prompts, choices)

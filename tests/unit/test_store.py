@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -109,3 +110,28 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         store.write_atomically(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_questions_of_two_entries_are_one_file(tmp_path: Path) -> None:
+    entries = []
+    for key in (KEY, KEY[::-1]):
+        folder = attempt(tmp_path)
+        (folder / "samples" / f"arc_easy{store.TEXTS}").write_bytes(b"the same questions")
+        documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
+        entries.append(store.add(tmp_path, key, folder, session="first", documents=documents))
+    files = [entry.samples / f"arc_easy{store.TEXTS}" for entry in entries]
+    assert files[0].samefile(files[1])
+    assert {path.name for path in entries[0].samples.iterdir()} == {"arc_easy.jsonl", f"arc_easy{store.TEXTS}"}
+
+
+def test_a_damaged_shared_file_of_questions_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    folder = attempt(tmp_path)
+    questions = folder / "samples" / f"arc_easy{store.TEXTS}"
+    questions.write_bytes(b"questions")
+    digest = hashlib.sha256(b"questions").hexdigest()
+    (tmp_path / "texts" / f"{digest}{store.TEXTS}").write_bytes(b"damaged")
+    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
+    entry = store.add(tmp_path, KEY, folder, session="first", documents=documents)
+    shared = tmp_path / "texts" / f"{digest}{store.TEXTS}"
+    assert (entry.samples / f"arc_easy{store.TEXTS}").read_bytes() == shared.read_bytes() == b"questions"

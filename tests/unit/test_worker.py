@@ -31,7 +31,7 @@ def hub() -> Iterator[small_hub.Hub]:
 
 def snapshot(hub: small_hub.Hub, home: Path, revision: str) -> subprocess.CompletedProcess[str]:
     """Ask for a snapshot in a process of its own: the hub library reads its address when it is imported."""
-    code = f"from scanproof.worker import snapshot; print(*snapshot({NAME!r}, {revision!r}), sep='\\n')"
+    code = f"from scanproof.snapshot import snapshot; print(*snapshot({NAME!r}, {revision!r}), sep='\\n')"
     variables = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, check=False

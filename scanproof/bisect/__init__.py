@@ -1,0 +1,1 @@
+"""Which package moves a number: mixtures of two environments are tried until the smallest one that does is found."""

@@ -1,0 +1,1 @@
+"""The commands of `scanproof`, one module each; `scanproof.cli` puts them together."""

@@ -1,0 +1,41 @@
+"""The catalogue: every fault that is planted, and what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scanproof.faults import attention, convolutions, generic, norms, scans
+from scanproof.faults.fault import Fault, NotPlanted
+
+REPORTED: tuple[Fault, ...] = (*scans.FAULTS, *convolutions.FAULTS, *attention.FAULTS, *norms.FAULTS)
+FAULTS: tuple[Fault, ...] = (*REPORTED, *generic.FAULTS)
+
+PYTORCH = "https://github.com/pytorch/pytorch/issues"
+NOT_PLANTED: tuple[NotPlanted, ...] = (
+    NotPlanted(
+        "A forward pass is corrupt on Blackwell GPUs with more than one pipeline stage",
+        (f"{scans.MAMBA}/pull/997",),
+        "the kernel is Mamba-3's, which no document's model has; what it does to others, values that differ from "
+        "call to call, is `unrepeatable`",
+    ),
+    NotPlanted(
+        "torch.compile changes the results of Triton kernels",
+        (f"{PYTORCH}/136550", f"{PYTORCH}/146129"),
+        "it lies in the compiler around the operation; the suite compiles nothing",
+    ),
+    NotPlanted(
+        "Left padding pollutes the state",
+        (f"{scans.TRANSFORMERS}/pull/32677", f"{scans.TRANSFORMERS}/pull/41790"),
+        "the operation does what it is told; the caller feeds it the padding",
+    ),
+    NotPlanted(
+        "A prefill padded on the right leaves a wrong cache",
+        (f"{scans.TRANSFORMERS}/issues/48256",),
+        "the caller again; that padding on the right does not reach the outputs before it is the invariant `padding`",
+    ),
+)
+
+
+def chosen(texts: Sequence[str]) -> tuple[Fault, ...]:
+    """The faults whose id or operation holds one of some texts; all without any."""
+    return tuple(fault for fault in FAULTS if not texts or any(text in fault.id or text in fault.op for text in texts))

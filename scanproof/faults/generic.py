@@ -1,0 +1,244 @@
+"""Faults that any kernel may have, planted into each operation where they make sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanproof.faults.changes import cut, output_of, rms, with_arguments, with_output
+from scanproof.faults.fault import Arguments, Call, Fault, Spoil
+from scanproof.kernels.precision import tf32
+
+PARTS = 16
+"""A sum is made of so many parts at most, each rounded."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the generic faults have to know of an operation."""
+
+    op: str
+    out_time: int | None = None
+    """Time axis of the output, counted from the end; None: it has none."""
+    times: Mapping[str, int] = field(default_factory=dict)
+    """Arguments with a time axis, counted from the end, of operations that carry a state through time."""
+    history: tuple[str, ...] = ()
+    """Arguments that hold the state of earlier positions."""
+    narrow: tuple[str, ...] = ()
+    """Arguments that are read with ten bits of mantissa where TF32 is used; none where it is meant to be."""
+    summed: tuple[str, int] | None = None
+    """Argument in which the output is linear, and the axis over which it is summed."""
+    after: tuple[str, ...] = ()
+    """Arguments whose part in the output comes after that sum."""
+    wide_state: bool = False
+    """Whether it returns a state in float32 whatever its inputs are."""
+
+
+SHAPES = (
+    Shape(
+        "selective_scan_fn", -1, {"u": -1, "delta": -1, "B": -1, "C": -1, "z": -1},
+        narrow=("u", "B", "C"), summed=("C", -2), after=("D", "z"), wide_state=True,
+    ),
+    Shape("mamba_inner_fn", -2, {"xz": -1}, summed=("out_proj_weight", -1), after=("out_proj_bias",)),
+    Shape(
+        "selective_state_update",
+        history=("state",), narrow=("x", "B", "C"), summed=("C", -1), after=("D", "z"),
+    ),
+    Shape(
+        "mamba_chunk_scan_combined", -3, {"x": -3, "dt": -2, "B": -3, "C": -3, "z": -3, "seq_idx": -1},
+        history=("initial_states",), summed=("C", -1), after=("D", "z"), wide_state=True,
+    ),
+    Shape(
+        "mamba_split_conv1d_scan_combined", -2, {"zxbcdt": -2, "seq_idx": -1},
+        history=("initial_states",), summed=("outproj_weight", -1), after=("outproj_bias",),
+    ),
+    Shape(
+        "causal_conv1d_fn", -1, {"x": -1, "seq_idx": -1},
+        history=("initial_states",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
+    ),
+    Shape(
+        "causal_conv1d_update", -1,
+        history=("conv_state",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
+    ),
+    Shape("flash_attn_func", -3, summed=("v", 1)),
+    Shape("flash_attn_varlen_func", -3, summed=("v", 0)),
+    Shape("flash_attn_with_kvcache", -3, history=("k_cache", "v_cache")),
+    Shape("layer_norm_fn", narrow=("x",)),
+    Shape("rms_norm_fn", narrow=("x",)),
+    Shape("rmsnorm_fn", narrow=("x", "z")),
+)  # fmt: skip
+
+
+def one_element(call: Call, arguments: Arguments) -> Any:
+    """The element in the middle is off by the rms of all."""
+
+    def change(y: Tensor) -> Tensor:
+        bump = torch.zeros_like(y).flatten()
+        bump[bump.numel() // 2] = rms(y)
+        return y + bump.view_as(y)
+
+    return with_output(call(**arguments), change)
+
+
+def unrepeatable(call: Call, arguments: Arguments) -> Any:
+    """As a sum whose order differs: half of the output, another half each time, is off by the last bit."""
+
+    def change(y: Tensor) -> Tensor:
+        return y * (1 + torch.randint(2, y.shape, device=y.device) * torch.finfo(y.dtype).eps).to(y.dtype)
+
+    return with_output(call(**arguments), change)
+
+
+def late(axis: int) -> Spoil:
+    """Each position gets the output of the one before it."""
+
+    def spoil(call: Call, arguments: Arguments) -> Any:
+        return with_output(call(**arguments), lambda y: y.roll(1, axis) if y.dim() > 2 else y)
+
+    return spoil
+
+
+def tail_missing(axis: int) -> Spoil:
+    """The last eighth of the output, or one position, stays zero."""
+
+    def spoil(call: Call, arguments: Arguments) -> Any:
+        def change(y: Tensor) -> Tensor:
+            if y.dim() < 3:
+                return y
+            length = y.shape[axis]
+            kept = length - max(1, length // 8)
+            return torch.cat([y.narrow(axis, 0, kept), torch.zeros_like(y).narrow(axis, kept, length - kept)], axis)
+
+        return with_output(call(**arguments), change)
+
+    return spoil
+
+
+def state_lost(shape: Shape) -> Spoil:
+    """The second half of a sequence begins from nothing; of an operation that gets a state, the state reads as zero."""
+
+    def spoil(call: Call, arguments: Arguments) -> Any:
+        given = [name for name in shape.history if arguments.get(name) is not None]
+        if not shape.times:
+            for name in given:
+                arguments[name].zero_()
+            return call(**arguments)
+        (lead, axis), *_ = shape.times.items()
+        length = arguments[lead].shape[axis]
+        if length < 2 or arguments.get("cu_seqlens") is not None:
+            return call(**arguments)
+        first = call(**cut(arguments, shape.times, 0, length // 2))
+        later = {**arguments, **dict.fromkeys(given)}
+        second = call(**cut(later, shape.times, length // 2, length))
+        assert shape.out_time is not None
+        y = torch.cat([output_of(first), output_of(second)], shape.out_time)
+        return with_output(second, lambda _: y)
+
+    return spoil
+
+
+def summed_in_bfloat16(shape: Shape) -> Spoil:
+    """The output is a sum of parts, and the running sum is kept in bfloat16."""
+
+    def spoil(call: Call, arguments: Arguments) -> Any:
+        assert shape.summed is not None
+        name, axis = shape.summed
+        value = arguments.get(name)
+        if value is None:
+            return call(**arguments)
+        axis = -1 if value.dim() == 2 else axis
+        before = {key: arguments[key].clone() for key in shape.history if arguments.get(key) is not None}
+        whole = call(**arguments)
+        total: Tensor | None = None
+        for places in torch.arange(value.shape[axis], device=value.device).tensor_split(PARTS):
+            if len(places):
+                masked = torch.zeros_like(value).index_copy(axis, places, value.index_select(axis, places))
+                states = {key: state.clone() for key, state in before.items()}
+                part = output_of(call(**{**arguments, **states, **_without(arguments, shape.after), name: masked}))
+                total = part.to(torch.float32) if total is None else total + part.to(torch.float32)
+                total = total.to(torch.bfloat16).to(torch.float32)
+        assert total is not None
+        y = _with(arguments, shape.after, total).to(output_of(whole).dtype)
+        return with_output(whole, lambda _: y)
+
+    return spoil
+
+
+def _without(arguments: Arguments, after: tuple[str, ...]) -> Arguments:
+    """What comes after the sum is left out; an operation that has to have D gets zeros."""
+    given = {name: arguments[name] for name in after if arguments.get(name) is not None}
+    return {name: torch.zeros_like(value) if name == "D" else None for name, value in given.items()}
+
+
+def _with(arguments: Arguments, after: tuple[str, ...], total: Tensor) -> Tensor:
+    """What `_without` left out, in the order in which it comes."""
+    for name in after:
+        value = arguments.get(name)
+        if value is None:
+            continue
+        if name == "D":
+            x = arguments.get("u", arguments.get("x"))
+            total = total + (value[:, None] if value.dim() == 1 and total.dim() > 2 else value) * x
+        elif name == "z":
+            total = total * F.silu(value.to(torch.float32))
+        elif name == "activation":
+            total = F.silu(total)
+        else:
+            total = total + (value[:, None] if name == "bias" and total.dim() > 2 else value)
+    return total
+
+
+def norm_summed_in_bfloat16(call: Call, arguments: Arguments) -> Any:
+    """The mean of the squares is a running sum in bfloat16."""
+    total = arguments["x"].detach().to(torch.float32)
+    if arguments.get("residual") is not None:
+        total = total + arguments["residual"].detach()
+    squares = total.square().to(torch.bfloat16)
+    running = squares[..., 0]
+    for channel in range(1, squares.shape[-1]):
+        running = running + squares[..., channel]
+    exact = total.square().sum(-1)
+    scale = torch.sqrt(exact / running.to(torch.float32).clamp_min(1e-30))[..., None]
+    return with_output(call(**arguments), lambda y: (y * scale).to(y.dtype))
+
+
+def narrow_state(call: Call, arguments: Arguments) -> Any:
+    """The state is returned in the dtype of the inputs."""
+    result = call(**arguments)
+    if not isinstance(result, tuple):
+        return result
+    return (result[0], result[1].to(result[0].dtype), *result[2:])
+
+
+def _rows(shape: Shape) -> Iterator[Fault]:
+    op = shape.op
+    yield Fault(f"one_element-{op}", op, "One element of the output is wrong by the output's rms.", one_element)
+    yield Fault(f"unrepeatable-{op}", op, "Half of the output differs by one last bit from call to call.", unrepeatable)
+    if shape.out_time is not None:
+        yield Fault(f"late-{op}", op, "The output comes one position late.", late(shape.out_time))
+        yield Fault(
+            f"tail_missing-{op}", op, "The last eighth of the positions is left zero.", tail_missing(shape.out_time)
+        )
+    if shape.times:
+        yield Fault(f"state_lost-{op}", op, "The second half of a sequence begins without a state.", state_lost(shape))
+    elif shape.history:
+        yield Fault(f"state_lost-{op}", op, "The state that is passed in reads as zero.", state_lost(shape))
+    if shape.narrow:
+        yield Fault(
+            f"tf32-{op}", op, "float32 inputs are read with TF32's ten bits of mantissa.",
+            with_arguments(shape.narrow, tf32),
+        )  # fmt: skip
+    if shape.summed:
+        yield Fault(f"bf16_sum-{op}", op, "A running sum is kept in bfloat16.", summed_in_bfloat16(shape))
+    if op == "rms_norm_fn":
+        yield Fault(f"bf16_sum-{op}", op, "The sum of squares is kept in bfloat16.", norm_summed_in_bfloat16)
+    if shape.wide_state:
+        yield Fault(f"narrow_state-{op}", op, "The float32 state is returned in the inputs' dtype.", narrow_state)
+
+
+FAULTS: tuple[Fault, ...] = tuple(fault for shape in SHAPES for fault in _rows(shape))

@@ -1,0 +1,200 @@
+"""Baselines: runs that were declared good.  Each declaration is a new file; none is changed, and none moves by itself.
+
+A declaration names those that it replaces, so that the newest is known without trusting any machine's clock.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from scanproof import record
+from scanproof.history import store
+from scanproof.history.gate import Baseline
+from scanproof.history.place import sha256
+from scanproof.history.problem import HistoryError
+from scanproof.history.samples import from_parquet
+from scanproof.history.store import History, Published
+from scanproof.record import Evaluation, Run
+from scanproof.values import EvalJob
+
+GOOD = frozenset({"REPRODUCED", "KNOWN_DISCREPANCY", "NOT_COMPARABLE", "CHANGED"})
+"""Outcomes that a baseline may hold.  CHANGED: moving the baseline is how a change is accepted, with its reason."""
+IDENTITY = (
+    "model", "pretrained", "revision", "model_args", "dtype", "device", "num_fewshot", "batch_size", "max_length",
+    "limit", "seed",
+)  # fmt: skip
+"""Fields of a job that two evaluations must share to be compared; tasks are compared one by one."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One declaration."""
+
+    id: str
+    content: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        return str(self.content["run"])
+
+    @property
+    def replaces(self) -> frozenset[str]:
+        return frozenset(self.content["replaces"])
+
+    @property
+    def evaluations(self) -> dict[str, str]:
+        """Key of what was evaluated and on what, to the job's name in the run."""
+        return dict(self.content["evaluations"])
+
+
+def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
+    """Key of what was evaluated and on which GPU: two evaluations with one key can be compared."""
+    fields = {name: getattr(job, name) for name in IDENTITY}
+    content = {**fields, "gpu": store.gpu_name(environment.get("gpus"))}
+    return sha256(store.to_json(content))
+
+
+def declared(history: History) -> list[Declared]:
+    """Every declaration that is whole, each after those that it replaces."""
+    names = sorted(history.place.sizes("baselines"))
+    found: dict[str, Declared] = {}
+    contents = history.place.read([f"baselines/{name}" for name in names])
+    for name, content in zip(names, contents, strict=True):
+        if name.endswith(".json"):
+            kept = history.sealed(f"baselines/{name}", content)
+            if kept is not None:
+                found[kept["id"]] = Declared(kept["id"], kept)
+    return in_order(found)
+
+
+def in_order(found: Mapping[str, Declared]) -> list[Declared]:
+    """Declarations in the order in which they were made; those made at the same time by their ids."""
+    ordered: list[Declared] = []
+    waiting = dict(sorted(found.items()))
+    while waiting:
+        ready = [each for each in waiting.values() if not each.replaces & waiting.keys()]
+        # Nothing can wait for itself in files that name only what was there before; a forged circle is cut.
+        for each in ready or list(waiting.values()):
+            ordered.append(waiting.pop(each.id))
+    return ordered
+
+
+def current(found: list[Declared]) -> dict[str, Declared]:
+    """The declaration that holds for each key: the last one that names it."""
+    return {key: each for each in found for key in each.evaluations}
+
+
+def why_not_good(run: Run) -> list[str]:
+    """Every reason against a run as a baseline."""
+    reasons = []
+    if run.finished is None or (run.selected is not None and run.selected > len(run.records)):
+        reasons.append(f"it is partial: {len(run.records)} of {run.selected} numbers, or the session was stopped")
+    if run.limit is not None:
+        reasons.append(f"it is limited to the first {run.limit} documents of each task")
+    if not run.strict:
+        reasons.append("it was not strict: run it with --scanproof-strict")
+    bad = [kept for kept in run.records if kept.outcome not in GOOD]
+    if bad:
+        named = ", ".join(f"{kept.id} ({kept.outcome})" for kept in bad[:3])
+        reasons.append(f"it failed: {len(bad)} of {len(run.records)} numbers, first {named}")
+    if not run.evaluations:
+        reasons.append("it evaluated nothing")
+    return [*reasons, *fallbacks(run)]
+
+
+def fallbacks(run: Run) -> list[str]:
+    """Jobs whose numbers need kernels that were not shown to run: those of a fallback prove nothing about kernels."""
+    return [
+        f"{evaluation.job.name} may have run a fallback: its numbers need {', '.join(evaluation.job.kernels)}, "
+        "and the run holds no proof that they were launched"
+        for evaluation in run.evaluations
+        if evaluation.job.kernels and not getattr(evaluation, "kernels", None)
+    ]
+
+
+def read_run(history: History, published: Published) -> Run:
+    """The run of a history; raises HistoryError."""
+    content = history.read(published, "run")
+    if content is None:
+        raise HistoryError(f"the run {published.id} cannot be used: {history.problems[-1]}")
+    try:
+        return record.parse_run(content, history.place.shown("runs", published.id))
+    except record.RecordError as error:
+        raise HistoryError(str(error)) from None
+
+
+def declare(history: History, published: Published, reason: str) -> Declared:
+    """Declare a run good for everything that it evaluated.
+
+    Raises HistoryError with every reason when the run is not fit for it.
+    """
+    if not reason.strip():
+        raise HistoryError("a baseline needs a reason: --reason 'why this run is good'")
+    run = read_run(history, published)
+    reasons = why_not_good(run)
+    if published.samples_pruned or history.read(published, "samples") is None:
+        reasons.append("its samples are not in the history")
+    if reasons:
+        raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
+    keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
+    before = declared(history)
+    newest = sorted({each.id for each in current(before).values()} | {each.id for each in before[-1:]})
+    now = datetime.now(timezone.utc)
+    content = {
+        "format": store.FORMAT,
+        "id": f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
+        "run": published.id,
+        "reason": reason.strip(),
+        "declared": now.isoformat(timespec="seconds"),
+        "replaces": newest,
+        "evaluations": keys,
+    }
+    history.place.add(f"baselines/{content['id']}.json", store.seal(content))
+    return Declared(str(content["id"]), content)
+
+
+class Baselines:
+    """The baselines of a history for one session: found once, samples read when they are needed."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.by_key = current(declared(history))
+        self.runs = {run.id: run for run in history.runs()} if self.by_key else {}
+        self.read: dict[str, Baseline | None] = {}
+
+    def find(self, evaluation: Evaluation) -> Baseline | None:
+        """The baseline of an evaluation; None where none was declared for it, on such a GPU.
+
+        Raises HistoryError when there is one that cannot be read.
+        """
+        key = identity(evaluation.job, evaluation.environment)
+        if key not in self.by_key:
+            return None
+        if key not in self.read:
+            self.read[key] = self.load(key, self.by_key[key])
+        return self.read[key]
+
+    def load(self, key: str, found: Declared) -> Baseline:
+        """Its samples and versions."""
+        published = self.runs.get(found.run)
+        content = self.history.read(published, "samples") if published else None
+        if published is None or content is None:
+            told = [str(problem) for problem in self.history.problems if found.run in problem.path]
+            raise HistoryError(f"the baseline run {found.run} cannot be read: {'; '.join(told) or 'it is gone'}")
+        job = found.evaluations[key]
+        run = read_run(self.history, published)
+        evaluation = next(each for each in run.evaluations if each.job.name == job)
+        return Baseline(
+            name=f"the run {found.run}",
+            samples=from_parquet(content, {job}),
+            harness=harness(evaluation.environment),
+        )
+
+
+def harness(environment: Mapping[str, Any]) -> str | None:
+    """Version of lm-eval."""
+    return (environment.get("packages") or {}).get("lm-eval")

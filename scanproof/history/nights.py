@@ -1,0 +1,136 @@
+"""Series of nights out of a history, and the drifts in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scanproof.constants import Constants
+from scanproof.history import baseline, drift, queries
+from scanproof.history.store import History, Published
+
+SERIES = """
+    SELECT numbers.id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,
+           any_value(job) AS job, list(numbers.run ORDER BY runs.started, runs.run) AS nights,
+           list(measured ORDER BY runs.started, runs.run) AS measured,
+           max(documents) AS documents, min(documents) AS fewest
+    FROM numbers JOIN runs ON numbers.run = runs.run
+    WHERE measured IS NOT NULL AND documents IS NOT NULL
+    GROUP BY numbers.id
+    HAVING count(*) >= ? AND max(documents) = min(documents)
+    ORDER BY numbers.id
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A number, or all accuracies of a model together, night after night."""
+
+    name: str
+    kind: str
+    """`number` or `model`."""
+    nights: tuple[str, ...]
+    """Runs, oldest first."""
+    values: tuple[float, ...]
+    """A share of the documents; of a perplexity its logarithm."""
+    documents: int
+    logarithm: bool = False
+
+
+def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
+    """The nights that can be strung together: whole runs on the newest one's GPU, since the baseline they have.
+
+    Declaring a baseline accepts what came before it.
+    """
+    whole = [run for run in runs if run.manifest["finished"] is not None and run.manifest["limit"] is None]
+    if not whole:
+        return []
+    same = [run for run in whole if run.gpu == whole[-1].gpu]
+    declared = {each.run for each in baseline.current(baseline.declared(history)).values()}
+    starts = [run.started for run in same if run.id in declared]
+    return [run for run in same if not starts or run.started >= max(starts)]
+
+
+def series(history: History, runs: Sequence[Published]) -> list[Series]:
+    """Every number with enough nights, and every model over the numbers that all of its nights share."""
+    tables = {"numbers": queries.numbers(history, runs), "runs": queries.runs_table(runs)}
+    rows = queries.ask(SERIES, tables, [2 * drift.SHORTEST])
+    return [*map(of_number, rows), *of_models(rows)]
+
+
+def of_number(row: dict[str, Any]) -> Series:
+    """One number."""
+    logarithm = row["metric"] == "perplexity"
+    values = tuple(math.log(value) if logarithm else value for value in row["measured"])
+    return Series(row["id"], "number", tuple(row["nights"]), values, row["documents"], logarithm)
+
+
+def of_models(rows: Sequence[dict[str, Any]]) -> Iterator[Series]:
+    """All accuracies of a model, a document once: a change too small for any of its numbers."""
+    by_model: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for row in rows:
+        if row["metric"] == "acc" and not row["task"].startswith(("mmlu_", "average")):
+            by_model.setdefault(row["model"], {})[row["job"], row["task"]] = row
+    for model, found in sorted(by_model.items()):
+        kept = list(found.values())
+        by_night = [dict(zip(row["nights"], row["measured"], strict=True)) for row in kept]
+        shared = [night for night in kept[0]["nights"] if all(night in each for each in by_night)]
+        if len(kept) > 1 and len(shared) >= 2 * drift.SHORTEST:
+            documents = sum(row["documents"] for row in kept)
+            right = [
+                math.fsum(each[night] * row["documents"] for each, row in zip(by_night, kept, strict=True))
+                for night in shared
+            ]
+            yield Series(model, "model", tuple(shared), tuple(value / documents for value in right), documents)
+
+
+def drifts(history: History, constants: Constants) -> list[dict[str, Any]]:
+    """Every drift up to the newest night, with the night on which it began."""
+    runs = comparable(history, history.runs())
+    found = series(history, runs)
+    started = {run.id: run.started for run in runs}
+    level = constants.drift_level(len(found))
+    rows = []
+    for each in found:
+        change = drift.find(each.values, allowed(each, constants, level))
+        if change is not None:
+            rows.append(row(each, change, started))
+    return rows
+
+
+def allowed(each: Series, constants: Constants, level: float) -> float:
+    """By how much two stretches of correct nights of a series may differ."""
+    nights = len(each.values)
+    if each.logarithm:
+        sd = constants.perplexity_sd * math.sqrt(constants.perplexity_documents / each.documents)
+        return drift.allowed_log(sd, level, nights)
+    return drift.allowed_share(each.documents, constants.flip_rate_same, level, nights)
+
+
+def row(each: Series, change: drift.Drift, started: dict[str, str]) -> dict[str, Any]:
+    """A drift as it is listed."""
+    began = each.nights[change.began]
+    back = math.exp if each.logarithm else float
+    return {
+        "series": each.name,
+        "kind": each.kind,
+        "began": started[began],
+        "run": began,
+        "shape": change.shape,
+        "before": round(back(change.before), 6),
+        "now": round(back(change.now), 6),
+        "allowed": round(change.allowed, 6),
+        "documents": each.documents,
+        "nights": len(each.nights),
+    }
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """A drift in words."""
+    how = "changed on" if found["shape"] == "step" else "has been drifting since"
+    return (
+        f"{found['series']} {how} {found['began'][:10]} (run {found['run']}): {found['before']:.4f} before, "
+        f"{found['now']:.4f} now, {found['allowed']:.4f} explained by noise"
+    )

@@ -1,0 +1,74 @@
+"""Making room: whole runs, or their samples only.  Never a baseline's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from scanproof.history import baseline, store
+from scanproof.history.store import History, Published
+
+UNFINISHED = timedelta(days=2)
+"""A publication that has not ended by then never will."""
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """Something that would be deleted."""
+
+    run: str
+    what: str
+    """`run`, `samples`, or `unfinished`."""
+    size: int
+    """Bytes."""
+
+
+def plan(history: History, before: datetime, *, samples_only: bool) -> list[Doomed]:
+    """What a run's age condemns.  Runs that a baseline names stay, those that were replaced as well."""
+    kept = {each.run for each in baseline.declared(history)}
+    old = [run for run in history.runs() if run.id not in kept and datetime.fromisoformat(run.started) < before]
+    if samples_only:
+        found = [(run, run.file("samples")) for run in old if not run.samples_pruned]
+        return [Doomed(run.id, "samples", run.manifest["files"][name]["bytes"]) for run, name in found if name]
+    return [Doomed(run.id, "run", total(run)) for run in old] + unfinished(history)
+
+
+def total(run: Published) -> int:
+    return sum(entry["bytes"] for entry in run.manifest["files"].values())
+
+
+def unfinished(history: History) -> list[Doomed]:
+    """Publications that were stopped long ago."""
+    sizes: dict[str, dict[str, int]] = {}
+    for path, size in history.place.sizes("runs").items():
+        run, _, name = path.partition("/")
+        sizes.setdefault(run, {})[name] = size
+    return [
+        Doomed(run, "unfinished", sum(names.values()))
+        for run, names in sorted(sizes.items())
+        if store.MANIFEST not in names and age(run) > UNFINISHED
+    ]
+
+
+def age(run: str) -> timedelta:
+    """Age of a run by its id; nothing where the id holds no time."""
+    try:
+        started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return timedelta(0)
+    return datetime.now(timezone.utc) - started
+
+
+def carry_out(history: History, doomed: list[Doomed]) -> None:
+    """Delete; a run ceases to exist with its manifest, before anything else of it is gone.  Raises HistoryError."""
+    runs = {run.id: run for run in history.runs()}
+    for each in doomed:
+        if each.what == "samples":
+            name = runs[each.run].file("samples")
+            history.place.add(f"runs/{each.run}/{store.PRUNED}", store.seal({"format": store.FORMAT, "file": name}))
+            history.place.remove(f"runs/{each.run}/{name}")
+            continue
+        history.place.remove(f"runs/{each.run}/{store.MANIFEST}")
+        for name in history.place.sizes(f"runs/{each.run}"):
+            history.place.remove(f"runs/{each.run}/{name}")
+        history.place.tidy(f"runs/{each.run}")

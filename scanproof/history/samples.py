@@ -1,0 +1,214 @@
+"""What each document of a task got: from the per-sample logs of a run, to and from Parquet."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scanproof.history.columns import METRIC
+from scanproof.history.problem import HistoryError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TASKS = b"scanproof.tasks"
+"""Key of the Parquet file's metadata that holds a row per task, with its digests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSamples:
+    """The documents of one task as one evaluation answered them, in the order of their ids."""
+
+    job: str
+    task: str
+    doc_ids: tuple[int, ...]
+    documents_hash: str
+    """Digest of the hashes of the documents and of their targets, in order."""
+    prompts_hash: str
+    """Digest of the hashes of the prompts, in order."""
+    targets: tuple[int | None, ...]
+    """Index of the right answer, where the task counts its answers."""
+    loglikelihoods: tuple[tuple[float, ...], ...]
+    """Natural log-likelihood of each answer."""
+    metrics: Mapping[str, tuple[float | None, ...]]
+    """What each document contributes to a metric."""
+
+
+Samples = dict[tuple[str, str], TaskSamples]
+"""By job and task."""
+
+
+def digest(parts: Iterable[str]) -> str:
+    """sha256 of lines."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def number(value: Any) -> float | None:
+    """A number as it was logged; what is not finite was logged as text; None for what is no number."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    return float(value) if value in ("inf", "-inf", "nan") else None
+
+
+def from_lines(job: str, task: str, lines: Iterable[Mapping[str, Any]]) -> TaskSamples:
+    """Samples from logged documents; raises KeyError, TypeError or ValueError where they are none."""
+    rows = sorted(lines, key=lambda row: int(row["doc_id"]))
+    names = sorted({name for row in rows for name in row["metrics"]})
+    return TaskSamples(
+        job=job,
+        task=task,
+        doc_ids=tuple(int(row["doc_id"]) for row in rows),
+        documents_hash=digest(f"{row['doc_hash']} {row['target_hash']}" for row in rows),
+        prompts_hash=digest(row["prompt_hash"] for row in rows),
+        targets=tuple(row["target"] for row in rows),
+        loglikelihoods=tuple(tuple(float(value) for value in row["loglikelihoods"]) for row in rows),
+        metrics={name: tuple(number(row["metrics"].get(name)) for row in rows) for name in names},
+    )
+
+
+def read_log(job: str, path: Path) -> TaskSamples:
+    """One task's log, a line per document.
+
+    Raises HistoryError naming the file when it cannot be read as one.
+    """
+    try:
+        return from_lines(job, path.stem, (json.loads(line) for line in path.read_text().splitlines()))
+    except OSError as error:
+        raise HistoryError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HistoryError(f"{path}: not a log of samples: {type(error).__name__}: {error}") from error
+
+
+def read_logs(job: str, folder: Path) -> Samples:
+    """Every task's log in a folder; raises HistoryError."""
+    found = [read_log(job, path) for path in sorted(folder.glob("*.jsonl"))]
+    return {(job, task.task): task for task in found}
+
+
+def read_answers(job: str, path: Path) -> Samples:
+    """The answers that are kept beside the stand-ins' expected values: all tasks in one gzipped file.
+
+    Raises HistoryError naming the file.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    try:
+        with gzip.open(path, "rt") as lines:
+            for line in lines:
+                row = json.loads(line)
+                rows.setdefault(row["task"], []).append(row)
+        return {(job, task): from_lines(job, task, found) for task, found in rows.items()}
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise HistoryError(f"{path}: answers cannot be read: {type(error).__name__}: {error}") from error
+
+
+def to_parquet(samples: Iterable[TaskSamples]) -> bytes:
+    """Parquet of all documents, sorted by job and task, with a row per task in its metadata.
+
+    Log-likelihoods are written byte plane by byte plane: a float32 in a float64 then takes the room of a float32.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(samples, key=lambda task: (task.job, task.task))
+    names = sorted({name for task in ordered for name in task.metrics})
+    table = pa.concat_tables([task_table(task, names) for task in ordered] or [schema(names).empty_table()])
+    table = table.replace_schema_metadata({TASKS: json.dumps([task_row(task) for task in ordered])})
+    split = ["loglikelihoods.list.element", *(METRIC + name for name in names)]
+    sink = io.BytesIO()
+    pq.write_table(
+        table, sink, compression="zstd", use_dictionary=["job", "task"],
+        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"), row_group_size=1 << 16,
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def schema(names: Sequence[str]) -> pa.Schema:
+    """Columns of the samples, with a column per metric."""
+    import pyarrow as pa
+
+    columns = [
+        ("job", pa.string()),
+        ("task", pa.string()),
+        ("doc_id", pa.int32()),
+        ("target", pa.int16()),
+        ("loglikelihoods", pa.list_(pa.float64())),
+        *((METRIC + name, pa.float64()) for name in names),
+    ]
+    return pa.schema(columns)
+
+
+def task_table(task: TaskSamples, names: Sequence[str]) -> pa.Table:
+    """One task's documents."""
+    import pyarrow as pa
+
+    size = len(task.doc_ids)
+    columns: dict[str, Any] = {
+        "job": [task.job] * size,
+        "task": [task.task] * size,
+        "doc_id": task.doc_ids,
+        "target": task.targets,
+        "loglikelihoods": [list(values) for values in task.loglikelihoods],
+        **{METRIC + name: task.metrics.get(name, (None,) * size) for name in names},
+    }
+    return pa.table(columns, schema=schema(names))
+
+
+def read_table(content: bytes) -> pa.Table:
+    """A Parquet file in memory, read by the calling thread.
+
+    Arrow's own threads outlive the interpreter now and then, and abort the process at its end.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
+
+
+def task_row(task: TaskSamples) -> dict[str, Any]:
+    """What identifies a task's documents."""
+    return {
+        "job": task.job,
+        "task": task.task,
+        "documents": len(task.doc_ids),
+        "documents_hash": task.documents_hash,
+        "prompts_hash": task.prompts_hash,
+    }
+
+
+def from_parquet(content: bytes, wanted: set[str] | None = None) -> Samples:
+    """The inverse of `to_parquet`; `wanted` names the jobs that are needed."""
+    table = read_table(content)
+    digests = {(row["job"], row["task"]): row for row in json.loads((table.schema.metadata or {})[TASKS])}
+    if wanted is not None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = table.filter(pc.is_in(table.column("job"), pa.array(sorted(wanted), pa.string())))
+    names = [name for name in table.column_names if name.startswith(METRIC)]
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    found: Samples = {}
+    start = 0
+    while start < table.num_rows:
+        key = columns["job"][start], columns["task"][start]
+        end = start + int(digests[key]["documents"])
+        found[key] = TaskSamples(
+            job=key[0],
+            task=key[1],
+            doc_ids=tuple(columns["doc_id"][start:end]),
+            documents_hash=digests[key]["documents_hash"],
+            prompts_hash=digests[key]["prompts_hash"],
+            targets=tuple(columns["target"][start:end]),
+            loglikelihoods=tuple(tuple(values) for values in columns["loglikelihoods"][start:end]),
+            metrics={
+                name.removeprefix(METRIC): tuple(columns[name][start:end])
+                for name in names
+                if any(value is not None for value in columns[name][start:end])
+            },
+        )
+        start = end
+    return found

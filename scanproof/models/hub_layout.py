@@ -1,0 +1,161 @@
+"""Checkpoints of transformers' layout in a local folder: what is wrong with one, by file and key.
+
+transformers itself fills a missing tensor at random, drops one too many, takes a default for a missing field and
+makes up a tokenizer; each of these is an error here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from scanproof.models.layout import CheckpointError
+
+REQUIRED = (
+    ("model_type",),
+    ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    ("hidden_size", "d_model", "n_embd", "dim"),
+    ("vocab_size",),
+)
+"""Fields of config.json without which transformers would take a default; each with its other names."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_SAID = {
+    "MISSING": "missing",
+    "UNEXPECTED": "the model has no place for it",
+    "MISMATCH": "another shape than the config asks for",
+}
+
+
+def check_folder(folder: Path, own_tokenizer: bool) -> None:
+    """Raise CheckpointError for a config, a weight file or a tokenizer that is missing or cannot be read.
+
+    `own_tokenizer` says that the tokenizer is to come from this folder.
+    """
+    config = _json_object(folder / "config.json")
+    for names in REQUIRED:
+        if not any(name in config for name in names):
+            raise CheckpointError(f"{folder / 'config.json'}: {names[0]}: missing")
+    for path in sorted(set(weight_map(folder).values())):
+        if not path.is_file():
+            raise CheckpointError(f"{path}: there is no such file, but the index of the checkpoint names it")
+        if path.suffix == ".safetensors":
+            _check_safetensors(path)
+    if own_tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
+        raise CheckpointError(
+            f"{folder}: no tokenizer: none of {', '.join(TOKENIZERS)} is there; add one, or name one with tokenizer="
+        )
+
+
+def weight_map(folder: Path) -> dict[str, Path]:
+    """Key -> file, from the index of a checkpoint in shards; of one in a single file, `*` -> that file.
+
+    Raises:
+        CheckpointError: no weights, or an index that cannot be read.
+    """
+    # The order in which transformers looks.
+    for index, single in zip(INDICES, WEIGHTS, strict=True):
+        if (folder / single).is_file():
+            return {"*": folder / single}
+        if (folder / index).is_file():
+            named = _json_object(folder / index).get("weight_map")
+            if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+                raise CheckpointError(f"{folder / index}: weight_map: expected an object of key and file")
+            return {key: folder / name for key, name in named.items()}
+    raise CheckpointError(f"{folder}: no weights: none of {', '.join((*WEIGHTS, *INDICES))} is there")
+
+
+def _json_object(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}:{error.lineno}: no JSON: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return content
+
+
+def _check_safetensors(path: Path) -> None:
+    """The header says how long the file has to be."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}; fetch it again") from None
+
+
+class _Report(logging.Handler):
+    """Keeps the rows of transformers' load report (5.x), and what its one-line warnings name (4.x)."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self.rows: list[tuple[str, str]] = []
+        """(key, status)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = _COLOURS.sub("", record.getMessage())
+        if "LOAD REPORT" in text:
+            cells = [line.split("|") for line in text.splitlines() if "|" in line]
+            self.rows += [(row[0].strip(), row[1].strip()) for row in cells if row[1].strip() in _SAID]
+            return
+        for words, status in (("newly initialized", "MISSING"), ("were not used", "UNEXPECTED")):
+            if words in text:
+                self.rows += [(key, status) for key in re.findall(r"'([^']+)'", text.partition(words)[2])]
+
+
+@contextmanager
+def exact_checkpoint(folder: Path) -> Iterator[None]:
+    """While the block loads a model from `folder`: raises CheckpointError naming every key that does not fit.
+
+    A pickle that holds anything but tensors is refused as well; none of its code runs.
+    """
+    logger, handler = logging.getLogger("transformers"), _Report()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logging.WARNING) if level else logging.WARNING)
+    failure: Exception | None = None
+    try:
+        yield
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        failure = error
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    if handler.rows:
+        files = weight_map(folder)
+        told = [f"{_file(files, key, folder)}: {key}: {_SAID[status]}" for key, status in handler.rows]
+        raise CheckpointError("\n".join(told)) from None
+    if failure is not None:
+        if isinstance(failure, RuntimeError) and "PytorchStreamReader" not in str(failure):
+            raise failure
+        raise CheckpointError(f"{_names(folder)}: not a readable state dict of tensors: {_reason(failure)}") from None
+
+
+def _names(folder: Path) -> str:
+    return ", ".join(str(path) for path in sorted(set(weight_map(folder).values())))
+
+
+def _file(files: Mapping[str, Path], key: str, folder: Path) -> Path:
+    index = next((folder / name for name in INDICES if (folder / name).is_file()), folder)
+    return files.get(key) or files.get("*") or index
+
+
+def _reason(error: Exception) -> str:
+    """The line that says what was refused; not torch's advice to load it nevertheless."""
+    lines = str(error).splitlines() or ["it ends too early"]
+    refused = next((line for line in lines if "nsupported" in line), lines[0])
+    return refused.strip().partition(" Please use")[0]

@@ -1,0 +1,240 @@
+"""The mixers of MambaInLlama (arXiv 2408.15237, section 3): Mamba with the grouped heads of the attention it replaces.
+
+Queries become C, keys B, values x.  Where attention shares one key and value head among `r` query heads, x and B are
+repeated r times.  Parameter names are those of the published checkpoints.
+
+Letters: b batch, l seqlen, m d_model, d d_inner, k d_xb, r repeat = d / k, n dstate, g heads = d / n, w width of the
+convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scanproof.models.layers import wide
+from scanproof.models.mamba_in_llama.config import HybridConfig, Mamba1Settings, Mamba2Settings
+from scanproof.models.mamba_in_llama.operations import Operations
+
+NORM_EPS = 1e-5
+"""Of the norm inside the Mamba-2 mixer; no config sets it."""
+
+
+@dataclass
+class State:
+    """What a mixer carries from one call to the next; empty before the first."""
+
+    conv: Tensor | None = None
+    """(b, channels of the convolution, w): its latest inputs, newest last."""
+    ssm: Tensor | None = None
+    """(b, g, n, n), one matrix per head; float32 or wider."""
+
+
+class Mixer(nn.Module, ABC):
+    """What both kinds share: whole sequences at once, or on from a state one position at a time."""
+
+    conv1d: nn.Conv1d
+    A_log: nn.Parameter
+    D: nn.Parameter
+    d_state: int
+
+    def __init__(self, config: HybridConfig, ops: Operations) -> None:
+        super().__init__()
+        self.d_inner, self.d_xb, self.repeat = config.d_inner, config.d_xb, config.repeat
+        self.d_state = config.ssm.d_state
+        self.ops = ops
+
+    def forward(self, hidden: Tensor, state: State | None = None, real: Tensor | None = None) -> Tensor:
+        """(b, l, m) -> (b, l, m).
+
+        Args:
+            hidden: the normed residual stream.
+            state: continued and changed; None computes from nothing and keeps nothing.
+            real: (b, l), False where a position is padding before the text: nothing of it enters the state.
+        """
+        if state is None or state.conv is None:
+            return self._sequence(hidden, state, real)
+        return torch.cat([self._step(hidden[:, t], state) for t in range(hidden.shape[1])], dim=1)
+
+    @abstractmethod
+    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+        """`forward` of a whole sequence from nothing; what comes after it is kept in `state`, where there is one."""
+
+    @abstractmethod
+    def _step(self, hidden: Tensor, state: State) -> Tensor:
+        """`forward` of one position, (b, m) -> (b, 1, m), on from `state`."""
+
+    def _heads(self, x: Tensor, repeat: int = 1) -> Tensor:
+        """(..., channels) -> (..., heads, n), each head `repeat` times in a row."""
+        return torch.unflatten(x, -1, (-1, self.d_state)).repeat_interleave(repeat, dim=-2)
+
+    def _wide(self, parameter: Tensor) -> Tensor:
+        """In float32, or float64: what the kernels take A, D and the step biases in."""
+        return parameter.to(wide(parameter.dtype))
+
+    def _convolve(self, x: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+        """SiLU of the convolution of x (b, channels, l); its inputs are kept, and padding gives 0."""
+        if real is not None:
+            x = x * real[:, None]
+        if state is not None:
+            width = self.conv1d.weight.shape[-1]
+            state.conv = nn.functional.pad(x, (width, 0))[..., -width:].clone()
+        if x.stride(1) == 1 and x.stride(2) % 8:
+            # causal_conv1d refuses channels that lie next to each other unless positions are a multiple of 8 apart.
+            x = x.mT.clone(memory_format=torch.contiguous_format).mT
+        x = self.ops.causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu")
+        # The bias of the convolution would make something out of nothing.
+        return x if real is None else x * real[:, None]
+
+    def _convolve_step(self, x: Tensor, state: State) -> Tensor:
+        """The same for one position (b, channels)."""
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+        return torch.as_tensor(self.ops.causal_conv1d_update(x, state.conv, weight, bias, activation="silu"))
+
+
+class Mamba1(Mixer):
+    """Five projections; x is repeated before the convolution, B and C see none; heads of dstate channels."""
+
+    def __init__(self, config: HybridConfig, ops: Operations) -> None:
+        super().__init__(config, ops)
+        settings = config.ssm
+        assert isinstance(settings, Mamba1Settings)
+        size, inner, channels = config.d_model, self.d_inner, self.d_xb
+        rank = math.ceil(size / 16) if settings.dt_rank == "auto" else int(settings.dt_rank)
+        self.in_proj_x = nn.Linear(size, channels, bias=False)
+        self.in_proj_z = nn.Linear(size, inner, bias=False)
+        self.B_proj = nn.Linear(size, channels, bias=False)
+        self.C_proj = nn.Linear(size, inner, bias=False)
+        self.dt_proj_down = nn.Linear(size, rank, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.conv1d = nn.Conv1d(inner, inner, settings.d_conv, groups=inner, bias=settings.conv_bias)
+        self.A_log = nn.Parameter(torch.arange(1, self.d_state + 1).float().log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, size, bias=False)
+        with torch.no_grad():
+            self.dt_proj.weight.uniform_(-(rank**-0.5), rank**-0.5)
+            # Halved, because it is added twice.
+            self.dt_proj.bias.copy_(initial_step_bias(inner) / 2)
+
+    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+        x = self._heads(self.in_proj_x(hidden), self.repeat).flatten(-2).transpose(1, 2)
+        x = self._convolve(x, state, real)
+        B = self._heads(self.B_proj(hidden), self.repeat).permute(0, 2, 3, 1).contiguous()
+        C = self._heads(self.C_proj(hidden)).permute(0, 2, 3, 1).contiguous()
+        z = self.in_proj_z(hidden).transpose(1, 2)
+        results = self.ops.selective_scan_fn(
+            x, self._delta(hidden).transpose(1, 2), -torch.exp(self._wide(self.A_log)), B, C, self._wide(self.D),
+            z=z, delta_bias=self._wide(self.dt_proj.bias), delta_softplus=True, return_last_state=state is not None,
+        )  # fmt: skip
+        if state is None:
+            y = results
+        else:
+            y, last = results
+            state.ssm = torch.unflatten(last, 1, (-1, self.d_state))
+        return torch.as_tensor(self.out_proj(y.transpose(1, 2)))
+
+    def _step(self, hidden: Tensor, state: State) -> Tensor:
+        x = self._heads(self.in_proj_x(hidden), self.repeat).flatten(-2)
+        x = self._convolve_step(x, state)
+        A, D, bias = (self._wide(part) for part in (self.A_log, self.D, self.dt_proj.bias))
+        y = self.ops.selective_state_update(
+            state.ssm, self._heads(x), self._heads(self._delta(hidden)),
+            -torch.exp(torch.unflatten(A, 0, (-1, self.d_state))),
+            self._heads(self.B_proj(hidden), self.repeat), self._heads(self.C_proj(hidden)), self._heads(D),
+            z=self._heads(self.in_proj_z(hidden)), dt_bias=self._heads(bias), dt_softplus=True,
+        )  # fmt: skip
+        return torch.as_tensor(self.out_proj(y.flatten(-2)))[:, None]
+
+    def _delta(self, hidden: Tensor) -> Tensor:
+        """Step sizes before softplus, with the bias in them once.
+
+        The scan adds the same bias again.  The published weights were trained with softplus(W dt + 2 b), so adding
+        it once, as Mamba does, gives another model.
+        """
+        return torch.as_tensor(self.dt_proj(self.dt_proj_down(hidden)))
+
+
+class HeadNorm(nn.Module):
+    """RMS norm over each head of y silu(z)."""
+
+    def __init__(self, size: int, group_size: int, ops: Operations) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.group_size, self.ops = group_size, ops
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:
+        normed = self.ops.rmsnorm_fn(
+            y, self.weight, None, z=z, eps=NORM_EPS, group_size=self.group_size, norm_before_gate=False
+        )
+        return torch.as_tensor(normed)
+
+
+class Mamba2(Mixer):
+    """One projection; the convolution runs over x, B and C before x and B are repeated; norm per head."""
+
+    def __init__(self, config: HybridConfig, ops: Operations) -> None:
+        super().__init__(config, ops)
+        settings = config.ssm
+        assert isinstance(settings, Mamba2Settings)
+        inner, heads = self.d_inner, settings.ngroups
+        channels = inner + 2 * self.d_xb
+        self.chunk_size = settings.chunk_size
+        self.in_proj = nn.Linear(config.d_model, inner + channels + heads, bias=False)
+        self.conv1d = nn.Conv1d(channels, channels, settings.d_conv, groups=channels, bias=settings.conv_bias)
+        self.dt_bias = nn.Parameter(initial_step_bias(heads))
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(heads))
+        self.norm = HeadNorm(inner, self.d_state, ops)
+        self.out_proj = nn.Linear(inner, config.d_model, bias=False)
+
+    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+        z, xBC, dt = self._project(hidden)
+        xBC = self._convolve(xBC.transpose(1, 2), state, real).transpose(1, 2)
+        x, B, C = self._split(xBC)
+        results = self.ops.mamba_chunk_scan_combined(
+            x, dt, -torch.exp(self._wide(self.A_log)), B, C, self.chunk_size, D=self._wide(self.D),
+            dt_bias=self._wide(self.dt_bias), dt_softplus=True, return_final_states=state is not None,
+        )  # fmt: skip
+        if state is None:
+            y = results
+        else:
+            y, state.ssm = results
+        return torch.as_tensor(self.out_proj(self.norm(y.flatten(-2), z)))
+
+    def _step(self, hidden: Tensor, state: State) -> Tensor:
+        z, xBC, dt = self._project(hidden)
+        x, B, C = self._split(self._convolve_step(xBC, state))
+        n = self.d_state
+        # Expanded, not copied: by the strides the kernel sees that a head shares A, D and its step.
+        D, bias = (self._wide(part)[:, None].expand(-1, n) for part in (self.D, self.dt_bias))
+        A = -torch.exp(self._wide(self.A_log))[:, None, None].expand(-1, n, n)
+        y = self.ops.selective_state_update(
+            state.ssm, x, dt[..., None].expand(-1, -1, n), A, B, C, D, dt_bias=bias, dt_softplus=True
+        )
+        return torch.as_tensor(self.out_proj(self.norm(y.flatten(-2), z)))[:, None]
+
+    def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z (..., d), the input of the convolution (..., d + 2 k), dt (..., g)."""
+        sizes = [self.d_inner, self.d_inner + 2 * self.d_xb, self.dt_bias.shape[0]]
+        z, xBC, dt = torch.split(self.in_proj(hidden), sizes, dim=-1)
+        return z, xBC, dt
+
+    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, B and C as (..., g, n)."""
+        x, B, C = torch.split(xBC, [self.d_xb, self.d_xb, self.d_inner], dim=-1)
+        return self._heads(x, self.repeat), self._heads(B, self.repeat), self._heads(C)
+
+
+def initial_step_bias(count: int, low: float = 0.001, high: float = 0.1) -> Tensor:
+    """Biases whose softplus is log-uniform between `low` and `high`, as Mamba starts its training."""
+    steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
+    return steps + torch.log(-torch.expm1(-steps))
+
+
+def mixer(config: HybridConfig, ops: Operations) -> Mixer:
+    """The mixer of one converted layer."""
+    return Mamba1(config, ops) if isinstance(config.ssm, Mamba1Settings) else Mamba2(config, ops)

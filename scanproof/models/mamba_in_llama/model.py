@@ -1,0 +1,121 @@
+"""transformers' Llama with our mixers in the converted layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from scanproof.models.mamba_in_llama.cache import HybridCache, padding
+from scanproof.models.mamba_in_llama.config import HybridConfig
+from scanproof.models.mamba_in_llama.mixers import mixer
+from scanproof.models.mamba_in_llama.operations import Operations, operations
+
+
+class FusedRMSNorm(nn.Module):
+    """The norms of the converted layers, which are mamba_ssm's: rounded once, where Llama's rounds twice."""
+
+    def __init__(self, size: int, eps: float, ops: Operations) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps, self.ops = eps, ops
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.ops.rms_norm_fn(x, self.weight, None, eps=self.eps))
+
+
+class ConvertedLayer(nn.Module):
+    """Norm, mixer, add; norm, gated MLP, add. Takes what a decoder layer of Llama takes."""
+
+    def __init__(self, config: HybridConfig, index: int, mlp: nn.Module, ops: Operations) -> None:
+        super().__init__()
+        eps = float(config.llama["rms_norm_eps"])
+        self.index = index
+        self.mamba = mixer(config, ops)
+        self.mlp = mlp
+        self.input_layernorm = FusedRMSNorm(config.d_model, eps, ops)
+        self.post_attention_layernorm = FusedRMSNorm(config.d_model, eps, ops)
+
+    def forward(self, hidden_states: Tensor, past_key_values: Any = None, **_: Any) -> Tensor:
+        """(b, l, d_model) -> the same."""
+        cache = past_key_values if isinstance(past_key_values, HybridCache) else None
+        state, real = (None, None) if cache is None else (cache.state(self.index), cache.real)
+        hidden_states = hidden_states + self.mamba(self.input_layernorm(hidden_states), state, real)
+        return torch.add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)))
+
+
+# Its annotations differ from version to version of transformers.
+_Llama: Any = LlamaForCausalLM
+
+
+class HybridLlama(_Llama):  # type: ignore[misc]
+    """A MambaInLlama model. State-dict keys are those of the published checkpoints.
+
+    transformers takes a class with Mamba in its name for one that keeps its cache in another way.
+    """
+
+    def __init__(
+        self, config: HybridConfig, ops: Operations | None = None, attn_implementation: str | None = None
+    ) -> None:
+        """Random weights in float32; `ops` are those of the CPU unless given."""
+        # A cache is for generation: it is asked for there, and scoring has no use for one.
+        fields = {**config.llama_arguments(), "use_cache": False}
+        if attn_implementation is not None:
+            fields["attn_implementation"] = attn_implementation
+        super().__init__(LlamaConfig(**fields))
+        self.hybrid = config
+        ops = ops or operations(torch.device("cpu"))
+        for index, layer in enumerate(self.model.layers):
+            if index in config.attn_layers:
+                # Numbered among the attention layers, so that the cache's first layer is one that fills it.
+                layer.self_attn.layer_idx = config.attn_layers.index(index)
+            else:
+                self.model.layers[index] = ConvertedLayer(config, index, layer.mlp, ops)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits (b, l, vocabulary) and the cache, as LlamaForCausalLM; (b, l) token ids come in.
+
+        Raises:
+            TypeError: a cache that has no place for the states of the mixers.
+        """
+        inputs = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+        real = padding(attention_mask, inputs.shape[1])
+        if past_key_values is None and (use_cache or real is not None):
+            past_key_values = HybridCache()
+        if past_key_values is not None and not isinstance(past_key_values, HybridCache):
+            raise TypeError(f"a hybrid needs a HybridCache, not a {type(past_key_values).__name__}")
+        if past_key_values is not None:
+            past_key_values.real = real
+        output = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=bool(use_cache),
+            **kwargs,
+        )
+        if past_key_values is not None:
+            past_key_values.seen += inputs.shape[1]
+        return output
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', with a cache that also keeps the states of the mixers."""
+        if kwargs.get("past_key_values") is None and kwargs.setdefault("use_cache", True):
+            kwargs["past_key_values"] = HybridCache()
+        return super().generate(*args, **kwargs)
+
+    def set_rotary(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Compute the rotary frequencies anew, in float32, and round them to `dtype`."""
+        rotary: Any = LlamaRotaryEmbedding(config=self.config).to(device)
+        if torch.finfo(dtype).bits < torch.finfo(torch.float32).bits:
+            rotary.inv_freq = rotary.inv_freq.to(dtype).float()
+        self.model.rotary_emb = rotary

@@ -1,0 +1,85 @@
+"""The operations that the mixers call: the installed kernels on a GPU, their references on the CPU.
+
+Both have the signature of the rows in `scanproof.kernels.ops`, so the mixers are written once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanproof.kernels import ops
+from scanproof.kernels.op import FLOAT32, Op
+
+Call = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """One callable per operation, under the operation's own name and with its arguments."""
+
+    selective_scan_fn: Call
+    mamba_chunk_scan_combined: Call
+    causal_conv1d_fn: Call
+    selective_state_update: Call
+    causal_conv1d_update: Call
+    rms_norm_fn: Call
+    rmsnorm_fn: Call
+
+
+def operations(device: torch.device) -> Operations:
+    """What computes on `device`.
+
+    Raises:
+        ImportError: a GPU is asked for and a package with its kernels is not installed; the message says which.
+    """
+    choose = as_operation if device.type == "cpu" else installed
+    return Operations(*(choose(ops.named(item.name)) for item in fields(Operations)))
+
+
+def installed(row: Op) -> Call:
+    """The kernel of a row; never something else in its place."""
+    try:
+        return row.implementation()
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"scoring on a GPU needs {row.name} of {row.package}: {error}; install the extra `gpu` "
+            f"(pip install 'scanproof[gpu]'), or use device=cpu"
+        ) from error
+
+
+def as_operation(row: Op, *, exact: bool = False) -> Call:
+    """A row's reference with the manners of its operation: dtypes of the results, states changed in place.
+
+    It computes in float32, or float64 when an input is float64 or `exact` is asked for; what the operation returns in
+    the dtype of its input is rounded to it once, at the end.
+    """
+    signature = inspect.signature(row.reference)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        numbers = {key: value for key, value in given.items() if _is_number(value)}
+        wide = torch.float64 if torch.float64 in {value.dtype for value in numbers.values()} else torch.float32
+        inside = torch.float64 if exact else wide
+        narrow = next(value.dtype for key, value in numbers.items() if key not in row.changes)
+        results = row.reference(**{**given, **{key: value.to(inside) for key, value in numbers.items()}})
+        kept = len(results) - len(row.changes)
+        for name, value in zip(row.changes, results[kept:], strict=True):
+            given[name].copy_(value)
+        asked = [item for item in row.outputs if item.option is None or given.get(item.option)]
+        returned = tuple(
+            value.to(wide if item.dtype == FLOAT32 else narrow)
+            for item, value in zip(asked, results[:kept], strict=False)
+        )
+        return returned[0] if len(returned) == 1 else returned
+
+    return call
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,178 @@
+"""Megatron's tensors under the names of transformers' NemotronH.
+
+Layouts: NVIDIA/Megatron-LM, megatron/core/models/mamba and megatron/core/transformer/attention.py; transformers,
+models/nemotron_h.  Letters: h hidden_size, p kv_channels, g num_query_groups, q heads per group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanproof.models.layout import CheckpointError
+from scanproof.models.megatron.architecture import BLOCKS, Architecture, read_architecture
+from scanproof.models.megatron.reading import EMBEDDING, Checkpoint
+
+ENDS = (
+    (EMBEDDING, "model.embeddings.weight"),
+    ("decoder.final_norm.weight", "model.norm_f.weight"),
+    ("output_layer.weight", "lm_head.weight"),
+)
+MIXER = (
+    "A_log", "D", "dt_bias", "conv1d.weight", "conv1d.bias", "in_proj.weight", "norm.weight", "out_proj.weight",
+)  # fmt: skip
+QKV = "self_attention.linear_qkv.weight"
+PROJECTIONS = ("mixer.q_proj.weight", "mixer.k_proj.weight", "mixer.v_proj.weight")
+LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "M": (("norm.weight", "norm.weight"), *((f"mixer.{name}", f"mixer.{name}") for name in MIXER)),
+    "*": (
+        ("self_attention.linear_qkv.layer_norm_weight", "norm.weight"),
+        ("self_attention.linear_proj.weight", "mixer.o_proj.weight"),
+    ),
+    "-": (
+        ("mlp.linear_fc1.layer_norm_weight", "norm.weight"),
+        ("mlp.linear_fc1.weight", "mixer.up_proj.weight"),
+        ("mlp.linear_fc2.weight", "mixer.down_proj.weight"),
+    ),
+}
+"""Letter of the layer -> Megatron's name and NemotronH's, below `decoder.layers.<i>.` and `model.layers.<i>.`."""
+
+
+def renamed(pattern: str) -> list[tuple[str, str]]:
+    """(Megatron's key, NemotronH's key) of every tensor that only changes its name."""
+    pairs = [
+        (f"decoder.layers.{index}.{source}", f"model.layers.{index}.{target}")
+        for index, letter in enumerate(pattern)
+        for source, target in LAYERS[letter]
+    ]
+    return [*ENDS, *pairs]
+
+
+def split_qkv(weight: Tensor, architecture: Architecture) -> tuple[Tensor, Tensor, Tensor]:
+    """Megatron's interleaved projection (g * (q + 2) * p, h) -> queries (g * q * p, h), keys and values (g * p, h).
+
+    Each group of query heads is followed by its key head and its value head.
+    """
+    per_group = architecture.num_attention_heads // architecture.num_query_groups
+    shape = (architecture.num_query_groups, per_group + 2, architecture.kv_channels, weight.shape[-1])
+    groups = weight.reshape(shape)
+    parts = torch.split(groups, [per_group, 1, 1], dim=1)
+    q, k, v = (part.reshape(-1, weight.shape[-1]) for part in parts)
+    return q, k, v
+
+
+def nemotron_config(architecture: Architecture, vocab_size: int, special: Mapping[str, Any] | None = None) -> Any:
+    """transformers' NemotronHConfig for `architecture`; `special` holds bos_token_id, eos_token_id, pad_token_id."""
+    from transformers import NemotronHConfig
+
+    return NemotronHConfig(
+        vocab_size=vocab_size,
+        hidden_size=architecture.hidden_size,
+        layers_block_type=[BLOCKS[letter] for letter in architecture.hybrid_override_pattern],
+        num_attention_heads=architecture.num_attention_heads,
+        num_key_value_heads=architecture.num_query_groups,
+        head_dim=architecture.kv_channels,
+        max_position_embeddings=architecture.max_position_embeddings,
+        intermediate_size=architecture.ffn_hidden_size,
+        # torch's exact GELU; transformers' default for this model is a squared ReLU.
+        mlp_hidden_act="gelu",
+        ssm_state_size=architecture.mamba_state_dim,
+        mamba_num_heads=architecture.mamba_num_heads,
+        mamba_head_dim=architecture.mamba_head_dim,
+        n_groups=architecture.mamba_num_groups,
+        conv_kernel=architecture.mamba_conv,
+        expand=architecture.mamba_expand,
+        chunk_size=architecture.mamba_chunk_size,
+        # transformers clamps the time step from below at this value, 0.001 by default; Megatron does not.
+        time_step_min=0.0,
+        layer_norm_epsilon=architecture.norm_epsilon,
+        # Scoring keeps no states; the default would allocate them in every forward pass.
+        use_cache=False,
+        **(special or {}),
+    )
+
+
+def blank(config: Any) -> Any:
+    """A NemotronHForCausalLM without weights (meta device)."""
+    from transformers import NemotronHForCausalLM
+
+    with torch.device("meta"):
+        return NemotronHForCausalLM(config)
+
+
+def expected_shapes(architecture: Architecture, network: Any) -> dict[str, tuple[int, ...]]:
+    """Megatron's key -> shape, for every tensor of `network`."""
+    targets = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    shapes = {source: targets[target] for source, target in renamed(architecture.hybrid_override_pattern)}
+    for index in _attention(architecture):
+        rows = [targets[f"model.layers.{index}.{name}"][0] for name in PROJECTIONS]
+        shapes[f"decoder.layers.{index}.{QKV}"] = (sum(rows), architecture.hidden_size)
+    return shapes
+
+
+def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Compare keys and shapes with those of the architecture.
+
+    Raises:
+        CheckpointError: names the file and every key that is missing, left over or of another shape.
+    """
+    problems = [f"{key}: missing" for key in shapes if key not in found]
+    problems += [f"{key}: the architecture has no place for it" for key in found if key not in shapes]
+    problems += [
+        f"{key}: shape {tuple(found[key].shape)}, but the architecture asks for {shape}"
+        for key, shape in shapes.items()
+        if key in found and tuple(found[key].shape) != shape
+    ]
+    if problems:
+        raise CheckpointError("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def converted(
+    tensors: dict[str, Tensor], architecture: Architecture, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
+    """NemotronH's state dict; takes each tensor out of `tensors` as it goes.
+
+    All are given `dtype`, A_log, D and dt_bias too, as Megatron does when it scores in half precision and as
+    transformers does when it loads.  A tensor that has it already and stays on the CPU is not copied.
+    """
+    state: dict[str, Tensor] = {}
+    for source, target in renamed(architecture.hybrid_override_pattern):
+        state[target] = tensors.pop(source).to(device, dtype)
+    for index in _attention(architecture):
+        parts = split_qkv(tensors.pop(f"decoder.layers.{index}.{QKV}"), architecture)
+        for name, part in zip(PROJECTIONS, parts, strict=True):
+            state[f"model.layers.{index}.{name}"] = part.to(device, dtype)
+    return state
+
+
+def build(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None,
+    device: torch.device | str = "cpu",
+    special: Mapping[str, Any] | None = None,
+) -> Any:
+    """The NemotronHForCausalLM of an opened checkpoint, whose tensors are used up; ready to score.
+
+    `dtype` None keeps that of the embedding; `special` are the token ids that the config names.  Takes memory once:
+    on the CPU in the stored dtype the weights stay mapped to the file, apart from queries, keys and values; else
+    tensor after tensor is converted, and pages of the file that were read stay until the system wants them back.
+
+    Raises:
+        CheckpointError: see `read_architecture` and `check_tensors`.
+    """
+    architecture = read_architecture(checkpoint.args, checkpoint.path)
+    config = nemotron_config(architecture, checkpoint.vocab_size, special)
+    config.dtype = checkpoint.tensors[EMBEDDING].dtype if dtype is None else dtype
+    network = blank(config)
+    check_tensors(checkpoint.tensors, expected_shapes(architecture, network), checkpoint.path)
+    state = converted(checkpoint.tensors, architecture, config.dtype, device)
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _attention(architecture: Architecture) -> list[int]:
+    return [index for index, letter in enumerate(architecture.hybrid_override_pattern) if letter == "*"]

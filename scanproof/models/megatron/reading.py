@@ -1,0 +1,109 @@
+"""Open a checkpoint folder that Megatron wrote, without running what its pickle asks for."""
+
+from __future__ import annotations
+
+import pickle
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanproof.models.layout import CheckpointError
+
+TRACKER = "latest_checkpointed_iteration.txt"
+FILE = "model_optim_rng.pt"
+INERT = ("megatron.", "numpy.", "_io.BytesIO", "signal.Signals")
+"""Beginnings of the names of objects that Megatron stores beside the weights; nothing here needs them."""
+EMBEDDING = "embedding.word_embeddings.weight"
+FP8_STATE = "_extra_state"
+"""End of the keys under which Transformer Engine keeps the state of FP8 training; no weights."""
+
+
+class Inert:
+    """Takes the place of an object of the pickle that nobody needs: made with any arguments, does nothing."""
+
+    def __new__(cls, *args: object, **named: object) -> Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint folder, its tensors still on disk (memory-mapped)."""
+
+    path: Path
+    args: Namespace | None
+    """Megatron's command line when it was saved."""
+    tensors: dict[str, Tensor]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding, padding included; raises CheckpointError when there is no embedding."""
+        embedding = self.tensors.get(EMBEDDING)
+        if embedding is None or embedding.ndim != 2:
+            raise CheckpointError(f"{self.path}: {EMBEDDING}: missing, or not a matrix")
+        return len(embedding)
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """The file with the weights, in the folder that the tracker names (`release` as published).
+
+    Raises:
+        CheckpointError: there is none, or the model is split over several.
+    """
+    tracker = folder / TRACKER
+    named = tracker.read_text(encoding="utf-8").strip() if tracker.is_file() else "release"
+    place = folder / (f"iter_{int(named):07d}" if named.isdigit() else named)
+    path = place / "mp_rank_00" / FILE
+    if others := sorted(other.name for other in place.glob("mp_rank_*") if other.name != "mp_rank_00"):
+        raise CheckpointError(f"{place}: {others[0]}: the model is split over several ranks; merge them with Megatron")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; a Megatron checkpoint folder needs it")
+    return path
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Arguments and tensors of a folder; the tensors are mapped, so that only what is touched takes memory.
+
+    Raises:
+        CheckpointError: no weights, a file that cannot be read, or one whose pickle names anything but tensors and
+            what Megatron is known to store; nothing of such a file is run.
+    """
+    path = checkpoint_file(folder)
+    try:
+        named = [name for name in _asked_for(path) if name != "argparse.Namespace"]
+        if not (foreign := [name for name in named if not name.startswith(INERT)]):
+            with torch.serialization.safe_globals([Namespace, *((Inert, name) for name in named)]):
+                content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable Megatron checkpoint (truncated?): {reason}") from error
+    if foreign:
+        raise CheckpointError(
+            f"{path}: its pickle asks for {', '.join(sorted(foreign))}, which no checkpoint of weights needs; "
+            f"the file is refused and nothing of it was run"
+        )
+    return _checked(content, path)
+
+
+def _asked_for(path: Path) -> list[str]:
+    """Full names that the pickle asks for, beyond what torch itself needs; nothing is run."""
+    names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return names
+
+
+def _checked(content: Any, path: Path) -> Checkpoint:
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(f"{path}: model: missing; Megatron keeps the weights under this key")
+    args = content.get("args")
+    if args is not None and not isinstance(args, Namespace):
+        raise CheckpointError(f"{path}: args: expected an argparse.Namespace, found {type(args).__name__}")
+    tensors = {key: value for key, value in content["model"].items() if not key.endswith(FP8_STATE)}
+    if odd := [key for key, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path}: {odd[0]}: expected a tensor, found {type(tensors[odd[0]]).__name__}")
+    return Checkpoint(path, args, tensors)

@@ -1,0 +1,199 @@
+"""Which block of layers to remove from a model: by hand, or by zigzag persistence.  Pure.
+
+Source: Gardinazzi and others, Persistent Topological Features in Large Language Models, arXiv 2410.11042.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+HEADER = "dimension,birth,death"
+THRESHOLDS = (0.9, 0.8)
+"""p of the paper's cuts: the ones that its benchmark calls 10% and 20%."""
+
+
+class PruningError(ValueError):
+    """A block that cannot be removed, or a file that chooses none; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring layers, counted from 0, both ends included."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of layers in it."""
+        return self.end - self.start + 1
+
+    def __contains__(self, layer: object) -> bool:
+        return isinstance(layer, int) and self.start <= layer <= self.end
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end}"
+
+    def check(self, layers: int) -> None:
+        """Raise PruningError unless a model of `layers` layers can lose this block and keep one."""
+        if not 0 <= self.start <= self.end < layers:
+            raise PruningError(
+                f"start_block={self.start}, end_block={self.end}: the model's layers are 0 to {layers - 1}; "
+                f"both ends are removed, and the first may not lie behind the last"
+            )
+        if self.size == layers:
+            raise PruningError(f"start_block={self.start}, end_block={self.end}: this is every layer of the model")
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Equal intervals of a zigzag persistence diagram.
+
+    Layer l is time 2l + 1; an even time is the intersection of its two neighbours.
+    """
+
+    dimension: int
+    birth: int
+    death: int
+    """First time at which the feature is gone."""
+    count: int
+
+    @property
+    def first_layer(self) -> int:
+        """b' = ceil((birth - 1) / 2), the first layer that has the feature."""
+        return self.birth // 2
+
+    @property
+    def last_layer(self) -> int:
+        """d' - 1 with d' = ceil((death - 1) / 2); below `first_layer` when no layer has the feature."""
+        return self.death // 2 - 1
+
+
+def read_zigzag(path: Path) -> tuple[Bars, ...]:
+    """The intervals of a CSV file with the header `dimension,birth,death`, gzipped or not.
+
+    Raises:
+        PruningError: names the file and the line of what cannot be used.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            first, counts = _count_rows(path, file)
+    except FileNotFoundError:
+        raise PruningError(f"{path}: there is no such file; name the zigzag CSV of the model") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise PruningError(f"{path}: cannot be read as a CSV file: {error}") from error
+    return tuple(_bars(path, first[row], row, count) for row, count in counts.items())
+
+
+def _count_rows(path: Path, lines: TextIO) -> tuple[dict[str, int], dict[str, int]]:
+    """Where each different row stands first, and how often it occurs: a file repeats 2,000 rows 200,000 times."""
+    header = lines.readline().strip().lstrip("\ufeff")
+    if header != HEADER:
+        raise PruningError(f"{path}:1: the header is {header[:60]!r}; a zigzag file begins with {HEADER}")
+    first: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    for number, line in enumerate(lines, 2):
+        row = line.strip()
+        if row:
+            first.setdefault(row, number)
+            counts[row] = counts.get(row, 0) + 1
+    return first, counts
+
+
+def _bars(path: Path, line: int, row: str, count: int) -> Bars:
+    try:
+        dimension, birth, death = map(int, row.split(","))
+    except ValueError:
+        raise PruningError(f"{path}:{line}: {row[:60]!r} is not three integers: {HEADER}") from None
+    if dimension < 0:
+        raise PruningError(f"{path}:{line}: dimension {dimension} is negative")
+    if birth < 1:
+        raise PruningError(f"{path}:{line}: birth {birth}: times begin with 1, which is layer 0")
+    if death <= birth:
+        raise PruningError(f"{path}:{line}: the interval dies at {death}, not after its birth at {birth}")
+    return Bars(dimension, birth, death, count)
+
+
+def similarity(bars: Iterable[Bars], layers: int, path: Path) -> tuple[float, ...]:
+    """r(i): which share of the 1-dimensional features of an average layer layer i shares, for i = 0 .. layers.
+
+    With L = layers + 1, because the output of the final norm counts as a layer:
+    r(i) = 1/L sum_j S(i, j) / beta1(j), where S(i, j) counts the features alive from the lower of i and j to
+    the higher, and beta1(j) those alive at j.  A feature that spans layers a .. b adds 1 to S(i, j) for each
+    pair of them, so that r is summed feature by feature.
+
+    Raises:
+        PruningError: no 1-dimensional interval, another number of layers, or a layer without features.
+    """
+    found = tuple(bars)
+    ones = [each for each in found if each.dimension == 1]
+    if not ones:
+        raise PruningError(f"{path}: no interval of dimension 1; the similarity of layers is counted on those")
+    _check_times(found, layers, path)
+    alive = [0] * (layers + 1)
+    for each in ones:
+        for layer in range(each.first_layer, each.last_layer + 1):
+            alive[layer] += each.count
+    if 0 in alive:
+        raise PruningError(
+            f"{path}: no interval of dimension 1 is alive at layer {alive.index(0)}, so its similarity is undefined"
+        )
+    curve = [0.0] * (layers + 1)
+    for each in ones:
+        spanned = range(each.first_layer, each.last_layer + 1)
+        weight = each.count * math.fsum(1 / alive[layer] for layer in spanned)
+        for layer in spanned:
+            curve[layer] += weight
+    return tuple(total / (layers + 1) for total in curve)
+
+
+def _check_times(bars: Iterable[Bars], layers: int, path: Path) -> None:
+    """What lives to the end dies at 2L; some component always does."""
+    last = max(each.death for each in bars)
+    if last != 2 * (layers + 1):
+        told = f"which is that of {last // 2 - 1} layers" if last % 2 == 0 else "which no complete file has"
+        raise PruningError(
+            f"{path}: the last interval ends at time {last}, {told}; a model of {layers} layers ends at "
+            f"{2 * (layers + 1)} (two times for each layer and for the final norm)"
+        )
+
+
+def choose(curve: Sequence[float], p: float, path: Path) -> Block:
+    """The layers whose similarity is at least p times the highest; the final norm is none of them.
+
+    Raises:
+        PruningError: p is out of range, or these layers are no block.
+    """
+    if not 0 < p <= 1:
+        raise PruningError(f"p={p:g}: expected a share of the highest similarity, above 0 and at most 1")
+    chosen = [layer for layer, value in enumerate(curve[:-1]) if value >= p * max(curve)]
+    if not chosen:
+        raise PruningError(f"{path}: no layer has {p:g} of the highest similarity, which is the final norm's")
+    block = Block(chosen[0], chosen[-1])
+    if block.size != len(chosen):
+        listed = ", ".join(str(part) for part in runs(chosen))
+        raise PruningError(
+            f"{path}: the layers with {p:g} of the highest similarity are {listed}, not one block; "
+            f"take another p, or choose one of them with start_block and end_block"
+        )
+    return block
+
+
+def runs(layers: Sequence[int]) -> Iterator[Block]:
+    """The blocks that rising layer numbers form."""
+    start = 0
+    for index in range(1, len(layers) + 1):
+        if index == len(layers) or layers[index] != layers[index - 1] + 1:
+            yield Block(layers[start], layers[index - 1])
+            start = index
+
+
+def by_persistence(path: Path, layers: int, p: float) -> Block:
+    """The block that a zigzag file chooses; raises PruningError."""
+    return choose(similarity(read_zigzag(path), layers, path), p, path)

@@ -1,0 +1,1 @@
+"""Why a number failed: ordered findings, each with its evidence and the next command."""

@@ -1,0 +1,43 @@
+"""Evidence -> ordered findings.  Pure."""
+
+from __future__ import annotations
+
+from scanproof.triage import broken, environment, fallback, kernel, numerics, package, task
+from scanproof.triage.evidence import Evidence
+from scanproof.triage.finding import Finding, Kind, State, ordered
+
+CHECKS = (
+    broken.check,
+    environment.check,
+    task.check,
+    fallback.check,
+    numerics.check,
+    kernel.check,
+    package.check,
+)
+"""In the order of what their evidence costs."""
+
+
+def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
+    """Everything triage can say of one number; the first finding is what it holds to be the reason."""
+    found = [finding for check in CHECKS for finding in check(evidence)]
+    if not evidence.failed and not any(each.state is State.CAUSE and each.kind is not Kind.NOISE for each in found):
+        nothing = Finding(
+            kind=Kind.NOTHING, state=State.CAUSE, title=f"the number did not fail: {evidence.outcome}",
+            evidence=(evidence.because,),
+        )  # fmt: skip
+        return (nothing, *ordered(found))
+    if not any(each.state is State.CAUSE for each in found):
+        return (unexplained(evidence, found), *ordered(found))
+    return ordered(found)
+
+
+def unexplained(evidence: Evidence, found: list[Finding]) -> Finding:
+    """Nothing that is known explains the number."""
+    suspects = [each.title for each in ordered(found) if each.state is State.SUSPECT]
+    told = [f"suspected, not shown: {title}" for title in suspects] or ["nothing is suspected either"]
+    follow = next((each.next for each in ordered(found) if each.next), None)
+    return Finding(
+        kind=Kind.UNEXPLAINED, state=State.CAUSE, title="unexplained by what is known",
+        evidence=(*told, *evidence.notes), next=follow,
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""What triage says, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(str, Enum):
+    """How strong the evidence of a finding is."""
+
+    CAUSE = "cause"
+    """Shown by what was measured: this explains the number, or forbids to judge it."""
+    SUSPECT = "suspect"
+    """It differs and can move the number; nothing shows yet that it did."""
+    UNKNOWN = "unknown"
+    """It differs, and nothing says whether it matters; or it could not be looked at."""
+    RULED_OUT = "ruled out"
+    """Looked at, and the same."""
+
+
+class Kind(str, Enum):
+    """What a finding speaks of, the cheapest evidence first."""
+
+    BROKEN = "broken run"
+    ENVIRONMENT = "environment"
+    TASK = "task"
+    FALLBACK = "fallback"
+    NOISE = "noise"
+    NUMERICS = "numerics"
+    KERNEL = "kernel"
+    PACKAGE = "package"
+    UNEXPLAINED = "unexplained"
+    NOTHING = "nothing to explain"
+
+
+RANK = {kind: place for place, kind in enumerate(Kind)}
+STRENGTH = {state: place for place, state in enumerate(State)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that triage looked at."""
+
+    kind: Kind
+    state: State
+    title: str
+    """One line for the person who reads it."""
+    evidence: tuple[str, ...] = ()
+    next: str | None = None
+    """The command to run now; None where there is nothing left to run."""
+
+
+def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """What is shown comes before what is suspected, and among equals the cheapest evidence before the others.
+
+    A kernel or a package that was named by running the job again is a narrower cause than `the answers moved`, and
+    stands before it.
+    """
+    found = list(findings)
+    named = any(each.kind in (Kind.KERNEL, Kind.PACKAGE) and each.state is State.CAUSE for each in found)
+
+    def place(each: Finding) -> tuple[int, int, int]:
+        broader = named and each.kind in (Kind.NOISE, Kind.NUMERICS)
+        return STRENGTH[each.state], int(broader), RANK[each.kind]
+
+    return tuple(sorted(found, key=place))

@@ -1,0 +1,133 @@
+"""The suite's own exam: every planted fault is seen by a kernel check, and nothing is seen where nothing is planted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from late import Late
+from scanproof.kernels import cases
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.faults import catalogue, exam, fault, places
+    from scanproof.kernels import ops, run
+    from scanproof.kernels.op import Op
+else:
+    torch, ops, run = Late("torch"), Late("scanproof.kernels.ops"), Late("scanproof.kernels.run")
+    catalogue, exam = Late("scanproof.faults.catalogue"), Late("scanproof.faults.exam")
+    fault, places = Late("scanproof.faults.fault"), Late("scanproof.faults.places")
+
+OPERATIONS = sorted({case.op for case in cases.load()})
+FRESH_SEEDS = range(7)
+"""As many as it takes for every row to have its turn."""
+
+
+@pytest.fixture(scope="module")
+def suite() -> exam.Suite:
+    return exam.suite(places.place("reference"))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_fault_of_an_operation_is_seen_by_a_kernel_check(suite: exam.Suite, operation: str) -> None:
+    planted = [each for each in catalogue.FAULTS if each.op == operation]
+    assert len([each for each in planted if each.links]) >= 1, "a reported fault of each operation"
+    assert len([each for each in planted if not each.links]) >= 2, "and generic ones"
+    answers = [exam.examine(each, suite, until_caught=True) for each in planted]
+    assert [answer.fault.id for answer in answers if not answer.caught] == []
+    messages = [check.message for answer in answers for check in answer.checks]
+    assert not [message for message in messages if exam.RAISED in message], (
+        "a plant that cannot be called shows nothing"
+    )
+
+
+def test_a_clean_run_raises_no_alarm(suite: exam.Suite) -> None:
+    runs = list(exam.clean_runs(FRESH_SEEDS, suite))
+    assert sum(each.checks for each in runs) >= len(suite.cases) + len(suite.invariants), "every row had its turn"
+    assert [alarm.message or alarm.id for each in runs for alarm in each.alarms] == []
+
+
+def test_a_clean_run_of_a_wrong_implementation_raises_alarms(suite: exam.Suite) -> None:
+    (late,) = [each for each in catalogue.FAULTS if each.id == "late-causal_conv1d_fn"]
+
+    def wrong(op: Op, seed: int) -> fault.Call:
+        call = suite.place.call(op, seed)
+        return fault.planted(late, call) if op.name == late.op else call
+
+    place = exam.Place("reference", "cpu", wrong)
+    only = exam.Suite(place, tuple(each for each in suite.cases if each.op == late.op), ())
+    (clean,) = exam.clean_runs([3], only)
+    assert clean.alarms
+    assert {alarm.id.partition("-")[0] for alarm in clean.alarms} == {late.op}
+
+
+def test_what_cannot_be_imported_is_left_out_with_the_invariants_that_call_it() -> None:
+    def call(op: Op, seed: int) -> fault.Call:
+        if op.name == "selective_state_update":
+            raise ImportError("no module")
+        return op.reference
+
+    place = exam.Place("interpreter", "cpu", call, {"selective_state_update": "no module"})
+    here = exam.suite(place)
+    assert "mamba_chunk_scan_combined" in here.operations
+    assert "selective_state_update" not in here.operations
+    assert here.invariants
+    assert not [row.id for row, used in here.invariants if "selective_state_update" in used]
+
+
+def harmless(call: Any, arguments: dict[str, Any]) -> Any:
+    return call(**arguments)
+
+
+def test_a_fault_that_does_nothing_is_not_caught_and_the_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from scanproof.cli import app
+
+    nothing = fault.Fault("nothing", "layer_norm_fn", "It does nothing.", harmless)
+    (real,) = [each for each in catalogue.FAULTS if each.id == "one_element-layer_norm_fn"]
+    monkeypatch.setattr("scanproof.faults.catalogue.FAULTS", (real, nothing))
+    result = CliRunner().invoke(app, ["exam"])
+    assert result.exit_code == 1
+    assert "2 faults: 1 caught, 1 by numerics, 0 by invariants; NOT CAUGHT: nothing" in result.output
+    monkeypatch.setattr("scanproof.faults.catalogue.FAULTS", (real,))
+    assert CliRunner().invoke(app, ["exam"]).exit_code == 0
+
+
+def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exam.Suite) -> None:
+    """That results do not fit together is for numerics to say, which knows the shape each has to have."""
+    (sliced,) = [each for each in catalogue.FAULTS if each.id == "conv_last_slice"]
+    (row,) = [row for row, _ in suite.invariants if row.id == "causal_conv1d_fn-split-float32"]
+
+    def calls(name: str) -> fault.Call:
+        return fault.planted(sliced, suite.place.call(ops.named(name), 0))
+
+    assert exam.invariant(row, calls, "cpu").message == ""
+    assert "expected (" in exam.examine(sliced, suite, until_caught=True).found(numerics=True)[0].message
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: exam.Suite, operation: str) -> None:
+    """Its roundings are its own, so that a clean run says something; equal calls still give equal bits."""
+    op = ops.named(operation)
+    wide = [case for case in suite.cases if case.op == operation and case.dtype == op.dtypes[0]]
+    case = max(wide, key=lambda each: each.sizes.get("l", 1) * each.sizes.get("d", 1))
+    arguments = run.inputs(op, case)
+    first, again, other = (run.run_op(op, case, arguments, suite.place.call(op, seed)) for seed in (1, 1, 2))
+    form = run.run_form(op, case, arguments)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert any(not torch.equal(first[name], form[name]) for name in first)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("name", ["ssd_initial_not_decayed", "step_row_wraps", "gated_norm_one_group"])
+def test_a_fault_in_an_installed_kernel_is_seen(interpreter: str | None, name: str) -> None:
+    if interpreter is not None:
+        pytest.skip(interpreter)
+    place = exam.Place("interpreter", "cpu", places.installed)
+    (planted,) = [each for each in catalogue.FAULTS if each.id == name]
+    float32 = tuple(case for case in exam.small_cases(place) if case.op == planted.op and case.dtype == "float32")
+    assert exam.examine(planted, exam.Suite(place, float32, ()), until_caught=True).caught

@@ -1,0 +1,14 @@
+"""What a GPU's environment has to have installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+
+def need(place: str, missing: Callable[[str], None], *packages: str) -> None:
+    """On a GPU, stop unless the packages are there."""
+    if place != "gpu":
+        return
+    if lacking := [package for package in packages if find_spec(package) is None]:
+        missing(f"needs {' and '.join(lacking)}, which are not installed here: pip install scanproof[gpu]")

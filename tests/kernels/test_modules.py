@@ -1,0 +1,136 @@
+"""The fast path of a module equals its slow path, and both equal its decode steps: each against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpu_packages import need
+from kernel_places import MARKS, Kernels, Proven
+from late import Late
+from scanproof import kernel_table
+from scanproof.kernels.module_cases import MODULES, WAYS, Module
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.kernels import modules
+    from scanproof.models import language_model
+else:
+    torch, modules = Late("torch"), Late("scanproof.kernels.modules")
+    language_model = Late("scanproof.models.language_model")
+
+DTYPES = ("float32", "float16", "bfloat16")
+CASES = [
+    pytest.param(
+        module, way,
+        id=f"{module.name}-{way}",
+        marks=[pytest.mark.xfail(reason=module.known[way], strict=True, raises=pytest.fail.Exception)]
+        if way in module.known
+        else [],
+    )
+    for module in MODULES
+    for way in WAYS
+]  # fmt: skip
+PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
+Missing = Callable[[str], None]
+
+
+def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
+    made, exact = modules.pair(module, dtype, device, way)
+    got = modules.run(made, modules.hidden(dtype).to(device), way)
+    return modules.compare_way(module, dtype, way, exact, got, device)
+
+
+def check(comparison: Any, record: Callable[[str, object], None]) -> None:
+    record(f"rms error: {comparison.result}", comparison.error.rms)
+    record(f"rms error of the PyTorch form: {comparison.result}", comparison.form.rms)
+    if not comparison.passed:
+        pytest.fail(str(comparison), pytrace=False)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("module", "way"), CASES)
+def test_every_way_through_a_module_is_as_near_to_float64(
+    module: Module,
+    way: str,
+    dtype: str,
+    kernels: Kernels,
+    missing: Missing,
+    proven: Proven,
+    record_property: Callable[[str, object], None],
+) -> None:
+    if reason := module.why_not(way, kernels.place):
+        pytest.skip(reason)
+    need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
+    with proven(f"{module.name}, {way}", kernel_table.launched_by(*module.operations(way))):
+        found = comparison(module, dtype, way, kernels.device)
+    check(found, record_property)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+def test_a_block_is_as_near_to_float64_with_and_without_fusion(
+    fused: bool,
+    dtype: str,
+    kernels: Kernels,
+    missing: Missing,
+    proven: Proven,
+    record_property: Callable[[str, object], None],
+) -> None:
+    need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
+    with proven("block", kernel_table.launched_by("mamba_split_conv1d_scan_combined", "rms_norm_fn")):
+        found = modules.compare_block(fused, dtype, kernels.device)
+    check(found, record_property)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("place", ["interpreter"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_fast_path_that_doubles_the_bias_is_found(
+    dtype: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mamba_ssm.modules import mamba2
+
+    fused = mamba2.mamba_split_conv1d_scan_combined
+
+    def wrong(zxbcdt: Any, weight: Any, bias: Any, dt_bias: Any, *args: Any, **kwargs: Any) -> Any:
+        return fused(zxbcdt, weight, bias, 2 * dt_bias, *args, **kwargs)
+
+    monkeypatch.setattr(mamba2, "mamba_split_conv1d_scan_combined", wrong)
+    module = next(each for each in MODULES if each.name == "mamba2")
+    assert not comparison(module, dtype, "fast path", kernels.device).passed
+    assert comparison(module, dtype, "slow path", kernels.device).passed
+
+
+def with_changed(module: Module, dtype: str, name: str, change: Callable[[Any], Any]) -> Any:
+    """A mixer of the given dtype with one weight changed, and the float64 mixer with the weights as they were."""
+    exact = modules.oracle(module)
+    rough = language_model.mixer(module.layer, modules.D_MODEL, getattr(torch, dtype), dict(module.settings))
+    rough.load_state_dict(exact.state_dict())
+    exact.load_state_dict(rough.state_dict())
+    with torch.no_grad():
+        weight = rough.get_parameter(name)
+        weight.copy_(change(weight))
+    return rough, exact
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_the_criterion_on_a_mixer_of_our_own(module: Module, way: str, dtype: str) -> None:
+    """It passes as it is, and not with a bias of the step sizes that is added twice or a skip that is left out."""
+    bias = "dt_proj.bias" if module.layer == "Mamba1" else "dt_bias"
+    changes: dict[str, tuple[str, Callable[[Any], Any], bool]] = {
+        "as it is": ("D", lambda D: D, True),
+        "bias twice": (bias, lambda weight: 2 * weight, False),
+        "no skip": ("D", lambda D: 0 * D, False),
+    }
+    for what, (name, change, passes) in changes.items():
+        rough, exact = with_changed(module, dtype, name, change)
+        got = modules.run_mixer(rough, modules.hidden(dtype), way)
+        assert modules.compare_way(module, dtype, way, exact, got, "cpu").passed is passes, what

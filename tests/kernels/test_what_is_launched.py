@@ -1,0 +1,100 @@
+"""A kernel test proves that its operation launched its kernels: a fallback with right numbers fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kernel_places import MARKS, Kernels, Proven
+from scanproof.kernels.cases import KernelCase, load
+
+if TYPE_CHECKING:
+    from scanproof.kernels.op import Op
+
+PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
+SMALL = next(case for case in load() if case.id == "mamba_chunk_scan_combined-gradients-l1-float32")
+
+
+@pytest.mark.parametrize("place", PLACES)
+class TestProof:
+    def test_the_real_operation_launches_its_kernels_forward_and_backward(
+        self,
+        kernels: Kernels,
+        require: Callable[[Op, KernelCase], None],
+        proven: Proven,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        from scanproof.kernels import ops, run
+
+        op = ops.named(SMALL.op)
+        require(op, SMALL)
+        with proven(SMALL.id, op.launches(SMALL)):
+            run.run_op(op, SMALL, run.inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
+        kept: dict[str, Any] = dict(request.node.user_properties)
+        launched = {launch["name"]: launch for launch in kept["launched"]}
+        assert launched["_chunk_scan_fwd_kernel"]["count"] >= 1
+        assert launched["_chunk_scan_fwd_kernel"]["file"].endswith("ssd_chunk_scan.py")
+        assert launched["_chunk_scan_fwd_kernel"]["module"] == "mamba_ssm"
+        assert launched["_state_passing_bwd_kernel"]["how"] == "triton"
+        chosen = {choice["kernel"]: choice["config"] for choice in kept["autotuner"]}
+        assert chosen["_chunk_scan_fwd_kernel"].keys() >= {"BLOCK_SIZE_M", "num_warps", "num_stages"}
+        assert json.loads(json.dumps(kept["autotuner"])), "it goes into records and JUnit files"
+
+    def test_a_fallback_to_plain_pytorch_fails_though_its_numbers_are_right(
+        self, kernels: Kernels, require: Callable[[Op, KernelCase], None], proven: Proven
+    ) -> None:
+        from scanproof.kernels import ops, run
+
+        op = ops.named(SMALL.op)
+        require(op, SMALL)
+        found = run.compare_case(op, SMALL, op.reference, kernels.device)
+        assert run.failures(SMALL, found) == ""
+        with pytest.raises(pytest.fail.Exception) as raised, proven(SMALL.id, op.launches(SMALL)):
+            run.compare_case(op, SMALL, op.reference, kernels.device)
+        assert "_chunk_scan_fwd_kernel of mamba-ssm: not launched" in str(raised.value)
+        assert "_state_passing_bwd_kernel of mamba-ssm: not launched" in str(raised.value)
+        assert "pip install --no-build-isolation mamba-ssm" in str(raised.value)
+
+
+@pytest.mark.interpreted
+def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str | None) -> None:
+    if interpreter is not None:
+        pytest.skip(interpreter)
+    import torch
+
+    import tuned_kernel
+    from scanproof.kernels import launches
+
+    tuned_kernel.double(torch.ones(5))
+    with launches.observe() as observer:
+        for length in (8, 16):
+            assert tuned_kernel.double(torch.ones(length)).tolist() == [2.0] * length
+    seen = observer.seen()
+    found = {choice.key: choice.config["BLOCK"] for choice in seen.choices if choice.kernel == "double_kernel"}
+    assert found == {(str(length), "torch.float32", "torch.float32"): tuned_kernel.FASTEST for length in (5, 8, 16)}
+    assert [launch.name for launch in seen.launched] == ["double_kernel"]
+    assert seen.launched[0].file == tuned_kernel.__file__
+
+
+@pytest.mark.gpu
+def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_none_after() -> None:
+    import torch
+
+    from scanproof import environment
+    from scanproof.kernels import launches, profiling
+
+    if reason := environment.why_no_gpu():
+        pytest.skip(reason)
+    observer = launches.Observer()
+    profile = profiling.FirstBatch(observer)
+    profile.start()
+    torch.rand(64, 64, device="cuda").sort()
+    profile.stop()
+    torch.rand(64, device="cuda").cumsum(0)
+    seen = observer.seen()
+    assert seen.unprofiled is None
+    assert any("sort" in launch.name.lower() for launch in seen.launched), seen.launched
+    assert all(launch.how == "profiler" and launch.count >= 1 for launch in seen.launched)

@@ -1,0 +1,102 @@
+"""Small projects with latencies: one that measures the suite's own cases on this CPU, one whose numbers are given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KERNELS = Path(__file__).parents[1] / "kernels"
+
+CONFTEST = """
+import pytest
+
+pytest_plugins = ["kernel_places", "latency_places"]
+"""
+
+CHANGED = """
+@pytest.fixture
+def timed_kernels(place):
+    import time
+    from kernel_places import Kernels
+    from scanproof.kernels.timed_calls import pytorch_form
+
+    def changed(op):
+        call = pytorch_form(op)
+        def wrapper(**arguments):
+            CHANGE
+        return wrapper
+    return Kernels("cpu", "cpu", changed)
+"""
+
+GIVEN = """
+import pytest
+from scanproof import latency_tables
+from scanproof.latency import Clock, Latency, Limits, Timing
+
+MEDIANS = {medians}
+
+@pytest.mark.latency
+@pytest.mark.parametrize("case", MEDIANS)
+def test_given(case, request, scanproof_repeat, scanproof_latency):
+    median = MEDIANS[case] * (1 + 0.0005 * scanproof_repeat)
+    timing = Timing(
+        median=median, q1=median, q3=median, rounds=50, calls=1, noise=0.001, stopped="noise", warmup_rounds=3
+    )
+    found = scanproof_latency(Latency(
+        id=case, nodeid=request.node.nodeid, op="op", direction="forward", kind={kind!r}, device="NVIDIA H200",
+        sizes={{"b": 1}}, dtype="bfloat16", repeat=scanproof_repeat, timing=timing, bytes=10**9, flop=1e9,
+        rate="bfloat16", limits=Limits(bytes_per_s=4e12, flop_per_s={{"bfloat16": 7e14}}),
+        clock=Clock(lowest_mhz=1980.0, highest_mhz=1980.0),
+    ))
+    if found.outcome == "SLOWER":
+        pytest.fail(latency_tables.failure_text(found), pytrace=False)
+"""
+
+
+class LatencyProject:
+    """A pytester folder with latencies."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.root = pytester.path
+
+    def measuring(self, change: str = "") -> None:
+        """The suite's own test and cases; `change` replaces the body of every operation."""
+        for name in ("kernel_places.py", "latency_places.py", "test_latency.py"):
+            shutil.copy(KERNELS / name, self.root / name)
+        self.pytester.makeconftest(CONFTEST + (CHANGED.replace("CHANGE", change) if change else ""))
+
+    def given(self, kind: str = "cuda", **medians: float) -> None:
+        """Latencies that somebody else measured, seconds by case."""
+        (self.root / "test_given.py").write_text(GIVEN.format(medians=medians, kind=kind))
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in a process of its own, as a user does."""
+        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+    def measure(self, *arguments: str, case: str = "rms_norm_fn-small-float32-forward") -> pytest.RunResult:
+        """Measure one of the CPU's cases, briefly."""
+        return self.run("-k", case, "--benchmark-max-time=0.02", *arguments)
+
+    def latencies(self) -> list[dict[str, Any]]:
+        """What the newest run holds."""
+        newest = max((self.root / ".scanproof" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+        found: list[dict[str, Any]] = json.loads(newest.read_text())["latencies"]
+        return found
+
+    def baseline(self, path: str = ".scanproof/latency/cpu.json") -> Any:
+        """A file of baselines."""
+        return json.loads((self.root / path).read_text())
+
+
+@pytest.fixture
+def latency_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> LatencyProject:
+    """An empty project; what it runs is in no xdist worker, also when this test is."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
+    return LatencyProject(pytester)

@@ -1,0 +1,235 @@
+"""Latencies in a session: measured through pytest-benchmark, compared with a baseline, recorded, never a zero."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from latency_project import LatencyProject
+from small_project import Project
+
+CASE = "rms_norm_fn-small-float32-forward"
+SLEEPS = "time.sleep(0.03); return call(**arguments)"
+WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
+
+
+def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
+    """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
+    from latency_places import device_name
+
+    content = {
+        "device": {"kind": "cpu", "name": device_name("cpu")},
+        "recorded": "2026-11-21T09:00:00+00:00",
+        "command": "pytest",
+        "packages": {"torch": "2.13.0"},
+        "limits": {"bytes_per_s": 1e10, "flop_per_s": {"float32": 1e11}},
+        "cases": {CASE: {"seconds": seconds}},
+    }
+    path = project.root / ".scanproof" / "latency" / "cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+
+
+def test_without_a_baseline_a_latency_is_recorded_said_and_not_failed(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    result = latency_project.measure()
+    result.assert_outcomes(passed=1, deselected=321)
+    result.stdout.fnmatch_lines(
+        [
+            "latency * median *noise *GB/s *TFLOP/s *of limit *to baseline *verdict",
+            f"{CASE} * NO_BASELINE",
+            "limits of *: copy * GB/s; matrix product float32 * TFLOP/s",
+            "*has no baseline of this case; --scanproof-record-latency records them",
+            "1 latencies: 1 NO_BASELINE",
+            "recorded in *run.json",
+        ]
+    )
+    (found,) = latency_project.latencies()
+    assert found["id"] == CASE
+    assert found["timing"]["rounds"] >= 11
+    assert 0 < found["timing"]["q1"] <= found["timing"]["median"] <= found["timing"]["q3"] < 1
+    # Input, weight and residual read, output and residual written.
+    assert found["bytes"] == 4 * (4 * 2 * 64 * 256 + 256)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "outcome", "exit_code"),
+    [
+        ((1e-9, 1.01e-9, 1.02e-9, 1.01e-9, 1e-9), "SLOWER", pytest.ExitCode.TESTS_FAILED),
+        ((10.0, 10.1, 10.2, 10.1, 10.0), "FASTER", pytest.ExitCode.OK),
+        ((1e-9, 1.0, 1e-6, 1e-3, 1e-5), "AMBIGUOUS", pytest.ExitCode.OK),
+    ],
+)
+def test_a_latency_is_compared_with_its_baseline(
+    latency_project: LatencyProject, seconds: tuple[float, ...], outcome: str, exit_code: pytest.ExitCode
+) -> None:
+    latency_project.measuring()
+    cpu_baseline(latency_project, *seconds)
+    result = latency_project.measure()
+    assert result.ret == exit_code
+    assert latency_project.latencies()[0]["outcome"] == outcome
+    result.stdout.fnmatch_lines([f"1 latencies: 1 {outcome}"])
+
+
+def test_a_kernel_made_slower_fails_with_the_numbers(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    latency_project.measure("--scanproof-record-latency").assert_outcomes(passed=7, deselected=2247)
+    latency_project.measuring(change=SLEEPS)
+    result = latency_project.measure()
+    result.assert_outcomes(failed=1, deselected=321)
+    result.stdout.fnmatch_lines(
+        [
+            "* ms measured, *s in the baseline: +*%, more than *% from the baseline",
+            f"  latency     {CASE}",
+            "  measured    * ms, quartiles * ms and * ms, * rounds of 1 call, noise *%, stopped by *",
+            "  baseline    *s, 7 repeats, noise *% between them  [[]*cpu.json, recorded 20* with *torch *]",
+            "  called      beyond *% of the baseline, by both noises",
+            "  work        * GB/s, * TFLOP/s, *% of the limit (memory)",
+            "  device      *; clock not read on a processor",
+        ]
+    )
+
+
+def test_what_is_wrong_is_not_timed(latency_project: LatencyProject) -> None:
+    latency_project.measuring(change=WRONG)
+    result = latency_project.measure()
+    result.assert_outcomes(errors=1, deselected=321)
+    result.stdout.fnmatch_lines(
+        [
+            f"*{CASE}: its results are wrong, and what is wrong is not timed: *2 of 2 results are wrong",
+            "*out[[]*expected *, got *",
+            "1 latencies: 1 NOT_MEASURED",
+        ]
+    )
+    (found,) = latency_project.latencies()
+    assert found["timing"] is None
+
+
+def test_beside_other_tests_latency_is_not_measured_and_never_zero(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    result = latency_project.measure("-n", "2", case="rms_norm_fn-small")
+    result.assert_outcomes(skipped=2)
+    reason = "pytest-xdist runs tests beside each other: leave out -n"
+    result.stdout.fnmatch_lines([f"2 latencies not measured: {reason}", "2 latencies: 2 NOT_MEASURED"])
+    for found in latency_project.latencies():
+        assert (found["timing"], found["because"]) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--benchmark-disable",), "--benchmark-disable was given"),
+        (("-p", "no:benchmark"), "pytest-benchmark is not loaded: install it, or leave out -p no:benchmark"),
+        (("--benchmark-skip",), "Skipping benchmark (--benchmark-skip active)."),
+    ],
+)
+def test_where_nothing_is_measured_the_test_is_a_skip(
+    latency_project: LatencyProject, arguments: tuple[str, ...], reason: str
+) -> None:
+    latency_project.measuring()
+    result = latency_project.run("-k", CASE, "-rs", *arguments)
+    result.assert_outcomes(skipped=1, deselected=321)
+    result.stdout.fnmatch_lines([f"SKIPPED*{reason}"])
+
+
+def test_strict_does_not_take_an_unmeasured_latency_for_a_pass(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    result = latency_project.run("-k", CASE, "--benchmark-disable", "--scanproof-strict")
+    result.assert_outcomes(failed=1, deselected=321)
+    result.stdout.fnmatch_lines(["*--benchmark-disable was given (--scanproof-strict: not a skip)"])
+
+
+def test_the_habits_of_pytest_benchmark_work(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    (latency_project.root / "test_other.py").write_text("def test_other(): pass\n")
+    latency_project.measure("--benchmark-save=first", "--benchmark-only").assert_outcomes(passed=1, deselected=322)
+    result = latency_project.measure(
+        "--benchmark-compare=0001", "--benchmark-json=out.json", "--benchmark-columns=median,iqr,rounds"
+    )
+    result.assert_outcomes(passed=1, deselected=322)
+    for line in ("*benchmark 'rms_norm_fn forward': 2 tests*", "*(NOW)*", "*(0001_first)*"):
+        result.stdout.fnmatch_lines([line])
+    (kept,) = json.loads((latency_project.root / "out.json").read_text())["benchmarks"]
+    (found,) = latency_project.latencies()
+    assert len(kept["stats"]["data"]) == found["timing"]["rounds"]
+    assert kept["stats"]["median"] == found["timing"]["median"]
+    assert kept["extra_info"]["verdict"] == "NO_BASELINE"
+    assert kept["extra_info"]["GB/s"] == pytest.approx(found["bytes"] / found["timing"]["median"] / 1e9)
+
+
+def test_a_regression_that_pytest_benchmark_was_told_to_fail_fails(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    latency_project.measure("--benchmark-autosave")
+    latency_project.measuring(change=SLEEPS)
+    result = latency_project.measure("--benchmark-compare", "--benchmark-compare-fail=median:300%")
+    assert result.ret != pytest.ExitCode.OK
+    result.stderr.fnmatch_lines(["*Performance has regressed*"])
+
+
+def test_one_slower_latency_of_a_gpu_fails_and_the_others_do_not(
+    latency_project: LatencyProject, project: Project
+) -> None:
+    project.document()
+    latency_project.given(a=1e-3, b=2e-3, c=3e-3)
+    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=21)
+    latency_project.given(a=1e-3, b=2.2e-3, c=2.7e-3, d=1.0)
+    result = latency_project.run("test_given.py")
+    result.assert_outcomes(passed=3, failed=1)
+    found = {each["id"]: each["outcome"] for each in latency_project.latencies()}
+    assert found == {"a": "SAME", "b": "SLOWER", "c": "FASTER", "d": "NO_BASELINE"}
+    result.stdout.fnmatch_lines(
+        [
+            "2.200 ms measured, 2.004 ms in the baseline: +9.8%, more than 3.0% from the baseline",
+            "  work        455 GB/s, 0.455 TFLOP/s, 11.4% of the limit (memory)",
+            "  device      NVIDIA H200; clock 1980 to 1980 MHz",
+            "faster: c: more than 3.0% from the baseline",
+            "1 not compared: NVIDIA H200 has no baseline of this case; --scanproof-record-latency records them",
+            "4 latencies: 1 FASTER, 1 NO_BASELINE, 1 SAME, 1 SLOWER",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nvidia-h200.json", "{", "the file: Invalid JSON"),
+        ("nvidia-h200.json", '{"schema_version": 3}', "schema_version: Input should be 1"),
+        ("nvidia-h200.json", '{"device": {"kind": "cuda"}}', "device.name: Field required"),
+    ],
+)
+def test_a_mistake_in_a_file_of_baselines_is_a_usage_error(
+    latency_project: LatencyProject, project: Project, name: str, content: str, said: str
+) -> None:
+    project.document()
+    latency_project.given(a=1e-3)
+    path = latency_project.root / "expected" / "latency" / name
+    path.parent.mkdir()
+    path.write_text(content)
+    result = latency_project.run("test_given.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{path}: not a file of latency baselines: *{said}*"])
+    # Published numbers do not need it.
+    assert latency_project.run("test_published.py").ret == pytest.ExitCode.OK
+
+
+def test_a_session_stopped_half_way_is_a_partial_run(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(a=1e-3, b=1e-3)
+    latency_project.run("test_given.py", "-x")
+    assert project.latest_run()["finished"] is not None
+    text = (latency_project.root / "test_given.py").read_text()
+    (latency_project.root / "test_given.py").write_text(text + "    if case == 'b': raise KeyboardInterrupt\n")
+    latency_project.run("test_given.py")
+    assert project.latest_run()["finished"] is None
+
+
+def test_latencies_stand_beside_published_numbers(latency_project: LatencyProject, project: Project) -> None:
+    project.document(models=("one",))
+    latency_project.given(a=1e-3)
+    result = latency_project.run()
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["1 latencies: 1 NO_BASELINE", "3 numbers: 3 REPRODUCED"])
+    run: Any = project.latest_run()
+    assert (len(run["records"]), len(run["latencies"])) == (3, 1)

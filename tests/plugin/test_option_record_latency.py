@@ -1,0 +1,136 @@
+"""--scanproof-record-latency: baselines of this device, from seven passes of one green session."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from latency_project import LatencyProject
+from small_project import Project
+
+H200 = "expected/latency/nvidia-h200.json"
+
+
+@pytest.mark.parametrize("way", ["flag", "ini", "environment"])
+def test_the_baselines_of_a_gpu_lie_beside_the_expected_values(
+    latency_project: LatencyProject, project: Project, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.document()
+    latency_project.given(a=1e-3, b=2e-3)
+    if way == "ini":
+        (project.root / "tox.ini").write_text("[pytest]\nscanproof_record_latency = true\n")
+    elif way == "environment":
+        monkeypatch.setenv("SCANPROOF_RECORD_LATENCY", "1")
+    result = latency_project.run("test_given.py", "-v", *(["--scanproof-record-latency"] if way == "flag" else []))
+    result.assert_outcomes(passed=14)
+    # Every repeat is a pass over all cases.
+    result.stdout.fnmatch_lines(
+        ["*[[]a-repeat1]*", "*[[]b-repeat1]*", "*[[]a-repeat2]*", "*[[]b-repeat7]*", f"*recorded in *{H200}"]
+    )
+    found = latency_project.baseline(H200)
+    assert found["device"] == {"kind": "cuda", "name": "NVIDIA H200", "driver": None}
+    assert found["cases"]["a"] == {"seconds": pytest.approx([1e-3 + 0.5e-6 * n for n in range(1, 8)]),
+                                   "clock_mhz": 1980.0}  # fmt: skip
+    assert found["limits"]["bytes_per_s"] == 4e12
+    assert found["packages"]["torch"]
+    assert {each["outcome"] for each in latency_project.latencies()} == {"RECORDED"}
+
+
+def test_without_it_nothing_is_recorded(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(a=1e-3)
+    latency_project.run("test_given.py").assert_outcomes(passed=1)
+    assert not (latency_project.root / "expected" / "latency").exists()
+
+
+def test_a_cpu_stays_in_the_store(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(kind="cpu", a=1e-3)
+    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=7)
+    assert latency_project.baseline()["device"]["kind"] == "cpu"
+    assert not (latency_project.root / "expected" / "latency").exists()
+
+
+def test_the_suites_own_cases_are_recorded_on_this_cpu(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    result = latency_project.measure("--scanproof-record-latency")
+    result.assert_outcomes(passed=7, deselected=2247)
+    (seconds,) = (each["seconds"] for each in latency_project.baseline()["cases"].values())
+    assert len(seconds) == 7
+    assert all(0 < each < 1 for each in seconds)
+    assert len(set(seconds)) > 1
+
+
+@pytest.mark.parametrize(
+    ("added", "reason"),
+    [
+        ("    assert False\n", "the session was not green and whole"),
+        ("    if scanproof_repeat == 5: raise KeyboardInterrupt\n", "the session was not green and whole"),
+    ],
+)
+def test_only_a_green_and_whole_session_is_recorded(
+    latency_project: LatencyProject, project: Project, added: str, reason: str
+) -> None:
+    project.document()
+    latency_project.given(a=1e-3)
+    path = latency_project.root / "test_given.py"
+    path.write_text(path.read_text() + added)
+    result = latency_project.run("test_given.py", "--scanproof-record-latency")
+    result.stdout.fnmatch_lines([f"baselines NOT recorded: {reason}"])
+    assert result.ret != pytest.ExitCode.OK
+    assert not (latency_project.root / "expected" / "latency").exists()
+
+
+def test_a_recording_that_measured_nothing_is_no_success(latency_project: LatencyProject) -> None:
+    (latency_project.root / "test_other.py").write_text("def test_other(): pass\n")
+    result = latency_project.run("--scanproof-record-latency")
+    result.stdout.fnmatch_lines(["baselines NOT recorded: no latency was measured"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_part_of_the_cases_does_not_replace_the_whole(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(a=1e-3, b=2e-3)
+    latency_project.run("test_given.py", "--scanproof-record-latency")
+    before = (latency_project.root / H200).read_bytes()
+    result = latency_project.run("test_given.py", "--scanproof-record-latency", "-k", "a-repeat")
+    result.stdout.fnmatch_lines(["*NOT recorded*has 1 cases that this session did not measure (b, ...)*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (latency_project.root / H200).read_bytes() == before
+
+
+def test_fewer_repeats_than_five_are_no_baseline(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(a=1e-3)
+    result = latency_project.run("test_given.py", "--scanproof-record-latency", "-k", "repeat1 or repeat2")
+    result.stdout.fnmatch_lines(["*NOT recorded: a and others have less than 5 repeats"])
+    assert not (latency_project.root / "expected" / "latency").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("-n", "2"), "pytest-xdist runs tests beside each other: leave out -n"),
+        (("--benchmark-disable",), "--benchmark-disable was given"),
+        (("--benchmark-skip",), "--benchmark-skip was given"),
+        (("-p", "no:benchmark"), "pytest-benchmark is not loaded*"),
+    ],
+)
+def test_where_nothing_would_be_measured_recording_is_a_usage_error(
+    latency_project: LatencyProject, arguments: tuple[str, ...], reason: str
+) -> None:
+    result = latency_project.run("--scanproof-record-latency", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--scanproof-record-latency: nothing would be measured: {reason}"])
+
+
+def test_a_broken_file_is_not_overwritten(latency_project: LatencyProject, project: Project) -> None:
+    project.document()
+    latency_project.given(kind="cpu", a=1e-3)
+    path = latency_project.root / ".scanproof" / "latency" / "cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"device": "mine"}))
+    result = latency_project.run("test_given.py", "--scanproof-record-latency")
+    result.stdout.fnmatch_lines([f"*NOT recorded: {path}: not a file of latency baselines: device: *"])
+    assert path.read_text() == '{"device": "mine"}'

@@ -1,0 +1,64 @@
+"""What a session says of its latencies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scanproof import latency_tables
+from scanproof.latency import Clock, Latency, Limits, Timing
+
+TIMING = Timing(median=2e-3, q1=1.9e-3, q3=2.1e-3, rounds=50, calls=1, noise=0.004, stopped="noise", warmup_rounds=3)
+MADE = Latency(
+    id="scan", nodeid="n", op="o", direction="forward", kind="cuda", device="NVIDIA H200", bytes=4 * 10**9, flop=1e12,
+    outcome="SAME", timing=TIMING, limits=Limits(bytes_per_s=4e12, flop_per_s={"bfloat16": 8e14}), rate="bfloat16",
+)  # fmt: skip
+
+
+def said(*found: Latency) -> str:
+    return "\n".join(latency_tables.summary_lines(found, None, False))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.5, "1.500 s"), (0.0123, "12.30 ms"), (123e-6, "123.0 us"), (4.5e-6, "4.500 us"), (2e-7, "0.200 us")],
+)
+def test_times_have_four_digits_and_a_unit(seconds: float, text: str) -> None:
+    assert latency_tables.in_words(seconds) == text
+
+
+def test_a_line_says_bytes_flop_and_the_share_of_the_limit() -> None:
+    text = said(MADE).splitlines()[1]
+    assert text.split() == ["scan", "2.000", "ms", "0.40%", "2000", "500", "62.5%", "-", "SAME"]
+
+
+def test_what_was_not_measured_has_a_reason_and_no_number() -> None:
+    text = said(replace(MADE, timing=None, outcome="NOT_MEASURED", because="leave out -n"))
+    assert text == "1 latencies not measured: leave out -n\n1 latencies: 1 NOT_MEASURED"
+
+
+def test_throttling_is_said() -> None:
+    held = Clock(lowest_mhz=1410.0, highest_mhz=1980.0, throttled=("hardware thermal slowdown",))
+    text = said(replace(MADE, clock=held), replace(MADE, clock=replace(held, lowest_mhz=1500.0), id="other"))
+    assert "2 measured while throttled (hardware thermal slowdown): scan at 1410 MHz" in text
+    found = replace(MADE, clock=held)
+    assert latency_tables.clock_text(found) == "1410 to 1980 MHz, held down: hardware thermal slowdown"
+    assert "throttled" not in said(replace(MADE, clock=replace(held, throttled=())))
+
+
+def test_what_spoils_a_measurement_is_counted() -> None:
+    text = said(replace(MADE, timing=replace(TIMING, stopped="time", waited=3)), MADE)
+    assert "1 reached their time limit before their noise was small (--benchmark-max-time=SECONDS)" in text
+    assert "1 include time in which the device may have waited for the host" in text
+    assert "waited" not in said(MADE)
+
+
+def test_an_ambiguous_latency_says_what_would_decide() -> None:
+    text = said(replace(MADE, outcome="AMBIGUOUS", because="run again on a quiet device"))
+    assert "ambiguous: scan: run again on a quiet device" in text
+
+
+def test_a_recording_shows_its_last_repeat() -> None:
+    found = [replace(MADE, repeat=n, outcome="RECORDED") for n in (1, 2, 3)]
+    assert said(*found).endswith("1 latencies: 1 RECORDED")

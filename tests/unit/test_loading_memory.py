@@ -1,0 +1,139 @@
+"""Loading a checkpoint needs little more memory than the weights that come of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from late import Late
+from scanproof.models.layout import CheckpointError, StateSpacesConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.models import language_model, loading
+else:
+    torch = Late("torch")
+    language_model, loading = Late("scanproof.models.language_model"), Late("scanproof.models.loading")
+
+SHARE = 1.2
+"""Most memory that loading may take, in units of the weights."""
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from scanproof.models.loading import load
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+small, large, dtype = sys.argv[1:]
+load(Path(small), torch.float32)(torch.zeros(1, 2, dtype=torch.long))
+before = resident("VmRSS")
+model = load(Path(large), getattr(torch, dtype))
+peak = resident("VmHWM")
+print(peak - before, sum(weight.nbytes for weight in model.parameters()))
+"""
+"""Peak memory beyond what was there before, imports included, and the size of the weights, in bytes."""
+
+
+def config(d_model: int, vocab_size: int, tie_embeddings: bool = True) -> StateSpacesConfig:
+    return StateSpacesConfig(d_model=d_model, n_layer=3, vocab_size=vocab_size, tie_embeddings=tie_embeddings)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny checkpoint, and in float32 and float16, mapped and pickled, those of a model of 200 MB in float32."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    loading.save(language_model.StateSpacesLM(config(16, 8)), root / "small", torch.float32)
+    model = language_model.StateSpacesLM(config(1024, 30_000))
+    for dtype in ("float32", "float16"):
+        folder = root / f"safetensors-{dtype}"
+        loading.save(model, folder, getattr(torch, dtype))
+        pickled = root / f"bin-{dtype}"
+        pickled.mkdir()
+        (pickled / "config.json").write_bytes((folder / "config.json").read_bytes())
+        # As torch.save writes a tied model: lm_head and embedding share their memory.
+        torch.save(model.to(getattr(torch, dtype)).state_dict(), pickled / "pytorch_model.bin")
+    yield root
+    # pytest would keep 600 MB of each of its last three sessions.
+    shutil.rmtree(root)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process its peak memory")
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize(("stored", "dtype"), [("float32", "float32"), ("float32", "bfloat16"), ("float16", "float32")])
+def test_loading_peaks_at_little_more_than_the_weights(checkpoints: Path, kind: str, stored: str, dtype: str) -> None:
+    command = [sys.executable, "-c", CHILD, str(checkpoints / "small"), str(checkpoints / f"{kind}-{stored}"), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, weights = map(int, done.stdout.split())
+    assert weights > 9e7
+    assert peak <= SHARE * weights, f"{peak / weights:.2f} times the weights"
+
+
+SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=6)
+
+
+@given(shapes=SHAPES, size=st.integers(1, 400))
+def test_rounds_have_every_row_once_and_stay_small(shapes: list[list[int]], size: int) -> None:
+    tensors = {str(number): torch.zeros(shape) for number, shape in enumerate(shapes)}
+    groups = list(loading.rounds(tensors, size))
+    rows = {key: [0] * len(tensor) for key, tensor in tensors.items()}
+    for group in groups:
+        for key, part in group:
+            rows[key][part] = [count + 1 for count in rows[key][part]]
+        largest = max(tensors[key][:1].nbytes for key, _ in group)
+        assert sum(tensors[key][part].nbytes for key, part in group) <= size + largest
+    assert all(count == 1 for counts in rows.values() for count in counts)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_model_outlives_its_file(tmp_path: Path, kind: str) -> None:
+    model = language_model.StateSpacesLM(config(16, 8)).eval()
+    loading.save(model, tmp_path, torch.float32)
+    path = tmp_path / "model.safetensors"
+    if kind == "bin":
+        path.unlink()
+        path = tmp_path / "pytorch_model.bin"
+        torch.save(model.state_dict(), path)
+    loaded, ids = loading.load(tmp_path), torch.arange(8)[None]
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+def test_a_pickle_of_before_torch_1_6_is_read(tmp_path: Path) -> None:
+    model = language_model.StateSpacesLM(config(16, 8, tie_embeddings=False)).eval()
+    loading.save(model, tmp_path, torch.float32)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    ids = torch.arange(8)[None]
+    assert torch.equal(loading.load(tmp_path)(ids).logits, model(ids).logits)
+
+
+def test_a_tied_head_that_differs_in_its_last_row_is_found(tmp_path: Path) -> None:
+    """The comparison goes on after its first part."""
+    model = language_model.StateSpacesLM(config(1024, 3000, tie_embeddings=False))
+    model.lm_head.weight.data.copy_(model.backbone.embedding.weight.data)
+    model.lm_head.weight.data[-1, -1] += 1
+    loading.save(model, tmp_path, torch.float32)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"tie_embeddings": false', '"tie_embeddings": true'))
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: differs from backbone\.embedding\.weight"):
+        loading.load(tmp_path)
+
+
+def test_a_pickle_of_something_else_is_named(tmp_path: Path) -> None:
+    loading.save(language_model.StateSpacesLM(config(16, 8)), tmp_path, torch.float32)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .* it holds something else"):
+        loading.load(tmp_path)
