@@ -64,9 +64,7 @@ def _write_transformers(folder: Path, family: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(3)
-    model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        AutoConfig.for_model(family, **CONFIGS[family])
-    )
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **CONFIGS[family]))
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.endswith(("norm.weight", ".D", "norm_f.weight", "norm.bias")):
