@@ -25,7 +25,7 @@ LAYERS = {
         "evaluation", "plain", "process", "results", "worker", "snapshot", "passthrough", "store", "fingerprint",
         "filehashes", "proof", "origins", "machine", "doctor", "taskfiles", "failures", "load_report", "mirror",
         "prefetch", "download", "models", "kernels", "embedded", "environment", "faults", "placement",
-        "substitution",
+        "substitution", "scoring",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
@@ -35,7 +35,7 @@ LAYERS = {
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "lm_eval", "transformers", "datasets", "mamba_ssm", "causal_conv1d", "flash_attn", "triton"}
-WORKER_ONLY = {"worker", "passthrough", "models", "kernels", "faults", "substitution"}
+WORKER_ONLY = {"worker", "passthrough", "models", "kernels", "faults", "substitution", "scoring"}
 TRAINING = {
     "embedded/train.py", "embedded/architectures.py", "embedded/tokenizer.py", "embedded/megatron_folder.py",
 }  # fmt: skip

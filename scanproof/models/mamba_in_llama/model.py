@@ -92,7 +92,7 @@ class HybridLlama(_Llama):  # type: ignore[misc]
         real = padding(attention_mask, inputs.shape[1])
         if past_key_values is None and (use_cache or real is not None):
             past_key_values = HybridCache()
-        if past_key_values is not None and not isinstance(past_key_values, HybridCache):
+        if past_key_values is not None and not hasattr(past_key_values, "states"):
             raise TypeError(f"a hybrid needs a HybridCache, not a {type(past_key_values).__name__}")
         if past_key_values is not None:
             past_key_values.real = real

@@ -1,0 +1,93 @@
+"""A scoring engine behind lm-eval's interface that runs each distinct token once; see `scanproof.scoring.engine`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from scanproof.scoring.engine import Engine, Limits, Say, Tally
+from scanproof.scoring.memory import limits
+from scanproof.scoring.network import Unsupported, opened, stateful
+from scanproof.scoring.tree import Asked
+
+__all__ = ["Engine", "Limits", "Tally", "Unsupported", "install"]
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+"""(cache key, context, continuation), as lm-eval's `_loglikelihood_tokens` takes them."""
+
+
+def install(model: Any, say: Say) -> Tally:
+    """Let an lm-eval model of the `hf` family score each distinct token once, from now on.
+
+    Args:
+        model: its `_loglikelihood_tokens` is replaced; the task side, tokenizer and prompts stay lm-eval's.
+        say: is told, in a sentence, what a reader of the run should know.
+
+    Returns:
+        what was scored, growing while it is.
+
+    Raises:
+        Unsupported: the model cannot go on from a state, or is spread over processes.
+    """
+    if getattr(model, "backend", None) != "causal":
+        raise Unsupported(f"it is no causal model but {getattr(model, 'backend', type(model).__name__)}")
+    if model.world_size > 1:
+        raise Unsupported(f"it is spread over {model.world_size} processes")
+    stateful(model.model)
+    tally = Tally()
+
+    def score(
+        requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        return _score(model, requests, disable_tqdm, tally, say)
+
+    model._loglikelihood_tokens = score
+    model.loglikelihood = partial(_with_memory, model)
+    return tally
+
+
+def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    """lm-eval's `loglikelihood`; it encodes a context once, not once for every choice."""
+    encode = model.tok_encode
+    known: dict[Any, list[int]] = {}
+
+    def remembered(string: str, *args: Any, **options: Any) -> list[int]:
+        key = (string, args, tuple(sorted(options.items())))
+        if key not in known:
+            known[key] = encode(string, *args, **options)
+        return list(known[key])
+
+    model.tok_encode = remembered
+    try:
+        return list(type(model).loglikelihood(model, requests, disable_tqdm=disable_tqdm))
+    finally:
+        del model.tok_encode
+
+
+def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: Say) -> list[tuple[float, bool]]:
+    from tqdm import tqdm
+
+    answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+    asked = [_asked(context, continuation, model.max_length) for _, context, continuation in requests]
+    with tqdm(total=len(requests), disable=quiet, desc="Running loglikelihood requests") as bar:
+
+        def answered(index: int, value: float, greedy: bool) -> None:
+            answers[index] = (value, greedy)
+            if requests[index][0] is not None:
+                model.cache_hook.add_partial("loglikelihood", requests[index][0], answers[index])
+            bar.update(1)
+
+        with opened(model) as network:
+            engine = Engine(network, limits(model, asked), model.softmax_dtype, tally, say)
+            engine.score(asked, answered)
+    return answers
+
+
+def _asked(context: list[int], continuation: list[int], max_length: int) -> Asked:
+    """Cut from the left where both are longer than the model takes, as lm-eval does; the last token is not read."""
+    if not context or not continuation or len(continuation) > max_length:
+        raise ValueError(
+            f"a request of {len(context)} tokens of context and {len(continuation)} of continuation cannot be scored; "
+            f"both need one token, and the continuation has room for {max_length}"
+        )
+    return Asked(tuple((context + continuation)[-(max_length + 1) :][:-1]), tuple(continuation))

@@ -1,0 +1,152 @@
+"""Attention that goes on from keys and values: of the state-spaces layout, and of transformers by way of a cache.
+
+Letters: b batch, l seqlen, s positions before, h heads, k key heads, p headdim, w width of the convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from scanproof.models.layers import rotate
+from scanproof.scoring.forms import Operators, convolve_plain
+from scanproof.scoring.passage import Passage
+
+_Cache: Any = Cache
+_Layer: Any = CacheLayerMixin
+
+
+class PassageLayer(_Layer):  # type: ignore[misc]
+    """An attention layer's place in a `PassageCache`: it keeps nothing itself."""
+
+    def __init__(self, passage: Passage, slot: int) -> None:
+        super().__init__()
+        self.passage, self.slot = passage, slot
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to prepare."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """(b, k, l, p) of this pass -> (b, k, s + l, p)."""
+        return self.passage.extend(self.slot, key_states, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(keys, number of the first)."""
+        return self.passage.longest + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """s."""
+        return self.passage.longest
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+
+class PassageCache(_Cache):  # type: ignore[misc]
+    """What transformers' attention layers read a passage through, and HybridLlama as well."""
+
+    def __init__(self, passage: Passage, slots: Mapping[int, int]) -> None:
+        """`slots`: of each attention layer, by the number that it has for its cache."""
+        count = max(slots, default=-1) + 1
+        super().__init__(layers=[PassageLayer(passage, slots.get(index, -1)) for index in range(count)])
+        self.states: dict[int, Any] = {}
+        self.real = None
+        self.seen = 0
+
+
+def attend(mixer: Any, hidden: Tensor, slot: int, passage: Passage, operators: Operators) -> Tensor:
+    """mamba_ssm's MHA, and its reference: (b, l, d_model) -> (b, l, d_model)."""
+    qkv, mlp = torch.split(
+        mixer.in_proj(hidden), [mixer.in_proj.weight.shape[0] - mixer.mlp_dim, mixer.mlp_dim], dim=-1
+    )
+    conv = None
+    if mixer.conv1d is not None:
+        channels, _, width = mixer.conv1d.weight.shape
+        before = passage.window(slot, qkv.new_zeros(channels, width - 1))
+        mixed, conv = convolve_plain(mixer.conv1d, qkv.transpose(1, 2), before, passage, operators)
+        qkv = mixed.transpose(1, 2)
+    heads = torch.unflatten(qkv, -1, (-1, mixer.head_dim)).transpose(1, 2)
+    count = heads.shape[1]
+    queries = mixer.out_proj.weight.shape[1] - mixer.mlp_dim // 2
+    queries //= mixer.head_dim
+    shared = (count - queries) // 2
+    q, k, v = torch.split(heads, [queries, shared, shared], dim=1)
+    dim, base, interleaved = rotary(mixer)
+    if dim:
+        q, k = (rotate_at(part, dim, base, interleaved, passage) for part in (q, k))
+    k, v = passage.extend(slot, k, v, conv)
+    context = masked(q, k, v, passage, scale(mixer)).transpose(1, 2).flatten(-2)
+    if mixer.mlp_dim:
+        up, gate = mlp.chunk(2, dim=-1)
+        context = torch.cat([context, up * F.silu(gate)], dim=-1)
+    return torch.as_tensor(mixer.out_proj(context))
+
+
+def rotary(mixer: Any) -> tuple[int, float, bool]:
+    """(channels, base, interleaved) of a mixer's rotary embedding; 0 channels without one."""
+    if hasattr(mixer, "rotary"):
+        return mixer.rotary  # type: ignore[no-any-return]
+    if not mixer.rotary_emb_dim:
+        return 0, 1.0, False
+    return mixer.rotary_emb_dim, mixer.rotary_emb.base, mixer.rotary_emb.interleaved
+
+
+def scale(mixer: Any) -> float | None:
+    """Factor of the scores; None for 1 / sqrt(headdim)."""
+    return mixer.scale if hasattr(mixer, "scale") else mixer.softmax_scale  # type: ignore[no-any-return]
+
+
+def rotate_at(x: Tensor, dim: int, base: float, interleaved: bool, passage: Passage) -> Tensor:
+    """Rotary positions of x (b, h, l, p), each row's from its own start."""
+    starts = passage.seen
+    if len(set(starts)) == 1:
+        return rotate(x, dim, base, interleaved, start=starts[0])
+    rows = [rotate(row[None], dim, base, interleaved, start=start) for row, start in zip(x, starts, strict=True)]
+    return torch.cat(rows)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, passage: Passage, factor: float | None) -> Tensor:
+    """Causal attention of (b, h, l, p) to keys and values (b, k, s + l, p); flash-attn's on a GPU that has it."""
+    flash = _flash(q)
+    if flash is not None:
+        return _packed(flash, q, k, v, passage, factor)
+    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
+    if not passage.longest:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=factor)
+    mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(passage.longest)
+    if passage.visible is not None:
+        mask = mask & passage.visible[:, None, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=factor)
+
+
+def _flash(q: Tensor) -> Any:
+    if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        return None
+    return flash_attn_varlen_func
+
+
+def _packed(flash: Any, q: Tensor, k: Tensor, v: Tensor, passage: Passage, factor: float | None) -> Tensor:
+    """flash-attn over rows of different pasts: what a row does not have is left out of the keys.
+
+    Its causal mask joins the last query with the last key, which is what goes on from a past needs.
+    """
+    batch, _, length, _ = q.shape
+    whole = k.shape[2]
+    have = torch.tensor([seen + length for seen in passage.seen], device=q.device)
+    ends = F.pad(have.cumsum(0), (1, 0)).to(torch.int32)
+    starts = torch.arange(0, (batch + 1) * length, length, device=q.device, dtype=torch.int32)
+    q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (q, k, v))
+    if passage.visible is not None:
+        k, v = k[passage.visible.flatten()], v[passage.visible.flatten()]
+    out = flash(q, k, v, starts, ends, length, whole, causal=True, softmax_scale=factor)
+    return torch.unflatten(torch.as_tensor(out), 0, (batch, length)).transpose(1, 2)

@@ -1,0 +1,235 @@
+"""Score each distinct token once: the tree of a call's requests, run in batches, children after parents.
+
+lm-eval runs the whole prompt again for every choice and every question behind the same examples.  Here a node of the
+tree (`scanproof.scoring.tree`) runs once, its state is the start of its children, and is freed after the last of them.
+Logits are made of scored positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+from torch.nn.utils.rnn import pad_sequence
+
+from scanproof.scoring.network import Network
+from scanproof.scoring.passage import Passage, Trail
+from scanproof.scoring.tree import Asked, Node, build
+
+SLACK = 0.08
+"""Share of the distinct tokens that may run twice where that saves a batch."""
+FEW = 8
+"""Rows that a batch may have whatever its padding."""
+PADDING = 0.25
+"""Share of a larger batch that may be padding."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class Tally:
+    """What was scored, growing while it is."""
+
+    plain_tokens: int = 0
+    """Tokens that plain would run."""
+    distinct_tokens: int = 0
+    """Tokens that have to run at least once: the lower bound."""
+    tokens: int = 0
+    """Tokens that ran, padding apart."""
+    padding: int = 0
+    """Positions that filled up batches."""
+    scored_positions: int = 0
+    """Positions whose logits were made."""
+    peak_state_bytes: int = 0
+    """Most that states took at one time."""
+    notes: list[str] = field(default_factory=list)
+    """What was said."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a batch may take."""
+
+    positions: int
+    """Rows times positions, padding included."""
+    state_bytes: float
+    """Of the states that are kept at one time, and of those that a layer works on; one row is always allowed."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A node whose parent has run."""
+
+    node: Node
+    behind: Trail | None
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Nodes with children first, then the long ones, so that a batch has one kind and little padding."""
+        return not self.node.children, -len(self.node.tokens), -self.seen
+
+    @property
+    def seen(self) -> int:
+        """Tokens before the node."""
+        return self.behind.seen if self.behind else 0
+
+
+@dataclass
+class Frame:
+    """Nodes whose parents ran in one batch, and the memory of what that batch left."""
+
+    waiting: list[Waiting]
+    """The next one last."""
+    bytes: int
+
+
+class Engine:
+    """Scores the requests of one call."""
+
+    def __init__(
+        self, network: Network, limits: Limits, softmax_dtype: torch.dtype | None, tally: Tally, say: Say
+    ) -> None:
+        self.network, self.limits, self.softmax_dtype = network, limits, softmax_dtype
+        self.tally, self.say = tally, say
+        self._rows = limits.positions
+        """Most rows of a batch; halved when memory runs out."""
+        self._held = 0
+        """Bytes of all states that are kept now."""
+
+    def score(self, requests: Sequence[Asked], answered: Callable[[int, float, bool], None]) -> None:
+        """Run the tree; `answered` is told of each request once: its index, log-likelihood, whether it is greedy."""
+        tree = build(requests, SLACK)
+        self.tally.plain_tokens += tree.plain
+        self.tally.distinct_tokens += tree.distinct
+        scores = Scores(requests, answered)
+        stack = [self._frame([Waiting(root, None) for root in tree.roots], 0)]
+        while stack:
+            frame = stack[-1]
+            if not frame.waiting:
+                self._held -= stack.pop().bytes
+                continue
+            batch = self._batch(frame)
+            try:
+                logits, passage = self._run(batch)
+            except Exception as error:
+                if not out_of_memory(error) or len(batch) == 1:
+                    raise
+                self._halve(len(batch))
+                frame.waiting.extend(reversed(batch))
+                continue
+            scores.add(batch, logits, self.softmax_dtype)
+            stack.append(self._frame(children(batch, passage), passage.bytes))
+
+    def _frame(self, waiting: list[Waiting], size: int) -> Frame:
+        self._held += size
+        self.tally.peak_state_bytes = max(self.tally.peak_state_bytes, self._held)
+        return Frame(sorted(waiting, key=lambda each: each.order, reverse=True), size)
+
+    def _batch(self, frame: Frame) -> list[Waiting]:
+        """Take nodes off the frame: all with children or none, as many as the limits allow, at least one."""
+        first = frame.waiting.pop()
+        batch, length = [first], len(first.node.tokens)
+        room = (self.limits.state_bytes - self._held) / 2 - self._bytes(first, length)
+        padding = 0
+        while frame.waiting:
+            following = frame.waiting[-1]
+            padding += length - len(following.node.tokens)
+            room -= self._bytes(following, length)
+            if (
+                bool(following.node.children) != bool(first.node.children)
+                or len(batch) == self._rows
+                or (len(batch) + 1) * length > self.limits.positions
+                or room < 0
+                or (len(batch) >= FEW and padding > PADDING * length * len(batch))
+            ):
+                break
+            batch.append(frame.waiting.pop())
+        return batch
+
+    def _bytes(self, waiting: Waiting, length: int) -> float:
+        """Memory that a row takes while it runs, or afterwards for its children."""
+        passing = self.network.passing_bytes(waiting.seen + length)
+        return max(passing, self.network.kept_bytes(length)) if waiting.node.children else passing
+
+    def _run(self, batch: Sequence[Waiting]) -> tuple[Tensor, Passage]:
+        """Logits of the batch's scored positions, in the order of `places`, and what its rows leave."""
+        lengths = [len(each.node.tokens) for each in batch]
+        keep = bool(batch[0].node.children)
+        device = self.network.device
+        passage = Passage([each.behind for each in batch], lengths, keep, device)
+        tokens = pad_sequence([torch.tensor(each.node.tokens) for each in batch], batch_first=True).to(device)
+        rows, positions = torch.tensor(places(batch), dtype=torch.long, device=device).view(-1, 2).T
+        logits = self.network.run(tokens, passage, (rows, positions))
+        self.tally.tokens += sum(lengths)
+        self.tally.padding += tokens.numel() - sum(lengths)
+        self.tally.scored_positions += len(rows)
+        return logits, passage
+
+    def _halve(self, rows: int) -> None:
+        self._rows = rows // 2
+        message = f"out of memory with {rows} rows; goes on with {self._rows}"
+        self.tally.notes.append(message)
+        self.say(message)
+        if self.network.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Scores:
+    """The log-probabilities of continuations, token by token in any order."""
+
+    def __init__(self, requests: Sequence[Asked], answered: Callable[[int, float, bool], None]) -> None:
+        self._answered = answered
+        self._found: list[list[float]] = [[] for _ in requests]
+        self._greedy = [True] * len(requests)
+        self._lengths = [len(each.continuation) for each in requests]
+
+    def add(self, batch: Sequence[Waiting], logits: Tensor, softmax_dtype: torch.dtype | None) -> None:
+        """What the logits (n, vocabulary) of a batch say of its marks."""
+        number = {place: index for index, place in enumerate(places(batch))}
+        marks = [(number[row, mark.position], mark) for row, each in enumerate(batch) for mark in each.node.marks]
+        if not marks:
+            return
+        # As lm-eval: in the dtype of the logits unless one is asked for.
+        probable = log_softmax(logits, dim=-1, dtype=softmax_dtype)
+        index = torch.tensor([[place, mark.target] for place, mark in marks], device=logits.device)
+        found = probable[index[:, 0], index[:, 1]].tolist()
+        best = probable.argmax(dim=-1).tolist()
+        for (place, mark), value in zip(marks, found, strict=True):
+            self._add(mark.request, value, best[place] == mark.target, probable.dtype)
+
+    def _add(self, request: int, value: float, greedy: bool, dtype: torch.dtype) -> None:
+        values = self._found[request]
+        values.append(value)
+        self._greedy[request] &= greedy
+        if len(values) == self._lengths[request]:
+            # As lm-eval adds them up: rounded to their dtype at the end.
+            total = torch.tensor(values, dtype=dtype).sum() if len(values) > 1 else values[0]
+            self._answered(request, float(total), self._greedy[request])
+            self._found[request] = []
+
+
+def places(batch: Sequence[Waiting]) -> list[tuple[int, int]]:
+    """(row, position) of each scored position, once."""
+    return [
+        (row, position)
+        for row, each in enumerate(batch)
+        for position in sorted({mark.position for mark in each.node.marks})
+    ]
+
+
+def children(batch: Sequence[Waiting], passage: Passage) -> list[Waiting]:
+    """The nodes that follow a batch."""
+    found = []
+    for row, each in enumerate(batch):
+        if each.node.children:
+            trail = passage.trail(row)
+            found += [Waiting(child, trail) for child in each.node.children]
+    return found
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or on the host."""
+    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))

@@ -1,0 +1,195 @@
+"""A model that goes on from states: lm-eval's model, its stateful layers answered by `forms` while the block lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scanproof.models.mamba_in_llama.operations import operations
+from scanproof.scoring import forms, scans
+from scanproof.scoring.attention import PassageCache, attend
+from scanproof.scoring.passage import Passage, Segment, size
+
+COPIES = 3
+"""Of the states that a layer works on: what it reads, what it computes, what it leaves."""
+
+
+class Unsupported(Exception):
+    """A model that cannot be scored from states; the message says why."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of mixers, and how it is answered."""
+
+    name: str
+    """Module and class."""
+    form: forms.Form | None
+    """None for attention."""
+    pair: bool = False
+    """Whether its `forward` returns a pair."""
+
+
+KINDS = (
+    Kind("scanproof.models.layers.Mamba1", forms.mamba1, pair=True),
+    Kind("scanproof.models.layers.Mamba2", forms.mamba2, pair=True),
+    Kind("scanproof.models.attention.Attention", None, pair=True),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", forms.llama1),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", forms.llama2),
+    Kind("mamba_ssm.modules.mamba_simple.Mamba", forms.mamba1),
+    Kind("mamba_ssm.modules.mamba2.Mamba2", forms.mamba2),
+    Kind("mamba_ssm.modules.mha.MHA", None),
+    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", forms.mamba1),
+    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", forms.nemotron),
+)
+"""A mixer that is not here belongs to transformers' attention, or makes a model unsupported."""
+ATTENDING = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "mamba")
+"""Architectures of transformers whose other layers keep nothing, or keep it in the cache that they are given."""
+
+
+class Network:
+    """One model, open for passes."""
+
+    def __init__(self, model: Any, mixers: Sequence[tuple[Any, Kind]], call: Callable[..., Any]) -> None:
+        """
+        Args:
+            mixers: of the model, with their kinds.
+            call: runs the model; returns what it returns.
+        """
+        self.model, self.mixers, self._call = model, mixers, call
+        self.device = next(model.parameters()).device
+        kernel = operations(self.device)
+        scan = scans.reference if self.device.type == "cpu" else scans.superposed(kernel.selective_scan_fn)
+        self._operators = forms.Operators(kernel, scan)
+        self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
+        self._scans = [first for first in self._empty if first is not None]
+        self._attending: set[int] = set()
+        self._token_bytes = 0.0
+        """Keys and values of a token, in all attention layers."""
+        self._passage: Passage | None = None
+        self._places: tuple[Tensor, Tensor] | None = None
+        config = getattr(model, "config", None)
+        self._transformers = hasattr(config, "num_hidden_layers")
+        count = config.num_hidden_layers if self._transformers else 0  # type: ignore[union-attr]
+        self._slots = {index: len(mixers) + index for index in range(count)}
+
+    def run(
+        self,
+        tokens: Tensor,
+        passage: Passage,
+        places: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Logits of some positions; `passage` has what is left behind the rows afterwards.
+
+        Args:
+            tokens: (b, l), padded on the right.
+            places: rows and positions, (n,) each.
+
+        Returns:
+            (n, vocabulary).
+        """
+        options: dict[str, Any] = {}
+        if self._transformers:
+            options = {
+                "past_key_values": PassageCache(passage, self._slots),
+                "use_cache": True,
+                "position_ids": passage.positions,
+                "attention_mask": passage.visible,
+            }
+        self._passage, self._places = passage, places
+        try:
+            logits = torch.as_tensor(self._call(tokens, **options).logits[0])
+        finally:
+            self._passage = self._places = None
+        segments = {slot: kept for slot, kept in passage.left.items() if isinstance(kept, Segment)}
+        if segments:
+            self._attending = set(segments)
+            self._token_bytes = sum(map(size, segments.values())) / tokens.numel()
+        return logits
+
+    def kept_bytes(self, length: int) -> float:
+        """Memory of what a row of some tokens leaves for its children; of attention not known before its first."""
+        return sum(map(size, self._scans)) + self._token_bytes * length
+
+    def passing_bytes(self, positions: int) -> float:
+        """Memory that one layer works on for a row with some positions, those behind it included."""
+        layer = max(map(size, self._scans), default=0)
+        return max(COPIES * layer, COPIES * self._token_bytes / max(1, len(self._attending)) * positions)
+
+    def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
+        """Takes the place of a mixer's `forward`."""
+        passage = self._passage
+        assert passage is not None
+        first = self._empty[slot]
+        if kind.form is None or first is None:
+            out = attend(mixer, hidden, slot, passage, self._operators)
+        else:
+            out, state = kind.form(mixer, hidden, passage.before(slot, first), passage, self._operators)
+            passage.leave(slot, state)
+        return (out, None) if kind.pair else out
+
+    def choose(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the vocabulary projection: (b, l, m) -> (1, n, m), the positions that are scored."""
+        hidden, *rest = arguments
+        assert self._places is not None
+        rows, positions = self._places
+        return (hidden[rows, positions][None], *rest)
+
+
+@contextmanager
+def opened(lm: Any) -> Iterator[Network]:
+    """The network of an lm-eval model; the model is as it was afterwards.
+
+    Raises:
+        Unsupported: see there.
+    """
+    model = lm.model
+    mixers = stateful(model)
+    head = vocabulary_projection(model)
+
+    def call(tokens: Tensor, **options: Any) -> Any:
+        kind = lm.mixed_precision_dtype
+        with torch.no_grad(), torch.autocast(lm.device.type, kind, enabled=kind is not None):
+            return model(tokens, **options)
+
+    network = Network(model, mixers, call)
+    hook = head.register_forward_pre_hook(network.choose)
+    try:
+        for slot, (mixer, kind) in enumerate(mixers):
+            mixer.forward = partial(network.mix, slot, mixer, kind)
+        yield network
+    finally:
+        hook.remove()
+        for mixer, _ in mixers:
+            mixer.__dict__.pop("forward", None)
+
+
+def stateful(model: Any) -> list[tuple[Any, Kind]]:
+    """The mixers of a model that are answered by forms; raises Unsupported."""
+    kinds = {kind.name: kind for kind in KINDS}
+    found = [
+        (module, kinds[name])
+        for module in model.modules()
+        if (name := f"{type(module).__module__}.{type(module).__qualname__}") in kinds
+    ]
+    config = getattr(model, "config", None)
+    architecture = getattr(config, "model_type", None)
+    if hasattr(config, "num_hidden_layers"):
+        if architecture not in ATTENDING:
+            raise Unsupported(f"nobody has taught it to go on from a state of the architecture {architecture!r}")
+    elif not found:
+        raise Unsupported(f"{type(model).__module__}.{type(model).__qualname__} has no layers that it knows")
+    return found
+
+
+def vocabulary_projection(model: Any) -> nn.Module:
+    """The layer that makes logits of hidden states."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else model.lm_head
+    assert isinstance(head, nn.Module)
+    return head

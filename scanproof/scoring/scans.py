@@ -1,0 +1,89 @@
+"""Ways to go on with a selective scan from a state; mamba_ssm's kernel begins at zero.
+
+Letters: b batch, d channels, l seqlen, n dstate, r groups of B and C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanproof.kernels.reference import selective_scan
+
+CHUNK = 64
+"""Positions whose part of the first state is computed at once; memory grows with it."""
+
+
+def reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    bias: Tensor,
+    before: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The plain reference, which takes a first state.
+
+    Args:
+        u: (b, d, l), the input.
+        delta: (b, d, l), step sizes before bias and softplus.
+        A: (d, n).
+        B: (b, n, l), or (b, r, n, l) with d / r channels to a group; C likewise.
+        D: (d,).
+        z: (b, d, l), the gate.
+        bias: (d,).
+        before: (b, d, n).
+
+    Returns:
+        y (b, d, l) and the last state (b, d, n), in float32 or wider.
+    """
+    u, delta, B, C, z = (part.to(A.dtype) for part in (u, delta, B, C, z))
+    groups = 1 if B.dim() == 3 else B.shape[1]
+    # Groups become rows of the batch, each with its own channels and its own A.
+    rows = torch.unflatten(A, 0, (groups, -1)).repeat(len(u), 1, 1)
+    delta = delta + bias[:, None]
+    inputs, steps = (torch.unflatten(part, 1, (groups, -1)).flatten(0, 1) for part in (u, delta))
+    first = torch.unflatten(before, 1, (groups, -1)).flatten(0, 1)
+    B, C = (part if part.dim() == 3 else part.flatten(0, 1) for part in (B, C))
+    y, last = selective_scan(inputs, steps, rows, B, C, delta_softplus=True, initial_state=first)
+    y, last = (torch.unflatten(part, 0, (-1, groups)).flatten(1, 2) for part in (y, last))
+    return (y + D[:, None] * u) * F.silu(z), last
+
+
+def superposed(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The kernel's scan from zero, and what becomes of the first state added to it: the recurrence is linear in it.
+
+    h[t] = h0[t] + exp(A S[t]) h[0], S[t] the sum of the step sizes up to t, so y gains C[t] exp(A S[t]) h[0].
+    Arguments as `reference`.
+    """
+
+    def scan(
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor, before: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, last = kernel(
+            u, delta.contiguous(), A, B.contiguous(), C.contiguous(), D, delta_bias=bias, delta_softplus=True,
+            return_last_state=True,
+        )  # fmt: skip
+        sums = F.softplus(delta.to(A.dtype) + bias[:, None]).cumsum(-1)
+        pieces = zip(torch.split(sums, CHUNK, -1), torch.split(C, CHUNK, -1), strict=True)
+        gained = [_read(A, S, C_k.to(A.dtype), before) for S, C_k in pieces]
+        y = (y.to(A.dtype) + torch.cat(gained, -1)) * F.silu(z.to(A.dtype))
+        return y, last + torch.exp(A * sums[..., -1:]) * before
+
+    return scan
+
+
+def _read(A: Tensor, sums: Tensor, C: Tensor, before: Tensor) -> Tensor:
+    """C[t] exp(A S[t]) h[0] of some positions, (b, d, l)."""
+    state = torch.exp(A[..., None] * sums[:, :, None]) * before[..., None]
+    if C.dim() == 3:
+        return torch.einsum("bdnl,bnl->bdl", state, C)
+    grouped = torch.unflatten(state, 1, (C.shape[1], -1))
+    return torch.einsum("brdnl,brnl->brdl", grouped, C).flatten(1, 2)
