@@ -66,10 +66,12 @@ def attend(mixer: Any, hidden: Tensor, slot: int, passage: Passage, operators: O
         mixer.in_proj(hidden), [mixer.in_proj.weight.shape[0] - mixer.mlp_dim, mixer.mlp_dim], dim=-1
     )
     conv = None
-    if mixer.conv1d is not None:
-        channels, _, width = mixer.conv1d.weight.shape
+    # mamba_ssm's has no such attribute without a convolution.
+    conv1d = getattr(mixer, "conv1d", None)
+    if conv1d is not None:
+        channels, _, width = conv1d.weight.shape
         before = passage.window(slot, qkv.new_zeros(channels, width - 1))
-        mixed, conv = convolve_plain(mixer.conv1d, qkv.transpose(1, 2), before, passage, operators)
+        mixed, conv = convolve_plain(conv1d, qkv.transpose(1, 2), before, passage, operators)
         qkv = mixed.transpose(1, 2)
     heads = torch.unflatten(qkv, -1, (-1, mixer.head_dim)).transpose(1, 2)
     count = heads.shape[1]

@@ -64,9 +64,8 @@ class Network:
         """
         self.model, self.mixers, self._call = model, mixers, call
         self.device = next(model.parameters()).device
-        kernel = operations(self.device)
-        scan = scans.reference if self.device.type == "cpu" else scans.superposed(kernel.selective_scan_fn)
-        self._operators = forms.Operators(kernel, scan)
+        # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
+        self._operators = operators(self.device) if mixers else None
         self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
         self._scans = [first for first in self._empty if first is not None]
         self._attending: set[int] = set()
@@ -125,7 +124,7 @@ class Network:
     def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
         """Takes the place of a mixer's `forward`."""
         passage = self._passage
-        assert passage is not None
+        assert passage is not None and self._operators is not None
         first = self._empty[slot]
         if kind.form is None or first is None:
             out = attend(mixer, hidden, slot, passage, self._operators)
@@ -140,6 +139,13 @@ class Network:
         assert self._places is not None
         rows, positions = self._places
         return (hidden[rows, positions][None], *rest)
+
+
+def operators(device: torch.device) -> forms.Operators:
+    """What forms compute with on a device; raises ImportError where a GPU's kernels are not installed."""
+    ops = operations(device)
+    scan = scans.reference if device.type == "cpu" else scans.superposed(ops.selective_scan_fn)
+    return forms.Operators(ops, scan)
 
 
 @contextmanager
