@@ -124,7 +124,8 @@ class Network:
     def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
         """Takes the place of a mixer's `forward`."""
         passage = self._passage
-        assert passage is not None and self._operators is not None
+        assert passage is not None
+        assert self._operators is not None
         first = self._empty[slot]
         if kind.form is None or first is None:
             out = attend(mixer, hidden, slot, passage, self._operators)
