@@ -268,7 +268,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"model": Path("anything")}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: not a readable state dict"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .*nothing of it was run: .*pathlib"):
         loading.load(folder)
 
 
