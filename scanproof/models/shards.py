@@ -188,7 +188,7 @@ def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: _tensor(path, key, file.get_tensor(key)) for key in keys or file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file, perhaps cut short: {error}") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}; perhaps it was cut short") from error
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
@@ -197,10 +197,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: not a readable state dict of tensors; refused, and nothing of it was run: {refusal(error)}"
+            f"{path}: not a readable state dict of tensors: refused, and nothing of it was run: {refusal(error)}"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable state dict of tensors, perhaps cut short: {error}") from error
+        raise CheckpointError(
+            f"{path}: not a readable state dict of tensors: {refusal(error)}; perhaps it was cut short"
+        ) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: a {type(found).__name__}, not a state dict of tensors")
     return {str(key): _tensor(path, str(key), value) for key, value in found.items()}
