@@ -52,7 +52,8 @@ def write(source: Path, target: Path) -> Path:
     """Write the checkpoint of `source`, and a tokenizer that lies beside it, to the folder `target`; returns it."""
     from safetensors.torch import save_file
 
-    config, tensors, _ = read_checkpoint(source)
+    config, found, _ = read_checkpoint(source)
+    tensors = {key: stored.tensor for key, stored in found.items()}
     target.mkdir()
     transformers_config(config).save_pretrained(target)
     tensors[RENAMED] = tensors.pop(EMBEDDING)

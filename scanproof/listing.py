@@ -106,25 +106,27 @@ def jobs(values: Iterable[PublishedValue]) -> list[tuple[EvalJob, int]]:
     return list(counts.items())
 
 
+def job_row(job: EvalJob, values: int) -> dict[str, Any]:
+    """What is said of an evaluation job wherever it is shown; `values` is how many numbers it measures."""
+    return {
+        "job": job.name,
+        "model_class": job.model,
+        "pretrained": job.pretrained,
+        "revision": job.revision,
+        "dtype": job.dtype,
+        "num_fewshot": job.num_fewshot,
+        "batch_size": job.batch_size,
+        "max_length": job.max_length,
+        "model_args": dict(job.model_args),
+        "kernels": list(job.kernels),
+        "tasks": list(job.tasks),
+        "values": values,
+    }
+
+
 def job_rows(values: Iterable[PublishedValue]) -> list[dict[str, Any]]:
     """A row per evaluation job."""
-    return [
-        {
-            "job": job.name,
-            "model_class": job.model,
-            "pretrained": job.pretrained,
-            "revision": job.revision,
-            "dtype": job.dtype,
-            "num_fewshot": job.num_fewshot,
-            "batch_size": job.batch_size,
-            "max_length": job.max_length,
-            "model_args": dict(job.model_args),
-            "kernels": list(job.kernels),
-            "tasks": list(job.tasks),
-            "values": count,
-        }
-        for job, count in jobs(values)
-    ]
+    return [job_row(job, count) for job, count in jobs(values)]
 
 
 def matches(value: PublishedValue, documents: list[str], models: list[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from scanproof import memory, placement
+from scanproof import listing, memory, placement
 from scanproof.tasks import TaskInfo
 from scanproof.values import EvalJob, PublishedValue
 
@@ -162,10 +162,7 @@ def plan(
     """
     here = [entry for entry in recorded if find_gpu(entry.gpu, table) == gpu]
     factor = correction(here, tasks, gpu, table)
-    counts: dict[EvalJob, int] = {}
-    for value in values:
-        counts[value.job] = counts.get(value.job, 0) + 1
-    rows = [_planned(job, count, tasks, gpu, supported, here, factor) for job, count in counts.items()]
+    rows = [_planned(job, count, tasks, gpu, supported, here, factor) for job, count in listing.jobs(values)]
     spent: dict[str, float] = {}
     for row in rows:
         spent[row.job.pretrained] = spent.get(row.job.pretrained, 0.0) + (row.seconds or 0.0)
@@ -235,20 +232,9 @@ def basis(rows: Iterable[Planned]) -> str:
 
 def plan_row(row: Planned) -> dict[str, Any]:
     """A planned job for tables, JSON and CSV; memory in GB."""
-    job = row.job
     return {
-        "job": job.name,
-        "model_class": job.model,
-        "pretrained": job.pretrained,
-        "revision": job.revision,
-        "dtype": job.dtype,
-        "num_fewshot": job.num_fewshot,
-        "add_bos_token": dict(job.model_args).get("add_bos_token"),
-        "max_length": job.max_length,
-        "batch_size": job.batch_size,
-        "kernels": list(job.kernels),
-        "tasks": list(job.tasks),
-        "values": row.values,
+        **listing.job_row(row.job, row.values),
+        "add_bos_token": dict(row.job.model_args).get("add_bos_token"),
         "documents": row.work.documents,
         "requests": row.work.requests,
         "tokens": row.work.tokens,

@@ -38,6 +38,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "gpu: needs an NVIDIA GPU; published numbers and kernels as they are installed",
+        "unrecorded: numbers that nobody printed, to be measured once and written by `scanproof record`; on a GPU",
         "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
         "latency: measures how long an operation takes, through pytest-benchmark",
         "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
@@ -79,7 +80,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "give their folder with --scanproof-expected=DIR"
         )
     marks = {"gpu": pytest.mark.gpu, "embedded": pytest.mark.embedded}
-    parameters = [pytest.param(value, id=value.id, marks=marks[value.job.suite]) for value in loaded.numbers]
+    parameters = [
+        pytest.param(value, id=value.id, marks=pytest.mark.unrecorded if value.unrecorded else marks[value.job.suite])
+        for value in loaded.numbers
+    ]
     metafunc.parametrize(VALUE_FIXTURE, parameters)
 
 

@@ -22,15 +22,23 @@ def prune_plan(
         list[float] | None,
         typer.Option("--p", help="Share of the highest similarity. Can be repeated. Default: 0.9 and 0.8."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw it as well: a .svg, .png or .pdf file. Needs matplotlib, the extra `plot`."),
+    ] = None,
     style: FormatOption = Format.table,
 ) -> None:
-    """Print the block of layers that zigzag persistence chooses, and the similarity of all layers with a plot."""
-    from scanproof import pruning
+    """Print the block of layers that zigzag persistence chooses, and the similarity of all layers as bars."""
+    from scanproof import pruning, pruning_plot
 
     thresholds = tuple(dict.fromkeys(p or pruning.THRESHOLDS))
     try:
+        if plot is not None:
+            pruning_plot.check_target(plot)
         curve = pruning.similarity(pruning.read_zigzag(zigzag), layers, zigzag)
         cuts = {threshold: pruning.choose(curve, threshold, zigzag) for threshold in thresholds}
+        if plot is not None:
+            pruning_plot.draw(plot, curve, cuts, zigzag.name)
     except pruning.PruningError as error:
         raise stop(str(error)) from None
     chosen = [
@@ -43,12 +51,14 @@ def prune_plan(
     if style is Format.csv:
         print_rows(chosen, ("p", "start_block", "end_block", "layers"), style)
         return
-    typer.echo(plot(curve, cuts))
+    typer.echo(bars(curve, cuts))
     for threshold, cut in cuts.items():
         typer.echo(f"p = {threshold:g}: layers {cut} are removed, {cut.size} of {layers}")
+    if plot is not None:
+        typer.echo(f"drawn in {plot}")
 
 
-def plot(curve: Sequence[float], cuts: dict[float, Any]) -> str:
+def bars(curve: Sequence[float], cuts: dict[float, Any]) -> str:
     """One line per layer: its similarity as a number and as a bar, and the cuts that it belongs to."""
     titles = [f"p={threshold:g}" for threshold in cuts]
     lines = [f"{'layer':>5}  {'similarity':>10}  {'':<{BAR}}  {'  '.join(titles)}".rstrip()]

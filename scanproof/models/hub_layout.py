@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from scanproof.models.layout import CheckpointError
+from scanproof.models.shards import refusal
 
 REQUIRED = (
     ("model_type",),
@@ -142,7 +143,7 @@ def exact_checkpoint(folder: Path) -> Iterator[None]:
     if failure is not None:
         if isinstance(failure, RuntimeError) and "PytorchStreamReader" not in str(failure):
             raise failure
-        raise CheckpointError(f"{_names(folder)}: not a readable state dict of tensors: {_reason(failure)}") from None
+        raise CheckpointError(f"{_names(folder)}: not a readable state dict of tensors: {refusal(failure)}") from None
 
 
 def _names(folder: Path) -> str:
@@ -152,10 +153,3 @@ def _names(folder: Path) -> str:
 def _file(files: Mapping[str, Path], key: str, folder: Path) -> Path:
     index = next((folder / name for name in INDICES if (folder / name).is_file()), folder)
     return files.get(key) or files.get("*") or index
-
-
-def _reason(error: Exception) -> str:
-    """The line that says what was refused; not torch's advice to load it nevertheless."""
-    lines = str(error).splitlines() or ["it ends too early"]
-    refused = next((line for line in lines if "nsupported" in line), lines[0])
-    return refused.strip().partition(" Please use")[0]

@@ -18,7 +18,7 @@ def kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         CheckpointError: see `scanproof.models.loading.read_checkpoint`.
         ImportError: mamba_ssm or something that it needs is not installed.
     """
-    config, state, _ = read_checkpoint(folder)
+    config, found, _ = read_checkpoint(folder)
     try:
         from mamba_ssm.models.config_mamba import MambaConfig
         from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
@@ -27,7 +27,7 @@ def kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
             f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, or use device=cpu"
         ) from error
     model = MambaLMHeadModel(MambaConfig(**config.to_dict()), device=device, dtype=dtype)
-    model.load_state_dict(state)
+    model.load_state_dict({key: stored.tensor for key, stored in found.items()})
     return model.eval()
 
 

@@ -1,13 +1,15 @@
-"""The tensors of a checkpoint folder, piece by piece: safetensors or pickled, in one file or in several with an index.
+"""The tensors of a checkpoint folder: safetensors or pickled, in one file or in several with an index.
 
-Whoever reads a checkpoint through this holds the weights once, and beside them a few MB as they were stored.
+What need not be converted stays mapped from its file, as transformers has it.  Whoever reads a checkpoint through this
+holds the weights once, and beside them a few MB as they were stored.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +21,26 @@ from scanproof.models.layout import CheckpointError
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 INDEX = ".index.json"
-SMALLEST, LARGEST = 2**20, 2**28
-"""Limits of a piece, in bytes: each opens its file once more."""
+SMALLEST, LARGEST = 2**22, 2**28
+"""Limits of what is converted at a time, in bytes: each time opens its files once more."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies and how large it is; nothing of it is in memory."""
+    """A tensor as its file has it, mapped: what is touched comes into memory, and stays while the tensor lives."""
 
     path: Path
-    shape: tuple[int, ...]
-    bytes: int
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of the checkpoint in `folder`, by its key; safetensors before pickled files, one file before shards.
+
+    A pickle in the format of torch before 1.6 cannot be mapped and is read whole.
 
     Raises:
         CheckpointError: there are no weights, a file cannot be read, or it holds other keys than the index says.
@@ -46,46 +53,79 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     raise CheckpointError(f"{folder}: neither {SAFETENSORS} nor {PICKLED}, nor an index of shards of either, is there")
 
 
-def piece_size(found: Mapping[str, Stored]) -> int:
-    """Bytes to read at a time: a twentieth of the checkpoint, within limits."""
-    return min(LARGEST, max(SMALLEST, sum(stored.bytes for stored in found.values()) // 20))
+def weights(
+    found: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors that `dtypes` names, of these dtypes, on `device`.
 
-
-def pieces(key: str, stored: Stored, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """A tensor in pieces of about `size` bytes along its first axis, each with its place.
-
-    Each piece is mapped from the file anew and not copied.  Drop it before taking the next: what was read of a
-    mapped file counts as memory of the process until the mapping is gone.
+    On the CPU a tensor that is stored in its dtype is not copied but stays mapped.  Its file may be removed or replaced
+    by a rename, as the hub's client and every saver with a temporary file do; written over in place, it changes under
+    the model.  Others are converted and moved a twentieth of the checkpoint at a time.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: a file cannot be read any more.
     """
-    length = stored.shape[0] if stored.shape else 1
-    step = max(1, size * length // max(1, stored.bytes))
-    for start in range(0, length, step):
-        place = slice(start, min(start + step, length))
-        yield place, _mapped(key, stored.path).view(stored.shape or (1,))[place]
+    device, result, moved = torch.device(device), {}, {}
+    for key, dtype in dtypes.items():
+        tensor = found[key].tensor
+        if tensor.dtype == dtype and device.type == "cpu":
+            result[key] = tensor
+        else:
+            result[key] = torch.empty(tensor.shape, dtype=dtype, device=device)
+            moved[key] = found[key]
+    size = sum(stored.tensor.nbytes for stored in moved.values()) // 20
+    for parts in rounds({key: stored.tensor for key, stored in moved.items()}, min(LARGEST, max(SMALLEST, size))):
+        fresh = _mapped_again(moved, {key for key, _ in parts})
+        for key, rows in parts:
+            result[key][rows].copy_(fresh[key][rows])
+    return result
 
 
-def read_into(target: Tensor, key: str, stored: Stored, size: int) -> None:
-    """Fill `target` with a tensor, converted to its dtype and moved to its device, `size` bytes at a time.
+def check_tied(found: Mapping[str, Stored], head: str, embedding: str, setting: str) -> None:
+    """Compare a tied head with the embedding, of one shape, where the checkpoint holds both; a few MB at a time.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: they differ; `setting` is where it says that they are one.
     """
-    for place, piece in pieces(key, stored, size):
-        target.view(stored.shape or (1,))[place].copy_(piece)
-        del piece
+    first, second = found[head].tensor, found[embedding].tensor
+    if first.data_ptr() == second.data_ptr():
+        return
+    for ((_, rows),) in rounds({head: first}, SMALLEST):
+        fresh = _mapped_again(found, {head, embedding})
+        if not torch.equal(fresh[head][rows], fresh[embedding][rows]):
+            raise CheckpointError(f"{found[head].path}: {head}: differs from {embedding}, but {setting}")
 
 
-def _mapped(key: str, path: Path) -> Tensor:
-    """A whole tensor; only what is looked at is read."""
-    if path.suffix != ".safetensors":
-        return _unpickled(path)[key]
-    from safetensors import safe_open
+def rounds(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str, slice]]]:
+    """Rows of tensors in groups of at most about `size` bytes, at least a row each: all rows of all tensors."""
+    group: list[tuple[str, slice]] = []
+    free = size
+    for key, tensor in tensors.items():
+        row = max(1, tensor[:1].nbytes)
+        start = 0
+        while start < len(tensor):
+            stop = min(len(tensor), start + max(1, free // row))
+            group.append((key, slice(start, stop)))
+            free -= (stop - start) * row
+            start = stop
+            if free < row:
+                yield group
+                group, free = [], size
+    if group:
+        yield group
 
-    with safe_open(path, framework="pt") as file:
-        return _tensor(path, key, file.get_tensor(key))
+
+def _mapped_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
+    """New mappings of these tensors, so that with them memory lets go of what was touched; the old ones where a file
+    cannot be mapped."""
+    fresh: dict[str, Tensor] = {}
+    for path in {found[key].path for key in keys}:
+        here = {key for key in keys if found[key].path == path}
+        if path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
+            fresh |= {key: found[key].tensor for key in here}
+        else:
+            fresh |= _read(path, here)
+    return fresh
 
 
 def check_keys(found: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
@@ -135,40 +175,44 @@ def _indexed(index: Path) -> dict[str, Stored]:
 
 
 def _contents(path: Path) -> dict[str, Stored]:
-    """The tensors of one file, from its header alone."""
-    return {key: Stored(path, shape, size) for key, shape, size in _headers(path)}
+    return {key: Stored(path, tensor) for key, tensor in _read(path).items()}
 
 
-def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], int]]:
+def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The mapped tensors of one file, all when `keys` is None."""
     if path.suffix != ".safetensors":
-        for key, tensor in _unpickled(path).items():
-            yield key, tuple(tensor.shape), tensor.nbytes
-        return
+        return _unpickled(path)
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - the handle is no mapping
-                tensor = file.get_tensor(key)
-                yield key, tuple(tensor.shape), _tensor(path, key, tensor).nbytes
+            return {key: _tensor(path, key, file.get_tensor(key)) for key in keys or file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file, perhaps cut short: {error}") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}; perhaps it was cut short") from error
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The mapped tensors of a pickled file that holds nothing else; it cannot run code."""
+    """The tensors of a pickled file that holds nothing else; it cannot run code."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: refused, and nothing of it was run: a state dict holds tensors alone ({reason})"
+            f"{path}: not a readable state dict of tensors: refused, and nothing of it was run: {refusal(error)}"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable state dict of tensors, perhaps cut short: {error}") from error
+        raise CheckpointError(
+            f"{path}: not a readable state dict of tensors: {refusal(error)}; perhaps it was cut short"
+        ) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: a {type(found).__name__}, not a state dict of tensors")
     return {str(key): _tensor(path, str(key), value) for key, value in found.items()}
+
+
+def refusal(error: Exception) -> str:
+    """The line that says what torch refused; not its advice to load it nevertheless."""
+    lines = str(error).splitlines() or ["it ends too early"]
+    refused = next((line for line in lines if "nsupported" in line), lines[0])
+    return refused.strip().partition(" Please use")[0]
 
 
 def _tensor(path: Path, key: str, value: object) -> Tensor:

@@ -62,6 +62,17 @@ class Place:
         self.call("pytest", *options, *arguments)
         return self.latest()
 
+    def marked(self, marker: str) -> list[str]:
+        """Ids of the numbers that a marker selects."""
+        command = ["pytest", "--collect-only", "-q", "--scanproof-expected=expected"]
+        everything = self.call(*command).stdout
+        assert all(f"[{name}]" in everything for name in (ACC, ACC_NORM))
+        # 5: nothing was selected.
+        selected = [sys.executable, "-m", *command, "-m", marker]
+        done = subprocess.run(selected, cwd=self.root, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 5), done.stdout + done.stderr
+        return [name for name in (ACC, ACC_NORM) if f"[{name}]" in done.stdout]
+
     def latest(self) -> Run:
         return read_run(find_run(self.root / ".scanproof" / "runs", "latest"))
 
@@ -112,6 +123,7 @@ def numbers(place: Place) -> list[PublishedValue]:
 
 def test_the_first_run_measures_and_compares_nothing(place: Place, first: Run) -> None:
     assert {kept.id for kept in first.records} == {ACC, ACC_NORM}
+    assert (place.marked("gpu"), place.marked("unrecorded")) == ([], [ACC, ACC_NORM])
     for kept in first.records:
         assert kept.outcome == "NOT_COMPARABLE"
         assert "no number is recorded yet" in kept.because
@@ -204,6 +216,7 @@ def test_a_recorded_number_is_compared_from_then_on(place: Place, first: Run, tm
         assert part in text, part
     assert "has a number already" in place.scanproof("record", first.id, "--number", ACC, expect=2)
     assert "measured no number that is to be recorded" in place.scanproof("record", first.id, expect=2)
+    assert (place.marked("gpu"), place.marked("unrecorded")) == ([ACC, ACC_NORM], [])
     again = place.pytest()
     assert {kept.outcome for kept in again.records} == {"REPRODUCED"}
     assert all(kept.reused for kept in again.records)

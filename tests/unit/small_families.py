@@ -43,15 +43,24 @@ PREFIXES = {
     "qwen2": "model.layers",
     "mamba": "backbone.layers",
     "mamba2": "backbone.layers",
-    "state-spaces": "backbone.layers",
+    "state-spaces-mamba": "backbone.layers",
+    "state-spaces-mamba2attn": "backbone.layers",
 }
 FAMILIES = tuple(PREFIXES)
+STATE_SPACES: dict[str, dict[str, Any]] = {
+    "state-spaces-mamba": {"ssm_cfg": {"d_state": 8}},
+    "state-spaces-mamba2attn": {
+        "ssm_cfg": {"layer": "Mamba2", "d_state": 16, "headdim": 16, "chunk_size": 8},
+        "attn_layer_idx": [1, 4],
+        "attn_cfg": {"causal": True, "d_conv": 4, "head_dim": 8, "num_heads": 4, "rotary_emb_dim": 4},
+    },
+}
 
 
 def write(folder: Path, family: str) -> Path:
     """A checkpoint of `family` in float32 with safetensors weights; returns its folder."""
-    if family == "state-spaces":
-        _write_state_spaces(folder)
+    if family in STATE_SPACES:
+        _write_state_spaces(folder, family)
     else:
         _write_transformers(folder, family)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -72,22 +81,14 @@ def _write_transformers(folder: Path, family: str) -> None:
     model.save_pretrained(folder)
 
 
-def _write_state_spaces(folder: Path) -> None:
+def _write_state_spaces(folder: Path, family: str) -> None:
     import torch
 
     from scanproof.models import language_model, loading
     from scanproof.models.layout import StateSpacesConfig
 
     torch.manual_seed(3)
-    attention = {"causal": True, "d_conv": 4, "head_dim": 8, "num_heads": 4, "rotary_emb_dim": 4}
-    config = StateSpacesConfig(
-        d_model=32,
-        n_layer=LAYERS,
-        vocab_size=VOCABULARY,
-        ssm_cfg={"layer": "Mamba2", "d_state": 16, "headdim": 16, "chunk_size": 8},
-        attn_layer_idx=[1, 4],
-        attn_cfg=attention,
-    )
+    config = StateSpacesConfig(d_model=32, n_layer=LAYERS, vocab_size=VOCABULARY, **STATE_SPACES[family])
     model = language_model.StateSpacesLM(config)
     with torch.no_grad():
         for value in model.parameters():

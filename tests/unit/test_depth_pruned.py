@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     import torch
     import transformers
 
-    from scanproof.models import layer_distance, loading, removal
+    from scanproof.models import decoding, layer_distance, loading, removal, states
 else:
     np, torch, transformers = Late("numpy"), Late("torch"), Late("transformers")
     loading, removal = Late("scanproof.models.loading"), Late("scanproof.models.removal")
+    decoding, states = Late("scanproof.models.decoding"), Late("scanproof.models.states")
     layer_distance = Late("scanproof.models.layer_distance")
 
-TRANSFORMERS = tuple(family for family in small.FAMILIES if family != "state-spaces")
+TRANSFORMERS = tuple(family for family in small.FAMILIES if family not in small.STATE_SPACES)
 BLOCKS = [(0, 0), (1, 2), (2, 4)]
 TEXT = "Question: What color is a parsam?\nAnswer: pale gray, and the sky over the harbor was dark."
 
@@ -145,10 +146,34 @@ def test_generation_with_a_cache_is_generation_without(checkpoints: Path, family
     assert len(caches.layers) == small.LAYERS - (end - start + 1)
 
 
-@pytest.mark.parametrize("family", TRANSFORMERS)
+@pytest.mark.parametrize(("start", "end"), BLOCKS)
+@pytest.mark.parametrize("family", small.STATE_SPACES)
+def test_generation_from_states_is_generation_without(checkpoints: Path, family: str, start: int, end: int) -> None:
+    """Each next token from the states of the layers that are left, and from the whole sequence again."""
+    model = pruned(checkpoints / family, start_block=start, end_block=end).model
+    attention = {0: [0, 3], 1: [2], 2: [1]}[start] if "attn" in family else []
+    state = model.initial_state(2)
+    kinds = [isinstance(layer, states.AttentionState) for layer in state.layers]
+    assert kinds == [layer in attention for layer in range(small.LAYERS - (end - start + 1))]
+    prompts = [ids(9)[0].tolist(), ids(9)[1].tolist(), ids(5)[0].tolist()]
+    found = decoding.greedy(model, prompts, 12, lambda _: False)
+    for prompt, generated in zip(prompts, found, strict=True):
+        sequence = list(prompt)
+        for _ in range(12):
+            sequence.append(int(logits(model, torch.tensor([sequence]))[0, -1].argmax()))
+        assert generated == sequence[len(prompt) :]
+    with torch.no_grad():
+        stepped, after = decoding.in_pieces(model, ids(), [1] * ids().shape[1])
+    torch.testing.assert_close(stepped, logits(model, ids()), rtol=1e-10, atol=1e-10)
+    assert all(layer.seen == ids().shape[1] for layer in after.layers if isinstance(layer, states.AttentionState))
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
 def test_lm_eval_generates_with_the_shallower_model(checkpoints: Path, tmp_path: Path, family: str) -> None:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
+
+    from scanproof.models.state_spaces import StateSpaces
 
     options = {"until": ["\n\n"], "max_gen_toks": 12, "do_sample": False}
     requests = [
@@ -156,10 +181,17 @@ def test_lm_eval_generates_with_the_shallower_model(checkpoints: Path, tmp_path:
         for number, text in enumerate((TEXT, TEXT[:30]))
     ]
     cut = small.shallower(checkpoints / family, tmp_path / "cut", family, 1, 2)
-    wanted = HFLM(pretrained=str(cut), dtype="float64", device="cpu", batch_size=1)
+    unpruned = StateSpaces if family in small.STATE_SPACES else HFLM
+    wanted = unpruned(pretrained=str(cut), dtype="float64", device="cpu", batch_size=1)
     lm = pruned(checkpoints / family, start_block=1, end_block=2)
     lm.batch_size_per_gpu = 1
     assert lm.generate_until(requests, disable_tqdm=True) == wanted.generate_until(requests, disable_tqdm=True)
+
+
+def assert_same_weights(one: Any, other: Any) -> None:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
@@ -168,12 +200,14 @@ def test_a_pruned_model_can_be_saved_and_loaded(checkpoints: Path, tmp_path: Pat
     model.save_pretrained(tmp_path)
     with complete_checkpoint():
         again = plain(tmp_path)
-    assert torch.equal(logits(again, ids()), logits(model, ids()))
+    assert_same_weights(again, model)
+    # Where a tensor begins in a mapped file decides how it is added up.
+    torch.testing.assert_close(logits(again, ids()), logits(model, ids()), rtol=1e-12, atol=1e-12)
     assert json.loads((tmp_path / "config.json").read_text())["num_hidden_layers"] == small.LAYERS - 2
 
 
 def test_a_pruned_state_spaces_model_can_be_saved_and_loaded(checkpoints: Path, tmp_path: Path) -> None:
-    model = pruned(checkpoints / "state-spaces", start_block=1, end_block=2).model
+    model = pruned(checkpoints / "state-spaces-mamba2attn", start_block=1, end_block=2).model
     loading.save(model, tmp_path, torch.float64)
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["n_layer"], config["attn_layer_idx"]) == (3, [2])
@@ -207,7 +241,7 @@ def naive(
     """The same in plain Python from all states of all texts: the embedding, then each layer's output."""
     model = plain(checkpoints / family)
     base = getattr(model, getattr(model, "base_model_prefix", "backbone"))
-    table = base.embedding if family == "state-spaces" else model.get_input_embeddings()
+    table = base.embedding if family in small.STATE_SPACES else model.get_input_embeddings()
     states: list[list[Any]] = [[table(torch.tensor(text)).detach().double().numpy() for text in texts]]
     for layer in base.layers:
         states.append([])

@@ -29,7 +29,8 @@ KEYS = {
     "qwen2": "model.layers.1.self_attn.q_proj.bias",
     "mamba": "backbone.layers.1.mixer.in_proj.weight",
     "mamba2": "backbone.layers.1.mixer.norm.weight",
-    "state-spaces": "backbone.layers.0.mixer.norm.weight",
+    "state-spaces-mamba": "backbone.layers.0.mixer.in_proj.weight",
+    "state-spaces-mamba2attn": "backbone.layers.0.mixer.norm.weight",
 }
 SINGLE, SHARD = "model.safetensors", "model-00002-of-00002.safetensors"
 
@@ -110,7 +111,7 @@ def test_a_truncated_file(folder: Path) -> None:
 
 @pytest.mark.parametrize("field", ["width", "depth", "vocab_size"])
 def test_a_config_without_a_needed_field(folder: Path, family: str, field: str) -> None:
-    own = {"width": "d_model", "depth": "n_layer"} if family == "state-spaces" else {}
+    own = {"width": "d_model", "depth": "n_layer"} if family in small.STATE_SPACES else {}
     field = ({"width": "hidden_size", "depth": "num_hidden_layers"} | own).get(field, field)
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -161,7 +162,7 @@ def test_a_pickle_of_tensors(folder: Path, keep: int | None) -> None:
         assert told(folder).startswith(f"{path}: not a readable state dict of tensors: ")
 
 
-@pytest.fixture(params=[family for family in small.FAMILIES if family != "state-spaces"])
+@pytest.fixture(params=[family for family in small.FAMILIES if family not in small.STATE_SPACES])
 def hub_folder(originals: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return Path(shutil.copytree(originals / request.param, tmp_path / request.param))
 

@@ -19,7 +19,7 @@ LAYERS = {
     },
     3: {
         "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",
-        "triage", "bisect",
+        "triage", "bisect", "pruning_plot",
     },
     2: {
         "evaluation", "plain", "process", "results", "worker", "snapshot", "passthrough", "store", "fingerprint",

@@ -19,10 +19,11 @@ from scanproof.models.layout import CheckpointError, StateSpacesConfig
 if TYPE_CHECKING:
     import torch
 
-    from scanproof.models import language_model, loading
+    from scanproof.models import language_model, loading, shards
 else:
     torch = Late("torch")
     language_model, loading = Late("scanproof.models.language_model"), Late("scanproof.models.loading")
+    shards = Late("scanproof.models.shards")
 
 SHARE = 1.2
 """Most memory that loading may take, in units of the weights."""
@@ -40,10 +41,14 @@ small, large, dtype = sys.argv[1:]
 load(Path(small), torch.float32)(torch.zeros(1, 2, dtype=torch.long))
 before = resident("VmRSS")
 model = load(Path(large), getattr(torch, dtype))
+touched = sum(float(weight.detach().view(-1)[::1024].sum()) for weight in model.parameters())
 peak = resident("VmHWM")
 print(peak - before, sum(weight.nbytes for weight in model.parameters()))
 """
-"""Peak memory beyond what was there before, imports included, and the size of the weights, in bytes."""
+"""Peak memory beyond what was there before, imports included, and the size of the weights, in bytes.
+
+Every page of the weights is touched: those of a mapped file count from then on.
+"""
 
 
 def config(d_model: int, vocab_size: int, tie_embeddings: bool = True) -> StateSpacesConfig:
@@ -77,7 +82,7 @@ def test_loading_peaks_at_little_more_than_the_weights(checkpoints: Path, kind: 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, weights = map(int, done.stdout.split())
     assert weights > 9e7
-    assert peak <= SHARE * weights, f"{peak / weights:.2f} times the weights"
+    assert 0.8 * weights < peak <= SHARE * weights, f"{peak / weights:.2f} times the weights"
 
 
 SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=6)
@@ -86,7 +91,7 @@ SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=
 @given(shapes=SHAPES, size=st.integers(1, 400))
 def test_rounds_have_every_row_once_and_stay_small(shapes: list[list[int]], size: int) -> None:
     tensors = {str(number): torch.zeros(shape) for number, shape in enumerate(shapes)}
-    groups = list(loading.rounds(tensors, size))
+    groups = list(shards.rounds(tensors, size))
     rows = {key: [0] * len(tensor) for key, tensor in tensors.items()}
     for group in groups:
         for key, part in group:
@@ -96,8 +101,10 @@ def test_rounds_have_every_row_once_and_stay_small(shapes: list[list[int]], size
     assert all(count == 1 for counts in rows.values() for count in counts)
 
 
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_a_model_outlives_its_file(tmp_path: Path, kind: str) -> None:
+def test_a_model_outlives_its_file(tmp_path: Path, kind: str, change: str) -> None:
+    """Its weights are mapped: a file that is deleted, or replaced by a rename, as the hub's client does, is kept."""
     model = language_model.StateSpacesLM(config(16, 8)).eval()
     loading.save(model, tmp_path, torch.float32)
     path = tmp_path / "model.safetensors"
@@ -106,8 +113,31 @@ def test_a_model_outlives_its_file(tmp_path: Path, kind: str) -> None:
         path = tmp_path / "pytorch_model.bin"
         torch.save(model.state_dict(), path)
     loaded, ids = loading.load(tmp_path), torch.arange(8)[None]
-    path.write_bytes(bytes(path.stat().st_size))
-    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    new = tmp_path / "new"
+    new.write_bytes(bytes(path.stat().st_size))
+    if change == "deleted":
+        path.unlink()
+    else:
+        new.rename(path)
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+    assert model(ids).logits.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_change_of_the_weights_does_not_reach_the_file(tmp_path: Path, kind: str) -> None:
+    loading.save(language_model.StateSpacesLM(config(16, 8)), tmp_path, torch.float32)
+    path = tmp_path / "model.safetensors"
+    if kind == "bin":
+        stored = shards.stored_tensors(tmp_path)
+        torch.save({key: each.tensor for key, each in stored.items()}, tmp_path / "pytorch_model.bin")
+        path.unlink()
+        path = tmp_path / "pytorch_model.bin"
+    before = path.read_bytes()
+    loaded = loading.load(tmp_path)
+    with torch.no_grad():
+        for weight in loaded.parameters():
+            weight.add_(1)
+    assert path.read_bytes() == before
 
 
 def test_a_pickle_of_before_torch_1_6_is_read(tmp_path: Path) -> None:
@@ -135,5 +165,5 @@ def test_a_pickle_of_something_else_is_named(tmp_path: Path) -> None:
     loading.save(language_model.StateSpacesLM(config(16, 8)), tmp_path, torch.float32)
     (tmp_path / "model.safetensors").unlink()
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .* it holds something else"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: model: a dict, not a tensor"):
         loading.load(tmp_path)

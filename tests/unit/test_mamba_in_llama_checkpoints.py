@@ -127,7 +127,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, kind: str, kept: float) -> No
     hybrid_checkpoint.write(tmp_path, "mamba2", "8b", kind)
     path = sorted(file for file in tmp_path.iterdir() if file.suffix in (".bin", ".safetensors"))[-1]
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match=rf"{path.name}: not a readable .*perhaps cut short"):
+    with pytest.raises(CheckpointError, match=rf"{path.name}: not a readable .*perhaps it was cut short"):
         load(tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_a_pickle_that_tries_to_run_code_is_refused_and_nothing_runs(tmp_path: P
     path = sorted(tmp_path.glob("*.bin"))[-1]
     mark = tmp_path / "it-ran"
     torch.save({A_KEY: Malicious(mark)}, path)
-    with pytest.raises(CheckpointError, match=rf"{path.name}: refused, and nothing of it was run"):
+    with pytest.raises(CheckpointError, match=rf"{path.name}: .*refused, and nothing of it was run"):
         load(tmp_path)
     assert not mark.exists()
     torch.load(path, weights_only=False)
@@ -304,6 +304,7 @@ load(tiny, Mamba2Settings, Precision(weights=dtype))  # Everything is imported a
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
 model = load(folder, Mamba2Settings, Precision(weights=dtype))
+touched = sum(float(value.detach().view(-1)[::1024].sum()) for value in model.parameters())
 weights = sum(value.nbytes for value in model.parameters())
 print(weights, status("VmHWM") - before)
 """
@@ -312,10 +313,10 @@ print(weights, status("VmHWM") - before)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("safetensors", "bfloat16"), ("bin-shards", "float32")],
+    [("safetensors", "bfloat16"), ("bin-shards", "bfloat16"), ("safetensors", "float32"), ("bin-shards", "float32")],
 )
 def test_loading_peaks_at_1_2_times_the_weights(tmp_path: Path, kind: str, dtype: str) -> None:
-    """Two tensors are nearly all of it: neither may be in memory twice."""
+    """Two tensors are nearly all of it: neither may be in memory twice.  Every page of the weights is touched."""
     tiny = hybrid_checkpoint.write(tmp_path / "tiny", "mamba2", "8b")
     large = hybrid_checkpoint.write(
         tmp_path / "large", "mamba2", "8b", kind, "bfloat16", vocab_size=250_000, max_position_embeddings=2048
@@ -324,4 +325,4 @@ def test_loading_peaks_at_1_2_times_the_weights(tmp_path: Path, kind: str, dtype
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     weights, peak = (int(number) for number in done.stdout.split())
     assert weights > 60e6
-    assert peak <= 1.2 * weights
+    assert 0.8 * weights < peak <= 1.2 * weights

@@ -91,7 +91,15 @@ def test_a_saved_checkpoint_loads_to_the_same_model(tmp_path: Path, name: str, k
     if kind == "pytorch_model.bin":
         torch.save(safetensors.load_file(folder / "model.safetensors"), folder / kind)
         (folder / "model.safetensors").unlink()
-    assert torch.equal(loading.load(folder)(ids()).logits, tiny(name)(ids()).logits)
+    assert_same_model(loading.load(folder), tiny(name))
+
+
+def assert_same_model(one: language_model.StateSpacesLM, other: language_model.StateSpacesLM) -> None:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    # Where a tensor begins in a mapped file decides how it is added up.
+    torch.testing.assert_close(one(ids()).logits, other(ids()).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_transformers_mamba_gives_the_same_logits() -> None:
@@ -252,7 +260,7 @@ def test_a_wrong_state_dict_is_named(tmp_path: Path, key: str, shape: tuple[int,
 
 def test_a_tied_head_may_be_left_out(tmp_path: Path) -> None:
     rewrite(saved(tmp_path), **{"lm_head.weight": None})
-    assert torch.equal(loading.load(tmp_path)(ids()).logits, tiny("mamba1")(ids()).logits)
+    assert_same_model(loading.load(tmp_path), tiny("mamba1"))
 
 
 @pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
@@ -268,7 +276,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"model": Path("anything")}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: not a readable state dict"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .*nothing of it was run: .*pathlib"):
         loading.load(folder)
 
 

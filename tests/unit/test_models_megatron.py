@@ -233,20 +233,24 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
+dtype = getattr(torch, sys.argv[2])
 before = peak()
-network = conversion.build(reading.read_checkpoint(Path(sys.argv[1])), None)
+network = conversion.build(reading.read_checkpoint(Path(sys.argv[1])), dtype)
 touched = sum(float(weight.view(-1)[::1024].sum()) for weight in network.parameters())
 print(peak() - before, sum(weight.nbytes for weight in network.parameters()))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's record of a process's peak memory")
-def test_loading_takes_the_memory_of_the_weights_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_loading_takes_the_memory_of_the_weights_once(tmp_path: Path, dtype: str) -> None:
     """Every page of the weights is touched; a second copy of them would be another 200 MB."""
     sizes = small.SIZES | {"hidden_size": 1024, "ffn_hidden_size": 4096, "hybrid_override_pattern": "M-*-M-M-M-*-"}
     sizes |= {"num_layers": 12, "num_attention_heads": 8, "kv_channels": 128, "mamba_head_dim": 64}
     small.write(tmp_path, small.tensors(sizes, 8192, "bfloat16"), sizes | small.OTHERS)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path), dtype], capture_output=True, text=True, check=True
+    )
     peak, weights = map(int, done.stdout.split())
     assert weights > 180e6
     assert 0.8 * weights < peak <= 1.2 * weights

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanproof import pruning_plot
 from scanproof.pruning import Bars, Block, PruningError, by_persistence, choose, read_zigzag, runs, similarity
 
 DATA = Path(__file__).parents[1] / "data" / "zigzag"
@@ -140,6 +141,36 @@ def test_files_that_are_no_csv_are_told(tmp_path: Path) -> None:
     damaged.with_suffix("").write_bytes(b"\xff\xfe")
     with pytest.raises(PruningError, match=r"zigzag\.csv: cannot be read"):
         read_zigzag(damaged.with_suffix(""))
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_a_plot_is_drawn(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs the extra `plot`")
+    zigzag = written(tmp_path, "1,1,10", "1,3,7", "1,3,7")
+    path = tmp_path / f"plot.{suffix}"
+    said = scanproof("--zigzag", str(zigzag), "--layers", "4", "--plot", str(path))
+    assert f"drawn in {path}" in said.stdout
+    if suffix == "png":
+        assert path.read_bytes().startswith(b"\x89PNG")
+        return
+    text = path.read_text()
+    # Text is drawn as shapes, with what they say beside them.
+    for label in ("zigzag.csv", "p = 0.9: layers 1-2 removed, 2 of 4", "p = 0.8: layers 1-2 removed", "final norm"):
+        assert f"<!-- {label}" in text, label
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("plot.gif", "ends with none of .svg, .png, .pdf"), ("absent/plot.svg", "there is no folder")]
+)
+def test_a_plot_that_cannot_be_drawn_is_told_at_once(tmp_path: Path, name: str, message: str) -> None:
+    said = scanproof("--zigzag", "absent.csv", "--layers", "4", "--plot", str(tmp_path / name), expect=2)
+    assert message in said.stderr
+
+
+def test_a_plot_without_matplotlib_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(PruningError, match=r"needs matplotlib, .* pip install 'scanproof\[plot\]'"):
+        pruning_plot.check_target(tmp_path / "plot.svg")
 
 
 def test_layers_that_are_no_block_are_listed() -> None:

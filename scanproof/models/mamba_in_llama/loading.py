@@ -21,7 +21,7 @@ from scanproof.models.mamba_in_llama.config import (
 )
 from scanproof.models.mamba_in_llama.model import HybridLlama
 from scanproof.models.mamba_in_llama.operations import operations
-from scanproof.models.shards import Stored, check_keys, piece_size, pieces, read_into, stored_tensors
+from scanproof.models.shards import check_keys, check_tied, stored_tensors, weights
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -54,10 +54,11 @@ def load(
 ) -> HybridLlama:
     """The model of a checkpoint folder, ready to score.
 
-    Weights are read, converted and moved piece by piece: memory peaks little above what they take in the end.
+    Weights stay mapped, or are converted and moved piece by piece (`shards.weights`): memory peaks little above what
+    they take in the end.
 
     Raises:
-        CheckpointError: see `read_config`, `stored_tensors` and `check_keys`.
+        CheckpointError: see `read_config`, `stored_tensors`, `check_keys` and `check_tied`.
         ImportError: a GPU is asked for and its kernels are not installed.
     """
     device = torch.device(device)
@@ -73,13 +74,10 @@ def load(
         found.setdefault(HEAD, found[EMBEDDING])
     check_keys(found, shapes, folder)
     if tied:
-        _check_tied(found)
-    size = piece_size(found)
-    for key, shape in shapes.items():
-        if not (tied and key == HEAD):
-            value = torch.empty(shape, dtype=precision.of(key), device=device)
-            read_into(value, key, found[key], size)
-            _assign(model, key, value)
+        check_tied(found, HEAD, EMBEDDING, f"{LLAMA_CONFIG} says tie_word_embeddings")
+        del shapes[HEAD]
+    for key, value in weights(found, {key: precision.of(key) for key in shapes}, device).items():
+        _assign(model, key, value)
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     model.set_rotary(precision.rope or precision.weights, device)
@@ -120,17 +118,6 @@ def save(model: HybridLlama, folder: Path, dtype: torch.dtype, max_shard_size: s
 def _assign(model: nn.Module, key: str, value: Tensor) -> None:
     owner, _, name = key.rpartition(".")
     setattr(model.get_submodule(owner), name, nn.Parameter(value, requires_grad=False))
-
-
-def _check_tied(found: dict[str, Stored]) -> None:
-    if found[HEAD] is found[EMBEDDING]:
-        return
-    size = piece_size(found)
-    both = zip(pieces(HEAD, found[HEAD], size), pieces(EMBEDDING, found[EMBEDDING], size), strict=True)
-    if not all(torch.equal(head, embedding) for (_, head), (_, embedding) in both):
-        raise CheckpointError(
-            f"{found[HEAD].path}: {HEAD}: differs from {EMBEDDING}, but {LLAMA_CONFIG} says tie_word_embeddings"
-        )
 
 
 __all__ = ["HybridConfig", "Precision", "load", "save"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scanproof.models.layout import CheckpointError
 from scanproof.models.megatron.architecture import BLOCKS, Architecture, read_architecture
-from scanproof.models.megatron.reading import EMBEDDING, Checkpoint
+from scanproof.models.megatron.reading import EMBEDDING, Checkpoint, opened
 
 ENDS = (
     (EMBEDDING, "model.embeddings.weight"),
@@ -132,20 +132,31 @@ def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], 
 
 
 def converted(
-    tensors: dict[str, Tensor], architecture: Architecture, dtype: torch.dtype, device: torch.device | str
+    checkpoint: Checkpoint, architecture: Architecture, dtype: torch.dtype, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """NemotronH's state dict; takes each tensor out of `tensors` as it goes.
+    """NemotronH's state dict.
 
     All are given `dtype`, A_log, D and dt_bias too, as Megatron does when it scores in half precision and as
-    transformers does when it loads.  A tensor that has it already and stays on the CPU is not copied.
+    transformers does when it loads.  A tensor that has it already and stays on the CPU is not copied.  The file is
+    mapped anew after each twentieth that is, so that memory lets go of it.
     """
     state: dict[str, Tensor] = {}
-    for source, target in renamed(architecture.hybrid_override_pattern):
-        state[target] = tensors.pop(source).to(device, dtype)
-    for index in _attention(architecture):
-        parts = split_qkv(tensors.pop(f"decoder.layers.{index}.{QKV}"), architecture)
-        for name, part in zip(PROJECTIONS, parts, strict=True):
-            state[f"model.layers.{index}.{name}"] = part.to(device, dtype)
+    fresh, copied = checkpoint.tensors, 0
+    size = sum(tensor.nbytes for tensor in fresh.values()) // 20
+    names = renamed(architecture.hybrid_override_pattern)
+    sources = [(source, (target,)) for source, target in names] + [
+        (f"decoder.layers.{index}.{QKV}", tuple(f"model.layers.{index}.{name}" for name in PROJECTIONS))
+        for index in _attention(architecture)
+    ]
+    for source, targets in sources:
+        tensor = fresh[source]
+        parts = split_qkv(tensor, architecture) if len(targets) > 1 else (tensor,)
+        state |= {target: part.to(device, dtype) for target, part in zip(targets, parts, strict=True)}
+        if state[targets[0]].data_ptr() != tensor.data_ptr():
+            copied += tensor.nbytes
+        del tensor, parts
+        if copied > size:
+            fresh, copied = opened(checkpoint.path).tensors, 0
     return state
 
 
@@ -155,11 +166,11 @@ def build(
     device: torch.device | str = "cpu",
     special: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The NemotronHForCausalLM of an opened checkpoint, whose tensors are used up; ready to score.
+    """The NemotronHForCausalLM of an opened checkpoint; ready to score.
 
     `dtype` None keeps that of the embedding; `special` are the token ids that the config names.  Takes memory once:
     on the CPU in the stored dtype the weights stay mapped to the file, apart from queries, keys and values; else
-    tensor after tensor is converted, and pages of the file that were read stay until the system wants them back.
+    tensor after tensor is converted.  Drop `checkpoint` with it: what was read through it stays in memory as long.
 
     Raises:
         CheckpointError: see `read_architecture` and `check_tensors`.
@@ -169,7 +180,7 @@ def build(
     config.dtype = checkpoint.tensors[EMBEDDING].dtype if dtype is None else dtype
     network = blank(config)
     check_tensors(checkpoint.tensors, expected_shapes(architecture, network), checkpoint.path)
-    state = converted(checkpoint.tensors, architecture, config.dtype, device)
+    state = converted(checkpoint, architecture, config.dtype, device)
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False).eval()
 

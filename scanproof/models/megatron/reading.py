@@ -74,7 +74,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: no weights, a file that cannot be read, or one whose pickle names anything but tensors and
             what Megatron is known to store; nothing of such a file is run.
     """
-    path = checkpoint_file(folder)
+    return opened(checkpoint_file(folder))
+
+
+def opened(path: Path) -> Checkpoint:
+    """The checkpoint in one file, newly mapped; see `read_checkpoint`."""
     try:
         named = [name for name in _asked_for(path) if name != "argparse.Namespace"]
         if not (foreign := [name for name in named if not name.startswith(INERT)]):
