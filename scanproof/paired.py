@@ -131,7 +131,11 @@ def flips_test(gained: int, lost: int, documents: int, level: float) -> PairedTe
 def shift_test(
     name: str, groups: Sequence[Sequence[float]], level: float, *, margin: float, unit: str = "nats"
 ) -> PairedTest:
-    """Do the documents move in one direction, by more than `margin`?  Several groups: each on its own scale."""
+    """Do the documents move in one direction, by more than `margin`?  Several groups: each on its own scale.
+
+    What is not finite has no size; `finite_test` tells of it.
+    """
+    groups = [[d for d in group if math.isfinite(d)] for group in groups]
     together = [d for group in groups for d in group]
     p_value = shift_p_value(together, margin) if len(groups) == 1 else pooled_shift_p_value(groups, margin)
     shift = math.fsum(together) / len(together) if together else 0.0
