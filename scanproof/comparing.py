@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from scanproof import derive, remeasuring
+from scanproof.engines import DISAGREE, Apart, Engines
 from scanproof.expected import Expected
 from scanproof.history import gate
 from scanproof.history.baseline import Baselines, harness, identity
@@ -14,10 +17,12 @@ from scanproof.history.problem import HistoryError
 from scanproof.history.samples import Samples, read_answers, read_logs
 from scanproof.history.store import open_history
 from scanproof.paired import Finding, refuse
-from scanproof.record import Evaluation
+from scanproof.record import Evaluation, Measurement
 from scanproof.tolerance import Outcome, Verdict
-from scanproof.values import PublishedValue
+from scanproof.values import EvalJob, PublishedValue
 
+APART = 8
+"""Documents that are named where the engines disagree."""
 ANSWERS = ".answers.jsonl.gz"
 """Beside an evaluation file: what each document answered when its values were recorded."""
 OPEN_TO_CHANGE = frozenset({Outcome.REPRODUCED, Outcome.KNOWN_DISCREPANCY, Outcome.NOT_COMPARABLE})
@@ -45,7 +50,7 @@ class SecondGate:
         if self.history is not None:
             found = self.opened().find(evaluation)
             if found is not None:
-                return found
+                return found.against(evaluation.engine)
         return self.recorded(value)
 
     def opened(self) -> Baselines:
@@ -69,19 +74,22 @@ class SecondGate:
         if path not in self.answers:
             self.answers[path] = read_answers("recorded", path)
         document = next(each for each in self.expected.documents if each.number == value.document)
-        rounds = value.job.dtype == "float32" and value.job.device == "cpu"
         return Baseline(
             name=f"the answers recorded in float64 ({path.name})",
             samples=self.answers[path],
             harness=document.harness.get("version"),
-            ceiling=gate.FLOAT32_CEILING if rounds else None,
+            ceiling=ceiling(value.job),
         )
 
     def samples(self, evaluation: Evaluation) -> Samples:
         """What the documents of an evaluation got; raises HistoryError."""
-        if evaluation.samples not in self.logs:
-            self.logs[evaluation.samples] = read_logs(evaluation.job.name, Path(evaluation.samples))
-        return self.logs[evaluation.samples]
+        return self.logged(evaluation.job.name, evaluation.samples)
+
+    def logged(self, job: str, folder: str) -> Samples:
+        """The logs in a folder; raises HistoryError."""
+        if folder not in self.logs:
+            self.logs[folder] = read_logs(job, Path(folder))
+        return self.logs[folder]
 
     def finding(self, value: PublishedValue, evaluation: Evaluation) -> Finding | None:
         """One number against its baseline; None where there is none."""
@@ -97,6 +105,30 @@ class SecondGate:
             )  # fmt: skip
         except HistoryError as error:
             return refuse(value.id, "the baseline", str(error))
+
+    def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
+        """One number by both engines; None where plain took nobody's place."""
+        replaced = evaluation.replaced
+        if replaced is None:
+            return None
+        because = replaced.because.get(value.id) or remeasuring.why(replaced)
+        made = Engines(
+            shared=measured(value, replaced.measurements), plain=measured(value, evaluation.measurements),
+            because=because,
+        )  # fmt: skip
+        if replaced.samples is None:
+            return made
+        try:
+            by_plain, by_shared = self.samples(evaluation), self.logged(evaluation.job.name, replaced.samples)
+        except HistoryError as error:
+            return replace(made, finding=refuse(value.id, "plain", str(error)))
+        # The two were scored by one lm-eval within one session.
+        baseline = Baseline(name="plain", samples=by_plain, harness="", ceiling=ceiling(evaluation.job))
+        found = gate.judge(value, by_shared, baseline, self.expected.constants, harness="")
+        if not found.changed:
+            return replace(made, finding=found)
+        pairs, _ = gate.pair(baseline, by_shared, evaluation.job.name, [task for task, _ in gate.leaves(value)])
+        return replace(made, finding=found, apart=apart(pairs, value))
 
     def joint(self, values: Iterable[PublishedValue], evaluations: Iterable[Evaluation]) -> tuple[Finding, ...]:
         """Every model that has a baseline, and all of them together, as far as their documents can be paired."""
@@ -139,6 +171,50 @@ class SecondGate:
             every = [each for _, each in pairs]
             found.append(gate.joint("night", "the baselines of its models", every, constants.night_level, margin))
         return tuple(found)
+
+
+def ceiling(job: EvalJob) -> float | None:
+    """Nats by which rounding can move an answer of a job at all, where that is known."""
+    return gate.FLOAT32_CEILING if job.dtype == "float32" and job.device == "cpu" else None
+
+
+def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> float | None:
+    """A number of an evaluation in its natural unit; None where it is not there, or is no number."""
+    try:
+        found = derive.measured(value, measurements).value
+    except derive.DeriveError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def apart(pairs: Iterable[Pair], value: PublishedValue) -> tuple[Apart, ...]:
+    """The documents that two engines score most differently, those whose score differs first."""
+    metrics = dict(gate.leaves(value))
+    found = []
+    for each in pairs:
+        plain, shared = each.before, each.now
+        scores = (side.metrics.get(metrics[plain.task], (None,) * len(plain.doc_ids)) for side in (shared, plain))
+        rows = zip(plain.doc_ids, shared.loglikelihoods, plain.loglikelihoods, *scores, strict=True)
+        for doc, mine, other, score, plain_score in rows:
+            moved = [0.0 if a == b else a - b for a, b in zip(mine, other, strict=True)]
+            finite = all(map(math.isfinite, moved))
+            nats = max(moved, key=abs, default=0.0) if finite else None
+            found.append(Apart(task=plain.task, doc_id=doc, nats=nats, shared=score, plain=plain_score))
+    found.sort(key=lambda one: -math.inf if one.nats is None else -abs(one.nats))
+    if value.binary:
+        found.sort(key=lambda one: one.shared == one.plain)
+    return tuple(one for one in found[:APART] if one.nats != 0.0)
+
+
+def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
+    """Plain's verdict with what both engines measured; that they disagree fails what would have passed."""
+    if engines is None:
+        return verdict
+    verdict = replace(verdict, engines=engines)
+    if not engines.disagree or verdict.outcome not in OPEN_TO_CHANGE:
+        return verdict
+    because = "; ".join([DISAGREE, *engines.lines()[:2]])
+    return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
 
 
 def with_finding(verdict: Verdict, finding: Finding | None) -> Verdict:

@@ -21,6 +21,7 @@ from filelock import BaseFileLock, Timeout
 
 from scanproof import filehashes, mirror, plain, process, proof, results, store, taskfiles
 from scanproof import fingerprint as fp
+from scanproof.engines import Engine
 from scanproof.failures import EvaluationError, Kind, last_lines
 from scanproof.launched import Launches
 from scanproof.process import Progress
@@ -51,6 +52,8 @@ class Settings:
     """Seconds a worker may take; None for no limit."""
     session: str
     """Name of this session, the same in all its processes."""
+    engine: Engine = "plain"
+    """What has to score the requests; where shared cannot, plain does, and the evaluation says why."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def _plan(job: EvalJob, settings: Settings) -> _Plan:
         try:
             fingerprint = fp.fingerprint(
                 job, mirror_folder=settings.mirror, selection=selection, index=index, hashes=hashes,
-                session=settings.session,
+                session=settings.session, engine=settings.engine,
             )  # fmt: skip
         except OSError as error:
             raise EvaluationError("worker", f"a file the job depends on cannot be read: {error}") from error
@@ -192,6 +195,7 @@ def _request(
         "task_folders": [str(folder) for folder in selection.folders],
         "models": "scanproof.models" if own_models is not None and own_models.origin else None,
         "bootstrap_iters": BOOTSTRAP_ITERS,
+        "engine": settings.engine,
     }
 
 
@@ -211,7 +215,7 @@ def _kept(plan: _Plan) -> tuple[Evaluation | None, list[str]]:
 
 def _changed_since_last(plan: _Plan) -> list[str]:
     """How the job differs from the last one of its name."""
-    latest = _latest(plan.settings.store, plan.job.name)
+    latest = _latest(plan.settings.store, plan.job.name, plan.settings.engine)
     if not latest.is_file():
         return ["never run before"]
     try:
@@ -224,17 +228,18 @@ def _changed_since_last(plan: _Plan) -> list[str]:
     return [*changed, *unknown] or ["no longer in the store"]
 
 
-def last_launches(root: Path, job: str) -> Launches | None:
+def last_launches(root: Path, job: str, engine: Engine = "plain") -> Launches | None:
     """What the last stored evaluation of this job launched; None where that is not known any more."""
     try:
-        key = json.loads(_latest(root, job).read_bytes())["key"]
+        key = json.loads(_latest(root, job, engine).read_bytes())["key"]
         return results.read_launches(store.folder_of(root, key))
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _latest(root: Path, job: str) -> Path:
-    name = hashlib.sha256(job.encode()).hexdigest()[:16]
+def _latest(root: Path, job: str, engine: Engine) -> Path:
+    """Each engine is held against itself: they launch other kernels."""
+    name = hashlib.sha256((job if engine == "plain" else f"{job} {engine}").encode()).hexdigest()[:16]
     return root / "latest" / f"{name}.json"
 
 
@@ -263,7 +268,7 @@ def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progre
         log = store.keep_failure(root, plan.job.name, attempt) / "worker.log"
         raise EvaluationError(failure[0], failure[1], last_lines(log), str(log))
     seconds = time.monotonic() - begun
-    before = last_launches(root, plan.job.name)
+    before = last_launches(root, plan.job.name, plan.settings.engine)
     changed = proof.changed(before, results.read_launches(out))
     documents = {
         "job.json": asdict(plan.job),
@@ -273,7 +278,7 @@ def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progre
     (attempt / "worker.log").rename(out / "worker.log")
     entry = store.add(root, plan.print.key, out, session=plan.settings.session, documents=documents)
     latest = {"key": plan.print.key, "parts": plan.print.parts}
-    store.write_atomically(_latest(root, plan.job.name), store.to_json(latest))
+    store.write_atomically(_latest(root, plan.job.name, plan.settings.engine), store.to_json(latest))
     (attempt / "job.json").unlink()
     attempt.rmdir()
     return _evaluation(plan, entry, reused=False)
@@ -334,6 +339,7 @@ def _changed_meanwhile(plan: _Plan) -> tuple[Kind, str] | None:
 
 def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
     run = json.loads((entry.folder / "run.json").read_bytes())
+    scored = results.read_scored(entry.folder)
     return Evaluation(
         job=plan.job,
         key=plan.print.key,
@@ -346,4 +352,7 @@ def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
         reused=reused,
         kernels=results.read_launches(entry.folder),
         kernel_changes=tuple(run["kernel_changes"]),
+        engine=scored.engine,
+        engine_because=scored.because,
+        scoring=scored.scoring,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scanproof import environment, filehashes, mirror, plain, taskfiles
+from scanproof.engines import Engine
 from scanproof.values import EvalJob
 
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
@@ -63,6 +64,7 @@ def fingerprint(
     index: taskfiles.TaskFiles,
     hashes: filehashes.FileHashes,
     session: str,
+    engine: Engine = "plain",
 ) -> Fingerprint:
     """Identify everything that can move the numbers of `job`.
 
@@ -81,7 +83,8 @@ def fingerprint(
         },
         "files": {name: hashes.digest(path) for name, path in plain.argument_files(job).items()},
         "tasks": _definitions(selection, index, hashes),
-        "code": _code(hashes),
+        "code": _code(hashes, engine),
+        "engine": engine,
         "packages": {name: _release(name) for name in RELEASES},
         "machine": _machine(job.device, unknown),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
@@ -166,7 +169,7 @@ def _definitions(
     return {os.path.relpath(path, index.root): hashes.digest(path) for path in sorted(files)}
 
 
-def _code(hashes: filehashes.FileHashes) -> dict[str, Any]:
+def _code(hashes: filehashes.FileHashes, engine: Engine) -> dict[str, Any]:
     """Digests of the code that computes: one per package, over its files."""
     found: dict[str, Any] = {}
     for name in CODE:
@@ -174,7 +177,7 @@ def _code(hashes: filehashes.FileHashes) -> dict[str, Any]:
         if folder is not None:
             found[name] = _joined(hashes.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
     own = Path(__file__).parent
-    for name in OWN_CODE:
+    for name in (*OWN_CODE, *(("scoring",) if engine == "shared" else ())):
         path = own / name
         if path.exists():
             found[f"scanproof/{name}"] = hashes.tree(path) if path.is_dir() else hashes.digest(path)

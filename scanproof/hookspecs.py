@@ -24,4 +24,8 @@ def pytest_scanproof_evaluate(
     elsewhere.  Return None to leave the job to the next implementation.  A job that cannot be run raises
     `scanproof.evaluation.EvaluationError`; its numbers are then reported as errors, never as failures.  So are those of
     a job that names kernels when the result's `kernels` does not show that they ran (`scanproof.proof`).
+
+    `settings.engine` is `plain` or `shared`.  An implementation that only knows lm-eval may ignore it: an `Evaluation`
+    whose `engine` is `plain` is never measured again.  One that scores by `shared` may be asked for the same job by
+    `plain` in the same session, and then keeps the two folders of samples apart.
     """

@@ -34,10 +34,10 @@ class PairedTest:
     """One question asked of the pairs."""
 
     name: str
-    """`flips`, `margins`, `loglikelihoods`, `scores` or `noise`."""
+    """`flips`, `margins`, `loglikelihoods`, `scores`, `noise` or `finite`."""
     documents: int
     p_value: float | None
-    """Upper bound of the probability of such pairs between two correct runs; None where a ceiling decides."""
+    """Upper bound of the probability of such pairs between two correct runs; None where one answer decides."""
     level: float | None
     """The share of the suite's false alarms that this test may use."""
     changed: bool
@@ -131,7 +131,11 @@ def flips_test(gained: int, lost: int, documents: int, level: float) -> PairedTe
 def shift_test(
     name: str, groups: Sequence[Sequence[float]], level: float, *, margin: float, unit: str = "nats"
 ) -> PairedTest:
-    """Do the documents move in one direction, by more than `margin`?  Several groups: each on its own scale."""
+    """Do the documents move in one direction, by more than `margin`?  Several groups: each on its own scale.
+
+    What is not finite has no size; `finite_test` tells of it.
+    """
+    groups = [[d for d in group if math.isfinite(d)] for group in groups]
     together = [d for group in groups for d in group]
     p_value = shift_p_value(together, margin) if len(groups) == 1 else pooled_shift_p_value(groups, margin)
     shift = math.fsum(together) / len(together) if together else 0.0
@@ -153,6 +157,15 @@ def noise_test(differences: Sequence[float], ceiling: float) -> PairedTest:
         name="noise", documents=len(differences), p_value=None, level=None, changed=over > 0, shift=largest,
         because=because,
     )  # fmt: skip
+
+
+def finite_test(differences: Sequence[float]) -> PairedTest:
+    """Is any answer a number in one run only?  Noise does not do that, and the other tests cannot see it."""
+    lost = sum(not math.isfinite(d) for d in differences)
+    because = f"{lost} of {len(differences)} answers are no finite number in one of the two"
+    return PairedTest(
+        name="finite", documents=len(differences), p_value=None, level=None, changed=lost > 0, because=because
+    )
 
 
 def conclude(subject: str, baseline: str, tests: Sequence[PairedTest]) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from scanproof.controller import PROPERTY, Controller, start_run
 from scanproof.latency import REPEATS
 
 if TYPE_CHECKING:
+    from scanproof.engines import Engine
     from scanproof.evaluation import Progress, Settings
     from scanproof.latency import Latency
     from scanproof.paired import Finding
@@ -101,7 +103,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     from scanproof.session import Evaluator
 
-    evaluator = Evaluator(lambda job: run_job(config, job), state.run_folder(config) / state.run_id(config))
+    evaluator = Evaluator(by_engine(config, values), state.run_folder(config) / state.run_id(config))
     evaluator.select(values)
     config.stash[state.EVALUATOR] = evaluator
     if not state.is_worker(config):
@@ -114,7 +116,23 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["scanproof_run"] = state.run_id(node.config)
 
 
-def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
+def by_engine(config: pytest.Config, values: list[PublishedValue]) -> Callable[[EvalJob], Evaluation]:
+    """How jobs are evaluated with the engine that was asked for."""
+    from scanproof import comparing, session
+    from scanproof.remeasuring import Auto
+
+    def judge(value: PublishedValue, evaluation: Evaluation) -> Verdict:
+        verdict = session.judge(value, evaluation, config.stash[state.EXPECTED].constants)
+        return comparing.with_finding(verdict, state.second_gate(config).finding(value, evaluation))
+
+    chosen = config.stash[state.SETTINGS].engine
+    if chosen == "auto":
+        return Auto(partial(run_job, config), judge, values)
+    engine: Engine = "plain" if chosen == "plain" else "shared"
+    return lambda job: run_job(config, job, engine)
+
+
+def run_job(config: pytest.Config, job: EvalJob, engine: Engine) -> Evaluation:
     """Hand one job to whoever evaluates jobs here."""
     from scanproof.evaluation import Settings
     from scanproof.progress import ProgressLine
@@ -127,12 +145,14 @@ def run_job(config: pytest.Config, job: EvalJob) -> Evaluation:
         fresh=given.fresh,
         timeout=given.timeout,
         session=state.run_id(config),
+        engine=engine,
     )
     if state.RECORDER in config.stash:
         # A job may take hours and be killed: what is known so far is on disk before it starts.
         config.stash[state.RECORDER].write(finished=False)
     evaluator = config.stash[state.EVALUATOR]
-    place = f"[{len(evaluator.finished) + 1}/{len(evaluator.tasks_selected)}]"
+    again = ", again by plain" if given.engine == "auto" and engine == "plain" else ""
+    place = f"[{len(evaluator.finished) + 1}/{len(evaluator.tasks_selected)}{again}]"
     with ProgressLine(config, job, place) as progress:
         result: Evaluation = config.hook.pytest_scanproof_evaluate(
             config=config, job=job, settings=settings, progress=progress
@@ -196,7 +216,10 @@ def scanproof_verdict(
     scanproof_evaluation: Evaluation,
     scanproof_gate: Finding | None,
 ) -> Verdict:
-    """The verdict of both gates on `scanproof_value`, recorded before anybody asserts on it."""
+    """The verdict of both gates on `scanproof_value`, recorded before anybody asserts on it.
+
+    Where plain measured again, it is plain's, and says what the other engine had.
+    """
     from scanproof import comparing, derive, session
 
     value, evaluation = scanproof_value, scanproof_evaluation
@@ -206,6 +229,7 @@ def scanproof_verdict(
         attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=str(error)))
         pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
     result = comparing.with_finding(result, scanproof_gate)
+    result = comparing.with_engines(result, state.second_gate(request.config).engines(value, evaluation))
     attach(request, session.judged_record(value, request.node.nodeid, evaluation, result, scanproof_gate))
     return result
 

@@ -13,14 +13,16 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from scanproof.engines import Engine, Scoring
 from scanproof.latency import Latency
 from scanproof.launched import Launches
 from scanproof.paired import Finding
 from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """1: until November 2026.  2: comparisons with a baseline, and the outcome CHANGED.
+3: the engine of an evaluation, and the outcome ENGINES_DISAGREE.
 
 A new field that may be absent is no new version; a new meaning is.  Every version stays readable: `tests/data/runs`.
 """
@@ -54,6 +56,22 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replaced:
+    """What the shared engine made of a job that plain measured again."""
+
+    because: dict[str, str]
+    """Why: what shared's verdict on a number was, by its id; empty where the engine broke."""
+    error: str | None = None
+    """How the engine broke; None where it measured."""
+    key: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+    samples: str | None = None
+    """Folder of the per-sample logs."""
+    seconds: float = 0.0
+    scoring: Scoring | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A finished job."""
 
@@ -74,6 +92,14 @@ class Evaluation:
     """What was launched; a job that names kernels is an error without it."""
     kernel_changes: tuple[str, ...] = ()
     """How the autotuner chose differently than in the evaluation of this job before this one."""
+    engine: Engine = "plain"
+    """What scored it."""
+    engine_because: str | None = None
+    """Why plain, where shared was asked for."""
+    scoring: Scoring | None = None
+    """What the shared engine ran; None for plain."""
+    replaced: Replaced | None = None
+    """The evaluation by the shared engine that this one takes the place of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,8 +153,9 @@ class Reporter:
             return None
         kept = {key: each for key, each in self.referred.samples.items() if key[0] == job}
         return Baseline(
-            name=f"the run {self.referred.run.id}", samples=kept, harness=baseline.harness(earlier.environment)
-        )
+            name=f"the run {self.referred.run.id}", samples=kept, harness=baseline.harness(earlier.environment),
+            engine=earlier.engine,
+        ).against(evaluation.engine)  # fmt: skip
 
     def samples(self, evaluation: Evaluation) -> Samples:
         """What the documents of an evaluation of this run got; raises HistoryError."""

@@ -12,15 +12,29 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scanproof import record, store
+from scanproof.engines import Engine, Scoring
 from scanproof.launched import Launches
 from scanproof.record import Measurement
 
 KERNELS = "kernels.json"
 """What was launched, in a worker's output and in the store."""
+SCORED = "scored.json"
+"""Which engine scored, in a worker's output and in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Which engine scored an evaluation, and what it ran."""
+
+    engine: Engine = "plain"
+    because: str | None = None
+    """Why plain, where shared was asked for."""
+    scoring: Scoring | None = None
 
 
 def write(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]) -> None:
@@ -79,6 +93,12 @@ def read_launches(folder: Path) -> Launches | None:
     """What an evaluation launched; None for one on the CPU that needed no kernels."""
     path = folder / KERNELS
     return record.from_json(Launches, path.read_bytes()) if path.is_file() else None
+
+
+def read_scored(folder: Path) -> Scored:
+    """Which engine scored an evaluation."""
+    path = folder / SCORED
+    return record.from_json(Scored, path.read_bytes()) if path.is_file() else Scored()
 
 
 def number(value: float) -> float | str:

@@ -97,11 +97,19 @@ class Evaluator:
 
     def with_samples(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its samples placed beside the run."""
-        samples = self.folder / "samples" / evaluation.job.name
-        if Path(evaluation.samples).is_dir() and not samples.exists():
-            with record.atomic(samples) as temporary:
-                shutil.copytree(evaluation.samples, temporary, copy_function=link_or_copy)
-        return replace(evaluation, samples=str(samples))
+        samples = self.placed(evaluation.samples, "samples", evaluation.job.name)
+        replaced = evaluation.replaced
+        if replaced is not None and replaced.samples is not None:
+            replaced = replace(replaced, samples=self.placed(replaced.samples, "replaced", evaluation.job.name))
+        return replace(evaluation, samples=samples, replaced=replaced)
+
+    def placed(self, source: str, kind: str, job: str) -> str:
+        """Put logs into a folder of the run; returns the folder."""
+        target = self.folder / kind / job
+        if Path(source).is_dir() and not target.exists():
+            with record.atomic(target) as temporary:
+                shutil.copytree(source, temporary, copy_function=link_or_copy)
+        return str(target)
 
 
 def keep_error(path: Path, error: EvaluationError) -> EvaluationError:

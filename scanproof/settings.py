@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 PACKAGED_EXPECTED = Path(__file__).parent / "data" / "expected"
+ENGINES = ("plain", "shared", "auto")
 EMBEDDED_MIRROR = Path(__file__).parent / "embedded" / "mirror"
 
 
@@ -27,6 +28,13 @@ def positive_seconds(text: str) -> float:
     if seconds == 0.0:
         raise pytest.UsageError(f"scanproof: a timeout is a positive number of seconds, not {text!r}")
     return seconds
+
+
+def engine(text: str) -> str:
+    """One of the engines, or `auto`; raises pytest.UsageError."""
+    if text not in ENGINES:
+        raise pytest.UsageError(f"scanproof: the engine is one of {', '.join(ENGINES)}, not {text!r}")
+    return text
 
 
 def positive_count(text: str) -> int:
@@ -98,6 +106,13 @@ OPTIONS = (
         "stop an evaluation that takes longer than this many seconds (default: no limit)",
         parse=positive_seconds,
         metavar="SECONDS",
+    ),
+    Option(
+        "--scanproof-engine",
+        "plain: lm-eval as it is; shared: each distinct token runs once; auto (default): shared, and what fails is "
+        "measured again by plain before it is reported",
+        parse=engine,
+        metavar="|".join(ENGINES),
     ),
     Option(
         "--scanproof-limit",
@@ -174,6 +189,8 @@ class PluginSettings:
     """Folder or URL."""
     report: Path | None = None
     """File of the page."""
+    engine: str = "auto"
+    """One of `ENGINES`."""
 
 
 def check_ini_was_found(config: pytest.Config) -> None:
@@ -218,4 +235,5 @@ def read_settings(config: pytest.Config) -> PluginSettings:
         record_latency=values["scanproof_record_latency"],
         history=values["scanproof_history"],
         report=values["scanproof_report"],
+        engine=values["scanproof_engine"] or "auto",
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
-from scanproof import session, tables
+from scanproof import remeasuring, session, tables
 from scanproof.expected import Expected
 from scanproof.paired import Comparison
-from scanproof.record import Record
+from scanproof.record import Evaluation, Record, Run
 from scanproof.session import Recorder
 from scanproof.tolerance import Outcome
+
+BOUNDS = ("plain_tokens", "distinct_tokens")
 
 
 def not_run_lines(records: list[Record]) -> list[str]:
@@ -44,6 +47,31 @@ def job_lines(recorder: Recorder) -> list[str]:
     return [f"{ran + reused} jobs: {ran} evaluated, {reused} reused{again}"]
 
 
+def engine_lines(run: Run) -> list[str]:
+    """What the shared engine saved, what it could not do, and what plain measured again."""
+    lines = []
+    shared = [each.scoring for each in run.evaluations if each.scoring is not None]
+    if shared:
+        ran, plain, least = (sum(getattr(each, name) for each in shared) for name in ("tokens", *BOUNDS))
+        lines.append(f"shared engine: {ran:,} tokens run, {plain:,} by plain, {least:,} are distinct")
+    reasons = Counter(each.engine_because for each in run.evaluations if each.engine_because is not None)
+    lines += [f"scored plain: {because} ({count} jobs)" for because, count in reasons.most_common()]
+    lines += [f"{each.job.name}: {note}" for each in run.evaluations if each.scoring for note in each.scoring.notes]
+    return [*lines, *(again_line(each, run.records) for each in run.evaluations if each.replaced is not None)]
+
+
+def again_line(evaluation: Evaluation, records: Iterable[Record]) -> str:
+    """What became of a job that plain measured again."""
+    assert evaluation.replaced is not None
+    job = evaluation.job.name
+    both = [kept.verdict.engines for kept in records if kept.job == job and kept.verdict and kept.verdict.engines]
+    agree, disagree = (sum(getattr(each, name) for each in both) for name in ("agree", "disagree"))
+    said = "nothing of the two can be compared"
+    if agree or disagree:
+        said = f"the engines disagree on {disagree} of {agree + disagree} numbers" if disagree else "the engines agree"
+    return f"{job} measured again by plain, whose verdict counts: {remeasuring.why(evaluation.replaced)}; {said}"
+
+
 def gate_lines(records: list[Record]) -> list[str]:
     """How many numbers were compared document by document, and why the others were not."""
     found = [kept.gate for kept in records if kept.gate is not None]
@@ -61,7 +89,9 @@ def gate_lines(records: list[Record]) -> list[str]:
 def joint_lines(recorder: Recorder) -> list[str]:
     """What shows only in many numbers together."""
     changed = [found for found in recorder.run.joint if found.changed]
-    return [f"all numbers of {found.subject} together: {found.because}" for found in changed]
+    by_shared = any(each.engine == "shared" for each in recorder.run.evaluations)
+    hint = "; scored by the shared engine, --scanproof-engine=plain does without it" if changed and by_shared else ""
+    return [f"all numbers of {found.subject} together: {found.because}{hint}" for found in changed]
 
 
 def write(
@@ -89,6 +119,7 @@ def write(
         *(widened_lines(expected) if expected else ()),
         *gate_lines(records),
         *job_lines(recorder),
+        *engine_lines(recorder.run),
     ]:
         reporter.write_line(line)
     for line in joint_lines(recorder):

@@ -10,6 +10,7 @@ from rich.measure import Measurement as RichMeasurement
 from rich.table import Table
 from rich.text import Text
 
+from scanproof.engines import DISAGREE
 from scanproof.paired import Finding
 from scanproof.record import Evaluation, Record
 from scanproof.tolerance import Allowance, Outcome, Verdict
@@ -19,6 +20,7 @@ COLOURS = {
     Outcome.REPRODUCED.value: "green",
     Outcome.OUT_OF_TOLERANCE.value: "red",
     Outcome.CHANGED.value: "red",
+    Outcome.ENGINES_DISAGREE.value: "red",
     Outcome.ERROR.value: "red",
     Outcome.KNOWN_DISCREPANCY.value: "yellow",
 }
@@ -141,8 +143,20 @@ def gate_lines(finding: Finding | None) -> list[str]:
     return lines
 
 
+def engine_lines(verdict: Verdict, evaluation: Evaluation) -> list[str]:
+    """Which engine measured a number that failed; what both did, where there were two."""
+    if verdict.engines is None:
+        alone = "shared, and nothing was measured again; --scanproof-engine=auto does, with lm-eval as it is"
+        return [f"  engine      {alone}"] if evaluation.engine == "shared" else []
+    both = verdict.engines
+    said = DISAGREE if both.disagree else "the engines agree" if both.agree else "plain's verdict counts"
+    return [f"  engine      {said}", *(f"                {line}" for line in both.lines())]
+
+
 def direction(value: PublishedValue, verdict: Verdict) -> str:
     """What is wrong with a number, in a word or two."""
+    if verdict.outcome is Outcome.ENGINES_DISAGREE:
+        return "as printed when plain scores, but the engines disagree"
     if verdict.outcome is Outcome.CHANGED:
         return "within tolerance, but document by document not as in the baseline"
     if value.known_discrepancy:
@@ -175,6 +189,7 @@ def failure_text(
         f"  difference  {difference_line(value, verdict)}",
         *allowance_lines(value, verdict.allowance),
         *gate_lines(finding),
+        *engine_lines(verdict, evaluation),
         f"  n           {value.documents if value.documents is not None else 'unknown'} documents",
         f"  job         {value.job.name}{reused}",
         *(f"  changed     {change}" for change in evaluation.kernel_changes),

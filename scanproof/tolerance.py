@@ -14,6 +14,7 @@ from enum import Enum
 from statistics import NormalDist
 
 from scanproof.constants import Constants, load_constants
+from scanproof.engines import Engines
 from scanproof.flips import Term, net_flips, net_mass
 from scanproof.values import PublishedValue
 
@@ -38,6 +39,8 @@ class Outcome(str, Enum):
     NOT_COMPARABLE = "NOT_COMPARABLE"
     CHANGED = "CHANGED"
     """As printed, within tolerance, but document by document not as in the baseline."""
+    ENGINES_DISAGREE = "ENGINES_DISAGREE"
+    """As printed by plain scoring, but shared scoring differs from it by more than noise."""
     ERROR = "ERROR"
 
 
@@ -81,6 +84,8 @@ class Verdict:
     sigmas: float | None
     """The difference in standard deviations of the difference of two correct runs."""
     because: str
+    engines: Engines | None = None
+    """What both engines measured; None where one of them was enough."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanproof import environment, failures, machine, record, results, store
+from scanproof.engines import Scoring
 from scanproof.load_report import check_tokenizer, complete_checkpoint
+from scanproof.results import Scored
 from scanproof.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -109,8 +112,9 @@ def report_failure(error: BaseException, stage: str, out: Path) -> None:
 def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     """Evaluate, watching what is launched where that matters, and write the results."""
     with watched(request["job"], out) as profile:
-        measured, used = measure(request, reporter, profile)
+        measured, used, scored = measure(request, reporter, profile)
     reporter.stage("write")
+    store.write_atomically(out / results.SCORED, record.to_json(scored))
     results.write(out, measured, used)
 
 
@@ -134,8 +138,8 @@ def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
 
 def measure(
     request: Mapping[str, Any], reporter: Reporter, profile: FirstBatch | None
-) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Load the checkpoint and the tasks and evaluate; lm-eval's results, and what they were made with."""
+) -> tuple[Mapping[str, Any], dict[str, Any], Scored]:
+    """Load the checkpoint and the tasks and evaluate; lm-eval's results, what they were made with, and how scored."""
     import torch
     from lm_eval.api.registry import get_model
 
@@ -154,13 +158,32 @@ def measure(
             arguments, {"batch_size": job["batch_size"], "device": job["device"]}
         )
     check_tokenizer(model, job["pretrained"])
+    scored = shared_engine(model) if request["engine"] == "shared" else Scored
     model.set_cache_hook(CountingHook(reporter.advance, profile))
     reporter.stage("tasks")
     manager, loaded = load_tasks(request)
     count_requests(model, reporter, profile)
     reporter.stage("prompts")
     measured = evaluate(model, job, loaded, manager, request["bootstrap_iters"])
-    return measured, describe_run(model, job, commit, torch)
+    return measured, describe_run(model, job, commit, torch), scored()
+
+
+def shared_engine(model: Any) -> Callable[[], Scored]:
+    """Let the model score each distinct token once, where its class can; returns what to ask at the end."""
+    from scanproof import scoring
+
+    try:
+        tally = scoring.install(model, say=print)
+    except scoring.Unsupported as error:
+        why = str(error)
+        print(f"scored plain: {why}")
+        return lambda: Scored(because=why)
+
+    def scored() -> Scored:
+        counted = {each.name: getattr(tally, each.name) for each in fields(Scoring)}
+        return Scored(engine="shared", scoring=Scoring(**{**counted, "notes": tuple(tally.notes)}))
+
+    return scored
 
 
 def load_tasks(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:

@@ -18,7 +18,7 @@ from scanproof.bisect.search import Outcome
 
 OUTCOMES = {
     "REPRODUCED": Outcome.GOOD, "KNOWN_DISCREPANCY": Outcome.GOOD,
-    "OUT_OF_TOLERANCE": Outcome.BAD, "CHANGED": Outcome.BAD,
+    "OUT_OF_TOLERANCE": Outcome.BAD, "CHANGED": Outcome.BAD, "ENGINES_DISAGREE": Outcome.BAD,
 }  # fmt: skip
 """Verdicts that say something about the number; the others are broken runs."""
 LOG = "log.txt"

@@ -192,6 +192,7 @@ class Baselines:
             name=f"the run {found.run}",
             samples=from_parquet(content, {job}),
             harness=harness(evaluation.environment),
+            engine=evaluation.engine,
         )
 
 

@@ -75,9 +75,11 @@ def finding(
         broken = before if first is None else now
         return refuse(kept.id, name, f"its job was not evaluated in the run {broken.run.id}")
     mine = {(job, task): found for (job, task), found in before.samples.items() if job == old.job}
-    baseline = Baseline(name=name, samples=mine, harness=harness(first.environment))
+    baseline = Baseline(name=name, samples=mine, harness=harness(first.environment), engine=first.engine)
     as_run = replace(value, job=second.job)
-    return gate.judge(as_run, now.samples, baseline, constants, harness=harness(second.environment))
+    return gate.judge(
+        as_run, now.samples, baseline.against(second.engine), constants, harness=harness(second.environment)
+    )
 
 
 def row(name: str, old: Record | None, new: Record | None, found: Finding) -> dict[str, Any]:
@@ -155,4 +157,5 @@ def environments(before: Run, now: Run) -> list[dict[str, Any]]:
 def identifying(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation's environment without what differs from run to run."""
     left_out = {"peak_device_memory_bytes", "peak_memory_bytes", "recomputed_because"}
-    return {name: value for name, value in evaluation.environment.items() if name not in left_out}
+    kept = {name: value for name, value in evaluation.environment.items() if name not in left_out}
+    return {**kept, "engine": evaluation.engine}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scanproof.constants import Constants
+from scanproof.engines import Engine
 from scanproof.history.samples import Samples, TaskSamples
-from scanproof.paired import Finding, PairedTest, conclude, flips_test, noise_test, refuse, shift_test
+from scanproof.paired import Finding, PairedTest, conclude, finite_test, flips_test, noise_test, refuse, shift_test
 from scanproof.values import PublishedValue
 
 FLOAT32_CEILING = 1e-3
@@ -28,6 +29,14 @@ class Baseline:
     """Version of lm-eval that produced it."""
     ceiling: float | None = None
     """Nats by which rounding can move an answer at all, where that is known."""
+    engine: Engine | None = None
+    """What scored it; None for answers that no run holds."""
+
+    def against(self, engine: Engine) -> Baseline:
+        """The baseline as it is spoken of beside an evaluation by this engine: one by the other may be compared."""
+        if self.engine in (None, engine):
+            return self
+        return replace(self, name=f"{self.name} (scored by {self.engine}, this by {engine})")
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,11 @@ def judge(
         return refuse(value.id, baseline.name, refused)
     asked = list(questions(value, pairs, constants))
     tests = [build(constants.second_level / len(asked)) for build in asked]
+    moved = [d for each in pairs for d in each.answers()]
     if baseline.ceiling is not None:
-        tests.append(noise_test([d for each in pairs for d in each.answers()], baseline.ceiling))
-    return conclude(value.id, baseline.name, tests)
+        tests.append(noise_test(moved, baseline.ceiling))
+    strange = finite_test(moved)
+    return conclude(value.id, baseline.name, [*tests, *([strange] if strange.changed else [])])
 
 
 def no_metric(each: Pair, metric: str) -> str | None:

@@ -65,7 +65,7 @@ def run_row(run: Published) -> dict[str, Any]:
         "strict": manifest["strict"],
         "limit": manifest["limit"],
         "numbers": sum(outcomes.values()),
-        "failed": sum(outcomes.get(name, 0) for name in ("OUT_OF_TOLERANCE", "CHANGED", "ERROR")),
+        "failed": sum(outcomes.get(name, 0) for name in ("OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR")),
         "outcomes": ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())),
         "packages": manifest["environment"].get("packages") or {},
     }

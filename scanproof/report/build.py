@@ -125,6 +125,7 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
     held = [night.measured.get(kept.id, (None, "")) for night in material.past]
     outcomes = [*(outcome for _, outcome in held), kept.outcome]
     bad = kept.outcome in FAILED | BROKEN
+    engine = next((each.engine for each in material.run.evaluations if each.job.name == kept.job), None)
     find = material.samples if measured is not None and value is not None else None
     return Number(
         id=kept.id,
@@ -155,6 +156,8 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
         because=kept.because,
         gate=kept.gate.outcome.value if kept.gate else None,
         gate_because=tuple(test.because for test in kept.gate.tests) or (kept.gate.because,) if kept.gate else (),
+        engine=engine,
+        engines_because=judged.engines.lines() if judged and judged.engines else (),
         before=before,
         new=bad and before is not None and kind(before) != kind(kept.outcome),
         fixed=before in FAILED and kind(kept.outcome) == "",

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; a new field is no new version."""
 
-FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "SLOWER"})
+FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "SLOWER"})
 """Outcomes that say that something is wrong with what was tested."""
 BROKEN = frozenset({"ERROR", "NOT_RUN", "NOT_MEASURED"})
 """Outcomes that say that nothing was measured."""
@@ -117,6 +117,10 @@ class Number:
     gate: str | None
     """Outcome of the comparison document by document; None where there was no baseline."""
     gate_because: tuple[str, ...]
+    engine: str | None
+    """`plain` or `shared`, whose measurement this is; None where there is none."""
+    engines_because: tuple[str, ...]
+    """What both engines said, where plain measured again."""
     before: str | None
     """Outcome in the last run that held this number; None where none did."""
     new: bool

@@ -32,6 +32,7 @@ def of_number(kept: Record) -> Iterator[tuple[str, str]]:
         allowed=allowance.total if allowance else None,
         detectable=allowance.detectable if allowance else None,
         baseline=kept.gate.outcome.value if kept.gate else None,
+        engines="; ".join(verdict.engines.lines()) if verdict and verdict.engines else None,
     )
 
 

@@ -24,6 +24,7 @@ from scanproof.report.content import BROKEN, FAILED, Number, Report
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "templates/page.js")
 SYMBOLS = {
     "REPRODUCED": "✓", "SAME": "✓", "FASTER": "✓", "RECORDED": "✓", "OUT_OF_TOLERANCE": "✕", "CHANGED": "≠",
+    "ENGINES_DISAGREE": "⇄",
     "SLOWER": "✕", "KNOWN_DISCREPANCY": "◇", "NOT_COMPARABLE": "○", "AMBIGUOUS": "~", "NO_BASELINE": "○",
     "ERROR": "!", "NOT_RUN": "–", "NOT_MEASURED": "–",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanproof.triage import broken, environment, fallback, kernel, numerics, package, task
+from scanproof.triage import broken, engines, environment, fallback, kernel, numerics, package, task
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, Kind, State, ordered
 
@@ -11,6 +11,7 @@ CHECKS = (
     environment.check,
     task.check,
     fallback.check,
+    engines.check,
     numerics.check,
     kernel.check,
     package.check,

@@ -44,7 +44,7 @@ class Difference:
 
 def between(before: Side, now: Side) -> list[Difference]:
     """Every difference that is known of, each once."""
-    found = [*of_jobs(before, now), *of_environments(before.environment, now.environment)]
+    found = [*of_jobs(before, now), *of_engines(before, now), *of_environments(before.environment, now.environment)]
     if before.parts is not None and now.parts is not None:
         found += of_parts(before.parts, now.parts)
     kept: dict[str, Difference] = {}
@@ -70,6 +70,13 @@ def of_jobs(before: Side, now: Side) -> list[Difference]:
             group = "tokens" if name in TOKENS else "job"
             found.append(Difference(group, f"model_args {name}", shown(first.get(name)), shown(second.get(name))))
     return found
+
+
+def of_engines(before: Side, now: Side) -> list[Difference]:
+    """What scored the requests."""
+    if None in (before.engine, now.engine) or before.engine == now.engine:
+        return []
+    return [Difference("computes", "engine", shown(before.engine), shown(now.engine))]
 
 
 def of_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

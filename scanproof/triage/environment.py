@@ -18,7 +18,7 @@ def check(evidence: Evidence) -> list[Finding]:
         return []
     found: list[Finding] = []
     if evidence.before is not None:
-        differ = between(evidence.before, now)
+        differ = [each for each in between(evidence.before, now) if not harmless(evidence, each)]
         moved = compared.answers_moved(evidence)
         found += harness(evidence, evidence.before, [each for each in differ if each.group == "harness"])
         found += inputs(evidence, differ, moved)
@@ -28,6 +28,12 @@ def check(evidence: Evidence) -> list[Finding]:
         differ = between(evidence.recorded, now)
         found += harness(evidence, evidence.recorded, [each for each in differ if each.group == "harness"])
     return [*found, *published(evidence)]
+
+
+def harmless(evidence: Evidence, difference: Difference) -> bool:
+    """Whether it is the engine that differs, and both engines gave the same answers in this very run."""
+    both = evidence.engines
+    return difference.what == "engine" and both is not None and both.agree
 
 
 def harness(evidence: Evidence, side: Side, differ: list[Difference]) -> list[Finding]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from scanproof.engines import Engine, Engines
 from scanproof.history.samples import TaskSamples
 from scanproof.launched import Launches
 from scanproof.values import EvalJob
@@ -53,6 +54,8 @@ class Side:
     parts: Mapping[str, Any] | None = None
     """The parts of its fingerprint; None where the store does not hold it any more."""
     kernels: Launches | None = None
+    engine: Engine | None = None
+    """What scored it; None for answers that no run holds."""
     tasks: Mapping[str, TaskAnswers] = field(default_factory=dict)
     ceiling: float | None = None
     """Nats by which rounding can move an answer away from these, where that is known."""
@@ -80,6 +83,8 @@ class Evidence:
     """The last good run of the job; None where there is none."""
     recorded: Side | None = None
     """The answers shipped in float64; None where there are none."""
+    engines: Engines | None = None
+    """What both engines measured; None where one of them was enough."""
     published: Mapping[str, str] = field(default_factory=dict)
     """The environment in which the number was published, as far as the document says it."""
     changed_kernels: tuple[str, ...] = ()
@@ -102,7 +107,7 @@ class Evidence:
     @property
     def failed(self) -> bool:
         """Whether there is anything to explain."""
-        return self.outcome in ("OUT_OF_TOLERANCE", "CHANGED", "ERROR", "NOT_RUN")
+        return self.outcome in ("OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR", "NOT_RUN")
 
 
 @dataclass(frozen=True, kw_only=True)

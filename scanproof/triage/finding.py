@@ -27,6 +27,7 @@ class Kind(str, Enum):
     ENVIRONMENT = "environment"
     TASK = "task"
     FALLBACK = "fallback"
+    ENGINES = "engines"
     NOISE = "noise"
     NUMERICS = "numerics"
     KERNEL = "kernel"

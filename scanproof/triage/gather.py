@@ -20,7 +20,7 @@ from scanproof.triage.sides import Runs
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, HistoryError)
 SUBSTITUTED = "substituted"
 """Folder of a run that holds what scoring again with replaced operations gave."""
-FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "ERROR"})
+FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR"})
 
 T = TypeVar("T")
 
@@ -80,6 +80,7 @@ def of_number(
         store=str(root),
         margin=expected.constants.perplexity_sd,
         broken=broken,
+        engines=kept.verdict.engines if kept.verdict is not None else None,
         now=now,
         before=before,
         recorded=shipped,

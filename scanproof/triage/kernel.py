@@ -1,4 +1,4 @@
-"""6. Which operation: what scoring again with replaced operations says.  Pure."""
+"""7. Which operation: what scoring again with replaced operations says.  Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""5. The same questions, other answers: which documents flipped, and is that noise?  Pure.
+"""6. The same questions, other answers: which documents flipped, and is that noise?  Pure.
 
 Between two correct runs floating-point noise moves each document up as often as down, each on its own
 (`scanproof.paired`).  So there are two questions.  Direction: is there any way in which the moves lean?  Size: is the
@@ -61,7 +61,7 @@ def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
     command = f"scanproof triage {evidence.run} {evidence.number} --substitute --store {evidence.store}"
     if known and largest <= compared.ceiling(side):
         title = f"nothing moved: every answer is that of {side.name} to rounding"
-        if evidence.failed:
+        if evidence.failed and not (evidence.engines and evidence.engines.disagree):
             title += "; what differs is the printed number, or how it is made of the answers"
         return Finding(kind=Kind.NOISE, state=State.CAUSE, title=title, evidence=tuple(lines))
     leans = holm(list(questions(documents, evidence.margin)))

@@ -1,4 +1,4 @@
-"""7. Which package: what `scanproof bisect` found for this number.  Pure."""
+"""8. Which package: what `scanproof bisect` found for this number.  Pure."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ def of_evaluation(
         environment=evaluation.environment,
         parts=parts(root, evaluation.key),
         kernels=evaluation.kernels,
+        engine=evaluation.engine,
         tasks=found,
         ceiling=ceiling,
     )
@@ -144,6 +145,7 @@ def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
         environment=before.environment,
         parts=parts(root, before.key),
         kernels=before.kernels,
+        engine=before.engine,
         tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},
         ceiling=rounding(before.job, evaluation.job),
     )

@@ -67,13 +67,13 @@ class Copy:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": os.pathsep.join([*self.path, str(self.folder)])}
 
-    def evaluate(self, store: Path) -> subprocess.CompletedProcess[str]:
+    def evaluate(self, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """The stand-in's numbers of one task."""
         command = [
             sys.executable, "-m", "pytest", "-m", "embedded", "-q", "-p", "no:cacheprovider",
             "-k", f"{MODEL} and lambada", str(ROOT / "tests" / "published"),
             "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
-            "--scanproof-store", str(store), "--scanproof-expected", str(self.folder / "expected"),
+            "--scanproof-store", str(store), "--scanproof-expected", str(self.folder / "expected"), *options,
         ]  # fmt: skip
         return self.run(command)
 
@@ -108,6 +108,14 @@ def wrong_scan(copy: Copy) -> None:
 
 def slightly_wrong_scan(copy: Copy) -> None:
     copy.edit(REFERENCE, "y = y + D[:, None] * u", "y = y + 1.02 * D[:, None] * u")
+
+
+def shared_engine_mixes_up_answers(copy: Copy) -> None:
+    """Every second request gets the answer of the one before it: a state from the neighbour."""
+    call = "tally = scoring.install(model, say=print)"
+    spoil = "right = model._loglikelihood_tokens; model._loglikelihood_tokens = lambda *given, **options: "
+    mixed = "[found[place - place % 2] for found in [right(*given, **options)] for place in range(len(found))]"
+    copy.edit("scanproof/worker.py", call, f"{call}\n        {spoil}{mixed}")
 
 
 def wrong_convolution(copy: Copy) -> None:
@@ -209,6 +217,12 @@ FAULTS = (
         "a scan wrong by 2%", slightly_wrong_scan, "numerics", "the computation changed", substituted="selective_scan"
     ),
     Fault("a wrong convolution", wrong_convolution, "numerics", "the computation changed", substituted="causal_conv1d"),
+    Fault(
+        "a state from the neighbour, in shared scoring only",
+        shared_engine_mixes_up_answers,
+        "engines",
+        "the engines disagree",
+    ),
     Fault("a changed prompt", changed_prompt, "task", "the prompt changed"),
     Fault("a changed dataset", changed_dataset, "task", "the dataset changed"),
     Fault("a changed BOS", changed_bos, "task", "BOS"),

@@ -17,6 +17,7 @@ import pytest
             "strict",
             "fresh",
             "timeout",
+            "engine",
             "limit",
             "record-latency",
         )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import small_mirror as small
 from scanproof import filehashes, taskfiles
+from scanproof.engines import Engine
 from scanproof.filehashes import FileHashes
 from scanproof.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields
 from scanproof.values import EvalJob
@@ -55,7 +56,9 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def take(mirror: Path, index: taskfiles.TaskFiles, tmp_path: Path) -> Callable[..., Fingerprint]:
-    def take(job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s") -> Fingerprint:
+    def take(
+        job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: Engine = "plain"
+    ) -> Fingerprint:
         with FileHashes(tmp_path / "hashes.sqlite") as hashes:
             return fingerprint(
                 job,
@@ -64,6 +67,7 @@ def take(mirror: Path, index: taskfiles.TaskFiles, tmp_path: Path) -> Callable[.
                 index=index,
                 hashes=hashes,
                 session=session,
+                engine=engine,
             )
 
     return take
@@ -71,6 +75,15 @@ def take(mirror: Path, index: taskfiles.TaskFiles, tmp_path: Path) -> Callable[.
 
 def test_same_state_same_key_in_every_session(take: Callable[..., Fingerprint]) -> None:
     assert take().key == take(session="other").key
+
+
+def test_each_engine_has_a_key_and_plain_does_not_depend_on_the_code_of_the_other(
+    take: Callable[..., Fingerprint],
+) -> None:
+    plain, shared = take(), take(engine="shared")
+    assert plain.key != shared.key
+    differ = changes(plain.parts, shared.parts)
+    assert differ == ["code / scanproof/scoring: new", "engine: plain -> shared"]
 
 
 def test_every_field_of_a_job_is_drawn_below() -> None:

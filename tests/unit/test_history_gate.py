@@ -79,6 +79,15 @@ def test_where_rounding_has_a_ceiling_one_answer_beyond_it_is_a_change() -> None
     assert "1 of 800 answers" in found.because
 
 
+@pytest.mark.parametrize("ceiling", [None, 1e-3])
+def test_an_answer_that_became_no_number_is_a_change(ceiling: float | None) -> None:
+    broken = rows(400, 300)
+    broken[7]["loglikelihoods"] = ["nan", -5.0]
+    found = judged(task(rows(400, 300)), task(broken), ceiling=ceiling)
+    assert found.outcome is Comparison.CHANGED
+    assert "1 of 800 answers are no finite number in one of the two" in found.because
+
+
 @pytest.mark.parametrize(
     ("now", "said"),
     [

@@ -16,6 +16,7 @@ LAYERS = {
     4: {
         "plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "commands",
         "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
+        "remeasuring",
     },
     3: {
         "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",
@@ -31,6 +32,7 @@ LAYERS = {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
         "tasks", "constants", "wording", "problems", "tolerance", "flips", "likelihood", "calibration", "derive",
         "latency", "baselines", "record", "launched", "kernel_table", "pruning", "memory", "paired",
+        "engines",
     },
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanproof.engines import Engines
 from scanproof.history.samples import from_lines
 from scanproof.launched import Launches
+from scanproof.paired import Comparison
+from scanproof.paired import Finding as PairedFinding
 from scanproof.record import Record
 from scanproof.triage import message, numerics, text
 from scanproof.triage.common import Document, sharing
@@ -260,3 +263,42 @@ def test_runs_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     (run / "run.json").write_text("{ not json")
     runs = Runs(tmp_path)
     assert list(runs.before("20261121T020000Z-bb")) == []
+
+
+def engines(outcome: Comparison | None) -> Engines:
+    """What both engines measured, with this comparison of their documents."""
+    found = PairedFinding(subject="n", outcome=outcome, baseline="plain", because="why") if outcome else None
+    return Engines(shared=0.2, plain=0.5, because="OUT_OF_TOLERANCE: too low", finding=found)
+
+
+class TestEngines:
+    def test_that_they_disagree_is_said_before_anything_about_the_answers(self) -> None:
+        now, recorded = side("this run", CALM), side("the answers", CALM, ceiling=1e-3)
+        given = {"recorded": recorded, "engines": engines(Comparison.CHANGED), "outcome": "ENGINES_DISAGREE"}
+        first, *others = diagnose(evidence(None, now, **given))
+        assert (first.kind, first.state) == (Kind.ENGINES, State.CAUSE)
+        assert first.evidence[0] == "shared measured 0.2, plain 0.5"
+        assert first.next == 'pytest -m gpu tests/kernels -k "(split or decode or initial) and not latency"'
+        (noise,) = [each for each in others if each.kind is Kind.NOISE]
+        assert "printed number" not in noise.title, "plain's number is as printed"
+
+    def test_that_they_agree_is_ruled_out_and_the_engine_is_no_suspect(self) -> None:
+        lost = moved([-1.0] * 60, engine="plain")
+        good = side("the good run 1", CALM, engine="shared")
+        found = diagnose(evidence(good, lost, engines=engines(Comparison.SAME)))
+        assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.RULED_OUT]
+        assert not any("engine: shared -> plain" in line for each in found for line in each.evidence)
+
+    def test_another_engine_than_in_the_good_run_is_a_suspect_where_only_one_was_asked(self) -> None:
+        lost = moved([-1.0] * 60, engine="shared")
+        found = diagnose(evidence(side("the good run 1", CALM, engine="plain"), lost))
+        (environment,) = [each for each in found if each.kind is Kind.ENVIRONMENT]
+        assert (environment.state, environment.evidence) == (State.SUSPECT, ("engine: plain -> shared",))
+        (alone,) = [each for each in found if each.kind is Kind.ENGINES]
+        assert alone.state is State.UNKNOWN
+        assert alone.next == "pytest tests/published -k model-piqa-acc-paper --scanproof-engine=auto"
+
+    @pytest.mark.parametrize("outcome", [Comparison.REFUSED, None])
+    def test_what_cannot_be_compared_is_unknown(self, outcome: Comparison | None) -> None:
+        found = diagnose(evidence(None, side("this run", CALM), engines=engines(outcome)))
+        assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.UNKNOWN]

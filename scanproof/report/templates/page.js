@@ -5,7 +5,7 @@
   const numbers = new Map(report.numbers.map((number) => [number.id, number]));
   const latencies = new Map(report.latencies.map((latency) => [latency.id, latency]));
   const titles = new Map(report.documents.map((each) => [each.number, each.title]));
-  const FAILED = new Set(["OUT_OF_TOLERANCE", "CHANGED", "SLOWER"]);
+  const FAILED = new Set(["OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "SLOWER"]);
   const BROKEN = new Set(["ERROR", "NOT_RUN", "NOT_MEASURED"]);
   const dialog = document.getElementById("detail");
   const form = document.getElementById("filters");
@@ -247,12 +247,13 @@
       ]),
       ...trend(number), ...samples(number), allowance(number),
       number.gate_because.length ? make("div", {}, make("h3", {}, `Document by document: ${words(number.gate)}`), make("ul", {}, ...number.gate_because.map((text) => make("li", {}, text)))) : null,
+      number.engines_because.length ? make("div", {}, make("h3", {}, "Measured by both engines"), make("ul", {}, ...number.engines_because.map((text) => make("li", {}, text)))) : null,
       make("h3", {}, "Where it comes from"),
       facts([
         ["Document", `${number.document}, line ${number.line}${titles.get(number.document) ? `: ${titles.get(number.document)}` : ""}`],
         ["Expected file", number.source], ["Model", number.hub_id], ["Task", number.task], ["Metric", number.metric], ["Origin", number.origin],
         ["Few-shot examples", number.num_fewshot], ["Documents scored", number.documents === null ? null : `${number.documents}${moved}`],
-        ["In the last run", number.before === null ? "not there" : words(number.before)], ["Widened by hand", number.widened], ["Job", number.job],
+        ["In the last run", number.before === null ? "not there" : words(number.before)], ["Widened by hand", number.widened], ["Job", number.job], ["Engine", number.engine],
       ]),
       number.command ? make("div", {}, make("h3", {}, "Again, by hand"), make("pre", { tabindex: 0 }, number.command)) : null);
     keep(id);
