@@ -1,7 +1,7 @@
 """The numbers of parameters in `expected/` are those of the published architectures, counted without memory.
 
 Sizes: Mamba, arXiv 2312.00752, and Mamba-2, arXiv 2405.21060, with the fields of the checkpoints' config.json;
-MambaInLlama, arXiv 2408.15237, half of the layers of Llama 3 8B and Llama 3.2 3B converted; the others as their config.json
+MambaInLlama, arXiv 2408.15237, half of the layers of Llama 3 8B and Llama 3.2 3B converted; the others as config.json
 has them.  Not here, because no config was at hand: transformerpp-2.7b (its name), RWKV-5 (7.52B, blog.rwkv.com).
 """
 
