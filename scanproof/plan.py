@@ -21,6 +21,8 @@ READ = 1e9
 """Assumed bytes per second from disk to GPU."""
 START = 60.0
 """Assumed seconds in which a worker starts, reads the tasks and writes its results."""
+DECORATION = frozenset(["nvidia", "geforce", "tesla", "pcie", "sxm", "sxm4", "sxm5", "hbm2", "hbm2e", "hbm3", "hbm3e"])
+"""What drivers add to the name of a GPU."""
 SUPPORTED_ELSEWHERE = ("hf",)
 """lm-eval's own classes that jobs use."""
 
@@ -92,14 +94,19 @@ def read_gpus(path: Path = GPUS) -> tuple[Gpu, ...]:
 
 
 def find_gpu(name: str, table: Sequence[Gpu]) -> Gpu | None:
-    """The first GPU all of whose words are in `name`, or which has all words of `name`; None when there is none.
+    """The GPU that people or its driver call `name`; None when there is none, or another variant of it.
 
-    So both `H100 80GB` and the driver's `NVIDIA H100 80GB HBM3` find the same row.
+    The memory may be left out, as in the driver's `NVIDIA H200`, and people shorten as they like; of several rows that
+    fit, the one with most words of `name`, or else the first.
     """
     asked = set(name.lower().replace("-", " ").split())
-    rows = [(gpu, set(gpu.name.lower().split())) for gpu in table]
-    inside = [gpu for gpu, words in sorted(rows, key=lambda row: -len(row[1])) if words <= asked]
-    return next(iter([*inside, *(gpu for gpu, words in rows if asked and asked <= words)]), None)
+    fitting: list[tuple[int, Gpu]] = []
+    for gpu in table:
+        words = set(gpu.name.lower().split())
+        missing = {word for word in words - asked if not word.endswith("gb")}
+        if asked and not asked - words - DECORATION and (not missing or asked <= words):
+            fitting.append((len(words & asked), gpu))
+    return max(fitting, key=lambda each: each[0])[1] if fitting else None
 
 
 def work(job: EvalJob, tasks: Mapping[str, TaskInfo]) -> Work:
