@@ -67,11 +67,11 @@ class Copy:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": os.pathsep.join([*self.path, str(self.folder)])}
 
-    def evaluate(self, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    def evaluate(self, store: Path, *options: str, task: str = "lambada") -> subprocess.CompletedProcess[str]:
         """The stand-in's numbers of one task."""
         command = [
             sys.executable, "-m", "pytest", "-m", "embedded", "-q", "-p", "no:cacheprovider",
-            "-k", f"{MODEL} and lambada", str(ROOT / "tests" / "published"),
+            "-k", f"{MODEL} and {task}", str(ROOT / "tests" / "published"),
             "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
             "--scanproof-store", str(store), "--scanproof-expected", str(self.folder / "expected"), *options,
         ]  # fmt: skip
@@ -111,11 +111,16 @@ def slightly_wrong_scan(copy: Copy) -> None:
 
 
 def shared_engine_mixes_up_answers(copy: Copy) -> None:
-    """Every second request gets the answer of the one before it: a state from the neighbour."""
+    """Every second request gets the answer of the one before it."""
     call = "tally = scoring.install(model, say=print)"
     spoil = "right = model._loglikelihood_tokens; model._loglikelihood_tokens = lambda *given, **options: "
     mixed = "[found[place - place % 2] for found in [right(*given, **options)] for place in range(len(found))]"
     copy.edit("scanproof/worker.py", call, f"{call}\n        {spoil}{mixed}")
+
+
+def state_of_the_neighbour(copy: Copy) -> None:
+    """Every branch goes on from the state of the first prefix in its batch."""
+    copy.edit("scanproof/scoring/engine.py", "trail = passage.trail(row)", "trail = passage.trail(0)")
 
 
 def wrong_convolution(copy: Copy) -> None:
@@ -218,7 +223,7 @@ FAULTS = (
     ),
     Fault("a wrong convolution", wrong_convolution, "numerics", "the computation changed", substituted="causal_conv1d"),
     Fault(
-        "a state from the neighbour, in shared scoring only",
+        "answers of the neighbour, in shared scoring only",
         shared_engine_mixes_up_answers,
         "engines",
         "the engines disagree",

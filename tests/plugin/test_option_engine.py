@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from engines_project import BAD, NUMBER, answer, asked, prepare
 
-from planted import REFERENCE, Copy, clean_copy, shared_engine_mixes_up_answers
+from planted import REFERENCE, Copy, clean_copy, state_of_the_neighbour
 from scanproof.record import Run, find_run, read_run
 from small_project import Project
 
@@ -184,11 +184,11 @@ Ran = tuple[Run, subprocess.CompletedProcess[str]]
 def stand_in(tmp_path: Path) -> Callable[..., Ran]:
     """A stand-in's numbers of one task through lm-eval, in a copy of the project with something planted."""
 
-    def evaluate(*plants: Callable[[Copy], None], engine: str) -> Ran:
+    def evaluate(*plants: Callable[[Copy], None], engine: str, task: str = "lambada") -> Ran:
         copy = clean_copy(tmp_path)
         for plant in plants:
             plant(copy)
-        result = copy.evaluate(tmp_path / "store", f"--scanproof-engine={engine}")
+        result = copy.evaluate(tmp_path / "store", f"--scanproof-engine={engine}", task=task)
         return read_run(find_run(tmp_path / "store" / "runs", "latest")), result
 
     return evaluate
@@ -215,10 +215,10 @@ class TestOnAStandIn:
         assert evaluation.scoring.scored_positions >= 200
         assert f"shared engine: {evaluation.scoring.tokens:,} tokens run" in result.stdout
 
-    def test_a_fault_of_the_shared_engine_leaves_plains_numbers_and_is_named(
+    def test_a_state_handed_to_the_wrong_branch_leaves_plains_numbers_and_is_named(
         self, stand_in: Callable[..., Ran]
     ) -> None:
-        run, result = stand_in(shared_engine_mixes_up_answers, engine="auto")
+        run, result = stand_in(state_of_the_neighbour, engine="auto", task="piqa")
         assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
         assert {record.outcome for record in run.records} == {"ENGINES_DISAGREE"}, result.stdout
         for record in run.records:
@@ -231,10 +231,10 @@ class TestOnAStandIn:
         assert evaluation.replaced.scoring is not None
 
     def test_a_fault_under_both_engines_is_out_of_tolerance_as_before(self, stand_in: Callable[..., Ran]) -> None:
-        def skip_dropped(copy: Copy) -> None:
-            copy.edit(REFERENCE, "y = y + D[:, None] * u", "y = y + 0 * u")
+        def state_forgotten(copy: Copy) -> None:
+            copy.edit(REFERENCE, "y, state = _scan_chunk(", "y, _ = _scan_chunk(")
 
-        run, result = stand_in(skip_dropped, engine="auto")
+        run, result = stand_in(state_forgotten, engine="auto")
         assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
         assert {record.outcome for record in run.records} == {"OUT_OF_TOLERANCE"}, result.stdout
         (evaluation,) = run.evaluations

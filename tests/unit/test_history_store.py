@@ -296,6 +296,19 @@ def test_a_run_of_a_newer_schema_is_not_published(tmp_path: Path) -> None:
         publish(run, open_place(str(tmp_path / "history")))
 
 
+def test_the_third_version_keeps_what_both_engines_measured() -> None:
+    run = read_run(DATA / "v3" / "run.json")
+    (evaluation,) = run.evaluations
+    assert evaluation.replaced is not None
+    assert evaluation.replaced.scoring is not None
+    assert evaluation.replaced.because.keys() == {kept.id for kept in run.records}
+    for kept in run.records:
+        assert kept.verdict is not None
+        assert kept.verdict.engines is not None
+        assert kept.verdict.engines.disagree
+        assert kept.verdict.engines.apart
+
+
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
 def test_every_schema_version_is_read_and_published(tmp_path: Path, version: int) -> None:
     """The files are real runs, written by the code of that version."""
@@ -306,5 +319,6 @@ def test_every_schema_version_is_read_and_published(tmp_path: Path, version: int
     publish(file, history.place)
     rows = queries.verdicts(history, history.runs()[0])
     assert [row["id"] for row in rows] == sorted(kept.id for kept in run.records)
-    assert {row["outcome"] for row in rows} == {"REPRODUCED"}
+    assert {row["outcome"] for row in rows} == {"REPRODUCED" if version < 3 else "ENGINES_DISAGREE"}
+    assert [each.engine for each in run.evaluations] == ["plain"]
     assert [row["gate"] for row in rows] == ["SAME" if version > 1 else None] * len(rows)
