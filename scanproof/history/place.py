@@ -112,14 +112,15 @@ def said(error: Exception) -> str:
 
 def list_files(folder: Path) -> dict[str, int]:
     """Size of every file below a folder, by its path from there; what is being written has no name yet."""
-    found = {}
+    found: dict[str, int] = {}
     for at, _, names in os.walk(folder):
+        # Strings, not paths: a thousand nights are thousands of files.
+        before = "" if at == str(folder) else os.path.relpath(at, folder).replace(os.sep, "/") + "/"
         for name in names:
-            path = Path(at) / name
             if not name.startswith("."):
                 # A file may vanish between being listed and being asked: somebody prunes.
                 with suppress(FileNotFoundError):
-                    found[path.relative_to(folder).as_posix()] = path.stat().st_size
+                    found[before + name] = os.stat(os.path.join(at, name)).st_size
     return found
 
 
