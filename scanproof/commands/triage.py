@@ -88,7 +88,7 @@ def show(
             typer.echo(text.report(evidence, findings))
         kept_rows = text.rows(evidence, findings)
         rows += kept_rows if style is not Format.table else kept_rows[:1]
-    if style is not Format.table or not whole:
+    if style is not Format.table or (rows and not whole):
         print_rows(rows, COLUMNS, style)
     if style is Format.table and not whole:
         typer.echo(f"{len(chosen)} {'number' if len(chosen) == 1 else 'numbers'} failed in {run.id}")

@@ -113,14 +113,17 @@ def said(error: Exception) -> str:
 def list_files(folder: Path) -> dict[str, int]:
     """Size of every file below a folder, by its path from there; what is being written has no name yet."""
     found: dict[str, int] = {}
-    for at, _, names in os.walk(folder):
-        # Strings, not paths: a thousand nights are thousands of files.
-        before = "" if at == str(folder) else os.path.relpath(at, folder).replace(os.sep, "/") + "/"
-        for name in names:
-            if not name.startswith("."):
-                # A file may vanish between being listed and being asked: somebody prunes.
-                with suppress(FileNotFoundError):
-                    found[before + name] = os.stat(os.path.join(at, name)).st_size
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        # A folder or a file may vanish between being listed and being asked: somebody prunes.
+        with suppress(FileNotFoundError), os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                elif not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):
+                        found[below + entry.name] = entry.stat().st_size
     return found
 
 

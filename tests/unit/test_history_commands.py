@@ -45,14 +45,6 @@ def asked(*arguments: str, history: History, expect: int = 0) -> Any:
     return json.loads(scanproof(*arguments, "--format", "json", history=history.place.name, expect=expect).stdout)
 
 
-def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
-    for command in (
-        ["history"], ["history", "show"], ["history", "add"], ["history", "trend"], ["history", "drift"],
-        ["history", "prune"], ["history", "export"], ["baseline"], ["baseline", "set"], ["compare"],
-    ):  # fmt: skip
-        assert "Example: scanproof" in scanproof(*command, "--help", history=tmp_path).stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "runs"),
     [

@@ -54,6 +54,8 @@ def test_a_number_that_failed_is_said_first_and_is_new(store: Path) -> None:
     assert found.sigmas is not None
     assert found.sigmas < -10
     assert sum(part.size for part in found.parts) == pytest.approx(found.allowed)
+    assert found.triage == f"scanproof triage {NAMES[2]} {NUMBER} --store {store}"
+    assert [each.triage for each in made.numbers if each.id != NUMBER] == [None]
 
 
 def test_what_failed_already_is_not_new_and_what_came_back_is_fixed(store: Path) -> None:
