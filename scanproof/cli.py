@@ -29,6 +29,8 @@ from scanproof.commands import (
     triage,
     values,
 )
+from scanproof.commands.common import stop
+from scanproof.history.problem import HistoryError
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ def version(
 
 def main() -> None:
     """Entry point of the `scanproof` command."""
-    app()
+    try:
+        app()
+    except HistoryError as error:
+        # Any question to a history may meet a file that cannot be read.
+        raise SystemExit(stop(str(error)).exit_code) from None
 
 
 if __name__ == "__main__":

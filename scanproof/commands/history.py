@@ -119,8 +119,12 @@ def show(
     from scanproof.history import queries
 
     kept = opened(history)
-    print_rows(for_people(queries.verdicts(kept, found(kept, run)), style), NUMBER_COLUMNS, style)
+    rows = queries.verdicts(kept, found(kept, run))
+    print_rows(for_people(rows, style), NUMBER_COLUMNS, style)
     tell(kept)
+    if not rows and kept.problems:
+        # Nothing to show is not the same as nothing that can be read.
+        raise typer.Exit(1)
 
 
 @app.command("add", epilog="Example: scanproof history add latest --history s3://bucket/scanproof")

@@ -44,7 +44,7 @@ def render(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Text that is shown as it is, in one line."""
-    one_line = " ".join(text.split())
+    one_line = tables.visible(" ".join(text.split()))
     return MARKUP.sub(lambda found: f"&#{ord(found.group())};", one_line)
 
 

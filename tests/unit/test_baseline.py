@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -163,7 +163,7 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
 
 @pytest.mark.parametrize(("suite", "changed"), [("embedded", True), ("gpu", False)])
 def test_a_stand_in_keeps_the_ceiling_of_rounding_against_a_declared_run(
-    tmp_path: Path, suite: str, changed: bool
+    tmp_path: Path, suite: Literal["embedded", "gpu"], changed: bool
 ) -> None:
     """One answer that moves by 0.01 nats is no flip and no lean; on a stand-in rounding cannot make it."""
     job = replace(STRICT_JOB, suite=suite, dtype="float32", device="cpu")

@@ -228,6 +228,13 @@ class TestSamples:
         assert found is not None
         assert found.because == "lm-eval 0.5.0 now, 0.4.13 there"
 
+    def test_half_a_pair_of_surrogates_in_a_prompt_does_not_take_the_page(self, store: Path) -> None:
+        path = make_nights(store)[-1]
+        texts(path, "lone \ud800 surrogate")
+        found = of(report(path)).samples
+        assert found is not None
+        assert (found.shown[0].prompt or "").startswith("lone ? surrogate")
+
     def test_a_long_prompt_keeps_its_end(self) -> None:
         assert changed.end_of("x" * 5000 + "question", 100).endswith("question")
         assert len(changed.end_of("x" * 5000, 100)) == 100 + len(changed.LEFT_OUT)

@@ -236,6 +236,18 @@ def test_the_message_of_a_test_is_short_and_names_the_next_command() -> None:
     assert len(lines) <= text.MESSAGE_LINES + len(found) + 3
 
 
+def test_a_terminal_does_not_obey_a_prompt() -> None:
+    before = dict.fromkeys(range(60), "What is it?")
+    after = {**before, 0: "What \x1b]0;is\x07 it?\u202e"}
+    found = evidence(
+        side("the good run 1", CALM, before),
+        side("this run", [{**CALM[0], "prompt_hash": "other"}, *CALM[1:]], after),
+    )
+    said = text.report(found, diagnose(found)) + "".join(text.message(diagnose(found)))
+    assert said.count("What \\x1b]0;is\\x07 it?\\u202e") == 2
+    assert said.replace("\n", "").isprintable()
+
+
 def test_holm_keeps_what_is_left_after_the_correction() -> None:
     leans = [numerics.Lean(str(p), p, "") for p in (0.0004, 0.9, 0.0006)]
     assert [lean.name for lean in numerics.holm(leans)] == [], "0.0004 is above a third of the level"
