@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -27,6 +29,45 @@ from scanproof.commands import (
     triage,
     values,
 )
+from scanproof.commands.common import stop
+from scanproof.history.problem import HistoryError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of its own; those of `history` and `baseline` are in their modules."""
+
+    name: str
+    call: Callable[..., None]
+    example: str
+    """Its arguments in the example that `--help` ends with."""
+    passes_on: str | None = None
+    """Why every argument, `--help` and `--format` too, is somebody else's; None for a command of ours."""
+
+
+COMMANDS = (
+    Command("list", values.list_values, "--document 001 --model mamba-130m --format json"),
+    Command("audit", audit.audit, "--format json"),
+    Command("calibrate", calibrate.calibrate, "--check"),
+    Command("doctor", doctor.doctor, "--format json"),
+    Command("exam", exam.exam, "--faults selective_scan --format json"),
+    Command("plan", plan.plan, '--gpu "H100 80GB" --document 001 --format json'),
+    Command("convert", convert.convert, "mirror/nvidia/mamba2-hybrid-8b-3t-4k hybrid-8b"),
+    Command("prefetch", prefetch.prefetch, "--model mamba-130m --mirror /srv/mirror"),
+    Command(
+        "lm-eval",
+        lm_eval.lm_eval,
+        "run --model mamba_ssm --model_args pretrained=DIR --tasks piqa --device cpu",
+        passes_on="it is lm-eval's own command line, which writes JSON with --output_path",
+    ),
+    Command("compare", compare.compare, "20261120T175933Z-1b9c04d2 latest --format json"),
+    Command("triage", triage.triage, "latest mamba-130m-piqa-acc-paper --format json"),
+    Command("bisect", bisect.bisect, "--good venv-old --bad venv-new --number mamba-130m-piqa-acc-paper"),
+    Command("prune-plan", prune_plan.prune_plan, "--zigzag llama2_7b_pile_knn_5_dim_4.csv.gz --layers 32"),
+    Command("record", record.record, "latest --model llama-2-7b"),
+    Command("report", report.report, "latest --since 30 --out page.html"),
+    Command("schema", schema.schema, "expected/schema"),
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,40 +77,13 @@ app = typer.Typer(
 )
 PASS_ALL_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-app.command("list", epilog="Example: scanproof list --document 001 --model mamba-130m --format json")(
-    values.list_values
-)
-app.command("audit", epilog="Example: scanproof audit --format json")(audit.audit)
-app.command("calibrate", epilog="Example: scanproof calibrate --check")(calibrate.calibrate)
-app.command("doctor", epilog="Example: scanproof doctor --format json")(doctor.doctor)
-app.command("exam", epilog="Example: scanproof exam --faults selective_scan --format json")(exam.exam)
-app.command("plan", epilog='Example: scanproof plan --gpu "H100 80GB" --document 001 --format json')(plan.plan)
-app.command("convert", epilog="Example: scanproof convert mirror/nvidia/mamba2-hybrid-8b-3t-4k hybrid-8b")(
-    convert.convert
-)
-app.command("prefetch", epilog="Example: scanproof prefetch --model mamba-130m --mirror /srv/mirror")(prefetch.prefetch)
-app.command(
-    "lm-eval",
-    context_settings=PASS_ALL_ON,
-    epilog="Example: scanproof lm-eval run --model mamba_ssm --model_args pretrained=DIR --tasks piqa --device cpu",
-)(lm_eval.lm_eval)
+for row in COMMANDS:
+    settings = PASS_ALL_ON if row.passes_on else None
+    app.command(row.name, context_settings=settings, epilog=f"Example: scanproof {row.name} {row.example}")(row.call)
 app.add_typer(
     history.app, name="history", epilog="Example: scanproof history --history s3://bucket/scanproof --gpu H200"
 )
-app.command("compare", epilog="Example: scanproof compare 20261120T175933Z-1b9c04d2 latest --format json")(
-    compare.compare
-)
-app.command("triage", epilog="Example: scanproof triage latest mamba-130m-piqa-acc-paper --format json")(triage.triage)
-app.command(
-    "bisect", epilog="Example: scanproof bisect --good venv-old --bad venv-new --number mamba-130m-piqa-acc-paper"
-)(bisect.bisect)
 app.add_typer(baseline.app, name="baseline", epilog="Example: scanproof baseline --format json")
-app.command(
-    "prune-plan", epilog="Example: scanproof prune-plan --zigzag llama2_7b_pile_knn_5_dim_4.csv.gz --layers 32"
-)(prune_plan.prune_plan)
-app.command("record", epilog="Example: scanproof record latest --model llama-2-7b")(record.record)
-app.command("report", epilog="Example: scanproof report latest --since 30 --out page.html")(report.report)
-app.command("schema", epilog="Example: scanproof schema expected/schema")(schema.schema)
 
 
 @app.callback()
@@ -84,7 +98,11 @@ def version(
 
 def main() -> None:
     """Entry point of the `scanproof` command."""
-    app()
+    try:
+        app()
+    except HistoryError as error:
+        # Any question to a history may meet a file that cannot be read.
+        raise SystemExit(stop(str(error)).exit_code) from None
 
 
 if __name__ == "__main__":

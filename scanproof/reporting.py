@@ -50,7 +50,7 @@ class Reporter:
         find = self.changed if with_samples and self.expected is not None else None
         material = Material(
             run=self.run, past=self.past, expected=self.expected, samples=find, drifts=self.drifts(),
-            remarks=self.remarks,
+            remarks=self.remarks, store=str(self.store) if self.folder is not None else None,
         )  # fmt: skip
         made = build(material)
         return content.with_remarks(made, [*self.remarks, *self.about_texts(), *self.skipped()])

@@ -198,3 +198,8 @@ def failure_text(
         *triage,
     ]
     return "\n".join(lines)
+
+
+def visible(text: str) -> str:
+    """Text of a data set or a log whose control characters are written out: a terminal must not obey them."""
+    return "".join(c if c.isprintable() or c in "\t\n\xa0" else c.encode("unicode_escape").decode() for c in text)

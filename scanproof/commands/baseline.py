@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scanproof.commands.common import Format, FormatOption, print_rows, stop
+from scanproof.commands.common import Format, FormatOption, print_result, print_rows, stop
 from scanproof.commands.history import HERE, HistoryOption, found, opened, tell
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
@@ -41,6 +41,7 @@ def declare(
     run: Annotated[str, typer.Argument(help="Id of a published run, the beginning of one, or `latest`.")],
     reason: Annotated[str, typer.Option("--reason", help="Why this run is good; kept with it.")],
     history: HistoryOption = HERE,
+    style: FormatOption = Format.table,
 ) -> None:
     """Declare a run good: from now on every evaluation is compared with its own, document by document.
 
@@ -55,5 +56,6 @@ def declare(
     except HistoryError as error:
         tell(kept)
         raise stop(str(error), code=1) from None
-    typer.echo(f"{made.run} is the baseline of {len(made.evaluations)} evaluations")
+    line = f"{made.run} is the baseline of {len(made.evaluations)} evaluations"
+    print_result([line], [{"run": made.run, "evaluations": len(made.evaluations), "reason": reason}], style)
     tell(kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +95,15 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], style: Fo
         )
         console = Console()
         typer.echo(tables.render(table, console.width if console.is_terminal else None, console.is_terminal))
+
+
+def print_result(lines: Iterable[str], rows: Sequence[dict[str, Any]], style: Format) -> None:
+    """Print what a command did: in sentences for people, as rows for programs."""
+    if style is Format.table:
+        for line in lines:
+            typer.echo(line)
+    else:
+        print_rows(rows, (), style)
 
 
 def cell(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scanproof.commands.common import size, stop
+from scanproof.commands.common import Format, FormatOption, print_result, size, stop
 
 
 class Dtype(str, Enum):
@@ -24,6 +24,7 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that Megatron wrote, with release/ and a *.model file.")],
     out: Annotated[Path, typer.Argument(help="New folder for config.json, safetensors and tokenizer.")],
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Precision of the written weights.")] = Dtype.stored,
+    style: FormatOption = Format.table,
 ) -> None:
     """Write NVIDIA's Megatron checkpoint as a transformers folder, which the model class `hf` reads."""
     from importlib import import_module
@@ -36,4 +37,6 @@ def convert(
     except (CheckpointError, OSError) as error:
         raise stop(str(error)) from None
     written = sum(file.stat().st_size for file in out.iterdir())
-    typer.echo(f"{out}: {size(written)} in {len(list(out.glob('*.safetensors')))} safetensors file(s), read by `hf`")
+    files = len(list(out.glob("*.safetensors")))
+    line = f"{out}: {size(written)} in {files} safetensors file(s), read by `hf`"
+    print_result([line], [{"folder": str(out), "bytes": written, "safetensors": files}], style)

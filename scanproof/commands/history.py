@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanproof.commands.common import ExpectedOption, Format, FormatOption, StoreOption, load, print_rows, size, stop
+from scanproof.commands.common import (
+    ExpectedOption,
+    Format,
+    FormatOption,
+    StoreOption,
+    load,
+    print_result,
+    print_rows,
+    size,
+    stop,
+)
 
 if TYPE_CHECKING:
     from scanproof.history.store import History, Published
@@ -55,6 +65,17 @@ def found(history: History, name: str) -> Published:
         raise stop(str(error)) from None
 
 
+def selected(history: History, gpu: str | None, branch: str | None, packages: list[str] | None) -> list[Published]:
+    """The runs that `--gpu`, `--branch` and `--package` choose; stops where an option is not written right."""
+    from scanproof.history import queries
+    from scanproof.history.problem import HistoryError
+
+    try:
+        return queries.select(history.runs(), gpu=gpu, branch=branch, packages=packages or [])
+    except HistoryError as error:
+        raise stop(str(error)) from None
+
+
 def for_people(rows: Sequence[dict[str, Any]], style: Format) -> list[dict[str, Any]]:
     """Rows with numbers of six digits in a table, and all their digits for programs."""
     if style is not Format.table:
@@ -82,15 +103,10 @@ def runs(
         context.obj = history
         return
     from scanproof.history import queries
-    from scanproof.history.problem import HistoryError
 
-    opened_history = opened(history)
-    try:
-        kept = queries.select(opened_history.runs(), gpu=gpu, branch=branch, packages=package or [])
-    except HistoryError as error:
-        raise stop(str(error)) from None
-    print_rows([queries.run_row(run) for run in kept], queries.RUN_COLUMNS, style)
-    tell(opened_history)
+    kept = opened(history)
+    print_rows([queries.run_row(run) for run in selected(kept, gpu, branch, package)], queries.RUN_COLUMNS, style)
+    tell(kept)
 
 
 @app.command("show", epilog="Example: scanproof history show latest --format json")
@@ -103,8 +119,12 @@ def show(
     from scanproof.history import queries
 
     kept = opened(history)
-    print_rows(for_people(queries.verdicts(kept, found(kept, run)), style), NUMBER_COLUMNS, style)
+    rows = queries.verdicts(kept, found(kept, run))
+    print_rows(for_people(rows, style), NUMBER_COLUMNS, style)
     tell(kept)
+    if not rows and kept.problems:
+        # Nothing to show is not the same as nothing that can be read.
+        raise typer.Exit(1)
 
 
 @app.command("add", epilog="Example: scanproof history add latest --history s3://bucket/scanproof")
@@ -112,6 +132,7 @@ def add(
     run: Annotated[str, typer.Argument(help="A run of the local store: its path, its id, or `latest`.")],
     history: HistoryOption = HERE,
     store: StoreOption = Path(".scanproof"),
+    style: FormatOption = Format.table,
 ) -> None:
     """Publish a run of the local store; repeating it is harmless."""
     from scanproof.history.place import open_place
@@ -123,7 +144,7 @@ def add(
         name = publish(find_run(store / "runs", run), open_place(history))
     except (HistoryError, RecordError) as error:
         raise stop(f"not published: {error}") from None
-    typer.echo(f"{name} is in {history}")
+    print_result([f"{name} is in {history}"], [{"run": name, "history": history}], style)
 
 
 @app.command("trend", epilog="Example: scanproof history trend mamba-130m-piqa-acc-paper --gpu H200")
@@ -137,13 +158,9 @@ def trend(
 ) -> None:
     """Print one number over the nights, oldest first."""
     from scanproof.history import queries
-    from scanproof.history.problem import HistoryError
 
     kept = opened(history)
-    try:
-        runs = queries.select(kept.runs(), gpu=gpu, branch=branch, packages=package or [])
-    except HistoryError as error:
-        raise stop(str(error)) from None
+    runs = selected(kept, gpu, branch, package)
     rows = queries.trend(kept, runs, number)
     if not rows:
         tell(kept)
@@ -201,19 +218,18 @@ def export(
     gpu: GpuOption = None,
     branch: BranchOption = None,
     package: PackageOption = None,
-    style: Annotated[str, typer.Option("--as", help="parquet, csv or json.")] = "parquet",
+    written: Annotated[str, typer.Option("--as", help="What the files are: parquet, csv or json.")] = "parquet",
+    style: FormatOption = Format.table,
 ) -> None:
     """Write runs and numbers as one table each, for other programs: runs.parquet and numbers.parquet."""
     from scanproof.history import export as exporting
-    from scanproof.history import queries
     from scanproof.history.problem import HistoryError
 
     kept = opened(history)
+    runs = selected(kept, gpu, branch, package)
     try:
-        runs = queries.select(kept.runs(), gpu=gpu, branch=branch, packages=package or [])
-        files = exporting.write(kept, runs, folder, style)
+        files = exporting.write(kept, runs, folder, written)
     except (HistoryError, OSError) as error:
         raise stop(str(error)) from None
-    for file in files:
-        typer.echo(str(file))
+    print_result(map(str, files), [{"file": str(file)} for file in files], style)
     tell(kept)

@@ -12,6 +12,7 @@ from scanproof.commands.common import (
     DocumentOption,
     ExpectedOption,
     Format,
+    FormatOption,
     ModelOption,
     load,
     print_rows,
@@ -32,6 +33,7 @@ def prefetch(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and stop.")] = False,
     expected: ExpectedOption = None,
+    style: FormatOption = Format.table,
 ) -> None:
     """Fill a mirror with the checkpoints and datasets of the chosen numbers; resumes after an interruption."""
     from scanproof import listing
@@ -50,14 +52,17 @@ def prefetch(
         if not plan.repositories:
             raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
         rows = [
-            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes)}
+            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes),
+             "bytes": r.bytes}
             for r in plan.repositories
-        ]
-        print_rows(rows, ("repository", "kind", "revision", "files", "size"), Format.table)
-        typer.echo(f"{size(plan.bytes)} in all")
+        ]  # fmt: skip
+        print_rows(rows, ("repository", "kind", "revision", "files", "size"), style)
+        # Rows for programs stay alone on stdout.
+        said = style is not Format.table
+        typer.echo(f"{size(plan.bytes)} in all", err=said)
         if not dry_run:
             run_prefetch(plan, mirror, FetchLine())
-            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}")
+            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}", err=said)
     except PrefetchError as error:
         raise stop(str(error)) from None
 

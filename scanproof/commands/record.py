@@ -10,10 +10,13 @@ import typer
 from scanproof.commands.common import (
     DocumentOption,
     ExpectedOption,
+    Format,
+    FormatOption,
     ModelOption,
     StoreOption,
     expected_folder,
     load,
+    print_result,
     stop,
 )
 
@@ -28,6 +31,7 @@ def record(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and stop.")] = False,
     expected: ExpectedOption = None,
     store: StoreOption = Path(".scanproof"),
+    style: FormatOption = Format.table,
 ) -> None:
     """Write the numbers of a trusted run as expected values, where nothing was printed and none is recorded yet.
 
@@ -55,7 +59,9 @@ def record(
         files = [] if dry_run else recording.write(shown, found, expected_folder(expected))
     except (RecordError, recording.RecordingError) as error:
         raise stop(str(error)) from None
-    for each in found:
-        typer.echo(f"{each.value.id}: {each.printed}")
-    for path in files:
-        typer.echo(f"written to {path}")
+    lines = [*(f"{each.value.id}: {each.printed}" for each in found), *(f"written to {path}" for path in files)]
+    rows = [
+        {"number": each.value.id, "printed": each.printed, "file": each.value.file, "written": not dry_run}
+        for each in found
+    ]
+    print_result(lines, rows, style)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from scanproof.commands.common import Format, FormatOption, print_result, stop
+
 REPORT = "report.schema.json"
 
 
@@ -16,16 +18,20 @@ def schema(
     report: Annotated[
         bool, typer.Option("--report", help="The schema of `scanproof report --format json` instead.")
     ] = False,
+    style: FormatOption = Format.table,
 ) -> None:
     """Write the JSON Schemas of the expected files, for editors; with --report that of a report, for programs."""
     from scanproof import schema as schemas
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if report:
-        from scanproof.report import content
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if report:
+            from scanproof.report import content
 
-        (folder / REPORT).write_text(json.dumps(content.json_schema(), indent=1) + "\n")
-        typer.echo(str(folder / REPORT))
-        return
-    for path in schemas.write_schemas(folder):
-        typer.echo(str(path))
+            (folder / REPORT).write_text(json.dumps(content.json_schema(), indent=1) + "\n")
+            files = [folder / REPORT]
+        else:
+            files = list(schemas.write_schemas(folder))
+    except OSError as error:
+        raise stop(f"{folder} cannot be written: {error.strerror}") from None
+    print_result(map(str, files), [{"file": str(path)} for path in files], style)

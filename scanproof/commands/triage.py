@@ -46,7 +46,7 @@ def triage(
         path = find_run(store / "runs", run)
         found = read_run(path)
     except RecordError as error:
-        raise stop(str(error)) from None
+        raise stop(f"{error}; triage reads the store of the machine that ran it, see --store") from None
     loaded = load(expected)
     chosen = records(found, number)
     if substitute:
@@ -88,12 +88,12 @@ def show(
             typer.echo(text.report(evidence, findings))
         kept_rows = text.rows(evidence, findings)
         rows += kept_rows if style is not Format.table else kept_rows[:1]
-    if style is not Format.table or not whole:
+    if style is not Format.table or (rows and not whole):
         print_rows(rows, COLUMNS, style)
     if style is Format.table and not whole:
-        typer.echo(
-            f"{len(chosen)} numbers failed in {run.id}; `scanproof triage {run.id} NUMBER` says everything of one"
-        )
+        typer.echo(f"{len(chosen)} {'number' if len(chosen) == 1 else 'numbers'} failed in {run.id}")
+        if chosen:
+            typer.echo(f"everything of one: scanproof triage {run.id} {chosen[0].id} --store {store}")
 
 
 def replace_operations(

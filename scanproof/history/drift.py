@@ -56,6 +56,8 @@ def find(series: Sequence[float], allowed: float) -> Drift | None:
     began where a step, or a ramp from a constant, fits the series best.
     """
     nights = len(series)
+    if not series or max(series) - min(series) <= allowed:
+        return None  # No two means lie further apart than the values.
     splits = range(SHORTEST, nights - SHORTEST + 1)
     sums = [0.0, *accumulate(series)]
     apart = [abs((sums[-1] - sums[k]) / (nights - k) - sums[k] / k) for k in splits]

@@ -112,14 +112,18 @@ def said(error: Exception) -> str:
 
 def list_files(folder: Path) -> dict[str, int]:
     """Size of every file below a folder, by its path from there; what is being written has no name yet."""
-    found = {}
-    for at, _, names in os.walk(folder):
-        for name in names:
-            path = Path(at) / name
-            if not name.startswith("."):
-                # A file may vanish between being listed and being asked: somebody prunes.
-                with suppress(FileNotFoundError):
-                    found[path.relative_to(folder).as_posix()] = path.stat().st_size
+    found: dict[str, int] = {}
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        # A folder or a file may vanish between being listed and being asked: somebody prunes.
+        with suppress(FileNotFoundError), os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                elif not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):
+                        found[below + entry.name] = entry.stat().st_size
     return found
 
 

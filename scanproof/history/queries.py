@@ -116,7 +116,7 @@ def trend(history: History, runs: Sequence[Published], number: str) -> Rows:
 def runs_table(runs: Sequence[Published]) -> str:
     """A query over runs with what they are filtered by."""
     names = ("run", "started", "branch", "gpu")
-    rows = json.dumps([{name: run_row(run)[name] for name in names} for run in runs])
+    rows = json.dumps([{name: row[name] for name in names} for row in map(run_row, runs)])
     kinds = json.dumps([dict.fromkeys(names, "VARCHAR")])
     return f"SELECT unnest(from_json({quoted(rows)}, {quoted(kinds)}), recursive := true)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ class Material:
     """Earlier runs, oldest first."""
     expected: Expected | None = None
     """None where no published number was asked for."""
+    store: str | None = None
+    """Folder of the local store that holds the run; None where none does."""
     samples: SampleFinder | None = None
     """Finds the documents of a number that changed; None to leave them out."""
     drifts: tuple[str, ...] = ()
@@ -162,6 +165,7 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
         new=bad and before is not None and kind(before) != kind(kept.outcome),
         fixed=before in FAILED and kind(kept.outcome) == "",
         command=kept.command,
+        triage=triage(material, kept.id) if kept.outcome in FAILED or kept.outcome == "ERROR" else None,
         widened=kept.widened,
         series=six_digits([*(value for value, _ in held), measured]) if material.past else (),
         failed_nights=tuple(place for place, outcome in enumerate(outcomes) if outcome in FAILED)
@@ -169,6 +173,13 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
         else (),
         samples=find(value) if find is not None and value is not None else None,
     )
+
+
+def triage(material: Material, number: str) -> str | None:
+    """The command that looks for the reason why a number failed."""
+    if material.store is None:
+        return None
+    return shlex.join(["scanproof", "triage", material.run.id, number, "--store", material.store])
 
 
 def kind(outcome: str) -> str:

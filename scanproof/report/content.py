@@ -128,6 +128,9 @@ class Number:
     fixed: bool
     """It failed in the last run, and does not any more."""
     command: str | None
+    """Repeats the measurement by hand."""
+    triage: str | None
+    """Looks for the reason; None where nothing failed, or where the run is in no local store."""
     widened: str | None
     series: tuple[float | None, ...]
     """Measured, six digits, a place per night."""

@@ -44,7 +44,7 @@ def render(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Text that is shown as it is, in one line."""
-    one_line = " ".join(text.split())
+    one_line = tables.visible(" ".join(text.split()))
     return MARKUP.sub(lambda found: f"&#{ord(found.group())};", one_line)
 
 
@@ -92,7 +92,9 @@ def failed_numbers(report: Report) -> list[str]:
     by_id = {each.id: each for each in report.numbers}
     rows = [number_row(by_id[name]) for name in report.verdict.failed if name in by_id]
     titles = ("number", "published", "measured", "difference", "allowed", "sigmas", "verdict", "because")
-    return ["### Failed", table(titles, rows)] if rows else []
+    first = next((each.triage for each in report.numbers if each.triage), None)
+    why = [f"Why? On the machine that holds the run: {escape(first)}"] if first else []
+    return ["### Failed", table(titles, rows), *why] if rows else []
 
 
 def slower_kernels(report: Report) -> list[str]:

@@ -69,6 +69,8 @@ class Texts:
 
 def end_of(text: str, most: int) -> str:
     """The last characters of a text."""
+    # JSON may hold half of a pair of surrogates, which no file can.
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= most else LEFT_OUT + text[-most:]
 
 

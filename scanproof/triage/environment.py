@@ -109,14 +109,22 @@ def inputs(evidence: Evidence, differ: list[Difference], moved: bool | None) -> 
 
 def suspects(evidence: Evidence, differ: list[Difference], moved: bool | None) -> list[Finding]:
     """Packages, drivers and code that the numbers go through."""
-    found = [str(each) for each in differ if each.group in ("computes", "own code")] + list(evidence.changed_kernels)
+    own = [str(each) for each in differ if each.group == "own code"]
+    others = [str(each) for each in differ if each.group == "computes"] + list(evidence.changed_kernels)
+    found = [*own, *others]
     if not found:
         return []
     assert evidence.before is not None
     title = f"what computes differs from {evidence.before.name}"
     if moved is False:
         return [made(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
-    return [made(State.SUSPECT, title, found, bisect(evidence))]
+    return [made(State.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
+
+
+def own_changes(before: Side) -> str | None:
+    """The command that shows what changed in scanproof itself, which no mixture of packages can find."""
+    commit = (before.environment.get("source") or {}).get("commit")
+    return f"git diff {commit} -- scanproof" if commit else None
 
 
 def others(evidence: Evidence, differ: list[Difference], side: Side) -> list[Finding]:

@@ -58,7 +58,9 @@ def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
     largest = compared.largest_move(found) or 0.0
     documents = [document for task in found for document in documents_of(task)]
     lines = [flips_line(documents), *tie_lines(documents), size_line(largest, side), *number_lines(found)]
-    command = f"scanproof triage {evidence.run} {evidence.number} --substitute --store {evidence.store}"
+    command = None
+    if evidence.substituted is None:
+        command = f"scanproof triage {evidence.run} {evidence.number} --substitute --store {evidence.store}"
     if known and largest <= compared.ceiling(side):
         title = f"nothing moved: every answer is that of {side.name} to rounding"
         if evidence.failed and not (evidence.engines and evidence.engines.disagree):

@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,8 @@ def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tas
         return None
     ceiling = rounding(before.job, evaluation.job) if evaluation is not None else None
     side = of_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
+    # The commit is the run's, not the evaluation's.
+    side = replace(side, environment={**side.environment, "source": run.environment.get("source")})
     return side if all(task in side.tasks for task in tasks) else None
 
 

@@ -115,7 +115,15 @@ def test_a_cell_opens_what_changed_with_both_scores_and_escape_closes_it(driver:
 
     open_cell(driver)
     text = run(driver, "return document.getElementById('detail').textContent")
-    for part in ("0.7500", "0.60000", "line 47", "001/mamba-130m.yaml:12", "60 against the run", "rounding"):
+    for part in (
+        f"cccccccc {NUMBER} --store ",
+        "0.7500",
+        "0.60000",
+        "line 47",
+        "001/mamba-130m.yaml:12",
+        "60 against the run",
+        "rounding",
+    ):
         assert part in text
     summary = run(driver, "return document.querySelector('.sample summary').textContent")
     assert summary == "piqa, document 240: 1 (right) before, 0 (wrong) now"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from scanproof.bisect import environments
 from small_project import HOOK, Project
 
 NUMBER = "one-arc_easy-acc-author"
@@ -27,6 +29,7 @@ SOURCES = {
     ("tinysecond", "1.0"): "import tinyfirst; assert tinyfirst.VERSION == 1",
     ("tinysecond", "2.0"): "import tinyfirst; assert tinyfirst.VERSION == 2",
     ("tinyunused", "1.0"): "",
+    ("tinyunused", "2.0"): "",
 }
 
 
@@ -40,6 +43,20 @@ def wheel(folder: Path, name: str, version: str, source: str) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         file.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+def virtual_environment(folder: Path, name: str, wheels: Path, **versions: str) -> str:
+    """A real one, with small packages of its own; everything else it finds where this Python finds it."""
+    path = folder / name
+    venv.create(path, with_pip=False, symlinks=True)
+    (site,) = path.glob("lib/python*/site-packages")
+    (site / "shared.pth").write_text("".join(f"{each}\n" for each in sys.path if each.endswith("site-packages")))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(path), "install", "--quiet", "--no-deps", "--no-index",
+         f"--find-links={wheels}", *(f"{package}=={version}" for package, version in versions.items())],
+        check=True,
+    )  # fmt: skip
+    return str(path)
 
 
 def lock(folder: Path, name: str, **versions: str) -> str:
@@ -89,6 +106,26 @@ def test_the_package_that_moves_the_number_is_named(project: Project, wheels: Pa
     again = bisect(project, wheels, good, bad)
     rows = json.loads(again.stdout)["tried"]
     assert {row["outcome"] for row in rows if not row["reused"]} <= {"unresolved"}, "what is known is not run twice"
+
+
+def test_the_package_is_named_between_two_virtual_environments(
+    project: Project, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was tried is laid over the good one, which stays as it was."""
+    # An editable scanproof is found through a .pth file, which is not read again behind another one.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    good = virtual_environment(
+        project.root, "good", wheels, tinyscale="1.0", tinyfirst="1.0", tinysecond="1.0", tinyunused="1.0"
+    )
+    bad = virtual_environment(
+        project.root, "bad", wheels, tinyscale="2.0", tinyfirst="1.0", tinysecond="1.0", tinyunused="2.0"
+    )
+    result = bisect(project, wheels, good, bad)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["versions"] == ["tinyscale 1.0 -> 2.0"], result.stdout
+    assert {each for row in found["tried"] for each in row["from_bad"]} <= {"tinyscale", "tinyunused"}
+    assert environments.read(good).versions["tinyscale"] == "1.0"
 
 
 def test_an_environment_that_cannot_be_built_names_no_package(project: Project, wheels: Path) -> None:

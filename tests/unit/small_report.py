@@ -20,6 +20,8 @@ from small_history import ENVIRONMENT, STRICT_JOB, make_run, rows
 NASTY = (
     "<!-- <script </script><script>document.title='run'</script>"
     """<img src=x onerror="document.title='run'">'"&amp;|`[x](y)`"""
+    """" onfocus="document.title='run'" autofocus x=' javascript:document.title='run' {{ 7 * 7 }} """
+    "\x1b]0;run\x07\u202e"
 )
 """What a prompt, a model's name or a log may hold."""
 NAMES = ("20261118T010000Z-aaaaaaaa", "20261119T010000Z-bbbbbbbb", "20261120T010000Z-cccccccc")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from builders import JOB
+from builders import CONSTANTS, JOB, published
+from scanproof.comparing import SecondGate
+from scanproof.expected import Expected
 from scanproof.history import baseline, store
 from scanproof.history.baseline import Baselines
 from scanproof.history.problem import HistoryError
@@ -157,3 +159,29 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {FIRST}"
     baseline.declared(history)
     assert second.id in str(history.problems[0])
+
+
+@pytest.mark.parametrize(("suite", "changed"), [("embedded", True), ("gpu", False)])
+def test_a_stand_in_keeps_the_ceiling_of_rounding_against_a_declared_run(
+    tmp_path: Path, suite: Literal["embedded", "gpu"], changed: bool
+) -> None:
+    """One answer that moves by 0.01 nats is no flip and no lean; on a stand-in rounding cannot make it."""
+    job = replace(STRICT_JOB, suite=suite, dtype="float32", device="cpu")
+    moved = rows(400, 300)
+    moved[7] |= {"loglikelihoods": [moved[7]["loglikelihoods"][0] + 0.01, -5.0]}
+    paths = [make_run(tmp_path / "store", run, {"piqa": log}, job=job)
+             for run, log in ((FIRST, rows(400, 300)), (SECOND, moved))]  # fmt: skip
+    history = open_history(str(tmp_path / "history"))
+    for path in paths:
+        publish(path, history.place)
+    declare(history, FIRST)
+    value = published(job=job, documents=400, printed="0.7500")
+    loaded = Expected(
+        values=(value,), unrecorded=(), documents=(), tasks={}, constants=CONSTANTS, folder=tmp_path
+    )  # fmt: skip
+    now = read_run(paths[1])
+    evaluation = replace(now.evaluations[0], samples=str(paths[1].parent / "samples" / job.name))
+    finding = SecondGate(loaded, history.place.name).finding(value, evaluation)
+    assert finding is not None
+    assert finding.baseline == f"the run {FIRST}"
+    assert finding.changed == changed

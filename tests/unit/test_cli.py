@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from scanproof.cli import app
+from scanproof.cli import COMMANDS, app
 from scanproof.expected import load
 from scanproof.values import PublishedValue
 
@@ -120,11 +121,35 @@ def test_the_schema_of_a_report_is_what_is_committed(tmp_path: Path) -> None:
     assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text()
 
 
-COMMANDS = sorted(set(typer.main.get_command(app).commands) - {"lm-eval"})  # type: ignore[attr-defined]
-"""`lm-eval --help` is lm-eval's own."""
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command and subcommand that the program has, by what one types."""
+    if path:
+        yield " ".join(path), group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    text = scanproof(command, "--help").stdout
-    assert f"Example: scanproof {command}" in text
+EVERY = dict(commands(typer.main.get_command(app)))
+PASSED_ON = {row.name for row in COMMANDS if row.passes_on}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_has_help_with_an_example_and_prints_json(name: str) -> None:
+    command = EVERY[name]
+    assert command.help
+    assert (command.epilog or "").startswith(f"Example: scanproof {name} ")
+    if name not in PASSED_ON:
+        (option,) = (each for each in command.params if "--format" in each.opts)
+        assert "json" in {style.value for style in type(option.default)}
+
+
+def test_the_example_is_part_of_what_help_prints() -> None:
+    assert "Example: scanproof history trend" in scanproof("history", "trend", "--help").stdout
+
+
+def test_what_a_command_wrote_is_json_too(tmp_path: Path) -> None:
+    found = json.loads(scanproof("schema", str(tmp_path), "--report", "--format", "json").stdout)
+    assert found == [{"file": str(tmp_path / "report.schema.json")}]
+    constants = json.loads(scanproof("calibrate", "--format", "json").stdout)
+    assert {"entry": "flip_rate.same.value", "value": 0.022} in constants
+    assert json.loads(scanproof("calibrate", "--check", "--format", "json").stdout) == []

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from scanproof.history import queries
+from scanproof.history.place import sha256
 from scanproof.history.publish import publish
-from scanproof.history.store import History, open_history
+from scanproof.history.store import History, open_history, seal
 from scanproof.latency import Latency, Timing
 from small_history import ENVIRONMENT, filled, line, make_run, rows
 
@@ -43,14 +44,6 @@ def history(tmp_path: Path) -> History:
 
 def asked(*arguments: str, history: History, expect: int = 0) -> Any:
     return json.loads(scanproof(*arguments, "--format", "json", history=history.place.name, expect=expect).stdout)
-
-
-def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
-    for command in (
-        ["history"], ["history", "show"], ["history", "add"], ["history", "trend"], ["history", "drift"],
-        ["history", "prune"], ["history", "export"], ["baseline"], ["baseline", "set"], ["compare"],
-    ):  # fmt: skip
-        assert "Example: scanproof" in scanproof(*command, "--help", history=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
@@ -267,3 +260,28 @@ def test_a_version_begins_where_a_part_of_it_ends() -> None:
     assert not queries.begins("2.130.0", "2.13")
     assert not queries.begins(None, "2")
     assert replace(open_history("x").place).is_local
+
+
+@pytest.mark.parametrize("command", [["show", "latest"], ["trend", NUMBER], ["drift"]], ids=" ".join)
+def test_a_file_that_is_whole_but_no_parquet_is_an_error_without_traceback(
+    history: History, command: list[str]
+) -> None:
+    """Its writer was wrong, not the disk: every checksum fits."""
+    (path,) = Path(history.place.name).glob(f"runs/{SECOND}/numbers-*")
+    content = b"no parquet" * 9
+    path.write_bytes(content)
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"][path.name] = {"bytes": len(content), "sha256": sha256(content)}
+    (path.parent / "manifest.json").write_bytes(seal(manifest))
+    said = scanproof("history", *command, history=history.place.name, expect=2).stderr
+    assert "DuckDB cannot answer" in said
+    assert path.name in said
+
+
+def test_a_run_whose_numbers_are_damaged_is_not_shown_as_an_empty_success(history: History) -> None:
+    (path,) = Path(history.place.name).glob(f"runs/{SECOND}/numbers-*")
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    assert "wrong checksum" in scanproof("history", "show", SECOND, history=history.place.name, expect=1).stderr

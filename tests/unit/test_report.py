@@ -54,6 +54,8 @@ def test_a_number_that_failed_is_said_first_and_is_new(store: Path) -> None:
     assert found.sigmas is not None
     assert found.sigmas < -10
     assert sum(part.size for part in found.parts) == pytest.approx(found.allowed)
+    assert found.triage == f"scanproof triage {NAMES[2]} {NUMBER} --store {store}"
+    assert [each.triage for each in made.numbers if each.id != NUMBER] == [None]
 
 
 def test_what_failed_already_is_not_new_and_what_came_back_is_fixed(store: Path) -> None:
@@ -225,6 +227,13 @@ class TestSamples:
         found = of(report(paths[-1])).samples
         assert found is not None
         assert found.because == "lm-eval 0.5.0 now, 0.4.13 there"
+
+    def test_half_a_pair_of_surrogates_in_a_prompt_does_not_take_the_page(self, store: Path) -> None:
+        path = make_nights(store)[-1]
+        texts(path, "lone \ud800 surrogate")
+        found = of(report(path)).samples
+        assert found is not None
+        assert (found.shown[0].prompt or "").startswith("lone ? surrogate")
 
     def test_a_long_prompt_keeps_its_end(self) -> None:
         assert changed.end_of("x" * 5000 + "question", 100).endswith("question")

@@ -132,6 +132,7 @@ class TestMarkdown:
         nasty(path)
         text = markdown.render(report(path))
         assert not set(re.sub(r"^\|.*", "", text, flags=re.MULTILINE)) & set("<>[]`")
+        assert text.replace("\n", "").isprintable(), "no terminal or browser obeys what a log says"
         assert "<script" not in text
         rows = [line for line in text.splitlines() if line.startswith("| mamba-130m-piqa")]
         assert [line.count("|") for line in rows] == [9]

@@ -88,6 +88,19 @@ def test_an_environment_difference_alone_is_suspected_and_never_blamed() -> None
     ]
     assert environment.state is State.SUSPECT
     assert environment.evidence == ("torch: 2.13.0 -> 2.14.0",)
+    assert (environment.next or "").startswith("scanproof bisect ")
+
+
+def test_where_only_our_own_code_differs_the_next_command_is_no_bisection_of_packages() -> None:
+    def parts(digest: str) -> dict[str, Any]:
+        return {"code": {"scanproof/kernels": {"files": {"reference.py": digest}}}}
+
+    source = {"commit": "c" * 40}
+    good = side("the good run 1", CALM, parts=parts("a"), environment={"packages": PACKAGES, "source": source})
+    now = moved([0.01 * (-1) ** doc for doc in range(60)], parts=parts("b"))
+    (found,) = [each for each in diagnose(evidence(good, now)) if each.kind is Kind.ENVIRONMENT]
+    assert found.evidence == ("code of scanproof/kernels / reference.py: changed",)
+    assert found.next == f"git diff {'c' * 40} -- scanproof"
 
 
 def test_answers_that_lean_are_a_changed_computation_and_those_that_do_not_are_noise() -> None:
@@ -186,6 +199,11 @@ def test_an_operation_is_named_only_when_it_alone_restores_the_answers() -> None
     assert (first.kind, first.state) == (Kind.KERNEL, State.CAUSE)
     assert first.title.startswith("scan: ")
     assert any("layer 2 at position 17 of document 3" in told for told in first.evidence)
+    assert first.next == "pytest tests/kernels -k scan"
+    stand_in = replace(now, job=replace(JOB, suite="embedded"))
+    first, *others = diagnose(evidence(good, stand_in, substituted=trial(1e-6, 0.5)))
+    assert first.next == "pytest tests/unit/test_reference.py", "which is what a stand-in computes with"
+    assert not any("--substitute" in (each.next or "") for each in others), "it was run already"
     for tried in (trial(1e-6, 1e-6), trial(0.5, 0.5), trial(0.5, 0.5, every=0.5)):
         (kernel,) = [each for each in diagnose(evidence(good, now, substituted=tried)) if each.kind is Kind.KERNEL]
         assert kernel.state is State.UNKNOWN
@@ -219,6 +237,18 @@ def test_the_message_of_a_test_is_short_and_names_the_next_command() -> None:
     assert lines[0].startswith("  triage      numerics: ")
     assert lines[-1].startswith("  next        scanproof triage")
     assert len(lines) <= text.MESSAGE_LINES + len(found) + 3
+
+
+def test_a_terminal_does_not_obey_a_prompt() -> None:
+    before = dict.fromkeys(range(60), "What is it?")
+    after = {**before, 0: "What \x1b]0;is\x07 it?\u202e"}
+    found = evidence(
+        side("the good run 1", CALM, before),
+        side("this run", [{**CALM[0], "prompt_hash": "other"}, *CALM[1:]], after),
+    )
+    said = text.report(found, diagnose(found)) + "".join(text.message(diagnose(found)))
+    assert said.count("What \\x1b]0;is\\x07 it?\\u202e") == 2
+    assert said.replace("\n", "").isprintable()
 
 
 def test_holm_keeps_what_is_left_after_the_correction() -> None:

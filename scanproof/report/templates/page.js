@@ -245,6 +245,7 @@
         ["Difference", natural(number.difference, number, true)], ["Allowed", natural(number.allowed, number)],
         ["Sigmas", signed(number.sigmas)], ["Detectable", natural(number.detectable, number)],
       ]),
+      number.triage ? make("div", {}, make("h3", {}, "Find out why"), make("pre", { tabindex: 0 }, number.triage)) : null,
       ...trend(number), ...samples(number), allowance(number),
       number.gate_because.length ? make("div", {}, make("h3", {}, `Document by document: ${words(number.gate)}`), make("ul", {}, ...number.gate_because.map((text) => make("li", {}, text)))) : null,
       number.engines_because.length ? make("div", {}, make("h3", {}, "Measured by both engines"), make("ul", {}, ...number.engines_because.map((text) => make("li", {}, text)))) : null,
