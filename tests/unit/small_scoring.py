@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import hybrid_checkpoint
 import small_families
+from hypothesis import strategies as st
+
+import hybrid_checkpoint
 import small_megatron
 import tiny_models
-from hypothesis import strategies as st
 from late import Late
 from scanproof.load_report import complete_checkpoint
 from scanproof.models import register
@@ -93,9 +94,6 @@ MODELS: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any]]] = {
 
 def model(folder: Path, name: str, **options: Any) -> Any:
     """The lm-eval model of a row of MODELS on the CPU in float32; its checkpoint is written below `folder` once."""
-    register()
-    from lm_eval.api.registry import get_model
-
     kind, write, arguments = MODELS[name]
     place = folder / name
     if not place.is_dir():
@@ -104,10 +102,17 @@ def model(folder: Path, name: str, **options: Any) -> Any:
         if kind != "mamba2_hybrid_megatron":
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 shutil.copy(small_families.TOKENIZER / file, place)
-    batch = options.pop("batch_size", 4)
-    chosen = {"pretrained": str(place), "dtype": "float32"} | arguments | options
+    return loaded(kind, place, **(arguments | options))
+
+
+def loaded(kind: str, folder: Path, batch_size: int | str = 4, **options: Any) -> Any:
+    """lm-eval's model class `kind` with the checkpoint in a folder."""
+    register()
+    from lm_eval.api.registry import get_model
+
+    arguments = {"pretrained": str(folder), "dtype": "float32"} | options
     with complete_checkpoint():
-        return get_model(kind).create_from_arg_obj(chosen, {"batch_size": batch, "device": "cpu"})
+        return get_model(kind).create_from_arg_obj(arguments, {"batch_size": batch_size, "device": "cpu"})
 
 
 def numbered(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Request]:
@@ -137,7 +142,7 @@ def shared(
 @contextmanager
 def installed(lm: Any, positions: int = 10**6, state_bytes: float = 1e12) -> Iterator[scoring.Tally]:
     """The engine in an lm-eval model, within some limits."""
-    with mock.patch("scanproof.scoring.limits", lambda *_: scoring.Limits(positions, state_bytes)):
+    with mock.patch("scanproof.scoring.limits", return_value=scoring.Limits(positions, state_bytes)):
         tally = scoring.install(lm, lambda _: None)
         try:
             yield tally
