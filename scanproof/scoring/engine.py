@@ -111,15 +111,12 @@ class Engine:
                 self._held -= stack.pop().bytes
                 continue
             batch = self._batch(frame)
-            try:
-                logits, passage = self._run(batch)
-            except Exception as error:
-                if not out_of_memory(error) or len(batch) == 1:
-                    raise
-                self._halve(len(batch))
+            done = self._run(batch)
+            if done is None:
                 frame.waiting.extend(reversed(batch))
                 continue
-            scores.add(batch, logits, self.softmax_dtype)
+            probable, passage = done
+            scores.add(batch, probable)
             stack.append(self._frame(children(batch, passage), passage.bytes))
 
     def _frame(self, waiting: list[Waiting], size: int) -> Frame:
@@ -131,6 +128,8 @@ class Engine:
         """Take nodes off the frame: all with children or none, as many as the limits allow, at least one."""
         first = frame.waiting.pop()
         batch, length = [first], len(first.node.tokens)
+        if first.node.children and not self.network.measured:
+            return batch
         room = (self.limits.state_bytes - self._held) / 2 - self._bytes(first, length)
         padding = 0
         while frame.waiting:
@@ -153,8 +152,19 @@ class Engine:
         passing = self.network.passing_bytes(waiting.seen + length)
         return max(passing, self.network.kept_bytes(length)) if waiting.node.children else passing
 
-    def _run(self, batch: Sequence[Waiting]) -> tuple[Tensor, Passage]:
-        """Logits of the batch's scored positions, in the order of `places`, and what its rows leave."""
+    def _run(self, batch: Sequence[Waiting]) -> tuple[Tensor, Passage] | None:
+        """`_forward` of a batch; None where memory ran out, and smaller batches are made from now on."""
+        try:
+            return self._forward(batch)
+        except Exception as error:
+            if not out_of_memory(error) or len(batch) == 1:
+                raise
+        # The error is gone by now, and with it what its traceback held.
+        self._halve(len(batch))
+        return None
+
+    def _forward(self, batch: Sequence[Waiting]) -> tuple[Tensor, Passage]:
+        """Log-probabilities at the batch's scored positions, in the order of `places`, and what its rows leave."""
         lengths = [len(each.node.tokens) for each in batch]
         keep = bool(batch[0].node.children)
         device = self.network.device
@@ -162,10 +172,12 @@ class Engine:
         tokens = pad_sequence([torch.tensor(each.node.tokens) for each in batch], batch_first=True).to(device)
         rows, positions = torch.tensor(places(batch), dtype=torch.long, device=device).view(-1, 2).T
         logits = self.network.run(tokens, passage, (rows, positions))
+        # As lm-eval: in the dtype of the logits unless one is asked for.
+        probable = log_softmax(logits, dim=-1, dtype=self.softmax_dtype)
         self.tally.tokens += sum(lengths)
         self.tally.padding += tokens.numel() - sum(lengths)
         self.tally.scored_positions += len(rows)
-        return logits, passage
+        return probable, passage
 
     def _halve(self, rows: int) -> None:
         self._rows = rows // 2
@@ -185,15 +197,13 @@ class Scores:
         self._greedy = [True] * len(requests)
         self._lengths = [len(each.continuation) for each in requests]
 
-    def add(self, batch: Sequence[Waiting], logits: Tensor, softmax_dtype: torch.dtype | None) -> None:
-        """What the logits (n, vocabulary) of a batch say of its marks."""
+    def add(self, batch: Sequence[Waiting], probable: Tensor) -> None:
+        """What the log-probabilities (n, vocabulary) of a batch say of its marks."""
         number = {place: index for index, place in enumerate(places(batch))}
         marks = [(number[row, mark.position], mark) for row, each in enumerate(batch) for mark in each.node.marks]
         if not marks:
             return
-        # As lm-eval: in the dtype of the logits unless one is asked for.
-        probable = log_softmax(logits, dim=-1, dtype=softmax_dtype)
-        index = torch.tensor([[place, mark.target] for place, mark in marks], device=logits.device)
+        index = torch.tensor([[place, mark.target] for place, mark in marks], device=probable.device)
         found = probable[index[:, 0], index[:, 1]].tolist()
         best = probable.argmax(dim=-1).tolist()
         for (place, mark), value in zip(marks, found, strict=True):

@@ -31,6 +31,8 @@ class Operators:
     """What the forms compute with."""
 
     ops: Operations
+    convolution: Callable[..., Tensor]
+    """`causal_conv1d_fn` of `ops`, or what a mixer uses in its place."""
     scan: Callable[..., tuple[Tensor, Tensor]]
     """`scans.reference` or one of the other ways to go on with a selective scan; see `scanproof.scoring.scans`."""
 
@@ -58,7 +60,7 @@ def convolve_plain(
     # Positions lie next to each other in it: causal_conv1d refuses some lengths where channels do.
     joined = torch.cat([before.to(x.dtype), x], dim=-1)
     width = before.shape[-1]
-    y = operators.ops.causal_conv1d_fn(joined, conv.weight[:, 0], conv.bias, activation=activation)[..., width:]
+    y = operators.convolution(joined, conv.weight[:, 0], conv.bias, activation=activation)[..., width:]
     return y, window(joined, width, passage)
 
 

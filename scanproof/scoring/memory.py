@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,5 +33,6 @@ def free(device: torch.device) -> float:
     """Bytes that are free where a model computes."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return float(fields["MemAvailable"].split()[0]) * 1024
+    import psutil
+
+    return float(psutil.virtual_memory().available)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scanproof.kernels.reference import causal_conv1d
 from scanproof.models.mamba_in_llama.operations import operations
 from scanproof.scoring import forms, scans
-from scanproof.scoring.attention import PassageCache, attend
+from scanproof.scoring.attention import attend
 from scanproof.scoring.passage import Passage, Segment, size
 
 COPIES = 3
@@ -34,12 +35,14 @@ class Kind:
     """None for attention."""
     pair: bool = False
     """Whether its `forward` returns a pair."""
+    convolution: Callable[..., Tensor] | None = None
+    """Its own on a CPU, with its own rounding; None for that of the operations."""
 
 
 KINDS = (
-    Kind("scanproof.models.layers.Mamba1", forms.mamba1, pair=True),
-    Kind("scanproof.models.layers.Mamba2", forms.mamba2, pair=True),
-    Kind("scanproof.models.attention.Attention", None, pair=True),
+    Kind("scanproof.models.layers.Mamba1", forms.mamba1, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.layers.Mamba2", forms.mamba2, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.attention.Attention", None, pair=True, convolution=causal_conv1d),
     Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", forms.llama1),
     Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", forms.llama2),
     Kind("mamba_ssm.modules.mamba_simple.Mamba", forms.mamba1),
@@ -65,7 +68,7 @@ class Network:
         self.model, self.mixers, self._call = model, mixers, call
         self.device = next(model.parameters()).device
         # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
-        self._operators = operators(self.device) if mixers else None
+        self._operators = [operators(self.device, kind) for _, kind in mixers]
         self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
         self._scans = [first for first in self._empty if first is not None]
         self._attending: set[int] = set()
@@ -77,6 +80,8 @@ class Network:
         self._transformers = hasattr(config, "num_hidden_layers")
         count = config.num_hidden_layers if self._transformers else 0  # type: ignore[union-attr]
         self._slots = {index: len(mixers) + index for index in range(count)}
+        self.measured = not self._slots and all(kind.form for _, kind in mixers)
+        """Whether it is known how much memory is kept; that of attention shows when the first row is kept."""
 
     def run(
         self,
@@ -95,6 +100,9 @@ class Network:
         """
         options: dict[str, Any] = {}
         if self._transformers:
+            # Where mamba_ssm is scored, transformers need not be installed.
+            from scanproof.scoring.cache import PassageCache
+
             options = {
                 "past_key_values": PassageCache(passage, self._slots),
                 "use_cache": True,
@@ -106,6 +114,7 @@ class Network:
             logits = torch.as_tensor(self._call(tokens, **options).logits[0])
         finally:
             self._passage = self._places = None
+        self.measured |= passage.keep
         segments = {slot: kept for slot, kept in passage.left.items() if isinstance(kept, Segment)}
         if segments:
             self._attending = set(segments)
@@ -125,12 +134,11 @@ class Network:
         """Takes the place of a mixer's `forward`."""
         passage = self._passage
         assert passage is not None
-        assert self._operators is not None
         first = self._empty[slot]
         if kind.form is None or first is None:
-            out = attend(mixer, hidden, slot, passage, self._operators)
+            out = attend(mixer, hidden, slot, passage, self._operators[slot])
         else:
-            out, state = kind.form(mixer, hidden, passage.before(slot, first), passage, self._operators)
+            out, state = kind.form(mixer, hidden, passage.before(slot, first), passage, self._operators[slot])
             passage.leave(slot, state)
         return (out, None) if kind.pair else out
 
@@ -142,11 +150,12 @@ class Network:
         return (hidden[rows, positions][None], *rest)
 
 
-def operators(device: torch.device) -> forms.Operators:
+def operators(device: torch.device, kind: Kind) -> forms.Operators:
     """What forms compute with on a device; raises ImportError where a GPU's kernels are not installed."""
     ops = operations(device)
-    scan = scans.reference if device.type == "cpu" else scans.superposed(ops.selective_scan_fn)
-    return forms.Operators(ops, scan)
+    if device.type == "cpu":
+        return forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
+    return forms.Operators(ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn))
 
 
 @contextmanager
@@ -166,6 +175,8 @@ def opened(lm: Any) -> Iterator[Network]:
             return model(tokens, **options)
 
     network = Network(model, mixers, call)
+    # An instance has a `forward` of its own where somebody else, accelerate for one, hooked into it.
+    own = [mixer.__dict__.get("forward") for mixer, _ in mixers]
     hook = head.register_forward_pre_hook(network.choose)
     try:
         for slot, (mixer, kind) in enumerate(mixers):
@@ -173,8 +184,10 @@ def opened(lm: Any) -> Iterator[Network]:
         yield network
     finally:
         hook.remove()
-        for mixer, _ in mixers:
+        for (mixer, _), forward in zip(mixers, own, strict=True):
             mixer.__dict__.pop("forward", None)
+            if forward is not None:
+                mixer.forward = forward
 
 
 def stateful(model: Any) -> list[tuple[Any, Kind]]:
@@ -185,6 +198,8 @@ def stateful(model: Any) -> list[tuple[Any, Kind]]:
         for module in model.modules()
         if (name := f"{type(module).__module__}.{type(module).__qualname__}") in kinds
     ]
+    if len(devices := {str(parameter.device) for parameter in model.parameters()}) > 1:
+        raise Unsupported(f"its weights lie on several devices: {', '.join(sorted(devices))}")
     config = getattr(model, "config", None)
     architecture = getattr(config, "model_type", None)
     if hasattr(config, "num_hidden_layers"):

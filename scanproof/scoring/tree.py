@@ -12,6 +12,7 @@ Each node runs once; the state after it is the start of its children.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -50,8 +51,11 @@ class Node:
     """A run of tokens with what follows it."""
 
     tokens: Tokens
-    children: list[Node] = field(default_factory=list)
+    children: dict[Node, None] = field(default_factory=dict)
+    """A set that keeps its order."""
     marks: list[Mark] = field(default_factory=list)
+    inputs: list[Tokens] = field(default_factory=list)
+    """Distinct inputs that end in it."""
 
     def walk(self) -> Iterator[Node]:
         """The node and all below it, parents first."""
@@ -90,24 +94,29 @@ def build(requests: Sequence[Asked], slack: float = 0.0) -> Tree:
         slack: share of the distinct tokens that may run again, where that saves a node: a short beginning that few
             requests share costs less to run again than to hand over.
     """
-    marks = _marks(requests)
-    inputs = sorted(marks)
+    asked = _asked(requests)
+    inputs = sorted(asked)
     top = Node(())
-    distinct = _grow(top, inputs, marks)
+    distinct = _grow(top, inputs)
     _merge(top, int(slack * distinct))
-    return Tree(top.children, sum(map(len, inputs)), distinct)
+    _place(top, asked)
+    return Tree(list(top.children), sum(map(len, inputs)), distinct)
 
 
-def _marks(requests: Sequence[Asked]) -> dict[Tokens, list[tuple[int, int, int]]]:
-    """(position, target, request) of what is asked of each distinct input."""
-    found: dict[Tokens, list[tuple[int, int, int]]] = {}
+Places = list[tuple[int, int, int]]
+"""(position, target, request) of what is asked of an input."""
+
+
+def _asked(requests: Sequence[Asked]) -> dict[Tokens, Places]:
+    """What is asked of each distinct input."""
+    found: dict[Tokens, Places] = {}
     for index, request in enumerate(requests):
         places = enumerate(request.continuation, start=request.first)
         found.setdefault(request.tokens, []).extend((position, target, index) for position, target in places)
     return found
 
 
-def _grow(top: Node, inputs: Sequence[Tokens], marks: dict[Tokens, list[tuple[int, int, int]]]) -> int:
+def _grow(top: Node, inputs: Sequence[Tokens]) -> int:
     """Put sorted inputs below `top`; returns how many tokens their tree has.
 
     The path holds the nodes of the last input, each with the position at which it begins.
@@ -123,11 +132,9 @@ def _grow(top: Node, inputs: Sequence[Tokens], marks: dict[Tokens, list[tuple[in
         start, node = path[-1]
         if shared < start + len(node.tokens):
             _split(node, shared - start)
-        if shared < len(tokens):
-            child = Node(tokens[shared:])
-            node.children.append(child)
-            path.append((shared, child))
-        _place(path, marks[tokens])
+        child = Node(tokens[shared:], inputs=[tokens])
+        node.children[child] = None
+        path.append((shared, child))
         before = tokens
     return distinct
 
@@ -146,17 +153,8 @@ def _shared(one: Tokens, other: Tokens) -> int:
 
 def _split(node: Node, at: int) -> None:
     """Cut a node in two; what it had after position `at` becomes its child."""
-    late = [Mark(mark.position - at, mark.target, mark.request) for mark in node.marks if mark.position >= at]
-    child = Node(node.tokens[at:], node.children, late)
-    node.marks = [mark for mark in node.marks if mark.position < at]
-    node.tokens, node.children = node.tokens[:at], [child]
-
-
-def _place(path: Sequence[tuple[int, Node]], asked: Sequence[tuple[int, int, int]]) -> None:
-    """Hand what is asked of the path's last input to the nodes that have its positions."""
-    for position, target, request in asked:
-        start, node = next(each for each in reversed(path) if each[0] <= position)
-        node.marks.append(Mark(position - start, target, request))
+    child = Node(node.tokens[at:], node.children, inputs=node.inputs)
+    node.tokens, node.children, node.inputs = node.tokens[:at], {child: None}, []
 
 
 def _merge(top: Node, allowance: int) -> None:
@@ -181,12 +179,26 @@ def _cost(node: Node) -> int:
 
 
 def _dissolve(node: Node, parents: dict[Node, Node]) -> None:
-    """Put a node's tokens at the beginning of each of its children; the first of them answers its marks."""
-    parent, length = parents.pop(node), len(node.tokens)
+    """Put a node's tokens at the beginning of each of its children; what ended in it ends in the first of them."""
+    parent = parents.pop(node)
     for child in node.children:
         child.tokens = node.tokens + child.tokens
-        child.marks = [Mark(mark.position + length, mark.target, mark.request) for mark in child.marks]
         parents[child] = parent
-    node.children[0].marks += node.marks
-    place = parent.children.index(node)
-    parent.children[place : place + 1] = node.children
+    next(iter(node.children)).inputs += node.inputs
+    del parent.children[node]
+    parent.children.update(node.children)
+
+
+def _place(top: Node, asked: dict[Tokens, Places]) -> None:
+    """Hand what is asked of each input to the nodes on its path that have the positions."""
+    path: list[Node] = []
+    starts: list[int] = []
+    waiting = [(0, 0, child) for child in top.children]
+    while waiting:
+        depth, start, node = waiting.pop()
+        path[depth:], starts[depth:] = [node], [start]
+        for tokens in node.inputs:
+            for position, target, request in asked[tokens]:
+                place = bisect_right(starts, position) - 1
+                path[place].marks.append(Mark(position - starts[place], target, request))
+        waiting.extend((depth + 1, start + len(node.tokens), child) for child in node.children)

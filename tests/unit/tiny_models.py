@@ -35,7 +35,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def tiny(name: str, dtype: str = "float32", **changes: Any) -> language_model.StateSpacesLM:
     """A model of CONFIGS, or one with fields of its config changed; its weights are always the same."""
     torch.manual_seed(0)
-    config = StateSpacesConfig(d_model=32, n_layer=2, vocab_size=100, **(CONFIGS[name] | changes))
+    sizes = {"d_model": 32, "n_layer": 2, "vocab_size": 100}
+    config = StateSpacesConfig(**(sizes | CONFIGS[name] | changes))
     model = language_model.StateSpacesLM(config, getattr(torch, dtype))
     with torch.no_grad():
         for key, value in model.named_parameters():
