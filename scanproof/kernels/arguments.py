@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanproof.kernels.cases import KernelCase
+from scanproof.kernels.cases import CaseError, KernelCase, nearest
 
 Draw = Callable[[tuple[int, ...], torch.Generator, KernelCase], Any]
 
@@ -197,12 +197,11 @@ def draw(
     """Arguments of one call, by name: those that are always given, and those that the case gives.
 
     Every argument has a seed of its own, so that one more argument does not change the others.
+
+    Raises:
+        CaseError: the row names an argument, a result, a way to draw or an axis that is not there.
     """
-    laid_out_later = case.layouts.keys() & {each.name for each in outputs}
-    asked = case.given | case.values.keys() | (case.layouts.keys() - laid_out_later)
-    unknown = asked - {each.name for each in arguments}
-    if unknown:
-        raise ValueError(f"{case.id}: {case.op} has no argument {', '.join(sorted(unknown))}")
+    check_names(case, arguments, outputs, sizes)
     drawn = {}
     for argument in arguments:
         if argument.optional and argument.name not in case.given:
@@ -218,6 +217,29 @@ def draw(
             value = laid_out(value.to(dtype), axes, case.layouts.get(argument.name))
         drawn[argument.name] = value
     return drawn
+
+
+def check_names(
+    case: KernelCase, arguments: tuple[Argument, ...], outputs: tuple[Output, ...], sizes: Mapping[str, int]
+) -> None:
+    """Raise CaseError, naming the row, the key and the nearest known name, where a row names what is not there."""
+    taken = {each.name for each in arguments}
+    both = taken | {each.name for each in outputs}
+    keys = [("with", case.given, taken), ("values", case.values, taken), ("layouts", case.layouts, both)]
+    for key, names, known in [*keys, ("axes", case.axes, both), ("types", case.types, both)]:
+        for name in sorted(names):
+            _known(case, f"{key}: {case.op} has no argument{' or result' if known is both else ''}", name, known)
+    for name, drawn in case.values.items():
+        _known(case, f"values: {name}: no values are called", drawn, DRAWS)
+    for name, axes in case.axes.items():
+        for letter in axes.split():
+            if not letter.isdigit():
+                _known(case, f"axes: {name}: no size has the letter", letter, sizes)
+
+
+def _known(case: KernelCase, what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise CaseError(f"{case.place}: {what} {name}{nearest(name, known)}")
 
 
 def laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:

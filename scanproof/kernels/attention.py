@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from scanproof.kernels.precision import Hold, exact
+
+BLOCK_SCORES = 2**22
+"""Scores that are there at once: 32 MiB in float64."""
 
 
 def flash_attn_func(
@@ -40,23 +44,48 @@ def flash_attn_func(
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: tuple[int, int], hold: Hold
 ) -> Tensor:
+    """Head by head, and within a head block of queries by block: all scores of 65,536 positions are 32 GiB a head.
+
+    Between forward and backward no scores are kept; they are computed again.
+    """
     repeats = q.shape[2] // k.shape[2]
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    k, v = (part.repeat_interleave(repeats, dim=1) for part in (k, v))
+    behind, block = k.shape[1] - q.shape[1], max(1, BLOCK_SCORES // (k.shape[0] * k.shape[1]))
+    seen = (window[0], 0 if causal else window[1])
+    heads = []
+    for head, queries in enumerate(q.unbind(2)):
+        keys, values = k[:, :, head // repeats], v[:, :, head // repeats]
+        places = range(behind, behind + q.shape[1], block)
+        blocks = [
+            checkpoint(
+                _block, q_b, keys, values, place, scale, seen, hold, use_reentrant=False, preserve_rng_state=False
+            )
+            for q_b, place in zip(queries.split(block, dim=1), places, strict=True)
+        ]
+        heads.append(torch.cat(blocks, dim=1))
+    return torch.stack(heads, dim=2)
+
+
+def _block(
+    q: Tensor, k: Tensor, v: Tensor, place: int, scale: float | None, seen: tuple[int, int], hold: Hold
+) -> Tensor:
+    """One head of (b, l, p) queries, the first at position `place` of the keys, to all keys that any of them sees.
+
+    seen: keys to the left and to the right of a query's own position; negative: all.
+    """
+    left, right = seen
+    end = k.shape[1] if right < 0 else min(k.shape[1], max(1, place + q.shape[1] + right))
+    k, v = k[:, :end], v[:, :end]
     scores = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    left, right = window[0], 0 if causal else window[1]
-    distance = torch.arange(k.shape[2], device=q.device) - (
-        torch.arange(q.shape[2], device=q.device)[:, None] + k.shape[2] - q.shape[2]
-    )
-    seen = torch.ones_like(distance, dtype=torch.bool)
+    distance = torch.arange(end, device=q.device) - torch.arange(place, place + q.shape[1], device=q.device)[:, None]
+    hidden = torch.zeros_like(distance, dtype=torch.bool)
     if right >= 0:
-        seen &= distance <= right
+        hidden |= distance > right
     if left >= 0:
-        seen &= distance >= -left
+        hidden |= distance < -left
     # A row that sees nothing is made finite before the softmax, so that its gradient is 0 and not NaN.
-    blind = ~seen.any(dim=-1, keepdim=True)
-    weights = torch.softmax(scores.masked_fill(~(seen | blind), float("-inf")), dim=-1)
-    return (hold(weights.masked_fill(blind, 0.0)) @ v).transpose(1, 2)
+    blind = hidden.all(dim=-1, keepdim=True)
+    weights = torch.softmax(scores.masked_fill(hidden & ~blind, float("-inf")), dim=-1)
+    return hold(weights.masked_fill(blind, 0.0)) @ v
 
 
 def flash_attn_varlen_func(

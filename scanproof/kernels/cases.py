@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +56,8 @@ class KernelCase:
     known: str | None = None
     """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
     seed: int = 0
+    place: str = ""
+    """File, operation and name of its row, for messages."""
 
     @property
     def id(self) -> str:
@@ -68,7 +71,7 @@ def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
         case
         for op, rows in table["cases"].items()
         for row in rows
-        for case in expand(op, checked_row(row, place(path, op, row)), table)
+        for case in expand(op, checked_row(row, place(path, op, row)), table, place(path, op, row))
     )
     ids = [case.id for case in cases]
     check_ids(ids, path)
@@ -202,7 +205,7 @@ def checked_row(row: Any, place: str) -> dict[str, Any]:
     return row
 
 
-def expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[KernelCase]:
+def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
     """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
     models: Mapping[str, Mapping[str, int]] = table["models"]
     where = PLACES if op in table["triton"] else ("gpu",)
@@ -212,7 +215,7 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[K
         names, itertools.product(*lists.values()), row.get("dtypes", list(DTYPES))
     ):
         if model is not None and model not in models:
-            raise CaseError(f"{op}: {row['name']}: model {model} is not in the table of models")
+            raise CaseError(f"{place}: model {model} is not in the table of models{nearest(model, models)}")
         chosen = dict(zip(lists, sizes, strict=True))
         varying = [f"{letter}{chosen[letter]}" for letter, each in lists.items() if len(each) > 1]
         yield KernelCase(
@@ -231,7 +234,15 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any]) -> Iterator[K
             rows=bool(row.get("rows", False)),
             where=tuple(row.get("where", where)),
             known=row.get("known", {}).get(dtype),
+            place=place,
         )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or all names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; write one of {', '.join(names)}"
 
 
 def _option(value: Any) -> Any:

@@ -23,6 +23,16 @@ Sizes = Mapping[str, int]
 Options = Mapping[str, Any]
 
 
+MEMORY_FACTOR = 16
+"""Memory that comparing a call with its references takes, in units of the bytes that it must move: the references hold
+several copies of what they compute in float64, four times as wide as a half, and an operation has intermediate results
+of its own.  Measured without the latter: 8 to 14 times what a forward call moves (tests/unit/test_kernel_memory.py)."""
+ROWS_FACTOR = 4
+"""The same where the references run on two rows only: inputs are drawn in float32."""
+LEAST_MEMORY = 4 * 2**30
+"""Bytes that are asked for at least: a graph over 65,536 positions keeps a state for each, however little moves."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """One call."""
@@ -50,6 +60,14 @@ def backward_cost(op: Op, case: KernelCase) -> Cost:
     parts: list[Argument | Output] = [*given, *(each for each in given if each.differentiable)]
     parts += [each for each in op.expected_outputs(case) if each.differentiable]
     return Cost(sum(_size(each, case, sizes) for each in parts), op.backward_flop(sizes, case.options))
+
+
+def memory(op: Op, case: KernelCase) -> int:
+    """Bytes of memory, about, that comparing a case with its references takes, forward and backward."""
+    if case.rows:
+        return max(LEAST_MEMORY, ROWS_FACTOR * cost(op, case).bytes)
+    moved = cost(op, case).bytes + (backward_cost(op, case).bytes if case.backward else 0)
+    return max(LEAST_MEMORY, MEMORY_FACTOR * moved)
 
 
 def _moving_sizes(op: Op, case: KernelCase) -> dict[str, int]:

@@ -48,21 +48,25 @@ def kernel_error(got: Tensor, reference: Tensor) -> KernelError:
         got: any floating dtype.
         reference: float64.
     """
-    value = got.detach().to(torch.float64)
     if reference.numel() == 0:
         return KernelError(0.0, 0.0, (), 0.0, 0.0)
-    error = torch.where(value == reference, torch.zeros_like(value), (value - reference).abs())
-    error = torch.where(error.isnan(), torch.full_like(error, float("inf")), error)
+    got = got.detach()
+    # In place: the largest cases have results of GiB, and infinity minus infinity is no error.
+    error = got.to(torch.float64, copy=True).sub_(reference).abs_().masked_fill_(got == reference, 0.0)
+    error.masked_fill_(error.isnan(), float("inf"))
     flat = int(error.argmax())
     index = tuple(int(each) for each in torch.unravel_index(torch.tensor(flat), reference.shape))
-    scale = float(reference.square().mean().sqrt()) or 1.0
     return KernelError(
-        rms=float(error.square().mean().sqrt()) / scale,
-        worst=float(error.flatten()[flat]),
+        rms=_rms(error) / (_rms(reference) or 1.0),
+        worst=float(error[index]),
         index=index,
         expected=float(reference[index]),
-        got=float(value[index]),
+        got=float(got[index]),
     )
+
+
+def _rms(value: Tensor) -> float:
+    return float(torch.linalg.vector_norm(value)) / math.sqrt(value.numel())
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,10 @@ def compare(result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor
         max(errors, key=lambda error: error.worst),
         rms=math.sqrt(sum(error.rms**2 for error in errors) / len(errors)),
     )
-    times, largest = factor(reference.numel()), float(reference.abs().max()) if reference.numel() else 0.0
+    times, largest = (
+        factor(reference.numel()),
+        float(torch.linalg.vector_norm(reference, math.inf)) if reference.numel() else 0.0,
+    )
     return Comparison(
         result=result,
         error=kernel_error(got, reference),

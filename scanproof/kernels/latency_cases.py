@@ -74,7 +74,7 @@ def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any
     unknown = sorted(check.keys() - rest["sizes"].keys())
     if unknown:
         raise CaseError(f"{where}: check: {', '.join(unknown)} is not among the row's sizes")
-    for case in cases.expand(op, rest, table):
+    for case in cases.expand(op, rest, table, where):
         for direction in directions:
             one = replace(case, backward=direction == "backward", where=(place,))
             sizes = {letter: min(size, check.get(letter, size)) for letter, size in case.sizes.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import Kernels, Missing, watched
+from kernel_places import Kernels, Missing, names_are_known, watched
 from scanproof import kernel_table, latencies
 from scanproof.kernels.latency_cases import LatencyCase
 from scanproof.latency import Latency, Limits
@@ -152,6 +152,7 @@ def stopwatch(
     from scanproof.kernels import ops
 
     op = ops.named(timed.case.op)
+    names_are_known(op, timed.case)
     kind = KINDS[timed.place]
     call = _installed(op, timed_kernels, missing)
     _has_memory(op, timed, kind)

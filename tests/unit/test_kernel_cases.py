@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from late import Late
-from scanproof.kernels import cases
+from scanproof.kernels import cases, latency_cases
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,7 @@ def test_every_invariant_has_its_pairs() -> None:
         ({"dtypes": ["fp16"]}, "dtypes: fp16 is not known; write some of float32, float16, bfloat16"),
         ({"where": ["cpu"]}, "where: cpu is not known"),
         ({"layouts": {"x": "reversed"}}, "layouts: reversed is not known"),
-        ({"model": ["mamba-9b"]}, "model mamba-9b is not in the table"),
+        ({"model": ["mamba-9b"]}, "rmsnorm_fn: edge: model mamba-9b is not in the table of models"),
         ({"rows": True, "backward": True}, "leave one of the two out"),
         ({"sizes": {"b": [1, 1]}}, "two cases have the same id: rmsnorm_fn-edge-b1"),
         ({"sizes": [1]}, "rmsnorm_fn: edge: sizes: input should be a valid dictionary"),
@@ -148,10 +149,30 @@ def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
     assert all(block.isnan().all() for block in blocks)
 
 
-def test_an_argument_that_the_operation_lacks_is_named(tmp_path: Path) -> None:
-    (case, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, **{"with": ["w"]}))
-    with pytest.raises(ValueError, match="rmsnorm_fn has no argument w"):
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"with": ["w"]}, "with: rmsnorm_fn has no argument w; write one of bias, weight, x, z"),
+        ({"values": {"wieght": "normal"}}, "values: rmsnorm_fn has no argument wieght; did you mean weight?"),
+        ({"values": {"x": "near1"}}, "values: x: no values are called near1; did you mean near_one?"),
+        ({"axes": {"outt": "b l d"}}, "axes: rmsnorm_fn has no argument or result outt; did you mean out?"),
+        ({"axes": {"x": "b L d"}}, "axes: x: no size has the letter L; write one of N, S, b, d, l"),
+        ({"types": {"wieght": "float32"}}, "types: rmsnorm_fn has no argument or result wieght; did you mean weight?"),
+        ({"layouts": {"xx": "padded"}}, "layouts: rmsnorm_fn has no argument or result xx; did you mean x?"),
+    ],
+)
+def test_a_name_that_is_not_there_is_said_with_the_nearest(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    (case, *_) = cases.load(table(tmp_path, **{"sizes": {"b": 1, "l": 2, "d": 4}, **row}))
+    with pytest.raises(cases.CaseError, match=f"^cases.yaml: rmsnorm_fn: edge: {re.escape(message)}"):
         run.inputs(ops.named("rmsnorm_fn"), case)
+
+
+@pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
+def test_the_rows_name_what_their_operation_has(name: str) -> None:
+    op = ops.named(name)
+    timed = [each.case for each in latency_cases.load()]
+    for case in [each for each in (*ALL, *timed) if each.op == name]:
+        arguments.check_names(case, op.arguments, op.outputs, op.sizes(case))
 
 
 def test_one_more_argument_does_not_change_the_others(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -252,6 +253,33 @@ def test_a_window_hides_what_is_further_left() -> None:
     (y,) = attention.flash_attn_func(q, k, v, causal=True, window_size=(2, 0))
     (last,) = attention.flash_attn_func(q[:, 5:], k[:, 3:], v[:, 3:])
     close(y[:, 5:], last)
+
+
+@given(
+    block=st.integers(1, 60), queries=st.integers(1, 9), keys=st.integers(1, 9), causal=st.booleans(),
+    window=st.tuples(st.integers(-1, 4), st.integers(-1, 4)),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_attention_in_blocks_of_queries_is_that_of_all_scores(
+    block: int, queries: int, keys: int, causal: bool, window: tuple[int, int]
+) -> None:
+    """Values and gradients, however many blocks there are, against PyTorch with all scores and a mask."""
+    q, k, v = random(2, queries, 4, 3), random(2, keys, 2, 3, seed=1), random(2, keys, 2, 3, seed=2)
+    leaves = [part.requires_grad_() for part in (q, k, v)]
+    place = torch.arange(queries)[:, None] + keys - queries
+    left, right = (window[0] if window[0] >= 0 else keys + queries), window[1] if window[1] >= 0 else keys + queries
+    seen = (torch.arange(keys) >= place - left) & (torch.arange(keys) <= place + (0 if causal else right))
+    blind = ~seen.any(dim=-1)
+    whole = F.scaled_dot_product_attention(
+        *(part.transpose(1, 2) for part in leaves), attn_mask=seen | blind[:, None], enable_gqa=True
+    ).transpose(1, 2)
+    whole = whole.masked_fill(blind[:, None, None], 0.0)
+    with mock.patch("scanproof.kernels.attention.BLOCK_SCORES", block):
+        (y,) = attention.flash_attn_func(*leaves, causal=causal, window_size=window)
+        close(y, whole)
+        sent = random(2, queries, 4, 3, seed=3)
+        for mine, theirs in zip(*(torch.autograd.grad(each, leaves, sent) for each in (y, whole)), strict=True):
+            close(mine, theirs)
 
 
 def test_norms_are_those_of_pytorch() -> None:
