@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -145,7 +146,11 @@ def collected(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
 
 
 def write(path: Path, content: BaselineFile) -> None:
-    """Write a file in one step; raises BaselineError rather than lose cases that the file has and the session lacks."""
+    """Write a file in one step.
+
+    Raises:
+        BaselineError: the file has cases that the session lacks, or cannot be written; it is as it was then.
+    """
     if path.is_file():
         lost = sorted(read(path).cases.keys() - content.cases.keys())
         if lost:
@@ -153,5 +158,18 @@ def write(path: Path, content: BaselineFile) -> None:
                 f"{path}: has {len(lost)} cases that this session did not measure ({', '.join(lost[:3])}, ...); "
                 "a baseline is recorded as a whole: run all its cases, or remove the file first"
             )
-    with atomic(path) as temporary:
-        temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    try:
+        with atomic(path) as temporary:
+            temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BaselineError(f"{path}: cannot be written: {error.strerror}; what was there is as it was") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise BaselineError where no file of baselines can be written; it leaves nothing behind."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise BaselineError(f"{there}: nothing can be written there: {error.strerror}") from error

@@ -120,6 +120,12 @@ class Latencies:
         wrong = baselines.check_folder(given.expected / baselines.FOLDER) if given.expected else []
         if wrong:
             raise pytest.UsageError("scanproof: latency baselines cannot be used:\n" + "\n".join(wrong))
+        if self.recording and given.expected and any(item.get_closest_marker("gpu") for item in session.items):
+            # Seven passes take an hour: what cannot be kept is said before them.
+            try:
+                baselines.check_writable(given.expected / baselines.FOLDER)
+            except baselines.BaselineError as error:
+                raise pytest.UsageError(f"scanproof: {RECORD}: {error}") from error
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test left; the first one begins the record of a session without published numbers."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +83,64 @@ def test_only_a_green_and_whole_session_is_recorded(
     result.stdout.fnmatch_lines([f"baselines NOT recorded: {reason}"])
     assert result.ret != pytest.ExitCode.OK
     assert not (latency_project.root / "expected" / "latency").exists()
+
+
+def test_ctrl_c_while_recording_leaves_the_baselines_as_they_were(
+    latency_project: LatencyProject, project: Project
+) -> None:
+    """A real signal, between two passes of a session that pytest runs for itself."""
+    project.document()
+    latency_project.given(a=1e-3)
+    latency_project.run("test_given.py", "--scanproof-record-latency")
+    before = (latency_project.root / H200).read_bytes()
+    path = latency_project.root / "test_given.py"
+    kill = "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    signals = f"    import os, signal, time\n    if scanproof_repeat == 6: {kill}\n"
+    path.write_text(path.read_text() + signals)
+    result = latency_project.run("test_given.py", "--scanproof-record-latency")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["baselines NOT recorded: the session was not green and whole"])
+    assert (latency_project.root / H200).read_bytes() == before
+    assert [each.name for each in (latency_project.root / H200).parent.iterdir()] == [H200.rpartition("/")[2]]
+
+
+@pytest.fixture(params=["read-only", "a file"])
+def unwritable(request: pytest.FixtureRequest, project: Project, latency_project: LatencyProject) -> Iterator[Path]:
+    """expected/latency, where nothing can be written."""
+    project.document()
+    folder = latency_project.root / "expected" / "latency"
+    if request.param == "a file":
+        folder.write_text("")
+        yield folder
+        return
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere: permissions bind nobody who is root")
+    yield folder
+    folder.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    latency_project: LatencyProject, unwritable: Path
+) -> None:
+    latency_project.given(a=1e-3)
+    path = latency_project.root / "test_given.py"
+    path.write_text(path.read_text().replace("@pytest.mark.latency\n", "@pytest.mark.latency\n@pytest.mark.gpu\n"))
+    result = latency_project.run("test_given.py", "-m", "gpu", "--scanproof-record-latency")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [f"ERROR: scanproof: --scanproof-record-latency: {unwritable}: nothing can be written*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_folder_that_became_unwritable_keeps_its_files(latency_project: LatencyProject, unwritable: Path) -> None:
+    latency_project.given(a=1e-3)
+    result = latency_project.run("test_given.py", "--scanproof-record-latency")
+    result.stdout.fnmatch_lines([f"baselines of NVIDIA H200 NOT recorded: {unwritable}*: cannot be written: *"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.no_fnmatch_line("*Traceback*")
 
 
 def test_a_recording_that_measured_nothing_is_no_success(latency_project: LatencyProject) -> None:
