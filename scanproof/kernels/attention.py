@@ -59,7 +59,7 @@ def _attention(
             checkpoint(
                 _block, q_b, keys, values, place, scale, seen, hold, use_reentrant=False, preserve_rng_state=False
             )
-            for q_b, place in zip(queries.split(block, dim=1), places, strict=True)
+            for q_b, place in zip(torch.split(queries, block, dim=1), places, strict=True)
         ]
         heads.append(torch.cat(blocks, dim=1))
     return torch.stack(heads, dim=2)

@@ -36,6 +36,23 @@ CASES = [
 ]  # fmt: skip
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
 Missing = Callable[[str], None]
+Judge = Callable[[str, tuple[str, ...], Callable[[], Any]], None]
+
+
+@pytest.fixture
+def judge(kernels: Kernels, missing: Missing, proven: Proven, record_property: Callable[[str, object], None]) -> Judge:
+    """Makes a comparison, whose operations have to be launched, and fails with it when it did not pass."""
+
+    def compare(name: str, operations: tuple[str, ...], make: Callable[[], Any]) -> None:
+        need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
+        with proven(name, kernel_table.launched_by(*operations)):
+            found = make()
+        record_property(f"rms error: {found.result}", found.error.rms)
+        record_property(f"rms error of the PyTorch form: {found.result}", found.form.rms)
+        if not found.passed:
+            pytest.fail(str(found), pytrace=False)
+
+    return compare
 
 
 def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
@@ -44,48 +61,26 @@ def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
     return modules.compare_way(module, dtype, way, exact, got, device)
 
 
-def check(comparison: Any, record: Callable[[str, object], None]) -> None:
-    record(f"rms error: {comparison.result}", comparison.error.rms)
-    record(f"rms error of the PyTorch form: {comparison.result}", comparison.form.rms)
-    if not comparison.passed:
-        pytest.fail(str(comparison), pytrace=False)
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("module", "way"), CASES)
 def test_every_way_through_a_module_is_as_near_to_float64(
-    module: Module,
-    way: str,
-    dtype: str,
-    kernels: Kernels,
-    missing: Missing,
-    proven: Proven,
-    record_property: Callable[[str, object], None],
+    module: Module, way: str, dtype: str, kernels: Kernels, judge: Judge
 ) -> None:
     if reason := module.why_not(way, kernels.place):
         pytest.skip(reason)
-    need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
-    with proven(f"{module.name}, {way}", kernel_table.launched_by(*module.operations(way))):
-        found = comparison(module, dtype, way, kernels.device)
-    check(found, record_property)
+    name = f"{module.name}, {way}"
+    judge(name, module.operations(way), lambda: comparison(module, dtype, way, kernels.device))
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
 def test_a_block_is_as_near_to_float64_with_and_without_fusion(
-    fused: bool,
-    dtype: str,
-    kernels: Kernels,
-    missing: Missing,
-    proven: Proven,
-    record_property: Callable[[str, object], None],
+    fused: bool, dtype: str, kernels: Kernels, judge: Judge
 ) -> None:
-    need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
-    with proven("block", kernel_table.launched_by("mamba_split_conv1d_scan_combined", "rms_norm_fn")):
-        found = modules.compare_block(fused, dtype, kernels.device)
-    check(found, record_property)
+    operations = ("mamba_split_conv1d_scan_combined", "rms_norm_fn")
+    judge("block", operations, lambda: modules.compare_block(fused, dtype, kernels.device))
 
 
 @pytest.mark.interpreted

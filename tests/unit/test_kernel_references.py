@@ -266,20 +266,37 @@ def test_attention_in_blocks_of_queries_is_that_of_all_scores(
     """Values and gradients, however many blocks there are, against PyTorch with all scores and a mask."""
     q, k, v = random(2, queries, 4, 3), random(2, keys, 2, 3, seed=1), random(2, keys, 2, 3, seed=2)
     leaves = [part.requires_grad_() for part in (q, k, v)]
+    first, second, third = (part.transpose(1, 2) for part in leaves)
     place = torch.arange(queries)[:, None] + keys - queries
     left, right = (window[0] if window[0] >= 0 else keys + queries), window[1] if window[1] >= 0 else keys + queries
     seen = (torch.arange(keys) >= place - left) & (torch.arange(keys) <= place + (0 if causal else right))
     blind = ~seen.any(dim=-1)
-    whole = F.scaled_dot_product_attention(
-        *(part.transpose(1, 2) for part in leaves), attn_mask=seen | blind[:, None], enable_gqa=True
-    ).transpose(1, 2)
+    mask = seen | blind[:, None]
+    whole = F.scaled_dot_product_attention(first, second, third, attn_mask=mask, enable_gqa=True).transpose(1, 2)
     whole = whole.masked_fill(blind[:, None, None], 0.0)
     with mock.patch("scanproof.kernels.attention.BLOCK_SCORES", block):
-        (y,) = attention.flash_attn_func(*leaves, causal=causal, window_size=window)
+        (y,) = attention.flash_attn_func(q, k, v, causal=causal, window_size=window)
         close(y, whole)
         sent = random(2, queries, 4, 3, seed=3)
         for mine, theirs in zip(*(torch.autograd.grad(each, leaves, sent) for each in (y, whole)), strict=True):
             close(mine, theirs)
+
+
+def test_attention_keeps_nothing_but_its_inputs_for_the_backward_pass() -> None:
+    """All scores of 65,536 positions would be 32 GiB a head."""
+    kept: list[int] = []
+
+    def keep(value: Tensor) -> Tensor:
+        kept.append(value.untyped_storage().data_ptr())
+        return value
+
+    q, k, v = (random(1, 40, 1, 2, seed=seed).requires_grad_() for seed in range(3))
+    with (
+        mock.patch("scanproof.kernels.attention.BLOCK_SCORES", 80),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
+    ):
+        attention.flash_attn_func(q, k, v)
+    assert set(kept) == {part.untyped_storage().data_ptr() for part in (q, k, v)}
 
 
 def test_norms_are_those_of_pytorch() -> None:
