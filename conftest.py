@@ -6,4 +6,12 @@ from pathlib import Path
 # Also where pytest did not find the ini file, whose `pythonpath` says the same.
 sys.path[:0] = [str(Path(__file__).parent / "tests" / name) for name in ("unit", "plugin", "kernels", "browser")]
 
-pytest_plugins = ["pytester", "small_project", "kernel_places", "latency_places", "latency_project", "small_jobs"]
+pytest_plugins = [
+    "pytester",
+    "small_project",
+    "kernel_places",
+    "latency_places",
+    "latency_project",
+    "small_jobs",
+    "rates",
+]

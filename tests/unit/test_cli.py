@@ -17,15 +17,9 @@ import pytest
 import typer
 
 from scanproof.cli import COMMANDS, app
-from scanproof.expected import load
 from scanproof.values import PublishedValue
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def numbers() -> list[PublishedValue]:
-    return [value for value in load(ROOT / "expected").values if value.job.suite == "gpu"]
 
 
 def scanproof(*arguments: str, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess[str]:

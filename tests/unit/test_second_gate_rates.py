@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from late import Late
+from rates import NIGHTS, upper_limit
 from scanproof import paired
 from scanproof.constants import DRIFT, FIRST_GATE, JOINT, SECOND_GATE
-from scanproof.expected import Expected, load
+from scanproof.expected import Expected
 from scanproof.tolerance import allowance
 from scanproof.values import PublishedValue
 
-if TYPE_CHECKING:
-    from scipy import stats
-else:
-    stats = Late("scipy.stats")
-
 Counts = NDArray[np.int64]
-
-NIGHTS = 10_000
-
-
-@pytest.fixture(scope="module")
-def expected() -> Expected:
-    return load(Path(__file__).parents[2] / "expected")
-
-
-@pytest.fixture(scope="module")
-def numbers(expected: Expected) -> list[PublishedValue]:
-    return [value for value in expected.values if value.job.suite == "gpu"]
 
 
 def net(random: np.random.Generator, documents: int, flip_rate: float) -> tuple[Counts, Counts]:
@@ -55,11 +36,6 @@ def alarmed(gained: Counts, lost: Counts, level: float) -> NDArray[np.bool_]:
 def summed(found: list[tuple[Counts, Counts]]) -> tuple[Counts, Counts]:
     """Documents gained and lost in several numbers together."""
     return np.sum([gained for gained, _ in found], axis=0), np.sum([lost for _, lost in found], axis=0)
-
-
-def upper_limit(alarms: int, nights: int) -> float:
-    """99% upper confidence limit of a rate."""
-    return float(stats.beta.ppf(0.99, alarms + 1, nights - alarms))
 
 
 @pytest.mark.parametrize("flip_rate", [0.0005, 0.02, 0.2], ids=["quiet", "as calibrated", "ten times noisier"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from late import Late
+from rates import NIGHTS, upper_limit
 from scanproof.constants import Constants
-from scanproof.expected import Expected, load
+from scanproof.expected import Expected
 from scanproof.flips import net_flips, net_mass
 from scanproof.tolerance import allowance
 from scanproof.values import PublishedValue
@@ -29,19 +29,8 @@ else:
 
 Floats = NDArray[np.float64]
 
-NIGHTS = 10_000
 LEVEL = 1e-5
 FEW_TO_MANY = [0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 100, 1000, 10_000]
-
-
-@pytest.fixture(scope="module")
-def expected() -> Expected:
-    return load(Path(__file__).parents[2] / "expected")
-
-
-@pytest.fixture(scope="module")
-def numbers(expected: Expected) -> list[PublishedValue]:
-    return [value for value in expected.values if value.job.suite == "gpu"]
 
 
 def used_rate(value: PublishedValue, constants: Constants) -> float:
@@ -78,8 +67,7 @@ def assert_quiet(alarms: NDArray[np.bool_], promised: float) -> None:
 
     So the simulation shows the promise, and does not merely fail to contradict it.
     """
-    nights = int(alarms.sum())
-    assert stats.beta.ppf(0.99, nights + 1, alarms.size - nights) <= promised
+    assert upper_limit(int(alarms.sum()), alarms.size) <= promised
 
 
 def test_ten_thousand_clean_nights_of_all_published_numbers_are_quiet(
