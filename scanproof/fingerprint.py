@@ -22,7 +22,7 @@ CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 """Packages that people edit in place: identified by content."""
 OWN_CODE = (
     "models", "pruning.py", "kernels", "worker.py", "snapshot.py", "results.py", "load_report.py", "evaluation.py",
-    "plain.py", "taskfiles.py", "kernel_table.py", "proof.py", "origins.py",
+    "plain.py", "taskfiles.py", "kernel_table.py", "proof.py", "origins.py", "thrift.py",
 )  # fmt: skip
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",

@@ -24,7 +24,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scanproof import environment, failures, machine, record, results, store
+from scanproof import environment, failures, machine, record, results, store, thrift
 from scanproof.engines import Scoring
 from scanproof.load_report import check_tokenizer, complete_checkpoint
 from scanproof.results import Scored
@@ -194,6 +194,7 @@ def load_tasks(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     from lm_eval.api.group import Group
     from lm_eval.tasks import TaskManager
 
+    thrift.spend_less()
     manager = TaskManager(include_path=list(request["task_folders"]), include_defaults=False)
     found = manager.load(list(request["tasks"]))
     leaves = set(found["tasks"])

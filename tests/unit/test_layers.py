@@ -26,7 +26,7 @@ LAYERS = {
         "evaluation", "plain", "process", "results", "worker", "snapshot", "passthrough", "store", "fingerprint",
         "filehashes", "proof", "origins", "machine", "doctor", "taskfiles", "failures", "load_report", "mirror",
         "prefetch", "download", "models", "kernels", "embedded", "environment", "faults", "placement",
-        "substitution", "scoring",
+        "substitution", "thrift", "scoring",
     },
     1: {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
@@ -37,7 +37,7 @@ LAYERS = {
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "lm_eval", "transformers", "datasets", "mamba_ssm", "causal_conv1d", "flash_attn", "triton"}
-WORKER_ONLY = {"worker", "passthrough", "models", "kernels", "faults", "substitution", "scoring"}
+WORKER_ONLY = {"worker", "thrift", "passthrough", "models", "kernels", "faults", "substitution", "scoring"}
 TRAINING = {
     "embedded/train.py", "embedded/architectures.py", "embedded/tokenizer.py", "embedded/megatron_folder.py",
 }  # fmt: skip
