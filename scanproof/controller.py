@@ -95,6 +95,9 @@ class Controller:
         recorder = self.config.stash.get(state.RECORDER, None)
         if recorder is None:
             return
+        from scanproof import jobs
+
+        jobs.close(self.config)
         try:
             recorder.write(finished=False)
             recorder.add_joint(self.joint())

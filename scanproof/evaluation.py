@@ -54,6 +54,8 @@ class Settings:
     """Name of this session, the same in all its processes."""
     engine: Engine = "plain"
     """What has to score the requests; where shared cannot, plain does, and the evaluation says why."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether the session is over: asked while a job waits or runs, which then ends with SessionOver."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress],
     settings = replace(settings, store=settings.store.resolve(), mirror=folder)
     try:
         plan = _plan(job, settings)
-        with _only_one(store.lock(settings.store, plan.print.key), started, progress):
+        with _only_one(store.lock(settings.store, plan.print.key), started, progress, settings.stopped):
             kept, why = _kept(plan)
             if kept is not None:
                 return kept
@@ -107,13 +109,17 @@ def _device(plan: _Plan, started: float, progress: Callable[[Progress], None]) -
         return nullcontext()
     device = f"{plan.job.device} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
     lock = store.lock(plan.settings.store, f"device-{hashlib.sha256(device.encode()).hexdigest()[:16]}")
-    return _only_one(lock, started, progress)
+    return _only_one(lock, started, progress, plan.settings.stopped)
 
 
 @contextmanager
-def _only_one(lock: BaseFileLock, started: float, progress: Callable[[Progress], None]) -> Iterator[None]:
+def _only_one(
+    lock: BaseFileLock, started: float, progress: Callable[[Progress], None], stopped: Callable[[], bool]
+) -> Iterator[None]:
     """Hold a lock; while another process has it, say so every second."""
     while not lock.is_locked:
+        if stopped():
+            raise process.SessionOver
         try:
             lock.acquire(timeout=1)
         except Timeout:
@@ -252,7 +258,8 @@ def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progre
     store.write_atomically(attempt / "job.json", store.to_json(plan.request))
     begun = time.monotonic()
     try:
-        code = process.supervise(attempt, _environment(plan), plan.settings.timeout, started, progress)
+        settings = plan.settings
+        code = process.supervise(attempt, _environment(plan), settings.timeout, started, progress, settings.stopped)
         failure = None if code == 0 and (out / "results.json").is_file() else process.why_failed(out, code)
     except subprocess.TimeoutExpired:
         stage = process.last_stage(out)

@@ -199,7 +199,7 @@ def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.machine(),
         "cpu": _cpu_name(),
-        "threads": _usable_cpus(),
+        "threads": usable_cpus(),
     }
     if device.startswith("cuda"):
         machine["gpus"] = [{"name": g.get("name"), "driver": g.get("driver_version")} for g in environment.gpus()]
@@ -208,7 +208,8 @@ def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
     return machine
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 

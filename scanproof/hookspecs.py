@@ -19,7 +19,9 @@ def pytest_scanproof_evaluate(
 ) -> Evaluation | None:
     """Run one evaluation job and return what it measured.
 
-    Called once per job and process, in the process that runs the tests (an xdist worker, where there is one).
+    Called once per job and process, in the process that runs the tests (an xdist worker, where there is one).  Jobs of
+    the stand-ins are called from other threads, `--scanproof-jobs` at a time; all others from pytest's own.  When the
+    session is over, `settings.stopped()` is true, and the implementation ends soon, by raising.
     The default implementation runs lm-eval in a worker process on this machine; implement the hook to run jobs
     elsewhere.  Return None to leave the job to the next implementation.  A job that cannot be run raises
     `scanproof.evaluation.EvaluationError`; its numbers are then reported as errors, never as failures.  So are those of

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +13,6 @@ from scanproof.controller import PROPERTY, Controller, start_run
 from scanproof.latency import REPEATS
 
 if TYPE_CHECKING:
-    from scanproof.engines import Engine
     from scanproof.evaluation import Progress, Settings
     from scanproof.latency import Latency
     from scanproof.paired import Finding
@@ -101,11 +98,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     values = [] if config.option.collectonly else published_values(session)
     if not values:
         return
-    from scanproof.session import Evaluator
+    from scanproof import jobs
 
-    evaluator = Evaluator(by_engine(config, values), state.run_folder(config) / state.run_id(config))
-    evaluator.select(values)
-    config.stash[state.EVALUATOR] = evaluator
+    jobs.make_ready(config, values)
     if not state.is_worker(config):
         start_run(config, selected=len(values))
 
@@ -114,50 +109,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Called by pytest-xdist in the controller before a worker starts."""
     node.workerinput["scanproof_run"] = state.run_id(node.config)
-
-
-def by_engine(config: pytest.Config, values: list[PublishedValue]) -> Callable[[EvalJob], Evaluation]:
-    """How jobs are evaluated with the engine that was asked for."""
-    from scanproof import comparing, session
-    from scanproof.remeasuring import Auto
-
-    def judge(value: PublishedValue, evaluation: Evaluation) -> Verdict:
-        verdict = session.judge(value, evaluation, config.stash[state.EXPECTED].constants)
-        return comparing.with_finding(verdict, state.second_gate(config).finding(value, evaluation))
-
-    chosen = config.stash[state.SETTINGS].engine
-    if chosen == "auto":
-        return Auto(partial(run_job, config), judge, values)
-    engine: Engine = "plain" if chosen == "plain" else "shared"
-    return lambda job: run_job(config, job, engine)
-
-
-def run_job(config: pytest.Config, job: EvalJob, engine: Engine) -> Evaluation:
-    """Hand one job to whoever evaluates jobs here."""
-    from scanproof.evaluation import Settings
-    from scanproof.progress import ProgressLine
-
-    given = config.stash[state.SETTINGS]
-    job = replace(job, limit=job.limit if given.limit is None else given.limit)
-    settings = Settings(
-        store=given.store,
-        mirror=options.EMBEDDED_MIRROR if job.suite == "embedded" else given.mirror,
-        fresh=given.fresh,
-        timeout=given.timeout,
-        session=state.run_id(config),
-        engine=engine,
-    )
-    if state.RECORDER in config.stash:
-        # A job may take hours and be killed: what is known so far is on disk before it starts.
-        config.stash[state.RECORDER].write(finished=False)
-    evaluator = config.stash[state.EVALUATOR]
-    again = ", again by plain" if given.engine == "auto" and engine == "plain" else ""
-    place = f"[{len(evaluator.finished) + 1}/{len(evaluator.tasks_selected)}{again}]"
-    with ProgressLine(config, job, place) as progress:
-        result: Evaluation = config.hook.pytest_scanproof_evaluate(
-            config=config, job=job, settings=settings, progress=progress
-        )
-    return result
 
 
 @pytest.hookimpl(trylast=True)

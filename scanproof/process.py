@@ -32,17 +32,23 @@ class Progress:
     """Since the call."""
 
 
+class SessionOver(BaseException):
+    """The session ended before a job did, by Ctrl-C or `-x`; no error of the job."""
+
+
 def supervise(
     attempt: Path,
     environment: Mapping[str, str],
     timeout: float | None,
     started: float,
     progress: Callable[[Progress], None],
+    stopped: Callable[[], bool],
 ) -> int:
     """Run a worker on `attempt/job.json`, its output in `attempt/out`; its exit code.
 
-    Raises subprocess.TimeoutExpired after `timeout` seconds.  However this function is left, no process of
-    the worker's group survives it.  `started` is the time.monotonic() that progress counts its seconds from.
+    Raises subprocess.TimeoutExpired after `timeout` seconds, SessionOver soon after `stopped()` is true.  However this
+    function is left, no process of the worker's group survives it.  `started` is the time.monotonic() that progress
+    counts its seconds from.
     """
     out = attempt / "out"
     command = [sys.executable, "-m", "scanproof.worker", str(attempt / "job.json"), str(out)]
@@ -58,7 +64,7 @@ def supervise(
             start_new_session=True,
         )
         try:
-            return _watch(process, out / "progress.jsonl", timeout, started, progress)
+            return _watch(process, out / "progress.jsonl", timeout, started, progress, stopped)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -73,6 +79,7 @@ def _watch(
     timeout: float | None,
     started: float,
     progress: Callable[[Progress], None],
+    stopped: Callable[[], bool],
 ) -> int:
     """Pass on the worker's progress until it ends; its exit code."""
     begun = time.monotonic()
@@ -87,6 +94,8 @@ def _watch(
                     progress(Progress(state["stage"], state["done"], state["total"], elapsed))
             if code is not None:
                 return code
+            if stopped():
+                raise SessionOver
             if timeout is not None and time.monotonic() - begun > timeout:
                 raise subprocess.TimeoutExpired(process.args, timeout)
             with suppress(subprocess.TimeoutExpired):

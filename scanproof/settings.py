@@ -44,6 +44,13 @@ def positive_count(text: str) -> int:
     return int(text)
 
 
+def positive_jobs(text: str) -> int:
+    """A positive whole number of at most three digits."""
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise pytest.UsageError(f"scanproof: --scanproof-jobs is a positive whole number, not {text!r}")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Option:
     """One option; its ini name is the flag with underscores, its variable the same in capitals."""
@@ -121,6 +128,13 @@ OPTIONS = (
         metavar="N",
     ),
     Option(
+        "--scanproof-jobs",
+        "how many evaluations of stand-ins run at the same time (default: one per core, at most 4); those on a GPU "
+        "always run one after the other",
+        parse=positive_jobs,
+        metavar="N",
+    ),
+    Option(
         "--scanproof-record-latency",
         "measure every latency in seven passes and record this device's baselines, instead of comparing with them",
         parse=None,
@@ -191,6 +205,8 @@ class PluginSettings:
     """File of the page."""
     engine: str = "auto"
     """One of `ENGINES`."""
+    jobs: int | None = None
+    """Evaluations of stand-ins at once; None: as many as the machine has cores, at most four."""
 
 
 def check_ini_was_found(config: pytest.Config) -> None:
@@ -236,4 +252,5 @@ def read_settings(config: pytest.Config) -> PluginSettings:
         history=values["scanproof_history"],
         report=values["scanproof_report"],
         engine=values["scanproof_engine"] or "auto",
+        jobs=values["scanproof_jobs"],
     )

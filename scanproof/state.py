@@ -10,14 +10,17 @@ import pytest
 from scanproof import settings as options
 
 if TYPE_CHECKING:
+    from scanproof.ahead import Ahead
     from scanproof.comparing import SecondGate
     from scanproof.expected import Expected
+    from scanproof.record import Evaluation
     from scanproof.session import Evaluator, Recorder
     from scanproof.triage.sides import Runs
 
 SETTINGS: pytest.StashKey[options.PluginSettings] = pytest.StashKey()
 EXPECTED: pytest.StashKey[Expected] = pytest.StashKey()
 EVALUATOR: pytest.StashKey[Evaluator] = pytest.StashKey()
+AHEAD: pytest.StashKey[Ahead[Evaluation]] = pytest.StashKey()
 RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 SECOND_GATE: pytest.StashKey[SecondGate] = pytest.StashKey()
 EARLIER_RUNS: pytest.StashKey[Runs] = pytest.StashKey()

@@ -16,7 +16,7 @@ LAYERS = {
     4: {
         "plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "commands",
         "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
-        "remeasuring",
+        "remeasuring", "ahead", "jobs",
     },
     3: {
         "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",
