@@ -65,12 +65,10 @@ def mamba_chunk_scan_combined(
     dt = dt.clamp(*dt_limit)
     chunk = min(chunk_size, INNER_CHUNK) if hold is exact else chunk_size
     if seq_idx is None:
-        y, final = ssd(x, dt, A, B, C, chunk, initial_state=initial_states, hold=hold)
+        y, final = ssd(x, dt, A, B, C, chunk, D, initial_state=initial_states, hold=hold)
         varlen = [final]
     else:
-        y, final, varlen = _packed(x, dt, A, B, C, chunk, initial_states, seq_idx, hold)
-    if D is not None:
-        y = y + (D[:, None] if D.dim() == 1 else D) * x
+        y, final, varlen = _packed(x, dt, A, B, C, chunk, D, initial_states, seq_idx, hold)
     if z is not None:
         y = y * F.silu(z)
     results = [y]
@@ -88,6 +86,7 @@ def _packed(
     B: Tensor,
     C: Tensor,
     chunk: int,
+    D: Tensor | None,
     initial: Tensor | None,
     seq_idx: Tensor,
     hold: Hold,
@@ -100,7 +99,7 @@ def _packed(
         outputs = []
         for number, (x_s, dt_s, B_s, C_s) in enumerate(pieces):
             start = initial[row : row + 1] if initial is not None and number == 0 else None
-            y, state = ssd(x_s, dt_s, A, B_s, C_s, chunk, initial_state=start, hold=hold)
+            y, state = ssd(x_s, dt_s, A, B_s, C_s, chunk, D, initial_state=start, hold=hold)
             outputs.append(y)
             states.append(state)
         rows.append(torch.cat(outputs, dim=1))

@@ -29,7 +29,7 @@ def reference(
     bias: Tensor,
     before: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The plain reference, which takes a first state.
+    """The plain reference, which takes a first state; called as plain scoring calls it, so that both have its faults.
 
     Args:
         u: (b, d, l), the input.
@@ -45,13 +45,15 @@ def reference(
         y (b, d, l) and the last state (b, d, n), in float32 or wider.
     """
     u, delta, B, C, z = (part.to(A.dtype) for part in (u, delta, B, C, z))
-    groups = 1 if B.dim() == 3 else B.shape[1]
+    if B.dim() == 3:
+        return selective_scan(u, delta, A, B, C, D, z, bias, delta_softplus=True, initial_state=before)
+    groups = B.shape[1]
     # Groups become rows of the batch, each with its own channels and its own A.
     rows = torch.unflatten(A, 0, (groups, -1)).repeat(len(u), 1, 1)
     delta = delta + bias[:, None]
     inputs, steps = (torch.unflatten(part, 1, (groups, -1)).flatten(0, 1) for part in (u, delta))
     first = torch.unflatten(before, 1, (groups, -1)).flatten(0, 1)
-    B, C = (part if part.dim() == 3 else part.flatten(0, 1) for part in (B, C))
+    B, C = (part.flatten(0, 1) for part in (B, C))
     y, last = selective_scan(inputs, steps, rows, B, C, delta_softplus=True, initial_state=first)
     y, last = (torch.unflatten(part, 0, (-1, groups)).flatten(1, 2) for part in (y, last))
     return (y + D[:, None] * u) * F.silu(z), last
