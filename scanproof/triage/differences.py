@@ -11,6 +11,8 @@ from scanproof.triage.evidence import Side
 COMPUTES = ("torch", "triton", "mamba-ssm", "causal-conv1d", "flash-attn", "transformers", "numpy", "accelerate")
 """Distributions whose arithmetic the numbers go through."""
 HARNESS = "lm-eval"
+SHARED_ENGINE = "scanproof/scoring"
+"""The code that only shared scoring reads."""
 TOKENS = (
     "add_bos_token",
     "prefix_token_id",
@@ -121,6 +123,9 @@ def of_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differen
             group = "tokens" if "token" in path.rpartition(" / ")[2] else "weights"
             found.append(Difference(group, f"checkpoint {path}", "", ""))
     for name, old, new in shared(before, now, "code"):
+        if name == SHARED_ENGINE and None in (old, new):
+            # Only one of them was scored by it, which `of_engines` says.
+            continue
         group = "harness" if name == "lm_eval" else "own code" if name.startswith("scanproof/") else "computes"
         found += [Difference(group, f"code of {path}", "", "") for path in leaves(old, new, name)]
     for name, old, new in shared(before, now, "packages"):

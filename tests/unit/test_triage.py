@@ -21,6 +21,7 @@ from scanproof.record import Record
 from scanproof.triage import message, numerics, text
 from scanproof.triage.common import Document, sharing
 from scanproof.triage.diagnose import diagnose
+from scanproof.triage.differences import between
 from scanproof.triage.evidence import Bisected, Broken, Departure, Evidence, Side, Substituted, TaskAnswers, Trial
 from scanproof.triage.finding import Finding, Kind, State, ordered
 from scanproof.triage.sides import Runs
@@ -311,6 +312,20 @@ class TestEngines:
         assert first.next == 'pytest -m gpu tests/kernels -k "(split or decode or initial) and not latency"'
         (noise,) = [each for each in others if each.kind is Kind.NOISE]
         assert "printed number" not in noise.title, "plain's number is as printed"
+
+    def test_that_they_disagree_does_not_explain_a_number_that_plain_has_wrong_too(self) -> None:
+        now, recorded = moved([-1.0] * 60), side("the answers", CALM, ceiling=1e-3)
+        first, *others = diagnose(evidence(None, now, recorded=recorded, engines=engines(Comparison.CHANGED)))
+        assert (first.kind, first.state) == (Kind.NUMERICS, State.CAUSE)
+        assert [each.state for each in others if each.kind is Kind.ENGINES] == [State.SUSPECT]
+
+    def test_the_code_of_the_shared_engine_is_no_difference_where_only_one_used_it(self) -> None:
+        parts = {"code": {"scanproof/scoring": {"engine.py": "1"}}}
+        good = side("the good run 1", CALM, engine="shared", parts=parts)
+        now = moved([-1.0] * 60, engine="plain", parts={"code": {}})
+        assert [str(each) for each in between(good, now)] == ["engine: shared -> plain"]
+        now = replace(now, engine="shared", parts={"code": {"scanproof/scoring": {"engine.py": "2"}}})
+        assert [str(each) for each in between(good, now)] == ["code of scanproof/scoring / engine.py: changed"]
 
     def test_that_they_agree_is_ruled_out_and_the_engine_is_no_suspect(self) -> None:
         lost = moved([-1.0] * 60, engine="plain")
