@@ -89,11 +89,7 @@ class Engines:
         return (
             f"shared measured {shown(self.shared)}, plain {shown(self.plain)}",
             f"measured again because {self.because}",
-            *(
-                f"shared against plain, {test.name}: {test.because}"
-                for test in tests
-                if test.changed or not self.disagree
-            ),
+            *(f"shared against plain, {test.name}: {test.because}" for test in tests if test.changed),
             *refused,
             *map(str, self.apart),
         )
