@@ -140,10 +140,12 @@ def shared(
 
 
 @contextmanager
-def installed(lm: Any, positions: int = 10**6, state_bytes: float = 1e12) -> Iterator[scoring.Tally]:
+def installed(
+    lm: Any, positions: int = 10**6, state_bytes: float = 1e12, say: Callable[[str], None] = lambda _: None
+) -> Iterator[scoring.Tally]:
     """The engine in an lm-eval model, within some limits."""
     with mock.patch("scanproof.scoring.limits", return_value=scoring.Limits(positions, state_bytes)):
-        tally = scoring.install(lm, lambda _: None)
+        tally = scoring.install(lm, say)
         try:
             yield tally
         finally:
