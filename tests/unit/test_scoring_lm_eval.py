@@ -120,7 +120,7 @@ def test_duplicates_are_answered_each(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"add_bos_token": True}, {"prefix_token_id": 5}])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_context_begins_with_the_prefix_token(folder: Path, name: str, options: dict[str, Any]) -> None:
-    same(small.model(folder, name, **options), [("", " red"), ("", "The parsam"), ("The", " parsam"), (" ", "red")])
+    same(small.model(folder, name, **options), [("", " red"), ("", "The parsam"), ("The", " red")])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,14 +171,8 @@ def test_a_batch_size_that_lm_eval_finds(folder: Path, kind: str, monkeypatch: p
     lm = small.model(folder, "mamba1", batch_size="auto", max_length=16)
     # It would try 64 rows and fewer with random tokens.
     monkeypatch.setattr(lm, "_detect_batch_size", lambda *_, **__: 5)
-    same(
-        lm,
-        [
-            (CONTEXT, choice)[: 2 if kind == "loglikelihood" else 1]
-            for choice in CHOICES[: 6 if kind == "loglikelihood" else 1]
-        ],
-        kind,
-    )
+    pairs: list[tuple[str, ...]] = [(CONTEXT, choice) for choice in CHOICES]
+    same(lm, pairs if kind == "loglikelihood" else [(CONTEXT * 4,)], kind)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,10 +182,8 @@ def test_the_softmax_in_a_dtype_that_is_asked_for(folder: Path, name: str) -> No
         lm = small.model(folder, name, dtype="bfloat16", **({} if kind is None else {"softmax_dtype": kind}))
         pairs = [([1, 2, 3], [4, 5]), ([1, 2, 3], [4]), ([6], [7])]
         answers[kind] = small.shared(lm, pairs)[0]
-        wanted = small.plain(lm, pairs)
-        assert all(
-            abs(one - other) < 0.02 * abs(one) for (one, _), (other, _) in zip(wanted, answers[kind], strict=True)
-        )
+        wanted = [value for value, _ in small.plain(lm, pairs)]
+        assert [value for value, _ in answers[kind]] == pytest.approx(wanted, rel=0.02)
     rounded = [float(torch.tensor(value).bfloat16()) for value, _ in answers[None]]
     assert [value for value, _ in answers[None]] == rounded
     for kind in ("float32", "float64"):
