@@ -37,7 +37,7 @@ REQUESTS = [
     (START, [42]),
     ([*START, 40, 50, 51, 52, 53, 54, 55], [60]),
     ([*START, 40, 50, 51, 52, 53, 54, 55], [61, 62]),
-    (START[:1], [2]),
+    ([*START, 70, 71, 72], [60, 63]),
 ]
 SCAN = "mamba_chunk_scan_combined"
 Answer = tuple[float, bool]
