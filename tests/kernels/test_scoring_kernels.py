@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from scanproof.kernels import ops
     from scanproof.models import kernel_model
     from scanproof.models.mamba_in_llama import operations
-    from scanproof.scoring import network, passage
+    from scanproof.scoring import network, passage, tree
 else:
     torch, scoring, ops = Late("torch"), Late("scanproof.scoring"), Late("scanproof.kernels.ops")
     kernel_model = Late("scanproof.models.kernel_model")
     operations, network = Late("scanproof.models.mamba_in_llama.operations"), Late("scanproof.scoring.network")
-    passage = Late("scanproof.scoring.passage")
+    passage, tree = Late("scanproof.scoring.passage"), Late("scanproof.scoring.tree")
 
 START = [5, 17, 200, 31, 44, 9, 120, 77, 3, 250, 18, 61, 90, 14, 33, 71, 8, 26]
 """Longer than a chunk of the stand-ins, 16."""
@@ -58,7 +58,7 @@ def plain(model: Any) -> list[Answer]:
 def shared(model: Any) -> tuple[list[Answer], scoring.Tally]:
     """With the engine."""
     lm = SimpleNamespace(model=model, device=torch.device("cpu"), mixed_precision_dtype=None)
-    asked = [scoring.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
+    asked = [tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
     tally, answers = scoring.Tally(), dict[int, Answer]()
 
     def answered(index: int, value: float, greedy: bool) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import torch
 
     from scanproof import scoring
-    from scanproof.scoring import engine, memory, network, passage
+    from scanproof.scoring import engine, memory, network, tree
 else:
     torch, scoring = Late("torch"), Late("scanproof.scoring")
     engine, memory = Late("scanproof.scoring.engine"), Late("scanproof.scoring.memory")
-    network, passage = Late("scanproof.scoring.network"), Late("scanproof.scoring.passage")
+    network, tree = Late("scanproof.scoring.network"), Late("scanproof.scoring.tree")
 
 START = list(range(5, 25))
 PAIRS = [
@@ -57,7 +57,7 @@ def runs_out(monkeypatch: pytest.MonkeyPatch, most: int, error: Callable[[], Exc
             raise error()
         return softmax(logits, **options)
 
-    run, softmax = network.Network.run, engine.log_softmax
+    run, softmax = network.Network.run, torch.nn.functional.log_softmax
     if where == "model":
         monkeypatch.setattr("scanproof.scoring.network.Network.run", counted)
     else:
@@ -222,7 +222,7 @@ def test_a_forward_that_somebody_else_hooked_in_stays(folder: Path) -> None:
 
 def test_limits_follow_the_batch_size_and_what_is_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = small.model(folder, "mamba2", batch_size=3)
-    asked = [scoring.Asked(tuple(range(length)), (1,)) for length in (4, 11)]
+    asked = [tree.Asked(tuple(range(length)), (1,)) for length in (4, 11)]
     monkeypatch.setattr("scanproof.scoring.memory.free", lambda device: 1e12)
     assert memory.limits(lm, asked) == scoring.Limits(33, 2 * 33 * lm.vocab_size * 4)
     monkeypatch.setattr("scanproof.scoring.memory.free", lambda device: 1000.0)

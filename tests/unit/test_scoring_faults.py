@@ -14,11 +14,11 @@ from late import Late
 if TYPE_CHECKING:
     import torch
 
-    from scanproof.models import states
-    from scanproof.scoring import attention, forms, passage
+    from scanproof.models import layers, states
+    from scanproof.scoring import forms, passage
 else:
-    torch, states = Late("torch"), Late("scanproof.models.states")
-    attention, forms = Late("scanproof.scoring.attention"), Late("scanproof.scoring.forms")
+    torch, forms = Late("torch"), Late("scanproof.scoring.forms")
+    layers, states = Late("scanproof.models.layers"), Late("scanproof.models.states")
     passage = Late("scanproof.scoring.passage")
 
 Fault = Callable[[pytest.MonkeyPatch], None]
@@ -153,7 +153,7 @@ def wrong_parent(patch: pytest.MonkeyPatch) -> None:
 
 
 def rotated_one_too_far(patch: pytest.MonkeyPatch) -> None:
-    rotate: Any = attention.rotate
+    rotate: Any = layers.rotate
     positions = passage.Passage.positions.func  # type: ignore[attr-defined]
     patch.setattr(
         "scanproof.scoring.attention.rotate",
