@@ -87,7 +87,8 @@ MODELS: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any]]] = {
     "megatron": ("mamba2_hybrid_megatron", small_megatron.write, {}),
     "pruned llama": ("depth_pruned", FAMILY["llama"], CUT),
     "pruned mamba": ("depth_pruned", FAMILY["mamba"], CUT),
-    "pruned state-spaces": ("depth_pruned_mamba_ssm", FAMILY["state-spaces"], CUT),
+    "pruned mamba1": ("depth_pruned_mamba_ssm", FAMILY["state-spaces-mamba"], CUT),
+    "pruned mamba2attn": ("depth_pruned_mamba_ssm", FAMILY["state-spaces-mamba2attn"], CUT),
 }
 """Name -> (class in lm-eval, how its checkpoint is written, further arguments)."""
 
