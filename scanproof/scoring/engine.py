@@ -125,22 +125,26 @@ class Engine:
         return Frame(sorted(waiting, key=lambda each: each.order, reverse=True), size)
 
     def _batch(self, frame: Frame) -> list[Waiting]:
-        """Take nodes off the frame: all with children or none, as many as the limits allow, at least one."""
+        """Take nodes off the frame: all with children or none, as many as the limits allow, at least one.
+
+        Half of the memory stays for the generations that follow, and always what one row of each of them needs.
+        """
         first = frame.waiting.pop()
         batch, length = [first], len(first.node.tokens)
         if first.node.children and not self.network.measured:
             return batch
-        room = (self.limits.state_bytes - self._held) / 2 - self._bytes(first, length)
-        padding = 0
+        free = self.limits.state_bytes - self._held
+        taken, below, padding = self._bytes(first, length), self._below(first.node), 0
         while frame.waiting:
             following = frame.waiting[-1]
             padding += length - len(following.node.tokens)
-            room -= self._bytes(following, length)
+            taken += self._bytes(following, length)
+            below = max(below, self._below(following.node))
             if (
                 bool(following.node.children) != bool(first.node.children)
                 or len(batch) == self._rows
                 or (len(batch) + 1) * length > self.limits.positions
-                or room < 0
+                or taken > min(free / 2, free - below)
                 or (len(batch) >= FEW and padding > PADDING * length * len(batch))
             ):
                 break
@@ -150,7 +154,13 @@ class Engine:
     def _bytes(self, waiting: Waiting, length: int) -> float:
         """Memory that a row takes while it runs, or afterwards for its children."""
         passing = self.network.passing_bytes(waiting.seen + length)
-        return max(passing, self.network.kept_bytes(length)) if waiting.node.children else passing
+        return max(passing, self.network.kept_bytes(1, length)) if waiting.node.children else passing
+
+    def _below(self, node: Node) -> float:
+        """Memory that is kept at least, one row at a time, once the children of a node run."""
+        if not node.children:
+            return 0.0
+        return self.network.kept_bytes(node.generations - 1, node.reach - len(node.tokens))
 
     def _run(self, batch: Sequence[Waiting]) -> tuple[Tensor, Passage] | None:
         """`_forward` of a batch; None where memory ran out, and smaller batches are made from now on."""

@@ -121,9 +121,9 @@ class Network:
             self._token_bytes = sum(map(size, segments.values())) / tokens.numel()
         return logits
 
-    def kept_bytes(self, length: int) -> float:
-        """Memory of what a row of some tokens leaves for its children; of attention not known before its first."""
-        return sum(map(size, self._scans)) + self._token_bytes * length
+    def kept_bytes(self, nodes: int, tokens: int) -> float:
+        """Memory of what some nodes of one row leave for their children, tokens in all; see `measured`."""
+        return nodes * sum(map(size, self._scans)) + self._token_bytes * tokens
 
     def passing_bytes(self, positions: int) -> float:
         """Memory that one layer works on for a row with some positions, those behind it included."""

@@ -130,7 +130,7 @@ class Passage:
         One layer at a time is put together, and nothing of it is kept but this pass's own.
         """
         if self.keep:
-            self.left[slot] = Segment(keys, values, conv)
+            self.left[slot] = Segment(alone(keys), alone(values), conv)
         if not self.longest:
             return keys, values
         batch, heads, length, width = keys.shape
@@ -164,7 +164,7 @@ class Passage:
     def leave(self, slot: int, state: ScanState) -> None:
         """Keep what a scan layer has after each row's own last position."""
         if self.keep:
-            self.left[slot] = state
+            self.left[slot] = ScanState(alone(state.conv), alone(state.ssm))
 
     def trail(self, row: int) -> Trail:
         """What is behind the tokens that follow a row of this pass."""
@@ -188,3 +188,8 @@ def size(kept: Kept) -> int:
     """Memory of what a layer keeps, in bytes."""
     parts = (kept.conv, kept.ssm) if isinstance(kept, ScanState) else (kept.keys, kept.values, kept.conv)
     return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+
+def alone(part: Tensor) -> Tensor:
+    """The tensor in memory of its own: a slice of a projection would keep the whole of it."""
+    return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()

@@ -56,6 +56,10 @@ class Node:
     marks: list[Mark] = field(default_factory=list)
     inputs: list[Tokens] = field(default_factory=list)
     """Distinct inputs that end in it."""
+    generations: int = 0
+    """Nodes with children on a way down from it, itself included, where there are most of them."""
+    reach: int = 0
+    """Tokens of such nodes, where there are most."""
 
     def walk(self) -> Iterator[Node]:
         """The node and all below it, parents first."""
@@ -100,6 +104,7 @@ def build(requests: Sequence[Asked], slack: float = 0.0) -> Tree:
     distinct = _grow(top, inputs)
     _merge(top, int(slack * distinct))
     _place(top, asked)
+    _measure(top)
     return Tree(list(top.children), sum(map(len, inputs)), distinct)
 
 
@@ -202,3 +207,11 @@ def _place(top: Node, asked: dict[Tokens, Places]) -> None:
                 place = bisect_right(starts, position) - 1
                 path[place].marks.append(Mark(position - starts[place], target, request))
         waiting.extend((depth + 1, start + len(node.tokens), child) for child in node.children)
+
+
+def _measure(top: Node) -> None:
+    """How far nodes go on below."""
+    for node in reversed(list(top.walk())):
+        if node.children:
+            node.generations = 1 + max(child.generations for child in node.children)
+            node.reach = len(node.tokens) + max(child.reach for child in node.children)

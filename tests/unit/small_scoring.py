@@ -87,7 +87,8 @@ MODELS: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any]]] = {
     "megatron": ("mamba2_hybrid_megatron", small_megatron.write, {}),
     "pruned llama": ("depth_pruned", FAMILY["llama"], CUT),
     "pruned mamba": ("depth_pruned", FAMILY["mamba"], CUT),
-    "pruned state-spaces": ("depth_pruned_mamba_ssm", FAMILY["state-spaces"], CUT),
+    "pruned mamba1": ("depth_pruned_mamba_ssm", FAMILY["state-spaces-mamba"], CUT),
+    "pruned mamba2attn": ("depth_pruned_mamba_ssm", FAMILY["state-spaces-mamba2attn"], CUT),
 }
 """Name -> (class in lm-eval, how its checkpoint is written, further arguments)."""
 
@@ -140,10 +141,12 @@ def shared(
 
 
 @contextmanager
-def installed(lm: Any, positions: int = 10**6, state_bytes: float = 1e12) -> Iterator[scoring.Tally]:
+def installed(
+    lm: Any, positions: int = 10**6, state_bytes: float = 1e12, say: Callable[[str], None] = lambda _: None
+) -> Iterator[scoring.Tally]:
     """The engine in an lm-eval model, within some limits."""
     with mock.patch("scanproof.scoring.limits", return_value=scoring.Limits(positions, state_bytes)):
-        tally = scoring.install(lm, lambda _: None)
+        tally = scoring.install(lm, say)
         try:
             yield tally
         finally:

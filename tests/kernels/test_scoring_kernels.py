@@ -1,0 +1,106 @@
+"""The scoring engine goes on from states with mamba_ssm's own modules and Triton kernels.
+
+lm-eval is not installed where kernels are interpreted: the engine gets what it reads of an lm-eval model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kernel_places import Kernels, Proven
+from late import Late
+from scanproof import kernel_table
+from scanproof.embedded import MIRROR
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof import scoring
+    from scanproof.kernels import ops
+    from scanproof.models import kernel_model
+    from scanproof.models.mamba_in_llama import operations
+    from scanproof.scoring import network, passage, tree
+else:
+    torch, scoring, ops = Late("torch"), Late("scanproof.scoring"), Late("scanproof.kernels.ops")
+    kernel_model = Late("scanproof.models.kernel_model")
+    operations, network = Late("scanproof.models.mamba_in_llama.operations"), Late("scanproof.scoring.network")
+    passage, tree = Late("scanproof.scoring.passage"), Late("scanproof.scoring.tree")
+
+START = [5, 17, 200, 31, 44, 9, 120, 77, 3, 250, 18, 61, 90, 14, 33, 71, 8, 26]
+"""Longer than a chunk of the stand-ins, 16."""
+REQUESTS = [
+    (START, [40, 41]),
+    (START, [42]),
+    ([*START, 40, 50, 51, 52, 53, 54, 55], [60]),
+    ([*START, 40, 50, 51, 52, 53, 54, 55], [61, 62]),
+    ([*START, 70, 71, 72], [60, 63]),
+]
+SCAN = "mamba_chunk_scan_combined"
+Answer = tuple[float, bool]
+
+
+def plain(model: Any) -> list[Answer]:
+    """One by one with the model's own forward."""
+    found = []
+    for context, rest in REQUESTS:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*context, *rest[:-1]]])).logits[0, -len(rest) :]
+        target = torch.tensor(rest)
+        values = logits.log_softmax(-1)[torch.arange(len(rest)), target]
+        found.append((float(values.sum()), bool((logits.argmax(-1) == target).all())))
+    return found
+
+
+def shared(model: Any) -> tuple[list[Answer], scoring.Tally]:
+    """With the engine."""
+    lm = SimpleNamespace(model=model, device=torch.device("cpu"), mixed_precision_dtype=None)
+    asked = [tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
+    tally, answers = scoring.Tally(), dict[int, Answer]()
+
+    def answered(index: int, value: float, greedy: bool) -> None:
+        answers[index] = (value, greedy)
+
+    with network.opened(lm) as opened:
+        engine = scoring.Engine(opened, scoring.Limits(10**4, 1e9), None, tally, tally.notes.append)
+        engine.score(asked, answered)
+    return [answers[index] for index in range(len(REQUESTS))], tally
+
+
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put mamba_ssm's scan where a CPU has its reference; the convolution is a CUDA extension and stays one."""
+    choose = operations.operations
+
+    def chosen(device: Any) -> Any:
+        return replace(choose(device), **{SCAN: operations.installed(ops.named(SCAN))})
+
+    monkeypatch.setattr("scanproof.scoring.network.operations", chosen)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("place", ["interpreter"])
+def test_mamba2_scores_a_tree_as_one_by_one(kernels: Kernels, proven: Proven, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreted(monkeypatch)
+    folder = MIRROR / "scanproof" / "mamba2-tiny"
+    model = kernel_model.kernel_model(folder, torch.float32, torch.device(kernels.device))
+    wanted = plain(model)
+    with proven("mamba2-tiny", kernel_table.launched_by(SCAN)):
+        got, tally = shared(model)
+    assert apart(wanted, got) < 1e-4
+    assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]
+    assert tally.tokens <= 1.08 * tally.distinct_tokens < 0.6 * tally.plain_tokens
+    before = passage.Passage.before
+
+    def forgotten(self: Any, slot: int, empty: Any) -> Any:
+        state = before(self, slot, empty)
+        return replace(state, ssm=torch.zeros_like(state.ssm))
+
+    monkeypatch.setattr("scanproof.scoring.passage.Passage.before", forgotten)
+    assert apart(wanted, shared(model)[0]) > 1e-3
+
+
+def apart(one: list[Answer], other: list[Answer]) -> float:
+    return max(abs(a - b) for (a, _), (b, _) in zip(one, other, strict=True))
