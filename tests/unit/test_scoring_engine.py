@@ -149,7 +149,7 @@ def test_states_stay_below_the_limit_and_are_freed(
 ) -> None:
     """`times` what the least memory is: one row of each generation on the longest way down."""
     lm = small.model(folder, name)
-    deep = [([*START, *map(int, f"{number:06b}")], [7, 8]) for number in range(64)]
+    deep = [([*START, side, *range(60, 60 + level), 90], [7, 8]) for side in (1, 2) for level in range(12)]
     _, one = small.shared(lm, deep, state_bytes=0.0)
     answers, tally = small.shared(lm, deep, state_bytes=times * one.peak_state_bytes)
     assert small.apart(small.one_by_one(lm, deep), answers) < small.CLOSE
@@ -176,7 +176,7 @@ def test_no_batch_has_more_positions_than_allowed(folder: Path, monkeypatch: pyt
         return run(self, tokens, *rest)
 
     monkeypatch.setattr("scanproof.scoring.network.Network.run", noted)
-    small.shared(lm, [*PAIRS, ([1, 2, 3], [4, 5, 6, 7])], positions=10)
+    small.shared(lm, [(context, [*rest, 1, 2]) for context, rest in PAIRS], positions=10)
     assert (1, 20) in shapes
     assert max(rows * length for rows, length in shapes if rows > 1) <= 10
     assert max(rows for rows, _ in shapes) > 3
