@@ -1,279 +1,307 @@
-"""Throughput and memory of scoring against plain lm-eval: `python benchmarks/scoring.py`.
+"""Scoring against lm-eval: time, tokens and peak memory: `python benchmarks/scoring.py`.
 
-The requests of each stand-in's embedded job go through scanproof's model class, wrapped as a worker wraps it, and
-through lm-eval's `hf` class with the same weights in transformers' layout.  Each engine is a process of its own; they
-score the same requests in turn, and wait while the other works.  Timed is the scoring alone: no imports, no loading, no
-building of tasks.  Where transformers has no class for the model, ours stands alone.  Linux only.
+The requests of the embedded tasks go through lm-eval's `hf` class, which is what `lm_eval --model hf` runs, through
+scanproof's model class behind lm-eval's own log-likelihood path (`plain`), and through the same class with the engine
+of `scanproof.scoring` (`shared`).  Where transformers has no class for the model, `plain` is what is compared with.
+Each engine is a process of its own with one thread; they score the same requests in turn, and wait while another works.
+Each takes the batch size that is best for it, found in a first pass.  Timed is what differs, `loglikelihood` with its
+tokenization: no imports, no loading, no building of tasks.  Linux with glibc only.
+
+Exit code 1 where a log-likelihood is further from that of the row before than rounding moves it.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import multiprocessing
 import os
+import platform
 import shlex
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import transformers_copy
 import typer
-from resident import begin_peak, resident
+from scoring_engines import ENGINES, Engine, Pass, Subject, Text, Work, running, server
+from scoring_tasks import FULL, Task, prepared, random_model, tasks_of
 
-from scanproof import evaluation, expected, listing, settings
+from scanproof import expected, listing, settings
 from scanproof.values import EvalJob
 
 ROOT = Path(__file__).parents[1]
-AGREED = 1e-3
-"""Largest difference of two log-likelihoods, in nats, that two computations of one float32 model may have."""
-SILENT = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-Request = Mapping[str, Any]
-"""What a worker reads, see `scanproof.evaluation.request_for_worker`."""
+BATCH_SIZES = (16, 64, 256)
+TUNED_ON, TUNED_REQUESTS, TUNING = ("hellaswag", "race", "mmlu"), 80, ""
+"""Tasks whose first requests choose the batch size, and the name that these have together."""
+TRUE_SIZE = "mamba-130m-random"
+TRUE_SIZE_SHARE, TRUE_SIZE_TASKS = 0.01, ("arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
+TOKENS, WALL, WALL_OF_A_TASK, MEMORY = 1.1, 0.4, 1.0, 1.0
+"""Goals: tokens that run to distinct tokens; wall time to lm-eval's, in total and of every task; peak memory."""
+GROWN = 10, 5
+"""How many times the documents, and the examples."""
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One way to score; a further one is one more row of `ENGINES`."""
+class Row:
+    """What an engine did with the same requests again and again."""
 
-    name: str
-    build: Callable[[Request, Path], Any]
-    """(what a worker reads, an empty folder) -> lm-eval's model."""
-    can: Callable[[EvalJob], bool]
-    """Whether it can score a job."""
+    task: str
+    engine: Engine
+    batch: int
+    work: Work
+    passes: Sequence[Pass]
 
+    @property
+    def seconds(self) -> float:
+        """Median of the passes."""
+        return statistics.median(each.seconds for each in self.passes)
 
-@dataclass(frozen=True)
-class Work:
-    """What the engines of a job score."""
+    @property
+    def processor(self) -> float:
+        """Median of the passes."""
+        return statistics.median(each.processor for each in self.passes)
 
-    requests: int
-    tokens: int
+    @property
+    def memory(self) -> float:
+        """Median of the passes."""
+        return statistics.median(each.memory for each in self.passes)
 
-
-@dataclass(frozen=True)
-class Passage:
-    """All requests scored once."""
-
-    seconds: float
-    processor: float
-    """Seconds of processor time: what other processes on the machine take does not count."""
-    memory: int
-    """Peak so far, in bytes beyond what the process held before its first batch."""
-    answers: tuple[float, ...]
-    """Log-likelihoods, in the order of the requests."""
-
-
-def plain(request: Request, folder: Path) -> Any:
-    """lm-eval's `hf` class on the same weights in transformers' layout."""
-    from lm_eval.models.huggingface import HFLM
-
-    job = request["job"]
-    source = Path(request["model_args"]["pretrained"])
-    copy = {"mamba_ssm": transformers_copy.write, "depth_pruned": shallower}.get(job["model"])
-    if copy is not None:
-        source = copy(source, folder / "copy")
-    return HFLM(
-        pretrained=str(source), device=job["device"], dtype=job["dtype"], batch_size=job["batch_size"],
-        max_length=job["max_length"],
-    )  # fmt: skip
+    def apart(self, other: Row) -> tuple[float, int]:
+        """Largest difference of a log-likelihood, and the number of greedy flags that differ."""
+        pairs = list(zip(self.passes[0].answers, other.passes[0].answers, strict=True))
+        return max(abs(one[0] - two[0]) for one, two in pairs), sum(one[1] != two[1] for one, two in pairs)
 
 
-def shallower(source: Path, target: Path) -> Path:
-    """The checkpoint with the layers taken out that pythia-tiny-without-1 lacks."""
-    from transformers import AutoModelForCausalLM
-
-    from scanproof.models.removal import remove_block
-    from scanproof.pruning import Block
-
-    model = AutoModelForCausalLM.from_pretrained(source)
-    remove_block(model, Block(1, 1))
-    model.save_pretrained(target)
-    for path in source.glob("tokenizer*"):
-        shutil.copy(path, target)
-    return target
-
-
-def has_copy(job: EvalJob) -> bool:
-    """Whether transformers has a class for the model."""
-    from scanproof.models.layout import read_config
-
-    if job.model != "mamba_ssm":
-        return job.model in ("hf", "depth_pruned")
-    return transformers_copy.has_class(read_config(settings.EMBEDDED_MIRROR / job.pretrained / "config.json"))
-
-
-def ours(request: Request, folder: Path) -> Any:
-    """The model as a worker sets it up, progress and all."""
-    from lm_eval.api.registry import get_model
-
-    from scanproof import models, worker
-    from scanproof.load_report import complete_checkpoint
-
-    job = request["job"]
-    models.register()
-    reporter = worker.Reporter(folder / "progress.jsonl")
-    with complete_checkpoint():
-        model = get_model(job["model"]).create_from_arg_obj(
-            dict(request["model_args"]), {"batch_size": job["batch_size"], "device": job["device"]}
-        )
-    model.set_cache_hook(worker.CountingHook(reporter.advance))
-    worker.count_requests(model, reporter)
-    return model
-
-
-ENGINES = (Engine("lm_eval", plain, has_copy), Engine("scanproof", ours, lambda job: True))
-"""The first is what the others are compared with."""
-
-
-def requests_of(request: Request, documents: int) -> list[Any]:
-    """The log-likelihood requests that lm-eval makes of a job, of the first `documents` of each task."""
-    from lm_eval.api.model import LM
-
-    from scanproof import worker
-
-    found: list[Any] = []
-
-    class Listener(LM):  # type: ignore[misc]
-        """Keeps what it is asked."""
-
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            found.extend(requests)
-            return [(0.0, False)] * len(requests)
-
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            raise NotImplementedError("the embedded tasks have no rolling log-likelihoods")
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            raise NotImplementedError("the embedded tasks generate nothing")
-
-    # lm-eval's progress bars go by no setting.
-    with redirect_stderr(io.StringIO()):
-        manager, tasks = worker.load_tasks(request)
-        worker.evaluate(Listener(), {**request["job"], "limit": documents}, tasks, manager, 0)
-    return found
-
-
-def serve(
-    pipe: Connection, build: Callable[[Request, Path], Any], request: Request, variables: Mapping[str, str], count: int
-) -> None:
-    """A process with one engine: says what it has to score, then scores it each time it is told to."""
-    os.environ.update({**variables, **SILENT})
-    os.chdir(settings.EMBEDDED_MIRROR)
-    silence()
-    with tempfile.TemporaryDirectory() as folder:
-        model = build(request, Path(folder))
-        requests = requests_of(request, count)
-        pairs = [model._encode_pair(*each.args) for each in requests]
-        # The last token is scored, never read.
-        pipe.send(Work(len(requests), sum(len(context) + len(continuation) - 1 for context, continuation in pairs)))
-        before = begin_peak()
-        model.loglikelihood(requests[: request["job"]["batch_size"]], disable_tqdm=True)
-        while pipe.recv():
-            began, worked = time.perf_counter(), time.process_time()
-            answers = model.loglikelihood(requests, disable_tqdm=True)
-            spent = time.perf_counter() - began, time.process_time() - worked
-            pipe.send(Passage(*spent, resident("VmHWM") - before, tuple(answer[0] for answer in answers)))
-
-
-def silence() -> None:
-    """Send standard output, that of libraries too, nowhere; errors stay."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    logging.disable(logging.WARNING)
-
-
-@contextmanager
-def running(engine: Engine, request: Request, variables: Mapping[str, str], count: int) -> Iterator[Connection]:
-    """The engine's process; the first that it sends is what it has to score, when it is loaded and warm."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, engine.build, request, variables, count), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here
-        here.send(False)
-    finally:
-        process.join(10)
-        process.terminate()
-
-
-def measure(job: EvalJob, documents: int, repeats: int, store: Path) -> tuple[Work, dict[str, list[Passage]]]:
-    """Every engine that can score the job, in turn."""
-    where = evaluation.Settings(
-        store=store, mirror=settings.EMBEDDED_MIRROR, fresh=True, timeout=None, session="benchmark"
-    )
-    request, variables = evaluation.request_for_worker(job, where)
+def measure(
+    context: ForkServerContext, subject: Subject, tasks: Mapping[str, Task], repeats: int
+) -> list[dict[str, Row]]:
+    """A row per task of each engine that can score with the model; the engines take turns."""
+    engines = [engine for engine in ENGINES if engine.can(subject)]
     with ExitStack() as processes:
-        pipes: dict[str, Connection] = {}
-        work: set[Work] = set()
-        for engine in (each for each in ENGINES if each.can(job)):
-            pipes[engine.name] = processes.enter_context(running(engine, request, variables, documents))
-            work.add(pipes[engine.name].recv())
-        assert len(work) == 1, f"{job.name}: the engines were given different requests: {work}"
-        passages: dict[str, list[Passage]] = {name: [] for name in pipes}
-        for _ in range(repeats):
-            for name, pipe in pipes.items():
-                pipe.send(True)
-                passages[name].append(pipe.recv())
-    return work.pop(), passages
+        texts = {TUNING: tuning(tasks)} | {name: task.texts for name, task in tasks.items()}
+        pipes = [processes.enter_context(running(context, engine, subject, texts)) for engine in engines]
+        work = [pipe.recv() for pipe in pipes]
+        assert all(each == work[0] for each in work), f"{subject.name}: the engines were given different requests"
+
+        def turn(batches: Sequence[int], names: Iterable[str]) -> dict[str, list[Pass]]:
+            passes: dict[str, list[Pass]] = {}
+            for name in names:
+                passes[name] = []
+                for pipe, batch in zip(pipes, batches, strict=True):
+                    pipe.send((name, batch))
+                    passes[name].append(pipe.recv())
+            return passes
+
+        # The first of all warms up, so the size in the middle comes again.
+        tried = {size: turn([size] * len(engines), [TUNING])[TUNING] for size in (64, *BATCH_SIZES)}
+        batches = [
+            min(BATCH_SIZES, key=lambda size: tried[size][number].processor) for number in range(len(engines))
+        ]
+        turns = [turn(batches, tasks) for _ in range(repeats)]
+    return [
+        {task: Row(task, engine, batch, work[0][task], [each[task][number] for each in turns]) for task in tasks}
+        for number, (engine, batch) in enumerate(zip(engines, batches, strict=True))
+    ]
 
 
-def rows(job: EvalJob, work: Work, passages: Mapping[str, Sequence[Passage]]) -> Iterator[str]:
-    """A line per engine; ratios to the first engine of seconds, pair by pair, and of memory."""
-    name = job.name.removeprefix("embedded-")
-    baseline = passages.get(ENGINES[0].name)
-    for engine, found in passages.items():
-        seconds = statistics.median(each.seconds for each in found)
-        memory = statistics.median(each.memory for each in found)
-        line = (
-            f"{name:<28} {engine:<10} {work.requests / seconds:>10.0f} {work.tokens / seconds:>9.0f} "
-            f"{memory / 2**20:>6.0f}"
+def tuning(tasks: Mapping[str, Task]) -> list[Text]:
+    """Some of the requests: prompts without examples, and with."""
+    parts = [tasks[name].texts for name in tasks if name in TUNED_ON] or [task.texts for task in tasks.values()]
+    return [text for part in parts for text in part[:TUNED_REQUESTS]]
+
+
+def total(rows: Mapping[str, Row]) -> Row:
+    """All tasks as one: times and tokens added up, the largest of the peaks."""
+    found = list(rows.values())
+    passes = [
+        Pass(
+            sum(each.seconds for each in turn),
+            sum(each.processor for each in turn),
+            max(each.memory for each in turn),
+            sum(each.tokens for each in turn),
+            sum(each.padding for each in turn),
+            tuple(answer for each in turn for answer in each.answers),
         )
-        if baseline is not None and found is not baseline:
-            line += compared(baseline, found)
-        yield line
+        for turn in zip(*(row.passes for row in found), strict=True)
+    ]
+    work = [row.work for row in found]
+    asked = Work(sum(w.requests for w in work), sum(w.plain for w in work), sum(w.distinct for w in work))
+    return Row("total", found[0].engine, found[0].batch, asked, passes)
 
 
-def compared(baseline: Sequence[Passage], found: Sequence[Passage]) -> str:
-    """Ratios of wall time, processor time and memory, and how far the answers are apart."""
-    pairs = list(zip(baseline, found, strict=True))
-    wall = statistics.median(ours.seconds / theirs.seconds for theirs, ours in pairs)
-    processor = statistics.median(ours.processor / theirs.processor for theirs, ours in pairs)
-    memory = statistics.median(ours.memory / theirs.memory for theirs, ours in pairs)
-    apart = max(abs(a - b) for a, b in zip(baseline[0].answers, found[0].answers, strict=True))
-    told = f" {wall:>6.2f} {processor:>6.2f} {memory:>6.2f} {apart:>10.1e}"
-    return told + (" DIFFERENT" if apart > AGREED else "")
+HEAD = (
+    f"{'model':<20} {'task':<15} {'engine':<8} {'batch':>5} {'plain':>8} {'distinct':>8} {'run':>8} {'/dist.':>6} "
+    f"{'padding':>8} {'seconds':>8} {'wall':>5} {'cpu':>5} {'MiB':>6} {'mem.':>5} {'apart':>8}"
+)
+
+
+def line(name: str, row: Row, baseline: Row, before: Row) -> str:
+    """Tokens, time and memory of a row; ratios to the baseline, pass by pass; how far the answers are from a row's."""
+    ran = row.passes[0]
+    text = (
+        f"{name:<20} {row.task:<15} {row.engine.name:<8} {row.batch:>5} {row.work.plain:>8} {row.work.distinct:>8} "
+        f"{ran.tokens:>8} {ran.tokens / row.work.distinct:>6.2f} {ran.padding:>8} {row.seconds:>8.2f}"
+    )
+    if row is baseline:
+        return f"{text} {'':>11} {row.memory / 2**20:>6.0f}"
+    wall, processor, memory = ratios(row, baseline)
+    apart, flags = row.apart(before)
+    text += f" {wall:>5.2f} {processor:>5.2f} {row.memory / 2**20:>6.0f} {memory:>5.2f} {apart:>8.1e}"
+    return text + (" DIFFERENT" if apart > row.engine.apart else "") + (f" {flags} FLAGS" if flags else "")
+
+
+def ratios(row: Row, baseline: Row) -> tuple[float, float, float]:
+    """Wall time, processor time, memory."""
+    pairs = list(zip(row.passes, baseline.passes, strict=True))
+    return (
+        statistics.median(ours.seconds / theirs.seconds for ours, theirs in pairs),
+        statistics.median(ours.processor / theirs.processor for ours, theirs in pairs),
+        statistics.median(ours.memory / theirs.memory for ours, theirs in pairs),
+    )
+
+
+def lines(name: str, engines: Sequence[Mapping[str, Row]]) -> Iterator[str]:
+    """Each task of the last engine, then all tasks of every engine."""
+    baseline, before, last = engines[0], engines[-2], engines[-1]
+    for task, row in last.items():
+        yield line(name, row, baseline[task], before[task])
+    totals = [total(rows) for rows in engines]
+    for row, before_it in zip(totals, [totals[0], *totals], strict=False):
+        yield line(name, row, totals[0], before_it)
+
+
+def wrong(engines: Sequence[Mapping[str, Row]]) -> bool:
+    """Whether an engine's answers are not those of the row before."""
+    return any(
+        row.apart(one[task])[0] > row.engine.apart
+        for one, other in zip(engines, engines[1:], strict=False)
+        for task, row in other.items()
+    )
+
+
+def goals(measured: Mapping[str, Sequence[Mapping[str, Row]]]) -> Iterator[str]:
+    """What the issue asks for, and whether it came out."""
+    pairs = {
+        (name, task): (row, engines[0][task]) for name, engines in measured.items() for task, row in engines[-1].items()
+    }
+    whole = {name: (total(engines[-1]), total(engines[0])) for name, engines in measured.items()}
+    tokens = {name: row.passes[0].tokens / row.work.distinct for name, (row, _) in pairs.items()}
+    walls = {name: ratios(*pair) for name, pair in pairs.items()}
+    in_total = {name: ratios(*pair) for name, pair in whole.items()}
+    seconds = [sum(pair[place].seconds for pair in whole.values()) for place in (0, 1)]
+    processor = [sum(pair[place].processor for pair in whole.values()) for place in (0, 1)]
+    yield f"all models: wall {seconds[0] / seconds[1]:.2f}, cpu {processor[0] / processor[1]:.2f} of {seconds[1]:.0f} s"
+    checks = (
+        (f"tokens run <= {TOKENS} x distinct, each task", tokens, TOKENS),
+        (f"wall <= {WALL} x, each model's total", {name: found[0] for name, found in in_total.items()}, WALL),
+        (f"wall <= {WALL_OF_A_TASK} x, each task", {name: found[0] for name, found in walls.items()}, WALL_OF_A_TASK),
+        (f"memory <= {MEMORY} x, each model", {name: found[2] for name, found in in_total.items()}, MEMORY),
+        (f"memory <= {MEMORY} x, each task", {name: found[2] for name, found in walls.items()}, MEMORY),
+    )
+    for goal, found, most in checks:
+        missed = sorted((name for name, value in found.items() if value > most), key=lambda name: -found[name])
+        worst = max(found, key=lambda name: found[name])
+        told = f"{goal}: {len(found) - len(missed)} of {len(found)}; most {found[worst]:.2f} ({shown(worst)})"
+        yield told + ("".join(f"\n    missed: {shown(name)} {found[name]:.2f}" for name in missed))
+
+
+def shown(name: str | tuple[str, str]) -> str:
+    """A model, or a model's task."""
+    return name if isinstance(name, str) else " ".join(name)
+
+
+def subjects_of(folder: Path, chosen: str, true_size: bool) -> Iterator[tuple[Subject, EvalJob, EvalJob]]:
+    """The stand-ins, then the random model, each with its job without examples and its job with them."""
+    jobs = [job for job, _ in listing.jobs(expected.load(ROOT / "expected").values) if job.suite == "embedded"]
+    for job in (each for each in jobs if each.num_fewshot == 0):
+        examples = next(each for each in jobs if each.num_fewshot and models_name(each) == models_name(job))
+        if chosen in models_name(job):
+            source = settings.EMBEDDED_MIRROR / job.pretrained
+            yield Subject(models_name(job), job, source), job, examples
+        if true_size and job.name.startswith("embedded-mamba1-tiny") and chosen in TRUE_SIZE:
+            yield Subject(TRUE_SIZE, job, random_model(folder / TRUE_SIZE)), job, examples
+
+
+def models_name(job: EvalJob) -> str:
+    """A job's name without what all have."""
+    return job.name.removeprefix("embedded-").rsplit("-", 1)[0]
+
+
+def growth(
+    context: ForkServerContext, subject: Subject, jobs: Sequence[EvalJob], store: Path, documents: int, repeats: int
+) -> Iterator[str]:
+    """Tokens and time per document, before and after there are more documents and more examples."""
+    yield f"{'':<44} {'per document: tokens':>33}  {'milliseconds':>25}"
+    yield (
+        f"{'model':<20} {'task':<10} {'documents':>9} {'shots':>5} {'plain':>8} {'distinct':>8} {'run':>8}  "
+        f"{'baseline':>9} {'shared':>8} {'cpu':>8}"
+    )
+    more, longer = GROWN
+    for job, each, shots in (
+        (jobs[0], documents, 0), (jobs[0], documents * more, 0),
+        (jobs[1], 1, 1), (jobs[1], more, 1), (jobs[1], 1, longer), (jobs[1], more, longer),
+    ):  # fmt: skip
+        request, _ = prepared(job, store)
+        tasks = tasks_of(context, request, 1.0, each=each, shots=shots)
+        engines = measure(context, subject, tasks, repeats)
+        for name in ("all" if len(tasks) > 1 else "mmlu",):
+            row, baseline = total(engines[-1]), total(engines[0])
+            count = sum(task.documents for task in tasks.values())
+            ran, work = row.passes[0].tokens, row.work
+            yield (
+                f"{subject.name:<20} {name:<10} {count:>9} {shots:>5} {work.plain / count:>8.1f} "
+                f"{work.distinct / count:>8.1f} {ran / count:>8.1f}  {1e3 * baseline.seconds / count:>9.2f} "
+                f"{1e3 * row.seconds / count:>8.2f} {1e3 * row.processor / count:>8.2f}"
+            )
 
 
 def main(
-    repeats: Annotated[int, typer.Option(help="Passes of each engine; medians are shown.")] = 5,
-    documents: Annotated[int, typer.Option(help="Documents of each task.")] = 20,
-    model: Annotated[str, typer.Option(help="Only jobs whose name holds this.")] = "",
-    tasks: Annotated[str, typer.Option(help="These of lm-eval's tasks, with commas; else all of the job.")] = "",
+    repeats: Annotated[int, typer.Option(help="Passes of each engine after its batch size is chosen.")] = 3,
+    documents: Annotated[int, typer.Option(help="Of each task, of 200; of MMLU's subjects the same share.")] = 20,
+    model: Annotated[str, typer.Option(help="Only models whose name holds this.")] = "",
+    tasks: Annotated[str, typer.Option(help="Only these tasks, with commas.")] = "",
+    grow: Annotated[bool, typer.Option("--growth", help="Tokens and time per document as both grow, instead.")] = False,
 ) -> None:
-    """Print a row per stand-in and engine: requests and tokens a second, peak MiB; ratios to the first."""
-    loaded = expected.load(ROOT / "expected")
-    jobs = [job for job, _ in listing.jobs(loaded.values) if job.suite == "embedded" and model in job.name]
+    """Print a row per model and task, a total per engine, and which goals were met."""
+    began = time.monotonic()
     typer.echo("$ " + shlex.join(["python", *sys.argv]))
-    typer.echo(f"load average {os.getloadavg()[0]:.1f}")
-    ratios = f"{'time':>6} {'cpu':>6} {'memory':>6} {'difference':>10}"
-    typer.echo(f"{'job':<28} {'engine':<10} {'requests/s':>10} {'tokens/s':>9} {'MiB':>6} {ratios}")
-    with tempfile.TemporaryDirectory() as store:
-        for job in jobs:
-            chosen = replace(job, tasks=tuple(sorted(tasks.split(",")))) if tasks else job
-            for line in rows(chosen, *measure(chosen, documents, repeats, Path(store))):
-                typer.echo(line)
+    typer.echo(
+        f"{time.strftime('%Y-%m-%d %H:%M')}, load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        found = list(subjects_of(Path(folder), model, not grow))
+        made = [prepared(job, store) for job in found[0][1:]]
+        context = server(made[0][1])
+        if grow:
+            for text in growth(context, found[0][0], found[0][1:], store, documents, repeats):
+                typer.echo(text)
+            return
+        measured: dict[str, Sequence[Mapping[str, Row]]] = {}
+        typer.echo(HEAD)
+        asked: dict[float, dict[str, Task]] = {}
+        for subject, *_ in found:
+            share = TRUE_SIZE_SHARE if subject.name == TRUE_SIZE else documents / FULL
+            if share not in asked:
+                asked[share] = dict(chain(*(tasks_of(context, request, share).items() for request, _ in made)))
+            wanted = TRUE_SIZE_TASKS if subject.name == TRUE_SIZE else tuple(asked[share])
+            wanted = tuple(tasks.split(",")) if tasks else wanted
+            chosen = {name: task for name, task in asked[share].items() if name in wanted}
+            measured[subject.name] = measure(context, subject, chosen, repeats)
+            for text in lines(subject.name, measured[subject.name]):
+                typer.echo(text)
+            failed |= wrong(measured[subject.name])
+    for text in goals(measured):
+        typer.echo(text)
+    typer.echo(f"load average {os.getloadavg()[0]:.1f}; took {time.monotonic() - began:.0f} s")
+    raise typer.Exit(int(failed))
 
 
 if __name__ == "__main__":
