@@ -15,20 +15,19 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from scoring_engines import ENGINES, Engine, Pass, Subject, Text, Work, running, server
+from scoring_engines import ENGINES, Pass, Subject, Text, running, server
+from scoring_table import HEAD, Row, goals, lines, total, wrong
 from scoring_tasks import FULL, Task, prepared, random_model, tasks_of
 
 from scanproof import expected, listing, settings
@@ -40,47 +39,23 @@ TUNED_ON, TUNED_REQUESTS, TUNING = ("hellaswag", "race", "mmlu"), 80, ""
 """Tasks whose first requests choose the batch size, and the name that these have together."""
 TRUE_SIZE = "mamba-130m-random"
 TRUE_SIZE_SHARE, TRUE_SIZE_TASKS = 0.01, ("arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
-TOKENS, WALL, WALL_OF_A_TASK, MEMORY = 1.1, 0.4, 1.0, 1.0
-"""Goals: tokens that run to distinct tokens; wall time to lm-eval's, in total and of every task; peak memory."""
+"""A slice that a batch holds: two documents, and the ten of one subject of MMLU."""
 GROWN = 10, 5
 """How many times the documents, and the examples."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """What an engine did with the same requests again and again."""
-
-    task: str
-    engine: Engine
-    batch: int
-    work: Work
-    passes: Sequence[Pass]
-
-    @property
-    def seconds(self) -> float:
-        """Median of the passes."""
-        return statistics.median(each.seconds for each in self.passes)
-
-    @property
-    def processor(self) -> float:
-        """Median of the passes."""
-        return statistics.median(each.processor for each in self.passes)
-
-    @property
-    def memory(self) -> float:
-        """Median of the passes."""
-        return statistics.median(each.memory for each in self.passes)
-
-    def apart(self, other: Row) -> tuple[float, int]:
-        """Largest difference of a log-likelihood, and the number of greedy flags that differ."""
-        pairs = list(zip(self.passes[0].answers, other.passes[0].answers, strict=True))
-        return max(abs(one[0] - two[0]) for one, two in pairs), sum(one[1] != two[1] for one, two in pairs)
-
-
 def measure(
-    context: ForkServerContext, subject: Subject, tasks: Mapping[str, Task], repeats: int
+    context: ForkServerContext,
+    subject: Subject,
+    tasks: Mapping[str, Task],
+    repeats: int,
+    sizes: Sequence[int] = BATCH_SIZES,
 ) -> list[dict[str, Row]]:
-    """A row per task of each engine that can score with the model; the engines take turns."""
+    """A row per task of each engine that can score with the model; the engines take turns.
+
+    Args:
+        sizes: of batches; of several each engine takes its best.
+    """
     engines = [engine for engine in ENGINES if engine.can(subject)]
     with ExitStack() as processes:
         texts = {TUNING: tuning(tasks)} | {name: task.texts for name, task in tasks.items()}
@@ -98,9 +73,10 @@ def measure(
             return passes
 
         # The first of all warms up, so the size in the middle comes again.
-        tried = {size: turn([size] * len(engines), [TUNING])[TUNING] for size in (64, *BATCH_SIZES)}
+        first = [sizes[len(sizes) // 2], *sizes] if len(sizes) > 1 else []
+        tried = {size: turn([size] * len(engines), [TUNING])[TUNING] for size in first}
         batches = [
-            min(BATCH_SIZES, key=lambda size: tried[size][number].processor) for number in range(len(engines))
+            min(sizes, key=lambda size: tried[size][number].processor if tried else 0) for number in range(len(engines))
         ]
         turns = [turn(batches, tasks) for _ in range(repeats)]
     return [
@@ -113,106 +89,6 @@ def tuning(tasks: Mapping[str, Task]) -> list[Text]:
     """Some of the requests: prompts without examples, and with."""
     parts = [tasks[name].texts for name in tasks if name in TUNED_ON] or [task.texts for task in tasks.values()]
     return [text for part in parts for text in part[:TUNED_REQUESTS]]
-
-
-def total(rows: Mapping[str, Row]) -> Row:
-    """All tasks as one: times and tokens added up, the largest of the peaks."""
-    found = list(rows.values())
-    passes = [
-        Pass(
-            sum(each.seconds for each in turn),
-            sum(each.processor for each in turn),
-            max(each.memory for each in turn),
-            sum(each.tokens for each in turn),
-            sum(each.padding for each in turn),
-            tuple(answer for each in turn for answer in each.answers),
-        )
-        for turn in zip(*(row.passes for row in found), strict=True)
-    ]
-    work = [row.work for row in found]
-    asked = Work(sum(w.requests for w in work), sum(w.plain for w in work), sum(w.distinct for w in work))
-    return Row("total", found[0].engine, found[0].batch, asked, passes)
-
-
-HEAD = (
-    f"{'model':<20} {'task':<15} {'engine':<8} {'batch':>5} {'plain':>8} {'distinct':>8} {'run':>8} {'/dist.':>6} "
-    f"{'padding':>8} {'seconds':>8} {'wall':>5} {'cpu':>5} {'MiB':>6} {'mem.':>5} {'apart':>8}"
-)
-
-
-def line(name: str, row: Row, baseline: Row, before: Row) -> str:
-    """Tokens, time and memory of a row; ratios to the baseline, pass by pass; how far the answers are from a row's."""
-    ran = row.passes[0]
-    text = (
-        f"{name:<20} {row.task:<15} {row.engine.name:<8} {row.batch:>5} {row.work.plain:>8} {row.work.distinct:>8} "
-        f"{ran.tokens:>8} {ran.tokens / row.work.distinct:>6.2f} {ran.padding:>8} {row.seconds:>8.2f}"
-    )
-    if row is baseline:
-        return f"{text} {'':>11} {row.memory / 2**20:>6.0f}"
-    wall, processor, memory = ratios(row, baseline)
-    apart, flags = row.apart(before)
-    text += f" {wall:>5.2f} {processor:>5.2f} {row.memory / 2**20:>6.0f} {memory:>5.2f} {apart:>8.1e}"
-    return text + (" DIFFERENT" if apart > row.engine.apart else "") + (f" {flags} FLAGS" if flags else "")
-
-
-def ratios(row: Row, baseline: Row) -> tuple[float, float, float]:
-    """Wall time, processor time, memory."""
-    pairs = list(zip(row.passes, baseline.passes, strict=True))
-    return (
-        statistics.median(ours.seconds / theirs.seconds for ours, theirs in pairs),
-        statistics.median(ours.processor / theirs.processor for ours, theirs in pairs),
-        statistics.median(ours.memory / theirs.memory for ours, theirs in pairs),
-    )
-
-
-def lines(name: str, engines: Sequence[Mapping[str, Row]]) -> Iterator[str]:
-    """Each task of the last engine, then all tasks of every engine."""
-    baseline, before, last = engines[0], engines[-2], engines[-1]
-    for task, row in last.items():
-        yield line(name, row, baseline[task], before[task])
-    totals = [total(rows) for rows in engines]
-    for row, before_it in zip(totals, [totals[0], *totals], strict=False):
-        yield line(name, row, totals[0], before_it)
-
-
-def wrong(engines: Sequence[Mapping[str, Row]]) -> bool:
-    """Whether an engine's answers are not those of the row before."""
-    return any(
-        row.apart(one[task])[0] > row.engine.apart
-        for one, other in zip(engines, engines[1:], strict=False)
-        for task, row in other.items()
-    )
-
-
-def goals(measured: Mapping[str, Sequence[Mapping[str, Row]]]) -> Iterator[str]:
-    """What the issue asks for, and whether it came out."""
-    pairs = {
-        (name, task): (row, engines[0][task]) for name, engines in measured.items() for task, row in engines[-1].items()
-    }
-    whole = {name: (total(engines[-1]), total(engines[0])) for name, engines in measured.items()}
-    tokens = {name: row.passes[0].tokens / row.work.distinct for name, (row, _) in pairs.items()}
-    walls = {name: ratios(*pair) for name, pair in pairs.items()}
-    in_total = {name: ratios(*pair) for name, pair in whole.items()}
-    seconds = [sum(pair[place].seconds for pair in whole.values()) for place in (0, 1)]
-    processor = [sum(pair[place].processor for pair in whole.values()) for place in (0, 1)]
-    yield f"all models: wall {seconds[0] / seconds[1]:.2f}, cpu {processor[0] / processor[1]:.2f} of {seconds[1]:.0f} s"
-    checks = (
-        (f"tokens run <= {TOKENS} x distinct, each task", tokens, TOKENS),
-        (f"wall <= {WALL} x, each model's total", {name: found[0] for name, found in in_total.items()}, WALL),
-        (f"wall <= {WALL_OF_A_TASK} x, each task", {name: found[0] for name, found in walls.items()}, WALL_OF_A_TASK),
-        (f"memory <= {MEMORY} x, each model", {name: found[2] for name, found in in_total.items()}, MEMORY),
-        (f"memory <= {MEMORY} x, each task", {name: found[2] for name, found in walls.items()}, MEMORY),
-    )
-    for goal, found, most in checks:
-        missed = sorted((name for name, value in found.items() if value > most), key=lambda name: -found[name])
-        worst = max(found, key=lambda name: found[name])
-        told = f"{goal}: {len(found) - len(missed)} of {len(found)}; most {found[worst]:.2f} ({shown(worst)})"
-        yield told + ("".join(f"\n    missed: {shown(name)} {found[name]:.2f}" for name in missed))
-
-
-def shown(name: str | tuple[str, str]) -> str:
-    """A model, or a model's task."""
-    return name if isinstance(name, str) else " ".join(name)
 
 
 def subjects_of(folder: Path, chosen: str, true_size: bool) -> Iterator[tuple[Subject, EvalJob, EvalJob]]:
@@ -288,13 +164,16 @@ def main(
         typer.echo(HEAD)
         asked: dict[float, dict[str, Task]] = {}
         for subject, *_ in found:
-            share = TRUE_SIZE_SHARE if subject.name == TRUE_SIZE else documents / FULL
+            large = subject.name == TRUE_SIZE
+            share = TRUE_SIZE_SHARE if large else documents / FULL
             if share not in asked:
                 asked[share] = dict(chain(*(tasks_of(context, request, share).items() for request, _ in made)))
-            wanted = TRUE_SIZE_TASKS if subject.name == TRUE_SIZE else tuple(asked[share])
+            wanted = TRUE_SIZE_TASKS if large else tuple(asked[share])
             wanted = tuple(tasks.split(",")) if tasks else wanted
             chosen = {name: task for name, task in asked[share].items() if name in wanted}
-            measured[subject.name] = measure(context, subject, chosen, repeats)
+            measured[subject.name] = (
+                measure(context, subject, chosen, 1, [64]) if large else measure(context, subject, chosen, repeats)
+            )
             for text in lines(subject.name, measured[subject.name]):
                 typer.echo(text)
             failed |= wrong(measured[subject.name])

@@ -160,7 +160,7 @@ ENGINES = (
 
 
 def serve(pipe: Connection, engine: Engine, subject: Subject, tasks: Mapping[str, Sequence[Text]]) -> None:
-    """A process with one engine: sends the `Work` of each task, then a `Pass` for each (task, batch size) it is sent."""
+    """A process with one engine: it sends the `Work` of each task, and a `Pass` for each (task, batch size)."""
     silence()
     with TemporaryDirectory() as folder:
         model = engine.build(subject, Path(folder))
@@ -207,9 +207,15 @@ def work_of(model: Any, texts: Sequence[Text]) -> Work:
     """What a task asks of a model, with its tokenizer."""
     pairs = [model._encode_pair(*text) for text in texts]
     inputs = sorted({tuple((context + rest)[-model.max_length - 1 : -1]) for context, rest in pairs})
-    again = sum(len(os.path.commonprefix(pair)) for pair in itertools.pairwise(inputs))
+    again = sum(beginning(one, other) for one, other in itertools.pairwise(inputs))
     tokens = sum(map(len, inputs))
     return Work(len(texts), tokens, tokens - again)
+
+
+def beginning(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of what two inputs have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def settled() -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,6 @@ def random_model(folder: Path) -> Path:
 
     Tokens of the stand-in's tokenizer are a part of its vocabulary.
     """
-    import shutil
-
     import torch
 
     from scanproof.models.language_model import StateSpacesLM

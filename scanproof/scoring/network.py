@@ -67,6 +67,7 @@ class Network:
         """
         self.model, self.mixers, self._call = model, mixers, call
         self.device = next(model.parameters()).device
+        self.weights = sum(weight.numel() for weight in model.parameters())
         # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
         self._operators = [operators(self.device, kind) for _, kind in mixers]
         self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]

@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanproof.kernels.reference import CHUNK as AT_ONCE
 from scanproof.kernels.reference import selective_scan
 
+BLOCK = 2**18
+"""Numbers of a chunk that the reference works on at once: 1 MiB of float32, which a core's cache holds."""
 CHUNK = 64
 """Positions whose part of the first state is computed at once; memory grows with it."""
 
@@ -54,7 +57,13 @@ def reference(
     inputs, steps = (torch.unflatten(part, 1, (groups, -1)).flatten(0, 1) for part in (u, delta))
     first = torch.unflatten(before, 1, (groups, -1)).flatten(0, 1)
     B, C = (part.flatten(0, 1) for part in (B, C))
-    y, last = selective_scan(inputs, steps, rows, B, C, delta_softplus=True, initial_state=first)
+    count = max(1, BLOCK // (AT_ONCE * rows[0].numel()))
+    blocks = zip(*(torch.split(part, count) for part in (inputs, steps, rows, B, C, first)), strict=True)
+    done = [
+        selective_scan(u_k, delta_k, A_k, B_k, C_k, delta_softplus=True, initial_state=first_k)
+        for u_k, delta_k, A_k, B_k, C_k, first_k in blocks
+    ]
+    y, last = (torch.cat(parts) for parts in zip(*done, strict=True))
     y, last = (torch.unflatten(part, 0, (-1, groups)).flatten(1, 2) for part in (y, last))
     return (y + D[:, None] * u) * F.silu(z), last
 
