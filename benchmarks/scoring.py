@@ -38,10 +38,10 @@ BATCH_SIZES = (16, 64, 256)
 TUNED_ON, TUNED_REQUESTS, TUNING = ("hellaswag", "race", "mmlu"), 80, ""
 """Tasks whose first requests choose the batch size, and the name that these have together."""
 TRUE_SIZE = "mamba-130m-random"
-TRUE_SIZE_SHARE, TRUE_SIZE_TASKS = 0.01, ("arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
-"""A slice that a batch holds: two documents, and the ten of one subject of MMLU."""
-GROWN = 10, 5
-"""How many times the documents, and the examples."""
+TRUE_SIZE_SHARE, TRUE_SIZE_TASKS = 0.02, ("arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
+"""Four documents of each, and the ten of one subject of MMLU: a batch holds them."""
+GROWN, GROWN_SHARE = (10, 5), 0.2
+"""How many times the documents, and the examples; of MMLU's subjects."""
 
 
 def measure(
@@ -123,22 +123,21 @@ def growth(
         (jobs[1], 1, 1), (jobs[1], more, 1), (jobs[1], 1, longer), (jobs[1], more, longer),
     ):  # fmt: skip
         request, _ = prepared(job, store)
-        tasks = tasks_of(context, request, 1.0, each=each, shots=shots)
-        engines = measure(context, subject, tasks, repeats)
-        for name in ("all" if len(tasks) > 1 else "mmlu",):
-            row, baseline = total(engines[-1]), total(engines[0])
-            count = sum(task.documents for task in tasks.values())
-            ran, work = row.passes[0].tokens, row.work
-            yield (
-                f"{subject.name:<20} {name:<10} {count:>9} {shots:>5} {work.plain / count:>8.1f} "
-                f"{work.distinct / count:>8.1f} {ran / count:>8.1f}  {1e3 * baseline.seconds / count:>9.2f} "
-                f"{1e3 * row.seconds / count:>8.2f} {1e3 * row.processor / count:>8.2f}"
-            )
+        tasks = tasks_of(context, request, GROWN_SHARE, each=each, shots=shots)
+        engines = measure(context, subject, tasks, repeats, [64])
+        row, baseline = total(engines[-1]), total(engines[0])
+        count = sum(task.documents for task in tasks.values())
+        yield (
+            f"{subject.name:<20} {'mmlu' if 'mmlu' in tasks else 'the others':<10} {count:>9} {shots:>5} "
+            f"{row.work.plain / count:>8.1f} {row.work.distinct / count:>8.1f} {row.passes[0].tokens / count:>8.1f}  "
+            f"{1e3 * baseline.seconds / count:>9.2f} {1e3 * row.seconds / count:>8.2f} "
+            f"{1e3 * row.processor / count:>8.2f}"
+        )
 
 
 def main(
-    repeats: Annotated[int, typer.Option(help="Passes of each engine after its batch size is chosen.")] = 3,
-    documents: Annotated[int, typer.Option(help="Of each task, of 200; of MMLU's subjects the same share.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Passes of each engine after its batch size is chosen.")] = 2,
+    documents: Annotated[int, typer.Option(help="Of each task, of 200; of MMLU's subjects the same share.")] = 40,
     model: Annotated[str, typer.Option(help="Only models whose name holds this.")] = "",
     tasks: Annotated[str, typer.Option(help="Only these tasks, with commas.")] = "",
     grow: Annotated[bool, typer.Option("--growth", help="Tokens and time per document as both grow, instead.")] = False,
@@ -157,7 +156,7 @@ def main(
         made = [prepared(job, store) for job in found[0][1:]]
         context = server(made[0][1])
         if grow:
-            for text in growth(context, found[0][0], found[0][1:], store, documents, repeats):
+            for text in growth(context, found[0][0], found[0][1:], store, max(1, documents // 8), repeats):
                 typer.echo(text)
             return
         measured: dict[str, Sequence[Mapping[str, Row]]] = {}

@@ -20,6 +20,9 @@ from scanproof.values import EvalJob
 FULL = 200
 """Documents of each embedded task; MMLU has 10 of each of its subjects."""
 
+GROUP = "mmlu"
+"""Many tasks of lm-eval, one per subject, that are one here."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -52,7 +55,9 @@ def tasks_of(
         shots: examples, instead of the job's.
     """
     job = dict(request["job"])
-    job["limit"] = each if each is not None else max(1, round(share * FULL))
+    job["limit"] = each
+    if each is None and GROUP not in job["tasks"]:
+        job["limit"] = max(1, round(share * FULL))
     if shots is not None:
         job["num_fewshot"] = shots
     here, there = context.Pipe()
@@ -61,7 +66,7 @@ def tasks_of(
     there.close()
     found: list[tuple[str, int, Text]] = here.recv()
     process.join()
-    subjects = sorted({name for name, *_ in found if name.startswith("mmlu_")})
+    subjects = sorted({name for name, *_ in found if _group(name) == GROUP})
     kept = set(subjects[: max(1, round(share * len(subjects)))])
     chosen = [row for row in found if row[0] in kept or row[0] not in subjects]
     tasks: dict[str, Task] = {}
@@ -72,7 +77,7 @@ def tasks_of(
 
 
 def _group(name: str) -> str:
-    return "mmlu" if name.startswith("mmlu_") else name
+    return GROUP if name.startswith(f"{GROUP}_") else name
 
 
 def _listen(pipe: Any, request: Request) -> None:
