@@ -9,6 +9,7 @@ from scanproof.scoring.engine import Engine, Limits, Say, Tally
 from scanproof.scoring.memory import limits
 from scanproof.scoring.network import Unsupported, opened, stateful
 from scanproof.scoring.tree import Asked
+from scanproof.scoring.words import remembering
 
 __all__ = ["Engine", "Limits", "Tally", "Unsupported", "install"]
 
@@ -47,17 +48,8 @@ def install(model: Any, say: Say) -> Tally:
 
 
 def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-    """lm-eval's `loglikelihood`; it encodes a context once, not once for every choice."""
-    encode = model.tok_encode
-    known: dict[Any, list[int]] = {}
-
-    def remembered(string: str, *args: Any, **options: Any) -> list[int]:
-        key = (string, args, tuple(sorted(options.items())))
-        if key not in known:
-            known[key] = encode(string, *args, **options)
-        return list(known[key])
-
-    model.tok_encode = remembered
+    """lm-eval's `loglikelihood`; it encodes nothing twice."""
+    model.tok_encode = remembering(model.tok_encode, model.tokenizer)
     try:
         return list(type(model).loglikelihood(model, requests, disable_tqdm=disable_tqdm))
     finally:

@@ -1,0 +1,87 @@
+"""Encoding a text by its words: the tokens are those of the whole text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer
+
+from scanproof import settings
+from scanproof.scoring.words import remembering, splits
+
+SOURCE = settings.EMBEDDED_MIRROR / "scanproof" / "mamba1-tiny"
+WORDS = (
+    "the", "Answer:", "A", "it's", "'s", "'", "don", "'t", "é", "e\u0301", "\u0301", "\u00a0", "\u2009", "\u3000",
+    "\x1c", "\x85", "\u200b", "5", "42", "!?", "...", "<|endoftext|>", "日本", " ", "  ", "   ", "\n", "\n\n", "\r\n",
+    "\t", " \n",
+)  # fmt: skip
+TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=20).map("".join)
+
+
+def tokenizer(*, neox: bool = False) -> Any:
+    """The stand-ins', or with what GPT-NeoX's has besides: NFC and tokens of several spaces."""
+    found = AutoTokenizer.from_pretrained(SOURCE)
+    if neox:
+        found.backend_tokenizer.normalizer = normalizers.NFC()
+        found.add_tokens([AddedToken(" " * count, normalized=True) for count in (2, 3, 4)])
+    return found
+
+
+PLAIN, NEOX = tokenizer(), tokenizer(neox=True)
+
+
+@pytest.mark.parametrize("chosen", [PLAIN, NEOX], ids=["stand-in", "neox"])
+@given(text=TEXTS)
+def test_the_words_make_the_text(chosen: Any, text: str) -> None:
+    assert splits(chosen)
+    assert remembering(chosen.encode, chosen)(text) == chosen.encode(text)
+
+
+def test_a_word_is_encoded_once() -> None:
+    asked: list[str] = []
+
+    def encode(text: str, **options: Any) -> list[int]:
+        asked.append(text)
+        return list(PLAIN.encode(text, **options))
+
+    remembered = remembering(encode, PLAIN)
+    for choice in "ABCD":
+        assert remembered(f"Pick one.\nAnswer: {choice}") == PLAIN.encode(f"Pick one.\nAnswer: {choice}")
+    assert sorted(asked) == ["\nAnswer:", " A", " B", " C", " D", " one.", "Pick"]
+
+
+def test_options_are_kept_apart_and_a_truncated_text_is_encoded_whole() -> None:
+    def encode(text: str, left_truncate_len: int = 0, add_special_tokens: bool = True) -> list[int]:
+        return [len(text), int(add_special_tokens)][-left_truncate_len:]
+
+    remembered = remembering(encode, PLAIN)
+    assert remembered("a b") == [1, 1, 2, 1]
+    assert remembered("a b", add_special_tokens=False) == [1, 0, 2, 0]
+    assert remembered("a b", left_truncate_len=1) == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: setattr(it.backend_tokenizer, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        lambda it: setattr(it.backend_tokenizer, "pre_tokenizer", pre_tokenizers.Metaspace()),
+        lambda it: setattr(it.backend_tokenizer, "normalizer", normalizers.Strip()),
+        lambda it: setattr(it.backend_tokenizer, "post_processor", processors.BertProcessing(("a", 1), ("b", 2))),
+        lambda it: it.add_tokens([AddedToken("two words")]),
+        lambda it: it.add_tokens([AddedToken("<x>", rstrip=True)]),
+        lambda it: it.backend_tokenizer.enable_truncation(5),
+    ],
+    ids=["prefix-space", "metaspace", "strip", "ends-with-a-token", "words-in-a-token", "takes-space", "truncates"],
+)  # fmt: skip
+def test_another_tokenizer_encodes_whole_texts(change: Any, tmp_path: Path) -> None:
+    other = tokenizer()
+    change(other)
+    assert not splits(other)
+    text = "Question: which of <x> two words?\nAnswer: B"
+    assert remembering(other.encode, other)(text) == other.encode(text)
+    assert remembering(lambda _: [7], object())(text) == [7]
