@@ -176,7 +176,7 @@ def main(
             for text in lines(subject.name, measured[subject.name]):
                 typer.echo(text)
             failed |= wrong(measured[subject.name])
-    for text in goals(measured):
+    for text in goals(measured, TRUE_SIZE):
         typer.echo(text)
     typer.echo(f"load average {os.getloadavg()[0]:.1f}; took {time.monotonic() - began:.0f} s")
     raise typer.Exit(int(failed))
