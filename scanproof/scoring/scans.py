@@ -5,7 +5,7 @@ Letters: b batch, d channels, l seqlen, n dstate, r groups of B and C.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,7 +49,12 @@ def reference(
     """
     u, delta, B, C, z = (part.to(A.dtype) for part in (u, delta, B, C, z))
     if B.dim() == 3:
-        return selective_scan(u, delta, A, B, C, D, z, bias, delta_softplus=True, initial_state=before)
+        done = [
+            selective_scan(u_k, delta_k, A, B_k, C_k, D, z_k, bias, delta_softplus=True, initial_state=before_k)
+            for u_k, delta_k, B_k, C_k, z_k, before_k in _blocks(A.numel(), u, delta, B, C, z, before)
+        ]
+        y, last = (torch.cat(parts) for parts in zip(*done, strict=True))
+        return y, last
     groups = B.shape[1]
     # Groups become rows of the batch, each with its own channels and its own A.
     rows = torch.unflatten(A, 0, (groups, -1)).repeat(len(u), 1, 1)
@@ -57,15 +62,19 @@ def reference(
     inputs, steps = (torch.unflatten(part, 1, (groups, -1)).flatten(0, 1) for part in (u, delta))
     first = torch.unflatten(before, 1, (groups, -1)).flatten(0, 1)
     B, C = (part.flatten(0, 1) for part in (B, C))
-    count = max(1, BLOCK // (AT_ONCE * rows[0].numel()))
-    blocks = zip(*(torch.split(part, count) for part in (inputs, steps, rows, B, C, first)), strict=True)
     done = [
         selective_scan(u_k, delta_k, A_k, B_k, C_k, delta_softplus=True, initial_state=first_k)
-        for u_k, delta_k, A_k, B_k, C_k, first_k in blocks
+        for u_k, delta_k, A_k, B_k, C_k, first_k in _blocks(rows[0].numel(), inputs, steps, rows, B, C, first)
     ]
     y, last = (torch.cat(parts) for parts in zip(*done, strict=True))
     y, last = (torch.unflatten(part, 0, (-1, groups)).flatten(1, 2) for part in (y, last))
     return (y + D[:, None] * u) * F.silu(z), last
+
+
+def _blocks(numbers: int, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of the parts, as many as the reference takes at once where a position of a row has so many numbers."""
+    count = max(1, BLOCK // (AT_ONCE * numbers))
+    return zip(*(torch.split(part, count) for part in parts), strict=True)
 
 
 def superposed(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
