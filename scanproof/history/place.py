@@ -117,7 +117,8 @@ def list_files(folder: Path) -> dict[str, int]:
     while waiting:
         below = waiting.pop()
         # A folder or a file may vanish between being listed and being asked: somebody prunes.
-        with suppress(FileNotFoundError), os.scandir(folder / below) as entries:
+        # A file in a folder's place has nothing below it.
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / below) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}{entry.name}/")

@@ -154,6 +154,11 @@ def wait_until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def hear_interrupts() -> None:
+    """A shell's background job ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_a_session_that_was_stopped(tmp_path: Path, sent: signal.Signals) -> None:
@@ -163,7 +168,7 @@ def test_no_worker_outlives_a_session_that_was_stopped(tmp_path: Path, sent: sig
         "-k", "pythia-tiny-arc or pythia-tiny-mmlu",
         "-p", "no:cacheprovider", "--scanproof-jobs=2", f"--scanproof-store={store}",
     ]  # fmt: skip
-    session = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    session = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
     try:
         assert wait_until(lambda: len(workers(store)) == 2), "there were no two workers"
         both = workers(store)

@@ -94,7 +94,10 @@ def test_ctrl_c_while_recording_leaves_the_baselines_as_they_were(
     latency_project.run("test_given.py", "--scanproof-record-latency")
     before = (latency_project.root / H200).read_bytes()
     path = latency_project.root / "test_given.py"
-    kill = "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    # A shell's background job ignores the signal, and so would all that it starts.
+    kill = (
+        "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    )
     signals = f"    import os, signal, time\n    if scanproof_repeat == 6: {kill}\n"
     path.write_text(path.read_text() + signals)
     result = latency_project.run("test_given.py", "--scanproof-record-latency")

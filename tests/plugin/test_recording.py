@@ -29,7 +29,7 @@ def test_a_run_holds_records_evaluations_and_samples(project: Project) -> None:
     project.document(models=("one",))
     project.run()
     run: Any = project.latest_run()
-    assert run["schema_version"] == 2
+    assert run["schema_version"] == 3
     assert run["finished"] is not None
     assert [record["outcome"] for record in run["records"]] == ["REPRODUCED"] * 3
     assert run["evaluations"][0]["measurements"][0]["value"] == 0.5

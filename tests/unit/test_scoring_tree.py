@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanproof.scoring import tree
-from scanproof.scoring.tree import Asked, Node, Tree
+from late import Late
+
+if TYPE_CHECKING:
+    from scanproof.scoring import tree
+    from scanproof.scoring.tree import Asked, Node, Tree
+else:
+    tree = Late("scanproof.scoring.tree")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported() -> None:
+    """Before hypothesis takes the time of an example."""
+    assert tree.build
 
 
 def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Asked]:
     """Of (context, continuation) pairs."""
-    return [Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]
+    return [tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]
 
 
 def requests() -> st.SearchStrategy[list[Asked]]:
@@ -106,7 +118,7 @@ def test_duplicates_run_once_and_are_all_answered(count: int) -> None:
 
 
 def test_no_requests_make_an_empty_tree() -> None:
-    assert tree.build([]) == Tree([], 0, 0)
+    assert tree.build([]) == tree.Tree([], 0, 0)
 
 
 def test_3000_nested_inputs_are_one_run() -> None:
@@ -135,6 +147,6 @@ def test_marks_are_made_once_however_deep(monkeypatch: pytest.MonkeyPatch) -> No
         made += 1
         return mark(*args)
 
-    monkeypatch.setattr(tree, "Mark", counted)
-    tree.build([Asked(tuple(range(length)), tuple(range(1, length + 1))) for length in range(1, 601)])
+    monkeypatch.setattr("scanproof.scoring.tree.Mark", counted)
+    tree.build([tree.Asked(tuple(range(length)), tuple(range(1, length + 1))) for length in range(1, 601)])
     assert made == 600 * 601 // 2

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer
 
+from late import Late
 from scanproof import settings
-from scanproof.scoring.words import remembering, splits
+
+if TYPE_CHECKING:
+    from scanproof.scoring import words
+else:
+    words = Late("scanproof.scoring.words")
 
 SOURCE = settings.EMBEDDED_MIRROR / "scanproof" / "mamba1-tiny"
 WORDS = (
@@ -25,21 +30,31 @@ TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=20).map(
 
 def tokenizer(*, neox: bool = False) -> Any:
     """The stand-ins', or with what GPT-NeoX's has besides: NFC and tokens of several spaces."""
-    found = AutoTokenizer.from_pretrained(SOURCE)
+    from transformers import AutoTokenizer
+
+    found: Any = AutoTokenizer.from_pretrained(SOURCE)
     if neox:
         found.backend_tokenizer.normalizer = normalizers.NFC()
         found.add_tokens([AddedToken(" " * count, normalized=True) for count in (2, 3, 4)])
     return found
 
 
-PLAIN, NEOX = tokenizer(), tokenizer(neox=True)
+made_once = cache(tokenizer)
 
 
-@pytest.mark.parametrize("chosen", [PLAIN, NEOX], ids=["stand-in", "neox"])
+@pytest.fixture(autouse=True, scope="module")
+def _imported() -> None:
+    """Before hypothesis takes the time of an example."""
+    assert words.splits(made_once(neox=False))
+    assert words.splits(made_once(neox=True))
+
+
+@pytest.mark.parametrize("neox", [False, True], ids=["stand-in", "neox"])
 @given(text=TEXTS)
-def test_the_words_make_the_text(chosen: Any, text: str) -> None:
-    assert splits(chosen)
-    assert remembering(chosen.encode, chosen)(text) == chosen.encode(text)
+def test_the_words_make_the_text(neox: bool, text: str) -> None:
+    chosen = made_once(neox=neox)
+    assert words.splits(chosen)
+    assert words.remembering(chosen.encode, chosen)(text) == chosen.encode(text)
 
 
 def test_a_word_is_encoded_once() -> None:
@@ -47,11 +62,13 @@ def test_a_word_is_encoded_once() -> None:
 
     def encode(text: str, **options: Any) -> list[int]:
         asked.append(text)
-        return list(PLAIN.encode(text, **options))
+        return list(made_once(neox=False).encode(text, **options))
 
-    remembered = remembering(encode, PLAIN)
+    remembered = words.remembering(encode, made_once(neox=False))
     for choice in "ABCD":
-        assert remembered(f"Pick one.\nAnswer: {choice}") == PLAIN.encode(f"Pick one.\nAnswer: {choice}")
+        assert remembered(f"Pick one.\nAnswer: {choice}") == made_once(neox=False).encode(
+            f"Pick one.\nAnswer: {choice}"
+        )
     assert sorted(asked) == ["\nAnswer:", " A", " B", " C", " D", " one.", "Pick"]
 
 
@@ -59,7 +76,7 @@ def test_options_are_kept_apart_and_a_truncated_text_is_encoded_whole() -> None:
     def encode(text: str, left_truncate_len: int = 0, add_special_tokens: bool = True) -> list[int]:
         return [len(text), int(add_special_tokens)][-left_truncate_len:]
 
-    remembered = remembering(encode, PLAIN)
+    remembered = words.remembering(encode, made_once(neox=False))
     assert remembered("a b") == [1, 1, 2, 1]
     assert remembered("a b", add_special_tokens=False) == [1, 0, 2, 0]
     assert remembered("a b", left_truncate_len=1) == [1]
@@ -81,7 +98,7 @@ def test_options_are_kept_apart_and_a_truncated_text_is_encoded_whole() -> None:
 def test_another_tokenizer_encodes_whole_texts(change: Any, tmp_path: Path) -> None:
     other = tokenizer()
     change(other)
-    assert not splits(other)
+    assert not words.splits(other)
     text = "Question: which of <x> two words?\nAnswer: B"
-    assert remembering(other.encode, other)(text) == other.encode(text)
-    assert remembering(lambda _: [7], object())(text) == [7]
+    assert words.remembering(other.encode, other)(text) == other.encode(text)
+    assert words.remembering(lambda _: [7], object())(text) == [7]
