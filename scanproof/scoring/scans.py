@@ -87,9 +87,10 @@ def superposed(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor
     def scan(
         u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor, before: Tensor
     ) -> tuple[Tensor, Tensor]:
+        # The kernel loads vectors, and would load them from where a cut input's rows happen to begin.
         y, last = kernel(
-            u, delta.contiguous(), A, B.contiguous(), C.contiguous(), D, delta_bias=bias, delta_softplus=True,
-            return_last_state=True,
+            u.contiguous(), delta.contiguous(), A, B.contiguous(), C.contiguous(), D, delta_bias=bias,
+            delta_softplus=True, return_last_state=True,
         )  # fmt: skip
         sums = F.softplus(delta.to(A.dtype) + bias[:, None]).cumsum(-1)
         pieces = zip(torch.split(sums, CHUNK, -1), torch.split(C, CHUNK, -1), strict=True)
