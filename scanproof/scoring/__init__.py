@@ -28,12 +28,17 @@ def install(model: Any, say: Say) -> Tally:
         what was scored, growing while it is.
 
     Raises:
-        Unsupported: the model cannot go on from a state, or is spread over processes.
+        Unsupported: the model cannot go on from a state, is spread over processes, or its class scores in its own way.
     """
+    from lm_eval.models.huggingface import HFLM
+
     if getattr(model, "backend", None) != "causal":
         raise Unsupported(f"it is no causal model but {getattr(model, 'backend', type(model).__name__)}")
     if model.world_size > 1:
         raise Unsupported(f"it is spread over {model.world_size} processes")
+    for name in ("_loglikelihood_tokens", "_model_call", "_select_cont_toks"):
+        if getattr(type(model), name, None) is not getattr(HFLM, name):
+            raise Unsupported(f"{type(model).__name__} has a {name} of its own")
     stateful(model.model)
     tally = Tally()
 

@@ -194,21 +194,39 @@ def opened(lm: Any) -> Iterator[Network]:
 def stateful(model: Any) -> list[tuple[Any, Kind]]:
     """The mixers of a model that are answered by forms; raises Unsupported."""
     kinds = {kind.name: kind for kind in KINDS}
-    found = [
-        (module, kinds[name])
-        for module in model.modules()
-        if (name := f"{type(module).__module__}.{type(module).__qualname__}") in kinds
-    ]
+    found = [(module, kinds[name]) for module in model.modules() if (name := class_name(module)) in kinds]
     if len(devices := {str(parameter.device) for parameter in model.parameters()}) > 1:
         raise Unsupported(f"its weights lie on several devices: {', '.join(sorted(devices))}")
+    if any(not getattr(mixer, "causal", True) for mixer, _ in found):
+        raise Unsupported("its attention is not causal: what follows changes what comes before")
+    # Upstream's attribute; `convolve` and the gates have this one.
+    activations = {getattr(mixer, "activation", "silu") for mixer, _ in found}
+    if other := activations - {"silu", "swish"}:
+        raise Unsupported(f"the activation of its mixers is {', '.join(map(str, other))}, not silu")
     config = getattr(model, "config", None)
     architecture = getattr(config, "model_type", None)
     if hasattr(config, "num_hidden_layers"):
         if architecture not in ATTENDING:
             raise Unsupported(f"nobody has taught it to go on from a state of the architecture {architecture!r}")
+        # Such code may have an architecture's name and be another model.
+        if own := [module for module in model.modules() if type(module).__module__.startswith("transformers_modules.")]:
+            raise Unsupported(f"it is code that came with the checkpoint: {class_name(own[0])}")
     elif not found:
-        raise Unsupported(f"{type(model).__module__}.{type(model).__qualname__} has no layers that it knows")
+        raise Unsupported(f"{class_name(model)} has no layers that it knows")
+    elif strange := [each for each in mixing(model) if class_name(each) not in kinds]:
+        raise Unsupported(f"nobody has taught it to go on from a state of {class_name(strange[0])}")
     return found
+
+
+def mixing(model: nn.Module) -> list[nn.Module]:
+    """The mixers of the layers of a model in the state-spaces layout, whatever their classes."""
+    mixers = [getattr(module, "mixer", None) for module in model.modules()]
+    return [mixer for mixer in mixers if isinstance(mixer, nn.Module)]
+
+
+def class_name(module: object) -> str:
+    """Module and class, as `Kind.name` has them."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def vocabulary_projection(model: Any) -> nn.Module:

@@ -108,6 +108,63 @@ def test_an_architecture_that_nobody_taught_it_is_refused_by_name(tmp_path: Path
     assert "_loglikelihood_tokens" not in vars(lm)
 
 
+@pytest.mark.parametrize("name", ["llama", "mamba-7b"])
+@pytest.mark.parametrize("part", ["model", "layer"])
+def test_code_that_came_with_a_checkpoint_is_refused(folder: Path, name: str, part: str) -> None:
+    """It may have an architecture's name and be another model, whose layers would each start from nothing."""
+    from scanproof import scoring
+
+    lm = small.model(folder, name)
+    for module in [lm.model] if part == "model" else list(lm.model.modules()):
+        if part == "model" or hasattr(module, "layer_idx"):
+            own = {"__module__": "transformers_modules.modeling_own"}
+            module.__class__ = type("Own", (type(module),), own)
+    with pytest.raises(scoring.Unsupported, match=r"transformers_modules\.modeling_own\.Own"):
+        scoring.install(lm, lambda _: None)
+
+
+def test_a_mixer_that_nobody_taught_it_is_refused_beside_known_ones(folder: Path) -> None:
+    from scanproof import scoring
+
+    lm = small.model(folder, "mamba2attn")
+    mixer = lm.model.backbone.layers[0].mixer
+    mixer.__class__ = type("Mamba3", (type(mixer),), {"__module__": "mamba_ssm.modules.mamba3"})
+    with pytest.raises(scoring.Unsupported, match=r"mamba_ssm\.modules\.mamba3\.Mamba3"):
+        scoring.install(lm, lambda _: None)
+
+
+def test_attention_that_looks_ahead_is_refused(folder: Path) -> None:
+    from scanproof import scoring
+
+    lm = small.model(folder, "mamba2attn")
+    attention = next(block.mixer for block in lm.model.backbone.layers if hasattr(block.mixer, "causal"))
+    attention.causal = False
+    with pytest.raises(scoring.Unsupported, match="its attention is not causal"):
+        scoring.install(lm, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["mamba-7b", "megatron"])
+def test_an_activation_that_no_kernel_has_is_refused(folder: Path, name: str) -> None:
+    from scanproof import scoring
+
+    lm = small.model(folder, name)
+    for module in lm.model.modules():
+        if hasattr(module, "A_log"):
+            module.activation = "relu"
+    with pytest.raises(scoring.Unsupported, match="the activation of its mixers is relu"):
+        scoring.install(lm, lambda _: None)
+
+
+def test_an_lm_eval_class_that_calls_its_model_otherwise_is_refused(folder: Path) -> None:
+    """`steered` changes what the layers compute while `_model_call` lasts."""
+    from scanproof import scoring
+
+    lm = small.model(folder, "llama")
+    lm.__class__ = type("Steered", (type(lm),), {"_model_call": lambda self, *given: None})
+    with pytest.raises(scoring.Unsupported, match="Steered has a _model_call of its own"):
+        scoring.install(lm, lambda _: None)
+
+
 STAND_INS = {
     "mamba1-tiny": "mamba_ssm",
     "mamba2-tiny": "mamba_ssm",
