@@ -297,7 +297,7 @@ def _environment(plan: _Plan) -> dict[str, str]:
     read = [plan.print.parts["datasets"], plan.print.parts["packages"]["datasets"]]
     data = hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
     variables = {
-        **os.environ,
+        **fp.variables(),
         "SCANPROOF_WORKER": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",

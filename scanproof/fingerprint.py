@@ -87,11 +87,17 @@ def fingerprint(
         "engine": engine,
         "packages": {name: _release(name) for name in RELEASES},
         "machine": _machine(job.device, unknown),
-        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+        "variables": {name: value for name, value in sorted(variables().items()) if name.startswith(VARIABLES)},
     }
     keyed = {**parts, "session": session} if unknown else parts
     canonical = json.dumps(keyed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return Fingerprint(hashlib.sha256(canonical.encode()).hexdigest(), parts, tuple(unknown))
+
+
+def variables() -> dict[str, str]:
+    """The environment variables, also while another thread takes one away, as pytest does at the end of each test."""
+    found = {name: os.environ.get(name) for name in os.environ}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def job_fields(job: EvalJob) -> dict[str, Any]:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections import UserDict
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import small_mirror as small
 from scanproof import filehashes, taskfiles
 from scanproof.engines import Engine
 from scanproof.filehashes import FileHashes
-from scanproof.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields
+from scanproof.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields, variables
 from scanproof.values import EvalJob
 
 OLD = 1_000_000_000
@@ -271,3 +272,20 @@ def old_enough(path: Path) -> None:
     """Wait until the file's times are far enough back for its digest to be remembered."""
     while time.time() - path.stat().st_ctime <= 2.1:
         time.sleep(0.1)
+
+
+def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest takes PYTEST_CURRENT_TEST away at the end of each test, while jobs on threads read the environment."""
+
+    class Fleeting(UserDict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            yield "GONE_BY_NOW"
+            yield from super().__iter__()
+
+    before = dict(os.environ)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "environ", Fleeting(before))
+        with pytest.raises(KeyError):
+            dict(os.environ)
+        found = variables()
+    assert found == before
