@@ -211,6 +211,10 @@ def stateful(model: Any) -> list[tuple[Any, Kind]]:
         # Such code may have an architecture's name and be another model.
         if own := [module for module in model.modules() if type(module).__module__.startswith("transformers_modules.")]:
             raise Unsupported(f"it is code that came with the checkpoint: {class_name(own[0])}")
+        # transformers' rotary embeddings of these types turn all positions anew when a text gets longer.
+        rotations = sorted({str(getattr(module, "rope_type", "")) for module in model.modules()})
+        if turning := [kind for kind in rotations if "dynamic" in kind or "longrope" in kind]:
+            raise Unsupported(f"its positions are of the type {turning[0]}: keys change with the length of a text")
     elif not found:
         raise Unsupported(f"{class_name(model)} has no layers that it knows")
     elif strange := [each for each in mixing(model) if class_name(each) not in kinds]:

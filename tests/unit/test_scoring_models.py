@@ -155,6 +155,22 @@ def test_an_activation_that_no_kernel_has_is_refused(folder: Path, name: str) ->
         scoring.install(lm, lambda _: None)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_turn_with_the_length_of_a_text_are_refused(tmp_path: Path, kind: str) -> None:
+    """Past the length that it was trained on, such a model would turn the keys of a beginning again: 2.5 nats."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from scanproof import scoring
+
+    factors = {"long_factor": [4.0] * 4, "short_factor": [1.0] * 4} if kind == "longrope" else {}
+    positions = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, **factors}
+    config = AutoConfig.for_model("llama", **{**small.GEMMA, "rope_parameters": positions})
+    lm = small.loaded("hf", small.FAMILY["llama"](tmp_path))
+    lm._model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(scoring.Unsupported, match=f"its positions are of the type {kind}"):
+        scoring.install(lm, lambda _: None)
+
+
 def test_an_lm_eval_class_that_calls_its_model_otherwise_is_refused(folder: Path) -> None:
     """`steered` changes what the layers compute while `_model_call` lasts."""
     from scanproof import scoring
