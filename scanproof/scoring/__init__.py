@@ -64,7 +64,7 @@ def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) ->
 def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: Say) -> list[tuple[float, bool]]:
     from tqdm import tqdm
 
-    answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+    answers: dict[int, tuple[float, bool]] = {}
     asked = [_asked(context, continuation, model.max_length) for _, context, continuation in requests]
     with tqdm(total=len(requests), disable=quiet, desc="Running loglikelihood requests") as bar:
 
@@ -77,7 +77,9 @@ def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: 
         with opened(model) as network:
             engine = Engine(network, limits(model, asked), model.softmax_dtype, tally, say)
             engine.score(asked, answered)
-    return answers
+    if missing := len(requests) - len(answers):
+        raise RuntimeError(f"{missing} of {len(requests)} requests were not answered")
+    return [answers[index] for index in range(len(requests))]
 
 
 def _asked(context: list[int], continuation: list[int], max_length: int) -> Asked:

@@ -113,6 +113,8 @@ class Network:
         self._passage, self._places = passage, places
         try:
             logits = torch.as_tensor(self._call(tokens, **options).logits[0])
+            if self._places is not None:
+                raise RuntimeError(f"{class_name(self.model)} does not call its vocabulary projection")
         finally:
             self._passage = self._places = None
         self.measured |= passage.keep
@@ -148,6 +150,7 @@ class Network:
         hidden, *rest = arguments
         assert self._places is not None
         rows, positions = self._places
+        self._places = None
         return (hidden[rows, positions][None], *rest)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import small_scoring as small
@@ -169,6 +170,30 @@ def test_positions_that_turn_with_the_length_of_a_text_are_refused(tmp_path: Pat
     lm._model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(scoring.Unsupported, match=f"its positions are of the type {kind}"):
         scoring.install(lm, lambda _: None)
+
+
+def test_logits_of_all_positions_are_not_taken_for_those_that_are_scored(folder: Path) -> None:
+    """A model that multiplies by its projection's weights, instead of calling it, makes logits of everything."""
+
+    def forward(self: Any, tokens: torch.Tensor, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.model(tokens, **options).last_hidden_state @ self.lm_head.weight.T)
+
+    lm = small.model(folder, "llama")
+    lm.model.__class__ = type("Llama", (type(lm.model),), {"forward": forward})
+    pairs = [([1, 2, 3], [4]), ([5, 6, 7], [8])]
+    assert small.apart(small.plain(lm, pairs), small.plain(small.model(folder, "llama"), pairs)) < small.CLOSE
+    with pytest.raises(RuntimeError, match="does not call its vocabulary projection"):
+        small.shared(lm, pairs)
+
+
+def test_an_answer_that_is_missing_is_no_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 nats would be the surest of all answers."""
+    from scanproof.scoring import engine
+
+    lm = small.model(folder, "llama")
+    monkeypatch.setattr(engine.Scores, "_add", lambda *_: None)
+    with pytest.raises(RuntimeError, match="10 of 10 requests were not answered"):
+        small.shared(lm, SHARED_START)
 
 
 def test_an_lm_eval_class_that_calls_its_model_otherwise_is_refused(folder: Path) -> None:
