@@ -7,7 +7,7 @@ from typing import Any
 
 from scanproof.scoring.engine import Engine, Limits, Say, Tally
 from scanproof.scoring.memory import limits
-from scanproof.scoring.network import Unsupported, opened, stateful
+from scanproof.scoring.network import Unsupported, opened, operators, stateful
 from scanproof.scoring.tree import Asked
 from scanproof.scoring.words import remembering
 
@@ -39,7 +39,11 @@ def install(model: Any, say: Say) -> Tally:
     for name in ("_loglikelihood_tokens", "_model_call", "_select_cont_toks"):
         if getattr(type(model), name, None) is not getattr(HFLM, name):
             raise Unsupported(f"{type(model).__name__} has a {name} of its own")
-    stateful(model.model)
+    for _, kind in stateful(model.model):
+        try:
+            operators(next(model.model.parameters()).device, kind)
+        except ImportError as error:
+            raise Unsupported(f"its states are handed over by kernels that are not installed: {error}") from error
     tally = Tally()
 
     def score(

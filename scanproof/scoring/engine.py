@@ -172,7 +172,7 @@ class Engine:
         if first.node.children and not self.network.measured:
             return batch
         free = self.limits.state_bytes - self._held
-        least = OVERHEAD[self.network.device.type] / self.network.weights
+        least = OVERHEAD.get(self.network.device.type, OVERHEAD["cuda"]) / self.network.weights
         seen, below, padding = first.seen, max(frame.below, self._below(first.node)), 0
         while frame.waiting:
             following = frame.waiting[-1]

@@ -259,3 +259,20 @@ def test_bfloat16_moves_as_much_as_another_batch_size_does(name: str) -> None:
     nearest = (plain - got).abs().min(dim=0).values
     assert (nearest <= torch.maximum(moves.max(), spacing)).all()
     assert (nearest > 0).double().mean() <= (moves > 0).double().mean() + 0.05
+
+
+def test_a_device_without_the_kernels_that_hand_states_over_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU where transformers' own path scores a Mamba, because mamba_ssm is not installed."""
+    from scanproof import scoring
+
+    def missing(*_: Any) -> None:
+        raise ImportError("scoring on a GPU needs selective_scan_fn of mamba_ssm")
+
+    monkeypatch.setattr("scanproof.scoring.network.operations", missing)
+    lm = small.model(folder, "mamba-7b")
+    with pytest.raises(scoring.Unsupported, match=r"kernels that are not installed: .* selective_scan_fn of mamba_ssm"):
+        scoring.install(lm, lambda _: None)
+    assert "_loglikelihood_tokens" not in vars(lm)
+    scoring.install(small.model(folder, "llama"), lambda _: None)
