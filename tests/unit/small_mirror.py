@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from scanproof.evaluation import Progress, Settings, evaluate
 from scanproof.values import EvalJob
@@ -108,6 +107,9 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def _write_tokenizer(folder: Path) -> None:
+    # Where kernels are interpreted this module is loaded, and tokenizers is not installed.
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,:?"
     vocabulary = {"<|endoftext|>": 0, "<unk>": 1, **{letter: i for i, letter in enumerate(letters, start=2)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
