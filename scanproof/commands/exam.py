@@ -13,7 +13,7 @@ import typer
 from scanproof.commands.common import Format, load, print_rows, stop
 
 if TYPE_CHECKING:
-    from scanproof.faults.exam import Answer, Place
+    from scanproof.faults.exam import Answer, Check, Place
     from scanproof.faults.fault import Fault
 
 T = TypeVar("T")
@@ -72,21 +72,39 @@ def exam(
     elif faults:
         raise stop("--clean plants nothing: leave --faults out")
     else:
-        _clean(clean, where)
+        _clean(clean, where, style)
 
 
-def _clean(count: int, place: Place) -> None:
+def _clean(count: int, place: Place, style: ExamFormat) -> None:
     from scanproof.faults import table
     from scanproof.faults.exam import clean_runs, suite
 
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     runs = list(_counted(clean_runs(seeds, suite(place)), count, "clean run"))
-    for run in runs:
-        for alarm in run.alarms:
-            typer.echo(f"seed {run.seed}: {alarm.kind}: {alarm.message or alarm.id}")
-    typer.echo(table.clean_summary(runs))
+    data = style in (ExamFormat.json, ExamFormat.csv)
+    if data:
+        rows = [
+            {
+                "seed": run.seed,
+                "checks": run.checks,
+                "results": run.results,
+                "alarms": [told(each) for each in run.alarms],
+            }
+            for run in runs
+        ]
+        print_rows(rows, (), Format(style.value))
+    else:
+        for run in runs:
+            for alarm in run.alarms:
+                typer.echo(f"seed {run.seed}: {told(alarm)}")
+    typer.echo(table.clean_summary(runs), err=data)
     if any(run.alarms for run in runs):
         raise typer.Exit(1)
+
+
+def told(alarm: Check) -> str:
+    """A check that should have found nothing."""
+    return f"{alarm.kind}: {alarm.message or alarm.id}"
 
 
 def _faults(faults: Sequence[Fault], place: Place, evaluation: bool, style: ExamFormat) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +95,18 @@ def test_a_fault_that_does_nothing_is_not_caught_and_the_command_fails(monkeypat
     assert "2 faults: 1 caught, 1 by numerics, 0 by invariants; NOT CAUGHT: nothing" in result.output
     monkeypatch.setattr("scanproof.faults.catalogue.FAULTS", (real,))
     assert CliRunner().invoke(app, ["exam"]).exit_code == 0
+
+
+def test_clean_runs_are_printed_as_data() -> None:
+    from typer.testing import CliRunner
+
+    from scanproof.cli import app
+
+    result = CliRunner().invoke(app, ["exam", "--clean", "1", "--format", "json"])
+    assert result.exit_code == 0
+    (run,) = json.loads(result.stdout)
+    assert run["results"] > 0
+    assert (run["seed"], run["alarms"]) == (1000, [])
 
 
 def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exam.Suite) -> None:
