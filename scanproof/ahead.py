@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
-from scanproof.fingerprint import usable_cpus
+from scanproof.environment import usable_cpus
 from scanproof.process import Progress
 from scanproof.values import EvalJob
 

@@ -30,6 +30,12 @@ def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
     return found
 
 
+def usable_cpus() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
 def gpus() -> list[dict[str, str]]:
     """Name, driver and memory (MiB) of each NVIDIA GPU, asked from the driver's own tool, not from torch."""
     tool = shutil.which("nvidia-smi")

@@ -205,19 +205,13 @@ def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.machine(),
         "cpu": _cpu_name(),
-        "threads": usable_cpus(),
+        "threads": environment.usable_cpus(),
     }
     if device.startswith("cuda"):
         machine["gpus"] = [{"name": g.get("name"), "driver": g.get("driver_version")} for g in environment.gpus()]
         if not machine["gpus"]:
             unknown.append("GPU")
     return machine
-
-
-def usable_cpus() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 def _cpu_name() -> str:

@@ -208,14 +208,14 @@ class Mamba2(nn.Module):
         return self.out_proj(y), None if before is None else ScanState(before, last)
 
 
-def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int = 0) -> Tensor:
+def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int | Tensor = 0) -> Tensor:
     """Rotary position embedding (arXiv 2104.09864) of the first `dim` channels of x (b, h, l, p).
 
-    The first of the l positions is number `start`.
+    The first of the l positions is number `start`, or, of each row, of `start` (b, 1, 1).
     """
     inverse = base ** (-torch.arange(0, dim, 2, dtype=wide(x.dtype), device=x.device) / dim)
-    positions = torch.arange(start, start + x.shape[-2], dtype=inverse.dtype, device=x.device)
-    angles = torch.outer(positions, inverse)
+    positions = start + torch.arange(x.shape[-2], device=x.device)
+    angles = positions.to(inverse.dtype)[..., None] * inverse
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     turned, rest = x[..., :dim], x[..., dim:]
     shape = (dim // 2, 2) if interleaved else (2, dim // 2)

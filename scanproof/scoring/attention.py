@@ -37,7 +37,7 @@ def attend(mixer: Any, hidden: Tensor, slot: int, passage: Passage, operators: O
     q, k, v = torch.split(heads, [queries, shared, shared], dim=1)
     dim, base, interleaved = rotary(mixer)
     if dim:
-        q, k = (rotate_at(part, dim, base, interleaved, passage) for part in (q, k))
+        q, k = (rotate(part, dim, base, interleaved, start=passage.starts) for part in (q, k))
     k, v = passage.extend(slot, k, v, conv)
     context = masked(q, k, v, passage, scale(mixer)).transpose(1, 2).flatten(-2)
     if mixer.mlp_dim:
@@ -58,15 +58,6 @@ def rotary(mixer: Any) -> tuple[int, float, bool]:
 def scale(mixer: Any) -> float | None:
     """Factor of the scores; None for 1 / sqrt(headdim)."""
     return mixer.scale if hasattr(mixer, "scale") else mixer.softmax_scale  # type: ignore[no-any-return]
-
-
-def rotate_at(x: Tensor, dim: int, base: float, interleaved: bool, passage: Passage) -> Tensor:
-    """Rotary positions of x (b, h, l, p), each row's from its own start."""
-    starts = passage.seen
-    if len(set(starts)) == 1:
-        return rotate(x, dim, base, interleaved, start=starts[0])
-    rows = [rotate(row[None], dim, base, interleaved, start=start) for row, start in zip(x, starts, strict=True)]
-    return torch.cat(rows)
 
 
 def masked(q: Tensor, k: Tensor, v: Tensor, passage: Passage, factor: float | None) -> Tensor:

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
+from scanproof.scoring.levels import Prices, dissolved
 from scanproof.scoring.network import Network
 from scanproof.scoring.passage import Passage, Trail
 from scanproof.scoring.tree import Asked, Node, build
 
-SLACK = 0.08
-"""Share of the distinct tokens that may run twice where that saves a batch."""
-PADDING = 0.25
-"""Share of a batch that may be padding."""
+SLACK = 0.1
+"""Share of the distinct tokens that may run twice where that saves a pass."""
 OVERHEAD = {"cpu": 2**24, "cuda": 2**37}
-"""What a batch costs by itself, in weights times positions: so much may be padding in any case.
+"""What a pass costs by itself, in weights times positions.
 
 On a CPU measured, 3 ms of a stand-in's pass; on a GPU estimated, 10 ms at 25 TFLOP/s.
 """
+HANDOVER = 1 / 16
+"""What handing a state on costs, in passes."""
 AHEAD = 0.25
 """Share of the memory for states below which more of them are made before any is used: batches get larger."""
 Say = Callable[[str], None]
@@ -113,10 +115,13 @@ class Engine:
         """Most rows of a batch; halved when memory runs out."""
         self._held = 0
         """Bytes of all states that are kept now."""
+        self._overhead = OVERHEAD.get(network.device.type, OVERHEAD["cuda"]) / network.weights
+        """Positions that cost as much as a pass does by itself."""
 
     def score(self, requests: Sequence[Asked], answered: Callable[[int, float, bool], None]) -> None:
         """Run the tree; `answered` is told of each request once: its index, log-likelihood, whether it is greedy."""
-        tree = build(requests, SLACK)
+        prices = Prices(level=self._overhead, row=HANDOVER * self._overhead, slack=SLACK)
+        tree = build(requests, partial(dissolved, prices=prices))
         self.tally.plain_tokens += tree.plain
         self.tally.distinct_tokens += tree.distinct
         scores = Scores(requests, answered)
@@ -169,10 +174,7 @@ class Engine:
         """
         first = frame.waiting.pop()
         batch, length = [first], len(first.node.tokens)
-        if first.node.children and not self.network.measured:
-            return batch
         free = self.limits.state_bytes - self._held
-        least = OVERHEAD.get(self.network.device.type, OVERHEAD["cuda"]) / self.network.weights
         seen, below, padding = first.seen, max(frame.below, self._below(first.node)), 0
         while frame.waiting:
             following = frame.waiting[-1]
@@ -184,7 +186,7 @@ class Engine:
                 or rows > self._rows
                 or rows * length > self.limits.positions
                 or rows * self._bytes(first, seen, length) > min(free / 2, free - below)
-                or padding > max(least, PADDING * length * len(batch))
+                or padding > self._overhead
             ):
                 break
             batch.append(frame.waiting.pop())

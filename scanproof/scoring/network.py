@@ -72,17 +72,17 @@ class Network:
         self._operators = [operators(self.device, kind) for _, kind in mixers]
         self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
         self._scans = [first for first in self._empty if first is not None]
-        self._attending: set[int] = set()
-        self._token_bytes = 0.0
-        """Keys and values of a token, in all attention layers."""
         self._passage: Passage | None = None
         self._places: tuple[Tensor, Tensor] | None = None
         config = getattr(model, "config", None)
         self._transformers = hasattr(config, "num_hidden_layers")
         count = config.num_hidden_layers if self._transformers else 0  # type: ignore[union-attr]
         self._slots = {index: len(mixers) + index for index in range(count)}
-        self.measured = not self._slots and all(kind.form for _, kind in mixers)
-        """Whether it is known how much memory is kept; that of attention shows when the first row is kept."""
+        self._attending = max(1, count, len(mixers))
+        """Attention layers; as many as there may be until the first have run."""
+        scans_only = not count and len(self._scans) == len(mixers)
+        self._token_bytes = 0.0 if scans_only else float(most_bytes(model))
+        """Keys and values of a token, in all attention layers; as much as there may be until the first have run."""
 
     def run(
         self,
@@ -117,21 +117,20 @@ class Network:
                 raise RuntimeError(f"{class_name(self.model)} does not call its vocabulary projection")
         finally:
             self._passage = self._places = None
-        self.measured |= passage.keep
         segments = {slot: kept for slot, kept in passage.left.items() if isinstance(kept, Segment)}
         if segments:
-            self._attending = set(segments)
+            self._attending = len(segments)
             self._token_bytes = sum(map(size, segments.values())) / tokens.numel()
         return logits
 
     def kept_bytes(self, nodes: int, tokens: int) -> float:
-        """Memory of what some nodes of one row leave for their children, tokens in all; see `measured`."""
+        """Memory of what some nodes of one row leave for their children, tokens in all."""
         return nodes * sum(map(size, self._scans)) + self._token_bytes * tokens
 
     def passing_bytes(self, positions: int) -> float:
         """Memory that one layer works on for a row with some positions, those behind it included."""
         layer = max(map(size, self._scans), default=0)
-        return max(COPIES * layer, COPIES * self._token_bytes / max(1, len(self._attending)) * positions)
+        return max(COPIES * layer, COPIES * self._token_bytes / self._attending * positions)
 
     def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
         """Takes the place of a mixer's `forward`."""
@@ -234,6 +233,13 @@ def mixing(model: nn.Module) -> list[nn.Module]:
 def class_name(module: object) -> str:
     """Module and class, as `Kind.name` has them."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def most_bytes(model: Any) -> int:
+    """No more keys and values can there be of a token than linear layers, but for the last, have outputs."""
+    head = vocabulary_projection(model)
+    layers = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not head]
+    return sum(each.out_features for each in layers) * int(next(model.parameters()).element_size())
 
 
 def vocabulary_projection(model: Any) -> nn.Module:

@@ -96,19 +96,21 @@ class Passage:
         return torch.arange(max(self.lengths), device=self.device) < self.ends[:, None]
 
     @cached_property
+    def starts(self) -> Tensor:
+        """(b, 1, 1), the number of each row's first position in its sequence."""
+        return torch.tensor(self.seen, device=self.device).view(-1, 1, 1)
+
+    @cached_property
     def positions(self) -> Tensor:
         """(b, l), the number of each position in its sequence."""
-        steps = torch.arange(max(self.lengths), device=self.device)
-        return torch.tensor(self.seen, device=self.device)[:, None] + steps
+        return self.starts[:, 0] + torch.arange(max(self.lengths), device=self.device)
 
     @cached_property
     def visible(self) -> Tensor | None:
         """(b, s + l), False where a row has nothing: its past lies at the right end of s; None where all are alike."""
         if len(set(self.seen)) == 1:
             return None
-        behind = torch.arange(self.longest, device=self.device) >= self.longest - torch.tensor(
-            self.seen, device=self.device
-        ).view(-1, 1)
+        behind = torch.arange(self.longest, device=self.device) >= self.longest - self.starts[:, 0]
         now = behind.new_ones(len(behind), max(self.lengths))
         return torch.cat([behind, now], dim=1)
 

@@ -11,9 +11,8 @@ Each node runs once; the state after it is the start of its children.
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 Tokens = tuple[int, ...]
@@ -91,18 +90,19 @@ class Tree:
         return sum(len(node.tokens) for node in self.nodes())
 
 
-def build(requests: Sequence[Asked], slack: float = 0.0) -> Tree:
+def build(requests: Sequence[Asked], dissolved: Callable[[Node, int], Iterable[Node]] = lambda *_: ()) -> Tree:
     """The tree of some requests.
 
     Args:
-        slack: share of the distinct tokens that may run again, where that saves a node: a short beginning that few
-            requests share costs less to run again than to hand over.
+        dissolved: (node above all, its distinct tokens) -> nodes whose tokens their children run, each for itself.
     """
     asked = _asked(requests)
     inputs = sorted(asked)
     top = Node(())
     distinct = _grow(top, inputs)
-    _merge(top, int(slack * distinct))
+    # An input that another goes on from is no branch.
+    _dissolve(top, [node for node in top.walk() if len(node.children) == 1 and node is not top])
+    _dissolve(top, dissolved(top, distinct))
     _place(top, asked)
     _measure(top)
     return Tree(list(top.children), sum(map(len, inputs)), distinct)
@@ -162,36 +162,17 @@ def _split(node: Node, at: int) -> None:
     node.tokens, node.children, node.inputs = node.tokens[:at], {child: None}, []
 
 
-def _merge(top: Node, allowance: int) -> None:
-    """Let children of short nodes begin by themselves, the cheapest first, while their extra tokens are allowed."""
+def _dissolve(top: Node, nodes: Iterable[Node]) -> None:
+    """Put nodes' tokens at the beginning of each of their children; what ended in one ends in the first of them."""
     parents = {child: node for node in top.walk() for child in node.children}
-    waiting = [(_cost(node), number, node) for number, node in enumerate(parents) if node.children]
-    heapq.heapify(waiting)
-    while waiting:
-        cost, number, node = heapq.heappop(waiting)
-        if cost != _cost(node):
-            heapq.heappush(waiting, (_cost(node), number, node))
-            continue
-        if cost > allowance:
-            return
-        allowance -= cost
-        _dissolve(node, parents)
-
-
-def _cost(node: Node) -> int:
-    """Tokens that run again without the node."""
-    return len(node.tokens) * (len(node.children) - 1)
-
-
-def _dissolve(node: Node, parents: dict[Node, Node]) -> None:
-    """Put a node's tokens at the beginning of each of its children; what ended in it ends in the first of them."""
-    parent = parents.pop(node)
-    for child in node.children:
-        child.tokens = node.tokens + child.tokens
-        parents[child] = parent
-    next(iter(node.children)).inputs += node.inputs
-    del parent.children[node]
-    parent.children.update(node.children)
+    for node in nodes:
+        parent = parents.pop(node)
+        for child in node.children:
+            child.tokens = node.tokens + child.tokens
+            parents[child] = parent
+        next(iter(node.children)).inputs += node.inputs
+        del parent.children[node]
+        parent.children.update(node.children)
 
 
 def _place(top: Node, asked: dict[Tokens, Places]) -> None:

@@ -157,7 +157,7 @@ def rotated_one_too_far(patch: pytest.MonkeyPatch) -> None:
     positions = passage.Passage.positions.func  # type: ignore[attr-defined]
     patch.setattr(
         "scanproof.scoring.attention.rotate",
-        lambda *args, start=0: rotate(*args, start=start + 1 if start else 0),
+        lambda *args, start=0: rotate(*args, start=start + (start > 0)),
     )
     patch.setattr(
         "scanproof.scoring.passage.Passage.positions",
@@ -172,6 +172,7 @@ def rotated_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any, trails: Any, lengths: Any, keep: bool, device: Any) -> None:
         init(self, trails, lengths, keep, device)
         _ = self.visible
+        vars(self).pop("starts", None)
         self.seen = [max(self.seen)] * len(self.seen)
 
     patch.setattr("scanproof.scoring.passage.Passage.__init__", wrong)

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from late import Late
 
 if TYPE_CHECKING:
-    from scanproof.scoring import tree
+    from scanproof.scoring import levels, tree
     from scanproof.scoring.tree import Asked, Node, Tree
 else:
-    tree = Late("scanproof.scoring.tree")
+    levels, tree = Late("scanproof.scoring.levels"), Late("scanproof.scoring.tree")
+
+FREE = (0.0, 0.0)
+CHEAP = (3.0, 1.0)
+DEAR = (1e6, 1e3)
+"""Prices of a level and of a row, in tokens."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
     """Before hypothesis takes the time of an example."""
     assert callable(tree.build)
+    assert callable(levels.dissolved)
 
 
 def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Asked]:
@@ -52,9 +60,9 @@ def prefixes(given: Sequence[Asked]) -> set[tuple[int, ...]]:
     return {each.tokens[:end] for each in given for end in range(1, len(each.tokens) + 1)}
 
 
-def check(given: Sequence[Asked], slack: float) -> Tree:
+def check(given: Sequence[Asked], slack: float, prices: tuple[float, float] = DEAR) -> Tree:
     """All that holds of a tree."""
-    found = tree.build(given, slack)
+    found = tree.build(given, partial(levels.dissolved, prices=levels.Prices(*prices, slack)))
     assert found.distinct == len(prefixes(given))
     assert found.plain == sum(map(len, {each.tokens for each in given}))
     assert found.distinct <= found.tokens <= found.distinct * (1 + slack)
@@ -75,10 +83,12 @@ def check(given: Sequence[Asked], slack: float) -> Tree:
     return found
 
 
-@given(requests(), st.sampled_from([0.0, 0.08, 0.5]))
+@given(requests(), st.sampled_from([0.0, 0.08, 0.5]), st.sampled_from([FREE, CHEAP, DEAR]))
 @settings(max_examples=150)
-def test_every_target_is_asked_for_once_after_its_own_prefix(given: list[Asked], slack: float) -> None:
-    check(given, slack)
+def test_every_target_is_asked_for_once_after_its_own_prefix(
+    given: list[Asked], slack: float, prices: tuple[float, float]
+) -> None:
+    check(given, slack, prices)
 
 
 @given(requests())
@@ -102,12 +112,69 @@ def test_the_figure_of_the_module() -> None:
     assert (found.plain, found.distinct) == (18, 10)
 
 
+def ways(top: Node, gone: frozenset[Node]) -> tuple[int, int, int]:
+    """Tokens that run, nodes with children and levels of them, without some of these: counted along each way down."""
+    tokens, kept, deepest = 0, 0, 0
+    waiting = [(child, 0, 0) for child in top.children]
+    while waiting:
+        node, carried, above = waiting.pop()
+        carried += len(node.tokens)
+        if node in gone:
+            waiting.extend((child, carried, above) for child in node.children)
+            continue
+        tokens += carried
+        kept += bool(node.children)
+        deepest = max(deepest, above + bool(node.children))
+        waiting.extend((child, 0, above + 1) for child in node.children)
+    return tokens, kept, deepest
+
+
+@given(requests(), st.floats(0, 20), st.floats(0, 5))
+@settings(max_examples=100)
+def test_no_other_choice_is_cheaper(given: list[Asked], level: float, row: float) -> None:
+    """Against all subsets of the nodes that could be dissolved."""
+    tops: list[Node] = []
+
+    def noted(top: Node, _: int) -> list[Node]:
+        tops.append(top)
+        return []
+
+    found = tree.build(given, noted)
+    inner = [node for node in found.nodes() if node.children]
+    assume(tops and len(inner) <= 9 and ways(tops[0], frozenset())[2] <= levels.MOST_LEVELS)
+
+    def price(gone: frozenset[Node]) -> float:
+        tokens, kept, deepest = ways(tops[0], gone)
+        return tokens + row * kept + level * deepest
+
+    chosen = levels.dissolved(tops[0], found.distinct, levels.Prices(level, row, 1e9))
+    subsets = chain.from_iterable(combinations(inner, count) for count in range(len(inner) + 1))
+    assert price(frozenset(chosen)) == pytest.approx(min(price(frozenset(gone)) for gone in subsets))
+
+
 def test_slack_is_spent_on_short_beginnings_that_few_share() -> None:
     pairs = [((1, 2), (3, *range(10, 40))), ((1, 2), (4, *range(10, 40)))]
     assert len(check(asked(pairs), 0.0).roots) == 1
     assert [len(node.tokens) for node in check(asked(pairs), 0.08).roots] == [32, 32]
+    assert len(check(asked(pairs), 0.08, FREE).roots) == 1
     many = [((1, 2), (number, *range(10, 20))) for number in range(100, 160)]
     assert len(check(asked(many), 0.08).roots) == 1
+
+
+def test_a_level_is_saved_where_it_costs_few_tokens_and_not_where_it_costs_many() -> None:
+    """Questions that begin with the same word, each with two answers: the word runs with each of the questions."""
+    pairs = [
+        ((1, *range(100 * number, 100 * number + 30)), (answer, 0)) for number in range(2, 12) for answer in (5, 6)
+    ]
+    assert ways_of(check(asked(pairs), 0.1, FREE)) == 2
+    saved = check(asked(pairs), 0.1, (10.0, 0.0))
+    assert (ways_of(saved), saved.tokens - saved.distinct) == (1, 9)
+    assert ways_of(check(asked(pairs), 0.1, DEAR)) == 1
+
+
+def ways_of(found: Tree) -> int:
+    """Nodes with children on the longest way down."""
+    return max(root.generations for root in found.roots)
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
