@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,35 @@ from scanproof.paired import Comparison, Finding
 Engine = Literal["plain", "shared"]
 
 DISAGREE = "the engines disagree: a kernel that carries a state over is wrong, or the engine is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """Of a few requests that plain scored as well, the one whose answers are furthest apart."""
+
+    requests: int
+    """That were compared."""
+    shared: float | None
+    """Its log-likelihood, in nats; None for what is no number."""
+    plain: float | None
+    allowed: float
+    """What rounding may put between them, in nats."""
+
+    @property
+    def nats(self) -> float:
+        """Between the two; inf where one of them is no number."""
+        return math.inf if self.shared is None or self.plain is None else abs(self.shared - self.plain)
+
+    @property
+    def differs(self) -> bool:
+        """Whether that is more than rounding."""
+        return self.nats > self.allowed
+
+    def __str__(self) -> str:
+        return (
+            f"of {self.requests} requests that plain scored as well, one got {shown(self.shared)} by shared and "
+            f"{shown(self.plain)} by plain, where {self.allowed:.2g} nats are rounding"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +63,8 @@ class Scoring:
     """Most that the kept states held at one time."""
     notes: tuple[str, ...] = ()
     """What the engine said on the way: `out of memory with 64 rows; goes on with 32`."""
+    spot: Spot | None = None
+    """None where nothing was compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,10 @@ class Replaced:
     """What the shared engine made of a job that plain measured again."""
 
     because: dict[str, str]
-    """Why: what shared's verdict on a number was, by its id; empty where the engine broke."""
+    """Why: what shared's verdict on a number was, by its id.
+
+    Empty where the engine broke, and where `scoring.spot` alone differs.
+    """
     error: str | None = None
     """How the engine broke; None where it measured."""
     key: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from scanproof import derive, proof
-from scanproof.engines import Engine
+from scanproof.engines import Engine, Scoring
 from scanproof.failures import EvaluationError
 from scanproof.record import Evaluation, Replaced
 from scanproof.tolerance import Outcome, Verdict
@@ -38,7 +38,7 @@ class Auto:
                 raise
             return self.again(job, Replaced(because={}, error=f"{error.kind}: {error.message}"))
         reasons = self.reasons(shared) if shared.engine == "shared" else {}
-        if not reasons:
+        if not reasons and not spotted(shared.scoring):
             return shared
         return self.again(
             job,
@@ -74,6 +74,11 @@ class Auto:
             raise EvaluationError(error.kind, told, error.last_words, error.log) from error
 
 
+def spotted(scoring: Scoring | None) -> bool:
+    """Whether plain scored a request otherwise."""
+    return scoring is not None and scoring.spot is not None and scoring.spot.differs
+
+
 def suspicious(verdict: Verdict) -> bool:
     """Whether another engine could give another verdict: a number that fails, or that is no number."""
     impossible = verdict.outcome is Outcome.ERROR and verdict.measured is None
@@ -84,6 +89,9 @@ def why(replaced: Replaced) -> str:
     """Why plain measured a job again, in a line."""
     if replaced.error is not None:
         return f"the shared engine broke: {replaced.error.splitlines()[0]}"
+    if not replaced.because:
+        assert replaced.scoring is not None
+        return str(replaced.scoring.spot)
     first, *rest = replaced.because.items()
     more = f" and {len(rest)} more" if rest else ""
     return f"{first[0]} was {first[1]}{more}"

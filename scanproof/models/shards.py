@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,8 +25,8 @@ PICKLED = "pytorch_model.bin"
 INDEX = ".index.json"
 SMALLEST, LARGEST = 2**22, 2**28
 """Limits of what is converted at a time, in bytes: each time opens its files once more."""
-PIECE = 2**20
-"""Bytes that one thread converts at a time."""
+AT_MOST = 4
+"""Threads that convert."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,17 @@ def weights(
         else:
             result[key] = torch.empty(tensor.shape, dtype=dtype, device=device)
             moved[key] = found[key]
-    size = sum(stored.tensor.nbytes for stored in moved.values()) // 20
-    pieces = rounds({key: stored.tensor for key, stored in moved.items()}, PIECE)
-    with ThreadPoolExecutor(max(1, usable_cpus() // torch.get_num_threads())) as pool:
-        while parts := list(islice(pieces, min(LARGEST, max(SMALLEST, size)) // PIECE)):
-            fresh = _mapped_again(moved, {key for part in parts for key, _ in part})
+    threads = min(AT_MOST, max(1, usable_cpus() // torch.get_num_threads()))
+    share = sum(stored.tensor.nbytes for stored in moved.values()) // (20 * threads)
+    groups = rounds({key: each.tensor for key, each in moved.items()}, min(LARGEST, max(SMALLEST, share)))
 
-            def convert(part: list[tuple[str, slice]], fresh: Mapping[str, Tensor] = fresh) -> None:
-                for key, rows in part:
-                    result[key][rows].copy_(fresh[key][rows])
+    def move(parts: list[tuple[str, slice]]) -> None:
+        fresh = _mapped_again(moved, {key for key, _ in parts})
+        for key, rows in parts:
+            result[key][rows].copy_(fresh[key][rows])
 
-            list(pool.map(convert, parts))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(move, groups))
     return result
 
 

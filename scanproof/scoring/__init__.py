@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from scanproof.engines import Spot
+from scanproof.scoring import spot
 from scanproof.scoring.engine import Engine, Limits, Say, Tally
 from scanproof.scoring.memory import limits
 from scanproof.scoring.network import Unsupported, opened, operators, stateful
 from scanproof.scoring.tree import Asked
 from scanproof.scoring.words import remembering
 
-__all__ = ["Engine", "Limits", "Tally", "Unsupported", "install"]
+__all__ = ["Engine", "Limits", "Tally", "Unsupported", "install", "spot_check"]
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """(cache key, context, continuation), as lm-eval's `_loglikelihood_tokens` takes them."""
@@ -49,11 +51,30 @@ def install(model: Any, say: Say) -> Tally:
     def score(
         requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        return _score(model, requests, disable_tqdm, tally, say)
+        answers = _score(model, requests, disable_tqdm, tally, say)
+        for index in spot.spread(len(requests), spot.REQUESTS - len(tally.sampled)):
+            _, context, continuation = requests[index]
+            tally.sampled.append(spot.Answered(context, continuation, answers[index][0]))
+        return answers
 
     model._loglikelihood_tokens = score
     model.loglikelihood = partial(_with_memory, model)
     return tally
+
+
+def spot_check(model: Any, tally: Tally) -> Spot | None:
+    """Score some of the requests of a model with an engine by lm-eval's own path, and compare.
+
+    Returns:
+        see `spot.check`.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    def plain(requests: list[spot.Request]) -> list[tuple[float, bool]]:
+        return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=len(requests)))
+
+    dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
+    return spot.check(plain, tally.sampled, dtype)
 
 
 def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

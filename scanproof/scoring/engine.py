@@ -19,16 +19,18 @@ from torch.nn.utils.rnn import pad_sequence
 from scanproof.scoring.levels import Prices, dissolved
 from scanproof.scoring.network import Network
 from scanproof.scoring.passage import Passage, Trail
+from scanproof.scoring.spot import Answered
 from scanproof.scoring.tree import Asked, Node, build
 
 SLACK = 0.1
 """Share of the distinct tokens that may run twice where that saves a pass."""
-OVERHEAD = {"cpu": 2**24, "cuda": 2**37}
-"""What a pass costs by itself, in weights times positions.
+OVERHEAD = {"cpu": (2**25, 13), "cuda": (2**40, 128)}
+"""What a pass costs by itself: its calls, in weights times positions, and its reading of the weights, in positions.
 
-On a CPU measured, 3 ms of a stand-in's pass; on a GPU estimated, 10 ms at 25 TFLOP/s.
+Measured on a CPU core: 1 to 3 ms and 13 positions.  Estimated on a GPU: 10 ms at 200 TFLOP/s; 128 positions is where
+as many operations per byte of bfloat16 weights begin to keep one busy.
 """
-HANDOVER = 1 / 16
+HANDOVER = 1 / 64
 """What handing a state on costs, in passes."""
 AHEAD = 0.25
 """Share of the memory for states below which more of them are made before any is used: batches get larger."""
@@ -53,6 +55,8 @@ class Tally:
     """Most that states took at one time."""
     notes: list[str] = field(default_factory=list)
     """What was said."""
+    sampled: list[Answered] = field(default_factory=list)
+    """Requests for plain to score as well."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Engine:
         """Most rows of a batch; halved when memory runs out."""
         self._held = 0
         """Bytes of all states that are kept now."""
-        self._overhead = OVERHEAD.get(network.device.type, OVERHEAD["cuda"]) / network.weights
+        calls, reading = OVERHEAD.get(network.device.type, OVERHEAD["cuda"])
+        self._overhead = calls / network.weights + reading
         """Positions that cost as much as a pass does by itself."""
 
     def score(self, requests: Sequence[Asked], answered: Callable[[int, float, bool], None]) -> None:
@@ -194,7 +199,7 @@ class Engine:
 
     def _bytes(self, first: Waiting, seen: int, length: int) -> float:
         """Memory that a row takes while it runs, or afterwards for its children."""
-        passing = self.network.passing_bytes(seen + length)
+        passing = self.network.passing_bytes(seen, length)
         return max(passing, self.network.kept_bytes(1, length)) if first.node.children else passing
 
     def _below(self, node: Node) -> float:

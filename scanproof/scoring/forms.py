@@ -35,6 +35,8 @@ class Operators:
     """`causal_conv1d_fn` of `ops`, or what a mixer uses in its place."""
     scan: Callable[..., tuple[Tensor, Tensor]]
     """`scans.reference` or one of the other ways to go on with a selective scan; see `scanproof.scoring.scans`."""
+    states_at_once: int = 0
+    """States of each row that `scan` has in memory, a position each, where there are so many positions."""
 
 
 Form = Callable[[Any, Tensor, ScanState, Passage, Operators], tuple[Tensor, ScanState]]
@@ -208,3 +210,7 @@ def state_shape(mixer: Any) -> tuple[int, ...]:
         inner = mixer.d_ssm
     size = mixer.ssm_state_size if hasattr(mixer, "ssm_state_size") else mixer.d_state
     return heads, inner // heads, size
+
+
+SELECTIVE = (mamba1, llama1)
+"""Forms that call `Operators.scan`."""

@@ -69,9 +69,17 @@ class Network:
         self.device = next(model.parameters()).device
         self.weights = sum(weight.numel() for weight in model.parameters())
         # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
-        self._operators = [operators(self.device, kind) for _, kind in mixers]
+        made = {kind: operators(self.device, kind) for _, kind in mixers}
+        self._operators = [made[kind] for _, kind in mixers]
         self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
-        self._scans = [first for first in self._empty if first is not None]
+        scans = [size(first) for first in self._empty if first is not None]
+        self._scan_bytes, self._largest_scan = sum(scans), max(scans, default=0)
+        """States of all scan layers, of one row, and of the layer with most."""
+        self._at_once = [
+            (done.states_at_once, first.ssm.nbytes)
+            for first, done, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
+            if first is not None and kind.form in forms.SELECTIVE
+        ]
         self._passage: Passage | None = None
         self._places: tuple[Tensor, Tensor] | None = None
         config = getattr(model, "config", None)
@@ -80,7 +88,7 @@ class Network:
         self._slots = {index: len(mixers) + index for index in range(count)}
         self._attending = max(1, count, len(mixers))
         """Attention layers; as many as there may be until the first have run."""
-        scans_only = not count and len(self._scans) == len(mixers)
+        scans_only = not count and len(scans) == len(mixers)
         self._token_bytes = 0.0 if scans_only else float(most_bytes(model))
         """Keys and values of a token, in all attention layers; as much as there may be until the first have run."""
 
@@ -125,12 +133,13 @@ class Network:
 
     def kept_bytes(self, nodes: int, tokens: int) -> float:
         """Memory of what some nodes of one row leave for their children, tokens in all."""
-        return nodes * sum(map(size, self._scans)) + self._token_bytes * tokens
+        return nodes * self._scan_bytes + self._token_bytes * tokens
 
-    def passing_bytes(self, positions: int) -> float:
-        """Memory that one layer works on for a row with some positions, those behind it included."""
-        layer = max(map(size, self._scans), default=0)
-        return max(COPIES * layer, COPIES * self._token_bytes / self._attending * positions)
+    def passing_bytes(self, seen: int, length: int) -> float:
+        """Memory that one layer works on for a row with some tokens behind it."""
+        at_once = max((min(states, length) * state for states, state in self._at_once), default=0)
+        keys = self._token_bytes / self._attending * (seen + length)
+        return COPIES * max(self._largest_scan, keys) + at_once
 
     def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
         """Takes the place of a mixer's `forward`."""
@@ -158,7 +167,9 @@ def operators(device: torch.device, kind: Kind) -> forms.Operators:
     ops = operations(device)
     if device.type == "cpu":
         return forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
-    return forms.Operators(ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn))
+    return forms.Operators(
+        ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn), states_at_once=scans.AT_ONCE
+    )
 
 
 @contextmanager

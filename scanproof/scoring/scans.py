@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanproof.kernels.reference import CHUNK as AT_ONCE
+from scanproof.kernels.reference import CHUNK as POSITIONS
 from scanproof.kernels.reference import selective_scan
 
 BLOCK = 2**18
 """Numbers of a chunk that the reference works on at once: 1 MiB of float32, which a core's cache holds."""
 CHUNK = 64
 """Positions whose part of the first state is computed at once; memory grows with it."""
+AT_ONCE = 3 * CHUNK
+"""States of a row that `superposed` has in memory: three of each of these positions."""
 
 
 def reference(
@@ -73,7 +75,7 @@ def reference(
 
 def _blocks(numbers: int, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Rows of the parts, as many as the reference takes at once where a position of a row has so many numbers."""
-    count = max(1, BLOCK // (AT_ONCE * numbers))
+    count = max(1, BLOCK // (POSITIONS * numbers))
     return zip(*(torch.split(part, count) for part in parts), strict=True)
 
 

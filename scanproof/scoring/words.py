@@ -11,29 +11,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 CUT = re.compile(r"(?<=[!-~])(?=[ \n])")
 """Before white space, behind what no version of Unicode takes for white space or joins with it."""
+TEXTS = 1024
+"""Whole texts that are remembered: a context comes again with its next continuation, and their tokens take memory."""
 Encode = Callable[..., list[int]]
 
 
 def remembering(encode: Encode, tokenizer: Any) -> Encode:
-    """An lm-eval model's `tok_encode` that encodes nothing twice: no word where that is exact, else no text."""
-    known: dict[Any, list[int]] = {}
+    """An lm-eval model's `tok_encode` that encodes no word twice where that is exact, else no text again soon."""
     exact = splits(tokenizer)
 
+    @lru_cache(maxsize=None if exact else TEXTS)
+    def known(piece: str, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
+        return tuple(encode(piece, *args, **dict(options)))
+
     def remembered(text: str, *args: Any, **options: Any) -> list[int]:
-        asked = (args, tuple(sorted(options.items())))
         # What is cut off a text cannot be cut off its pieces.
         pieces = CUT.split(text) if exact and not args and not options.get("left_truncate_len") else [text]
-        tokens: list[int] = []
-        for piece in pieces:
-            key = (piece, asked)
-            if key not in known:
-                known[key] = encode(piece, *args, **options)
-            tokens += known[key]
-        return tokens
+        asked = (args, tuple(sorted(options.items())))
+        return list(chain.from_iterable(known(piece, *asked) for piece in pieces))
 
     return remembered
 

@@ -12,6 +12,7 @@ HOOK = """
 import json
 from pathlib import Path
 import pytest
+from scanproof.engines import Scoring, Spot
 from scanproof.evaluation import EvaluationError
 from scanproof.record import Evaluation, Measurement
 
@@ -25,7 +26,7 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     answers = json.loads((HERE / f"{settings.engine}.json").read_text())
     if isinstance(answers, dict):
         raise EvaluationError(**answers)
-    right, engine = answers
+    right, engine, *plain = answers
     samples = settings.store / "by" / settings.engine
     samples.mkdir(parents=True, exist_ok=True)
     (samples / "arc_easy.jsonl").write_text("".join(line(doc, doc < right) for doc in range(DOCUMENTS)))
@@ -34,6 +35,13 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
         job=job, key=settings.engine[0] * 64, measurements=(measured,), samples=str(samples),
         command="lm_eval --model hf", environment={"packages": {"lm-eval": "0.4.13"}}, engine=engine,
         engine_because=None if engine == settings.engine else "the class takes no state",
+        scoring=scored(*plain) if plain else None,
+    )
+
+def scored(plain):
+    spot = Spot(requests=8, shared=-1.0, plain=plain, allowed=0.001)
+    return Scoring(
+        plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
     )
 
 def line(doc, right):
@@ -66,7 +74,8 @@ def prepare(project: Project) -> Project:
 
 
 def answer(project: Project, **by_engine: object) -> None:
-    """Documents that an engine answers rightly and the engine that really scored, or the error it ends with."""
+    """Documents that an engine answers rightly, the engine that really scored, and what plain said of a request that
+    shared gave -1 nats; or the error it ends with."""
     for engine, answers in by_engine.items():
         (project.root / f"{engine}.json").write_text(json.dumps(answers))
 

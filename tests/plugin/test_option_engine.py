@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines_project import BAD, NUMBER, answer, asked, prepare
+from engines_project import BAD, GOOD, NUMBER, answer, asked, prepare
 
 from planted import REFERENCE, Copy, clean_copy, state_of_the_neighbour
 from scanproof.record import Run, find_run, read_run
@@ -123,6 +123,25 @@ class TestAuto:
         assert kept["verdict"]["engines"]["finding"]["outcome"] == "SAME"
         result.stdout.fnmatch_lines(["*measured again by plain, whose verdict counts: *; the engines agree"])
 
+    def test_a_request_that_plain_scores_otherwise_is_enough(self, engines: Project) -> None:
+        """Every number comes out, by either engine, and their answers are the same: the spot check alone asks."""
+        answer(engines, shared=[GOOD, "shared", -4.0])
+        result = engines.run()
+        result.assert_outcomes(passed=1)
+        assert asked(engines) == ["shared", "plain"]
+        result.stdout.fnmatch_lines([
+            "*measured again by plain, whose verdict counts: of 8 requests that plain scored as well, one got -1 by "
+            "shared and -4 by plain, where 0.001 nats are rounding; the engines agree"
+        ])  # fmt: skip
+
+    def test_what_only_plain_has_wrong_is_seen(self, engines: Project) -> None:
+        """A fused kernel that the shared engine never calls."""
+        answer(engines, shared=[GOOD, "shared", -4.0], plain=[BAD, "plain"])
+        result = engines.run()
+        result.assert_outcomes(failed=1)
+        assert the_record(engines)["outcome"] == "OUT_OF_TOLERANCE"
+        result.stdout.fnmatch_lines(["42.09 measured*too low", "*engine *the engines disagree*"])
+
     def test_what_was_scored_plain_is_not_scored_plain_again(self, engines: Project) -> None:
         answer(engines, shared=[BAD, "plain"])
         result = engines.run()
@@ -213,6 +232,8 @@ class TestOnAStandIn:
         assert evaluation.scoring is not None
         assert 0 < evaluation.scoring.distinct_tokens <= evaluation.scoring.tokens
         assert evaluation.scoring.scored_positions >= 200
+        assert evaluation.scoring.spot is not None
+        assert (evaluation.scoring.spot.requests, evaluation.scoring.spot.differs) == (8, False)
         assert f"shared engine: {evaluation.scoring.tokens:,} tokens run" in result.stdout
 
     def test_a_state_handed_to_the_wrong_branch_leaves_plains_numbers_and_is_named(
@@ -229,6 +250,20 @@ class TestOnAStandIn:
         assert (evaluation.engine, evaluation.scoring) == ("plain", None)
         assert evaluation.replaced is not None
         assert evaluation.replaced.scoring is not None
+
+    def test_a_fault_in_what_only_plain_calls_is_seen(self, stand_in: Callable[..., Ran]) -> None:
+        """As in a fused kernel: the shared engine's numbers come out."""
+
+        def skip_lost(copy: Copy) -> None:
+            copy.edit("scanproof/models/layers.py", "A, B, C, self.D, z, bias,", "A, B, C, None, z, bias,")
+
+        run, result = stand_in(skip_lost, engine="auto")
+        assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+        assert {record.outcome for record in run.records} == {"OUT_OF_TOLERANCE"}, result.stdout
+        (evaluation,) = run.evaluations
+        assert evaluation.replaced is not None
+        assert evaluation.replaced.because == {}
+        assert "measured again by plain, whose verdict counts: of 8 requests that plain scored as well" in result.stdout
 
     def test_a_fault_under_both_engines_is_out_of_tolerance_as_before(self, stand_in: Callable[..., Ran]) -> None:
         def state_forgotten(copy: Copy) -> None:

@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from builders import JOB, published
-from scanproof.engines import Engine
+from scanproof.engines import Engine, Scoring, Spot
 from scanproof.evaluation import EvaluationError
 from scanproof.failures import Kind
-from scanproof.record import Evaluation, Measurement
-from scanproof.remeasuring import ENGINES_OWN, Auto
+from scanproof.record import Evaluation, Measurement, from_json, to_json
+from scanproof.remeasuring import ENGINES_OWN, Auto, why
 from scanproof.tolerance import Outcome, Verdict
 from scanproof.values import EvalJob, PublishedValue
 
@@ -23,9 +23,12 @@ FAILS = [Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED]
 class Engines:
     """Both engines; the measured number says who measured it."""
 
-    def __init__(self, error: EvaluationError | None = None, scored_by: Engine | None = None) -> None:
+    def __init__(
+        self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: Spot | None = None
+    ) -> None:
         self.error = error
         self.scored_by = scored_by
+        self.spot = spot
         self.asked: list[Engine] = []
 
     def __call__(self, job: EvalJob, engine: Engine) -> Evaluation:
@@ -35,8 +38,14 @@ class Engines:
         measured = Measurement(task="piqa", metric="acc", value=0.1, stderr=None, n_samples=10)
         return Evaluation(
             job=job, key=engine, measurements=(measured,), samples=engine, command="lm_eval",
-            engine=self.scored_by or engine,
+            engine=self.scored_by or engine, scoring=scoring(self.spot) if engine == "shared" else None,
         )  # fmt: skip
+
+
+def scoring(spot: Spot | None) -> Scoring:
+    return Scoring(
+        plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
+    )
 
 
 def judge(outcome: Outcome, measured: float | None = 0.1) -> Verdict:
@@ -106,3 +115,17 @@ def test_a_job_whose_kernels_the_shared_engine_did_not_launch_is_left_to_plain()
     assert by.asked == ["shared", "plain"]
     assert found.replaced is not None
     assert (found.replaced.error or "").startswith("fallback: ")
+
+
+@pytest.mark.parametrize(("plain", "again"), [(-2.0, True), (-1.0005, False), (None, True)])
+def test_a_request_that_plain_scores_otherwise_is_enough_to_measure_the_job_again(
+    plain: float | None, again: bool
+) -> None:
+    by = Engines(spot=Spot(requests=8, shared=-1.0, plain=plain, allowed=1e-3))
+    found = measured_by(by, dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED)))
+    assert by.asked == (["shared", "plain"] if again else ["shared"])
+    assert from_json(Evaluation, to_json(found)) == found
+    if again:
+        assert found.replaced is not None
+        assert found.replaced.because == {}
+        assert why(found.replaced).startswith("of 8 requests that plain scored as well, one got -1 by shared and ")

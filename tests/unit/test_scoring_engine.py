@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -164,6 +165,23 @@ def test_with_no_memory_one_row_of_each_generation_is_kept(folder: Path) -> None
     _, tally = small.shared(lm, PAIRS, state_bytes=0.0)
     with network.opened(lm) as opened:
         assert tally.peak_state_bytes == 3 * opened.kept_bytes(1, 1)
+
+
+@pytest.mark.parametrize(("name", "states"), [("mamba1", 1), ("mamba2", 0)])
+def test_states_that_a_selective_scan_has_at_once_count_for_its_layer(
+    folder: Path, name: str, states: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = small.model(folder, name)
+    with network.opened(lm) as opened:
+        before = opened.passing_bytes(3, 100)
+    made = network.operators
+    monkeypatch.setattr(
+        "scanproof.scoring.network.operators", lambda *args: dataclasses.replace(made(*args), states_at_once=10)
+    )
+    with network.opened(lm) as opened:
+        state = lm.model.backbone.layers[0].mixer.A_log.numel() * 4
+        for length in (4, 100):
+            assert opened.passing_bytes(3, length) - before == states * min(length, 10) * state
 
 
 def test_no_batch_has_more_positions_than_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

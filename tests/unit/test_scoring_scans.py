@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -174,3 +175,54 @@ def test_another_state_is_seen(way: str, fault: str) -> None:
     wanted = by_hand(*given_)
     given_[-1] = FAULTS[fault](given_[-1])
     assert error(ways()[way](*given_), wanted) > 1e-3
+
+
+class Most:
+    """The most bytes that tensors take at one time, of those that operations return."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._alive: dict[int, int] = {}
+
+    def made(self, results: Any) -> None:
+        from torch.utils._pytree import tree_leaves
+
+        for result in tree_leaves(results):
+            if isinstance(result, torch.Tensor):
+                place, size = result.untyped_storage().data_ptr(), result.untyped_storage().nbytes()
+                self.now += 0 if self._alive.get(place) else size
+                self._alive[place] = self._alive.get(place, 0) + 1
+                weakref.finalize(result, self._gone, place, size)
+        self.most = max(self.most, self.now)
+
+    def _gone(self, place: int, size: int) -> None:
+        self._alive[place] -= 1
+        self.now -= 0 if self._alive[place] else size
+
+
+def test_superposition_has_as_many_states_in_memory_as_it_says() -> None:
+    """Of 80 numbers each, so that the inputs are few beside them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    told = Most()
+    # torch does not annotate it.
+    mode: Any = TorchDispatchMode
+
+    class Watching(mode):  # type: ignore[misc]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            results = function(*args, **(kwargs or {}))
+            told.made(results)
+            return results
+
+    rows, channels, size, length = 2, 8, 80, 3 * scans.CHUNK
+    inputs = [torch.randn(rows, channels, length) for _ in range(3)]
+    B, C = torch.randn(2, rows, size, length)
+    A, before = -torch.rand(channels, size), torch.randn(rows, channels, size)
+    D, bias = torch.randn(2, channels)
+
+    def kernel(u: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return u.clone(), torch.zeros(rows, channels, size)
+
+    with Watching():
+        scans.superposed(kernel)(inputs[0], inputs[1], A, B, C, D, inputs[2], bias, before)
+    assert scans.AT_ONCE <= told.most / (before.numel() * before.element_size()) < 1.2 * scans.AT_ONCE

@@ -102,3 +102,20 @@ def test_another_tokenizer_encodes_whole_texts(change: Any, tmp_path: Path) -> N
     text = "Question: which of <x> two words?\nAnswer: B"
     assert words.remembering(other.encode, other)(text) == other.encode(text)
     assert words.remembering(lambda _: [7], object())(text) == [7]
+
+
+def test_a_whole_text_is_encoded_once_while_its_continuations_come_and_is_not_kept_for_ever() -> None:
+    asked: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return [len(text)]
+
+    remembered = words.remembering(encode, object())
+    for document in range(words.TEXTS):
+        for answer in "ABCD":
+            remembered(f"document {document}")
+            remembered(f"document {document} {answer}")
+    assert len(asked) == len(set(asked)) == 5 * words.TEXTS
+    remembered("document 0")
+    assert asked.count("document 0") == 2
