@@ -64,7 +64,7 @@ def weights(
 
     On the CPU a tensor that is stored in its dtype is not copied but stays mapped.  Its file may be removed or replaced
     by a rename, as the hub's client and every saver with a temporary file do; written over in place, it changes under
-    the model.  Others are converted and moved a twentieth of the checkpoint at a time.
+    the model.  Others are converted and moved a tenth of the checkpoint at a time.
 
     Raises:
         CheckpointError: a file cannot be read any more.
@@ -78,7 +78,7 @@ def weights(
             result[key] = torch.empty(tensor.shape, dtype=dtype, device=device)
             moved[key] = found[key]
     threads = min(AT_MOST, max(1, usable_cpus() // torch.get_num_threads()))
-    share = sum(stored.tensor.nbytes for stored in moved.values()) // (20 * threads)
+    share = sum(stored.tensor.nbytes for stored in moved.values()) // (10 * threads)
     groups = rounds({key: each.tensor for key, each in moved.items()}, min(LARGEST, max(SMALLEST, share)))
 
     def move(parts: list[tuple[str, slice]]) -> None:
