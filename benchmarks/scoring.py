@@ -35,7 +35,7 @@ from scanproof.values import EvalJob
 
 ROOT = Path(__file__).parents[1]
 BATCH_SIZES = (16, 64, 256)
-NEARLY = 1.05
+NEARLY = 1.03
 TUNED_ON, TUNED_REQUESTS, TUNING = ("hellaswag", "race", "winogrande", "mmlu"), 320, ""
 """Tasks whose first requests choose the batch size, and the name that these have together."""
 TRUE_SIZE = "mamba-130m-random"

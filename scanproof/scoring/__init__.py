@@ -71,7 +71,8 @@ def spot_check(model: Any, tally: Tally) -> Spot | None:
     from lm_eval.models.huggingface import HFLM
 
     def plain(requests: list[spot.Request]) -> list[tuple[float, bool]]:
-        return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=len(requests)))
+        # In batches of the job's size; where lm-eval would look for one, one by one.
+        return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=1))
 
     dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
     return spot.check(plain, tally.sampled, dtype)

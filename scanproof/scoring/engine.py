@@ -173,13 +173,9 @@ class Engine:
         return Frame(sorted(waiting, key=lambda each: each.order, reverse=True), size)
 
     def _batch(self, frame: Frame) -> list[Waiting]:
-        """Take nodes off the frame: all with children or none, as many as the limits allow, at least one.
-
-        Half of the memory stays for the generations that follow, and always what one row of each of them needs.
-        """
+        """Take nodes off the frame: all with children or none, as many as the limits allow, at least one."""
         first = frame.waiting.pop()
         batch, length = [first], len(first.node.tokens)
-        free = self.limits.state_bytes - self._held
         seen, below, padding = first.seen, max(frame.below, self._below(first.node)), 0
         while frame.waiting:
             following = frame.waiting[-1]
@@ -190,12 +186,20 @@ class Engine:
                 bool(following.node.children) != bool(first.node.children)
                 or rows > self._rows
                 or rows * length > self.limits.positions
-                or rows * self._bytes(first, seen, length) > min(free / 2, free - below)
+                or rows * self._bytes(first, seen, length) > self._room(first, below)
                 or padding > self._overhead
             ):
                 break
             batch.append(frame.waiting.pop())
         return batch
+
+    def _room(self, first: Waiting, below: float) -> float:
+        """Memory for a batch.
+
+        Of nodes with children half stays for the generations that follow, and always what a row of each of them needs.
+        """
+        free = self.limits.state_bytes - self._held
+        return min(free / 2, free - below) if first.node.children else free
 
     def _bytes(self, first: Waiting, seen: int, length: int) -> float:
         """Memory that a row takes while it runs, or afterwards for its children."""
