@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from scoring_engines import ENGINES, Pass, Subject, Text, running, server
+from scoring_engines import ENGINES, Pass, Subject, running, server
 from scoring_table import HEAD, Row, goals, lines, total, wrong
 from scoring_tasks import FULL, Task, prepared, random_model, tasks_of
 
@@ -35,9 +35,9 @@ from scanproof.values import EvalJob
 
 ROOT = Path(__file__).parents[1]
 BATCH_SIZES = (16, 64, 256)
-NEARLY = 1.03
-TUNED_ON, TUNED_REQUESTS, TUNING = ("hellaswag", "race", "winogrande", "mmlu"), 320, ""
-"""Tasks whose first requests choose the batch size, and the name that these have together."""
+NEARLY = 1.05
+TUNED_ON, TUNED_REQUESTS = ("hellaswag", "race", "winogrande", "mmlu"), 320
+"""Tasks whose first requests choose the batch size."""
 TRUE_SIZE = "mamba-130m-random"
 TRUE_SIZE_SHARE, TRUE_SIZE_TASKS = 0.02, ("arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
 """Four documents of each, and the ten of one subject of MMLU: a batch holds them."""
@@ -59,7 +59,8 @@ def measure(
     """
     engines = [engine for engine in ENGINES if engine.can(subject)]
     with ExitStack() as processes:
-        texts = {TUNING: tuning(tasks)} | {name: task.texts for name, task in tasks.items()}
+        tuning = {f"some of {name}": tasks[name].texts[:TUNED_REQUESTS] for name in TUNED_ON if name in tasks}
+        texts = tuning | {name: task.texts for name, task in tasks.items()}
         pipes = [processes.enter_context(running(context, engine, subject, texts)) for engine in engines]
         work = [pipe.recv() for pipe in pipes]
         assert all(each == work[0] for each in work), f"{subject.name}: the engines were given different requests"
@@ -75,9 +76,11 @@ def measure(
 
         # The first of all warms up, so the size in the middle comes again.
         first = [sizes[len(sizes) // 2], *sizes] if len(sizes) > 1 else []
-        tried = {size: turn([size] * len(engines), [TUNING])[TUNING] for size in first}
+        tried = {size: turn([size] * len(engines), tuning or tasks) for size in first}
         batches = [
-            best({size: tried[size][number].processor for size in tried}) if tried else sizes[0]
+            best({size: sum(each[number].processor for each in tried[size].values()) for size in sizes})
+            if tried
+            else sizes[0]
             for number in range(len(engines))
         ]
         turns = [turn(batches, tasks) for _ in range(repeats)]
@@ -90,12 +93,6 @@ def measure(
 def best(seconds: Mapping[int, float]) -> int:
     """The smallest batch size that is about as quick as the quickest: a larger one takes memory for nothing."""
     return min(size for size, took in seconds.items() if took <= NEARLY * min(seconds.values()))
-
-
-def tuning(tasks: Mapping[str, Task]) -> list[Text]:
-    """Some of the requests: prompts without examples, and with."""
-    parts = [tasks[name].texts for name in tasks if name in TUNED_ON] or [task.texts for task in tasks.values()]
-    return [text for part in parts for text in part[:TUNED_REQUESTS]]
 
 
 def subjects_of(folder: Path, chosen: str, true_size: bool) -> Iterator[tuple[Subject, EvalJob, EvalJob]]:
