@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from scanproof import expected, listing, settings
+from scanproof.plain import model_args
 from scanproof.values import EvalJob
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,8 @@ def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> C
 
 def lm_eval_command(job: EvalJob, folder: Path) -> list[str]:
     """lm-eval's command line for a job; scanproof's classes are registered, the rest is lm-eval's."""
-    arguments = f"pretrained={job.pretrained},dtype={job.dtype},max_length={job.max_length}"
+    named = {"pretrained": job.pretrained} | model_args(job)
+    arguments = ",".join(f"{name}={value}" for name, value in named.items())
     return [
         sys.executable, "-m", "scanproof.passthrough", "run", "--model", job.model, "--model_args", arguments,
         "--tasks", ",".join(job.tasks), "--num_fewshot", str(job.num_fewshot), "--batch_size", str(job.batch_size),
