@@ -57,6 +57,8 @@ def engine_lines(run: Run) -> list[str]:
     reasons = Counter(each.engine_because for each in run.evaluations if each.engine_because is not None)
     lines += [f"scored plain: {because} ({count} jobs)" for because, count in reasons.most_common()]
     lines += [f"{each.job.name}: {note}" for each in run.evaluations if each.scoring for note in each.scoring.notes]
+    spots = [(each.job.name, each.scoring.spot) for each in run.evaluations if each.scoring and each.scoring.spot]
+    lines += [f"{name}: {spot}" for name, spot in spots if spot.differs]
     return [*lines, *(again_line(each, run.records) for each in run.evaluations if each.replaced is not None)]
 
 

@@ -114,6 +114,7 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     with watched(request["job"], out) as profile:
         measured, used, scored = measure(request, reporter, profile)
     # Plain launches kernels as well, and they prove nothing of what the engine scored.
+    reporter.stage("requests")
     told = scored()
     reporter.stage("write")
     store.write_atomically(out / results.SCORED, record.to_json(told))
@@ -182,9 +183,9 @@ def shared_engine(model: Any) -> Callable[[], Scored]:
         return lambda: Scored(because=why)
 
     def scored() -> Scored:
-        counted = {each.name: getattr(tally, each.name) for each in fields(Scoring) if hasattr(tally, each.name)}
-        checked = {"notes": tuple(tally.notes), "spot": scoring.spot_check(model, tally)}
-        return Scored(engine="shared", scoring=Scoring(**{**counted, **checked}))
+        spot = scoring.spot_check(model, tally)
+        counted = {each.name: getattr(tally, each.name) for each in fields(Scoring) if each.name != "spot"}
+        return Scored(engine="shared", scoring=Scoring(**{**counted, "notes": tuple(tally.notes), "spot": spot}))
 
     return scored
 

@@ -37,7 +37,9 @@ def _ssd(function: Call, plant: Callable[[Call], Call]) -> Call:
         y, state = function(x, dt, A, B, C, chunk_size, D, initial_state=initial_states)
         return (y, state) if return_final_states else y
 
-    def faulty(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, D: Tensor) -> Any:
+    def faulty(
+        x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, D: Tensor, initial_state: None = None
+    ) -> Any:
         return plant(operation)(x=x, dt=dt, A=A, B=B, C=C, chunk_size=chunk_size, D=D), None
 
     return faulty
@@ -49,7 +51,9 @@ def _convolution(function: Call, plant: Callable[[Call], Call]) -> Call:
     ) -> Any:
         return function(x, weight, bias, activation)
 
-    def faulty(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Any:
+    def faulty(
+        x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, before: None = None
+    ) -> Any:
         return plant(operation)(x=x, weight=weight, bias=bias, activation=activation)
 
     return faulty

@@ -7,7 +7,7 @@ from typing import Any
 
 from scanproof.engines import Spot
 from scanproof.scoring import spot
-from scanproof.scoring.engine import Engine, Limits, Say, Tally
+from scanproof.scoring.engine import Engine, Limits, Say, Tally, out_of_memory
 from scanproof.scoring.memory import limits
 from scanproof.scoring.network import Unsupported, opened, operators, stateful
 from scanproof.scoring.tree import Asked
@@ -66,16 +66,22 @@ def spot_check(model: Any, tally: Tally) -> Spot | None:
     """Score some of the requests of a model with an engine by lm-eval's own path, and compare.
 
     Returns:
-        see `spot.check`.
+        see `spot.check`; None, and a note, where there is no memory for it.
     """
     from lm_eval.models.huggingface import HFLM
 
     def plain(requests: list[spot.Request]) -> list[tuple[float, bool]]:
-        # In batches of the job's size; where lm-eval would look for one, one by one.
+        # Where there is no size of a batch, lm-eval would look for one.
         return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=1))
 
     dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
-    return spot.check(plain, tally.sampled, dtype)
+    try:
+        return spot.check(plain, tally.sampled, dtype)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    tally.notes.append("no memory to score some requests by plain as well")
+    return None
 
 
 def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

@@ -35,8 +35,8 @@ class Operators:
     """`causal_conv1d_fn` of `ops`, or what a mixer uses in its place."""
     scan: Callable[..., tuple[Tensor, Tensor]]
     """`scans.reference` or one of the other ways to go on with a selective scan; see `scanproof.scoring.scans`."""
-    states_at_once: int = 0
-    """States of each row that `scan` has in memory, a position each, where there are so many positions."""
+    states_at_once: Callable[[int], int] | None = None
+    """States of each row that `scan` has in memory, by the number of positions; None for those that count anyway."""
 
 
 Form = Callable[[Any, Tensor, ScanState, Passage, Operators], tuple[Tensor, ScanState]]

@@ -2,7 +2,8 @@
 
 Nodes with children run level by level, and a level is a pass of the model at least.  A node that is dissolved gives its
 tokens to each of its children: more tokens run, but fewer rows, and perhaps a level less.  What each number of levels
-costs at least is found from the leaves up, and the cheapest is taken.
+costs at least is found from the leaves up; taken is the cheapest of them that needs no more tokens than are allowed.
+Where none does, as with one long chain of turns, all nodes stay.
 
 Letters: a dissolved nodes right above a node, v levels that are left for it and those below.
 """

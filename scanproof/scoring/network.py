@@ -78,7 +78,7 @@ class Network:
         self._at_once = [
             (done.states_at_once, first.ssm.nbytes)
             for first, done, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
-            if first is not None and kind.form in forms.SELECTIVE
+            if first is not None and done.states_at_once is not None and kind.form in forms.SELECTIVE
         ]
         self._passage: Passage | None = None
         self._places: tuple[Tensor, Tensor] | None = None
@@ -137,7 +137,7 @@ class Network:
 
     def passing_bytes(self, seen: int, length: int) -> float:
         """Memory that one layer works on for a row with some tokens behind it."""
-        at_once = max((min(states, length) * state for states, state in self._at_once), default=0)
+        at_once = max((states(length) * size for states, size in self._at_once), default=0)
         keys = self._token_bytes / self._attending * (seen + length)
         return COPIES * max(self._largest_scan, keys) + at_once
 
@@ -168,7 +168,7 @@ def operators(device: torch.device, kind: Kind) -> forms.Operators:
     if device.type == "cpu":
         return forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
     return forms.Operators(
-        ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn), states_at_once=scans.AT_ONCE
+        ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn), states_at_once=scans.states_at_once
     )
 
 

@@ -19,8 +19,6 @@ BLOCK = 2**18
 """Numbers of a chunk that the reference works on at once: 1 MiB of float32, which a core's cache holds."""
 CHUNK = 64
 """Positions whose part of the first state is computed at once; memory grows with it."""
-AT_ONCE = 3 * CHUNK
-"""States of a row that `superposed` has in memory: three of each of these positions."""
 
 
 def reference(
@@ -101,6 +99,11 @@ def superposed(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor
         return y, last + torch.exp(A * sums[..., -1:]) * before
 
     return scan
+
+
+def states_at_once(length: int) -> int:
+    """States of a row that `superposed` has in memory for so many positions: three of each that it computes at once."""
+    return 3 * min(CHUNK, length)
 
 
 def _read(A: Tensor, sums: Tensor, C: Tensor, before: Tensor) -> Tensor:

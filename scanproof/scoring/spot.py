@@ -15,12 +15,12 @@ import torch
 from scanproof.engines import Spot
 
 REQUESTS = 8
-"""That plain scores: together, and then each by itself, which shows what rounding does to plain."""
-NOISE = 8
-"""Times plain's own noise that the engines may be apart."""
+"""That plain scores, in its own batches."""
 ROUNDING = {torch.float16: 2**-5, torch.bfloat16: 2**-2}
-"""Nats of a token that they may be apart in any case, of several with the root of their number: four steps of a logit
-between 8 and 16."""
+"""Nats that the engines may be apart in a token, in several with the root of their number.
+
+Four steps of a logit between 8 and 16; the sum is rounded as well.
+"""
 SMALLEST = 1e-3
 """The same for other dtypes: the second gate's ceiling for a stand-in in float32."""
 Request = tuple[None, list[int], list[int]]
@@ -52,21 +52,22 @@ def check(plain: Plain, sampled: Sequence[Answered], dtype: torch.dtype) -> Spot
     """
     if not sampled:
         return None
-    asked: list[Request] = [(None, each.context, each.continuation) for each in sampled]
-    together = [value for value, _ in plain(asked)]
-    alone = [plain([each])[0][0] for each in asked]
-    # What is no number is no noise.
-    noise = max(filter(math.isfinite, map(lambda one, other: abs(one - other), together, alone)), default=0.0)
+    values = [value for value, _ in plain([(None, each.context, each.continuation) for each in sampled])]
     found = [
         Spot(
-            requests=len(sampled),
-            shared=number(each.value),
-            plain=number(value),
-            allowed=max(ROUNDING.get(dtype, SMALLEST) * math.sqrt(len(each.continuation)), NOISE * noise),
+            requests=len(sampled), shared=number(each.value), plain=number(value), allowed=rounding(each, value, dtype)
         )
-        for each, value in zip(sampled, together, strict=True)
+        for each, value in zip(sampled, values, strict=True)
+        # Both may say that something is impossible.
+        if each.value != value or math.isfinite(value)
     ]
-    return max(found, key=lambda each: each.nats / each.allowed)
+    return max(found, key=lambda each: each.nats / each.allowed, default=None)
+
+
+def rounding(answered: Answered, value: float, dtype: torch.dtype) -> float:
+    """Nats that two right answers to a request may be apart."""
+    total = torch.finfo(dtype).eps * abs(value) if math.isfinite(value) else 0.0
+    return ROUNDING.get(dtype, SMALLEST) * math.sqrt(len(answered.continuation)) + total
 
 
 def number(value: float) -> float | None:

@@ -176,12 +176,13 @@ def test_states_that_a_selective_scan_has_at_once_count_for_its_layer(
         before = opened.passing_bytes(3, 100)
     made = network.operators
     monkeypatch.setattr(
-        "scanproof.scoring.network.operators", lambda *args: dataclasses.replace(made(*args), states_at_once=10)
+        "scanproof.scoring.network.operators",
+        lambda *args: dataclasses.replace(made(*args), states_at_once=lambda length: 5 * length),
     )
     with network.opened(lm) as opened:
         state = lm.model.backbone.layers[0].mixer.A_log.numel() * 4
         for length in (4, 100):
-            assert opened.passing_bytes(3, length) - before == states * min(length, 10) * state
+            assert opened.passing_bytes(3, length) - before == states * 5 * length * state
 
 
 def test_no_batch_has_more_positions_than_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,14 +50,13 @@ def answered(*values: float, tokens: int = 1) -> list[spot.Answered]:
     return [spot.Answered([1], [2] * tokens, value) for value in values]
 
 
-def saying(together: list[float], alone: list[float] | None = None) -> spot.Plain:
-    """Plain: what it says of all requests at once, and of one after the other."""
-    singles = iter(alone or together)
-    return lambda asked: [(value, False) for value in (together if len(asked) > 1 else [next(singles)])]
+def saying(*values: float) -> spot.Plain:
+    """Plain, and what it says."""
+    return lambda asked: [(value, False) for value in values]
 
 
 def test_the_request_that_is_furthest_apart_is_told() -> None:
-    found = spot.check(saying([-1.0, -2.0, -3.0]), answered(-1.0, -2.5, -3.2), torch.float32)
+    found = spot.check(saying(-1.0, -2.0, -3.0), answered(-1.0, -2.5, -3.2), torch.float32)
     assert found is not None
     assert (found.requests, found.shared, found.plain, found.differs) == (3, -2.5, -2.0, True)
     assert str(found) == (
@@ -66,32 +65,47 @@ def test_the_request_that_is_furthest_apart_is_told() -> None:
     )  # fmt: skip
 
 
-def test_what_plain_does_to_itself_is_rounding() -> None:
-    for noise, differs in ((0.0, True), (0.1, False)):
-        found = spot.check(saying([-1.0, -2.0], [-1.0, -2.0 - noise]), answered(-1.0, -2.5), torch.float32)
-        assert found is not None
-        assert found.differs == differs
-
-
-def test_rounding_grows_with_the_coarseness_of_a_dtype_and_the_number_of_tokens() -> None:
-    def differs(dtype: torch.dtype, tokens: int = 1) -> bool:
-        found = spot.check(saying([-9.0, -9.0]), answered(-9.0, -9.3, tokens=tokens), dtype)
+def test_rounding_grows_with_the_coarseness_of_a_dtype_the_number_of_tokens_and_the_sum() -> None:
+    def differs(dtype: torch.dtype, apart: float = 0.35, tokens: int = 1, value: float = -9.0) -> bool:
+        found = spot.check(saying(value, value), answered(value, value - apart, tokens=tokens), dtype)
         assert found is not None
         return found.differs
 
     assert [differs(each) for each in (torch.float32, torch.float16, torch.bfloat16)] == [True, True, True]
-    assert [differs(torch.bfloat16, tokens) for tokens in (1, 4)] == [True, False]
+    assert [differs(torch.bfloat16, tokens=count) for count in (1, 4)] == [True, False]
+    # A step of bfloat16 there.
+    assert [differs(torch.bfloat16, 4.0, 180, value) for value in (-10.0, -540.0)] == [True, False]
 
 
 @pytest.mark.parametrize(("shared", "plain"), [(math.nan, -1.0), (-1.0, math.nan), (-math.inf, -1.0)])
 def test_what_is_no_number_differs_and_is_no_noise(shared: float, plain: float) -> None:
-    found = spot.check(saying([plain, -2.0]), answered(shared, -2.0), torch.bfloat16)
+    found = spot.check(saying(plain, -2.0), answered(shared, -2.0), torch.bfloat16)
     assert found is not None
     assert (found.differs, found.nats) == (True, math.inf)
 
 
+def test_what_is_impossible_to_both_is_no_difference() -> None:
+    assert spot.check(saying(-math.inf), answered(-math.inf), torch.float32) is None
+    found = spot.check(saying(-math.inf, -2.0), answered(-math.inf, -2.0), torch.float32)
+    assert found is not None
+    assert (found.nats, found.differs) == (0.0, False)
+
+
+def test_no_memory_for_the_check_leaves_a_note_and_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = small.model(tmp_path, "mamba2")
+    with small.installed(lm) as tally:
+        lm._loglikelihood_tokens(small.numbered(PAIRS), disable_tqdm=True)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(lm, "_model_call", full)
+    assert scoring.spot_check(lm, tally) is None
+    assert tally.notes == ["no memory to score some requests by plain as well"]
+
+
 def test_nothing_sampled_is_nothing_checked() -> None:
-    assert spot.check(saying([]), [], torch.float32) is None
+    assert spot.check(saying(), [], torch.float32) is None
 
 
 def checked(lm: Any) -> Any:
