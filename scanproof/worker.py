@@ -114,7 +114,6 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     with watched(request["job"], out) as profile:
         measured, used, scored = measure(request, reporter, profile)
     # Plain launches kernels as well, and they prove nothing of what the engine scored.
-    reporter.stage("requests")
     told = scored()
     reporter.stage("write")
     store.write_atomically(out / results.SCORED, record.to_json(told))

@@ -98,11 +98,14 @@ def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def neighbour(patch: pytest.MonkeyPatch) -> None:
+    """From the next row of the same length: with another, keys would not fit."""
     row = passage.Passage._row
-    patch.setattr(
-        "scanproof.scoring.passage.Passage._row",
-        lambda self, kept, number: row(self, kept, (number + 1) % len(self.trails)),
-    )
+
+    def wrong(self: Any, kept: Any, number: int) -> Any:
+        alike = [place for place, length in enumerate(self.lengths) if length == self.lengths[number]]
+        return row(self, kept, alike[(alike.index(number) + 1) % len(alike)])
+
+    patch.setattr("scanproof.scoring.passage.Passage._row", wrong)
 
 
 def padding_in_the_window(patch: pytest.MonkeyPatch) -> None:
