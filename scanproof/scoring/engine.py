@@ -22,7 +22,7 @@ from scanproof.scoring.passage import Passage, Trail
 from scanproof.scoring.spot import Answered
 from scanproof.scoring.tree import Asked, Node, build
 
-SLACK = 0.1
+SLACK = 0.08
 """Share of the distinct tokens that may run twice where that saves a pass."""
 OVERHEAD = {"cpu": (2**25, 13), "cuda": (2**40, 128)}
 """What a pass costs by itself: its calls, in weights times positions, and its reading of the weights, in positions.

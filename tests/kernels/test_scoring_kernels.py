@@ -91,7 +91,7 @@ def test_mamba2_scores_a_tree_as_one_by_one(kernels: Kernels, proven: Proven, mo
         got, tally = shared(model)
     assert apart(wanted, got) < 1e-4
     assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]
-    assert tally.tokens <= 1.1 * tally.distinct_tokens < 0.6 * tally.plain_tokens
+    assert tally.tokens <= 1.08 * tally.distinct_tokens < 0.6 * tally.plain_tokens
     before = passage.Passage.before
 
     def forgotten(self: Any, slot: int, empty: Any) -> Any:

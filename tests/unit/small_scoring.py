@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import pytest
 import small_families
 from hypothesis import strategies as st
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     import torch
 
     from scanproof import scoring
-    from scanproof.models import loading
+    from scanproof.models import loading, states
+    from scanproof.scoring import passage
 else:
     torch, loading = Late("torch"), Late("scanproof.models.loading")
-    scoring = Late("scanproof.scoring")
+    scoring, states = Late("scanproof.scoring"), Late("scanproof.models.states")
+    passage = Late("scanproof.scoring.passage")
 
 VOCABULARY = 1280
 CLOSE = 1e-4
@@ -184,3 +187,14 @@ def _grown(pieces: list[tuple[tuple[int, int, list[int]], int]]) -> list[tuple[T
         at = 1 + split % (len(whole) - 1)
         pairs.append((whole[:at], whole[at:]))
     return pairs
+
+
+def forgotten_scan_state(patch: pytest.MonkeyPatch) -> None:
+    """Every pass begins without the states that its parents left."""
+    before = passage.Passage.before
+
+    def wrong(self: Any, slot: int, empty: Any) -> Any:
+        state = before(self, slot, empty)
+        return states.ScanState(state.conv, torch.zeros_like(state.ssm))
+
+    patch.setattr("scanproof.scoring.passage.Passage.before", wrong)

@@ -53,16 +53,6 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     return made
 
 
-def forgotten_scan_state(patch: pytest.MonkeyPatch) -> None:
-    before = passage.Passage.before
-
-    def wrong(self: Any, slot: int, empty: Any) -> Any:
-        state = before(self, slot, empty)
-        return states.ScanState(state.conv, torch.zeros_like(state.ssm))
-
-    patch.setattr("scanproof.scoring.passage.Passage.before", wrong)
-
-
 def forgotten_window(patch: pytest.MonkeyPatch) -> None:
     before, window = passage.Passage.before, passage.Passage.window
 
@@ -190,7 +180,7 @@ HYBRIDS = ("mamba2attn", "mamba_hybrid", "megatron")
 ATTENTION = ("transformer", "llama")
 CONVOLVED = (*SCANS, "transformer", *HYBRIDS)
 TABLE: list[tuple[Fault, tuple[str, ...]]] = [
-    (forgotten_scan_state, (*SCANS, *HYBRIDS)),
+    (small.forgotten_scan_state, (*SCANS, *HYBRIDS)),
     (forgotten_window, CONVOLVED),
     (forgotten_keys, (*ATTENTION, *HYBRIDS)),
     (window_off_by_one, CONVOLVED),

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     import torch
 
     from scanproof import scoring
-    from scanproof.models import layers, states
-    from scanproof.scoring import passage, spot
+    from scanproof.models import layers
+    from scanproof.scoring import spot
 else:
     torch, scoring, spot = Late("torch"), Late("scanproof.scoring"), Late("scanproof.scoring.spot")
-    layers, states = Late("scanproof.models.layers"), Late("scanproof.models.states")
-    passage = Late("scanproof.scoring.passage")
+    layers = Late("scanproof.models.layers")
 
 PAIRS = [([5, 6, 7, 8, *range(20, 20 + length)], [number, 1, 2]) for length in range(9) for number in range(40, 44)]
 
@@ -123,16 +122,6 @@ def test_right_engines_are_no_further_apart_than_rounding(tmp_path: Path, name: 
     assert found.nats < (small.CLOSE if dtype == "float32" else 0.5)
 
 
-def state_forgotten(patch: pytest.MonkeyPatch) -> None:
-    before = passage.Passage.before
-
-    def wrong(self: Any, slot: int, empty: Any) -> Any:
-        state = before(self, slot, empty)
-        return states.ScanState(state.conv, torch.zeros_like(state.ssm))
-
-    patch.setattr("scanproof.scoring.passage.Passage.before", wrong)
-
-
 def plain_loses_its_skip(patch: pytest.MonkeyPatch) -> None:
     """What the engine does not call: the mixer's own way from the first token."""
     forward = layers.Mamba1.forward
@@ -149,7 +138,7 @@ def plain_loses_its_skip(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("scanproof.models.layers.Mamba1.forward", wrong)
 
 
-@pytest.mark.parametrize(("fault", "name"), [(state_forgotten, "mamba2"), (plain_loses_its_skip, "mamba1")])
+@pytest.mark.parametrize(("fault", "name"), [(small.forgotten_scan_state, "mamba2"), (plain_loses_its_skip, "mamba1")])
 def test_a_fault_of_either_engine_is_seen(
     fault: Callable[[pytest.MonkeyPatch], None], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
