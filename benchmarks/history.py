@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +64,7 @@ def leaves(values: list[PublishedValue]) -> dict[tuple[str, str], int]:
 def night(index: int, values: list[PublishedValue], jobs: list[EvalJob], constants: tolerance.Constants) -> Run:
     """A run of all numbers, each within what flips explain."""
     draw = random.Random(index)
-    started = datetime(2024, 1, 1, 1, tzinfo=timezone.utc) + timedelta(days=index)
+    started = datetime(2024, 1, 1, 1, tzinfo=UTC) + timedelta(days=index)
     packages = {"torch": f"2.{10 + index // 250}.0", "mamba-ssm": f"2.2.{index // 120}", "lm-eval": "0.4.13"}
     environment = {"python": "3.11.7", "packages": packages, "gpus": [{"name": "NVIDIA H200"}],
                    "source": {"branch": "main", "commit": f"{draw.getrandbits(160):040x}"}}  # fmt: skip

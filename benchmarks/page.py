@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Night:
 
     @property
     def started(self) -> str:
-        first = datetime(2026, 8, 1, 2, tzinfo=timezone.utc)
+        first = datetime(2026, 8, 1, 2, tzinfo=UTC)
         return (first + timedelta(days=self.number)).isoformat(timespec="seconds")
 
     @property

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 FEWEST_REPEATS = 5
 """Independent passes over all cases that a baseline is made of, at least."""
@@ -26,7 +26,7 @@ SAME_MISSED = 0.05
 """Chance that a case that changed by RELEVANT is called the same."""
 
 
-class LatencyOutcome(str, Enum):
+class LatencyOutcome(StrEnum):
     """What became of one latency."""
 
     SAME = "SAME"
@@ -142,7 +142,7 @@ class Latency:
     clock: Clock | None = None
     """None where it was not read."""
     clock_unread: str = ""
-    """Why not."""
+    """Why not, or not to the end."""
     baseline: Baseline | None = None
     verdict: LatencyVerdict | None = None
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 PINELIS = 2 * math.e**3 / 9
 
 
-class Comparison(str, Enum):
+class Comparison(StrEnum):
     """How a comparison with the baseline ended."""
 
     SAME = "SAME"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What the number did in one mixture."""
 
     GOOD = "good"

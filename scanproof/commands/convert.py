@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from scanproof.commands.common import Format, FormatOption, print_result, size, stop
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """Precision of the written weights."""
 
     stored = "stored"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -21,7 +21,7 @@ FIRST_SEED = 1000
 """Clean runs take this seed and those after it: none that a case of the suite has."""
 
 
-class PlaceName(str, Enum):
+class PlaceName(StrEnum):
     """Where the operations come from."""
 
     reference = "reference"
@@ -29,7 +29,7 @@ class PlaceName(str, Enum):
     gpu = "gpu"
 
 
-class ExamFormat(str, Enum):
+class ExamFormat(StrEnum):
     """How the answers are printed."""
 
     table = "table"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,7 +195,7 @@ def prune(
     from scanproof.history.problem import HistoryError
 
     kept = opened(history)
-    before = datetime.now(timezone.utc) - timedelta(days=days)
+    before = datetime.now(UTC) - timedelta(days=days)
     doomed = pruning.plan(kept, before, samples_only=samples)
     rows = [{"run": each.run, "what": each.what, "size": size(each.size)} for each in doomed]
     print_rows(rows, ("run", "what", "size"), style)

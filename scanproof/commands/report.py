@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAGE = Path("scanproof-report.html")
 
 
-class Style(str, Enum):
+class Style(StrEnum):
     """What a report is written as."""
 
     html = "html"

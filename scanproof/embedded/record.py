@@ -11,7 +11,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,7 +132,7 @@ def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str
     versions = {name: version for name, version in environment.versions().items() if version}
     head = [
         "# yaml-language-server: $schema=../schema/evaluation.schema.json",
-        f"# Written by `{COMMAND} --model {stand_in.name}` on {datetime.now(timezone.utc):%Y-%m-%d}, float64 on a CPU,",
+        f"# Written by `{COMMAND} --model {stand_in.name}` on {datetime.now(UTC):%Y-%m-%d}, float64 on a CPU,",
         f"# Python {platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in sorted(versions.items())) + ".",
         "document: embedded",
         f"model: {stand_in.name}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from scanproof import record
@@ -143,7 +143,7 @@ def declare(history: History, published: Published, reason: str) -> Declared:
     keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
     before = declared(history)
     newest = sorted({each.id for each in current(before).values()} | {each.id for each in before[-1:]})
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     content = {
         "format": store.FORMAT,
         "id": f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from scanproof.history import baseline, store
 from scanproof.history.store import History, Published
@@ -53,10 +53,10 @@ def unfinished(history: History) -> list[Doomed]:
 def age(run: str) -> timedelta:
     """Age of a run by its id; nothing where the id holds no time."""
     try:
-        started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return timedelta(0)
-    return datetime.now(timezone.utc) - started
+    return datetime.now(UTC) - started
 
 
 def carry_out(history: History, doomed: list[Doomed]) -> None:

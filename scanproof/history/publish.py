@@ -6,7 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ def manifest(run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
         "outcomes": dict(Counter(kept.outcome for kept in run.records)),
         "joint": dict(Counter(found.outcome.value for found in run.joint)),
         "environment": run.environment,
-        "published": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "published": datetime.now(UTC).isoformat(timespec="seconds"),
         "scanproof": __version__,
         "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
     }

@@ -17,7 +17,7 @@ import shutil
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -114,7 +114,7 @@ class History:
     def check_clock(self, path: str, manifest: dict[str, Any]) -> None:
         """A run of tomorrow would be the latest for ever; it counts, but it is said."""
         started = datetime.fromisoformat(manifest["started"])
-        if started > datetime.now(timezone.utc) + CLOCK:
+        if started > datetime.now(UTC) + CLOCK:
             self.skip(path, f"starts in the future ({manifest['started']}): the clock of its machine was wrong; kept")
 
     def sealed(self, path: str, content: bytes | Exception) -> dict[str, Any] | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class State(str, Enum):
+class State(StrEnum):
     """How strong the evidence of a finding is."""
 
     CAUSE = "cause"
@@ -20,7 +20,7 @@ class State(str, Enum):
     """Looked at, and the same."""
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a finding speaks of, the cheapest evidence first."""
 
     BROKEN = "broken run"

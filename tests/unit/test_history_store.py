@@ -13,7 +13,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -164,7 +164,7 @@ def test_a_publication_that_was_stopped_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_of_tomorrow_is_kept_and_its_clock_named(tmp_path: Path) -> None:
-    ahead = datetime.now(timezone.utc) + timedelta(days=2)
+    ahead = datetime.now(UTC) + timedelta(days=2)
     history = open_history(str(tmp_path / "history"))
     publish(make_run(tmp_path / "store", FIRST, started=ahead.isoformat()), history.place)
     assert [run.id for run in history.runs()] == [FIRST]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ class Counted:
 
 
 def test_two_runs_of_one_second_have_names_of_their_own_that_begin_with_the_time() -> None:
-    started = datetime(2026, 11, 20, 16, 45, tzinfo=timezone.utc)
+    started = datetime(2026, 11, 20, 16, 45, tzinfo=UTC)
     names = {new_run_id(started) for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith("20261120T164500Z-") for name in names)
