@@ -132,7 +132,8 @@ def clock_text(found: Latency) -> str:
     if found.clock is None:
         return found.clock_unread or "not read"
     held = f", held down: {', '.join(found.clock.throttled)}" if found.clock.throttled else ""
-    return f"{found.clock.lowest_mhz:.0f} to {found.clock.highest_mhz:.0f} MHz{held}"
+    later = f", later {found.clock_unread}" if found.clock_unread else ""
+    return f"{found.clock.lowest_mhz:.0f} to {found.clock.highest_mhz:.0f} MHz{held}{later}"
 
 
 def failure_text(found: Latency) -> str:

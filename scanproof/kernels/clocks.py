@@ -26,18 +26,27 @@ def reasons(mask: int) -> tuple[str, ...]:
     return tuple(name for bit, name in REASONS.items() if mask & bit)
 
 
+class ClockError(Exception):
+    """The clock cannot be read; the message says why."""
+
+
 @dataclass
 class Reader:
-    """Reads the clock while a device works; `ask` is None where it cannot be read."""
+    """Reads the clock while a device works; `ask` is None where it cannot be read, or no longer."""
 
     ask: Callable[[], Seen] | None = None
+    """Raises ClockError."""
     why_not: str = ""
     seen: list[Seen] = field(default_factory=list)
 
     def read(self) -> None:
-        """Keep one reading."""
-        if self.ask is not None:
+        """Keep one reading.  The first that fails is the last: a driver may take seconds to say no."""
+        if self.ask is None:
+            return
+        try:
             self.seen.append(self.ask())
+        except ClockError as error:
+            self.ask, self.why_not = None, f"not read: {error}"
 
 
 def reader(device: str) -> Reader:
@@ -50,15 +59,21 @@ def reader(device: str) -> Reader:
         return Reader(why_not="not read: pip install nvidia-ml-py")
     import torch
 
+    refusals = (pynvml.NVMLError, AttributeError)
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties('cuda').uuid}")
+    except refusals as error:
+        return Reader(why_not=f"not read: {error}")
 
-        def ask() -> Seen:
+    def ask() -> Seen:
+        try:
             speed = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
             return float(speed), reasons(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+        except refusals as error:
+            raise ClockError(str(error)) from error
 
-        ask()
-    except (pynvml.NVMLError, AttributeError) as error:
-        return Reader(why_not=f"not read: {error}")
-    return Reader(ask)
+    found = Reader(ask)
+    found.read()
+    found.seen.clear()
+    return found

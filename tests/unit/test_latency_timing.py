@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from late import Late
 from scanproof.kernels import clocks, latency_cases
+from scanproof.latency import Clock
 
 if TYPE_CHECKING:
     from scanproof.kernels import limits, ops, run, timed_calls, timing
@@ -174,6 +177,65 @@ def test_what_was_seen_of_a_clock_is_its_range_and_every_reason() -> None:
     assert found.throttled == ("hardware thermal slowdown", "software power cap")
     assert timing.clock_of(clocks.Reader()) is None
     assert clocks.reader("cpu").why_not == "not read on a processor"
+
+
+class Pynvml(ModuleType):
+    """Stands for NVIDIA's library: it answers so many times, then the driver refuses."""
+
+    NVML_CLOCK_SM = 1
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, answers: int) -> None:
+        super().__init__("pynvml")
+        self.answers, self.asked = answers, 0
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == "GPU-6f2a"
+        return uuid
+
+    def nvmlDeviceGetClockInfo(self, handle: str, which: int) -> int:
+        self.asked += 1
+        if self.asked > self.answers:
+            raise self.NVMLError("GPU is lost")
+        return 1980
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
+        return 0x4
+
+
+def reader_of(monkeypatch: pytest.MonkeyPatch, answers: int) -> tuple[clocks.Reader, Pynvml]:
+    import torch
+
+    library = Pynvml(answers)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="6f2a"))
+    return clocks.reader("cuda"), library
+
+
+@pytest.mark.latency
+def test_a_clock_that_can_no_longer_be_read_does_not_end_the_measurement(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, library = reader_of(monkeypatch, answers=3)
+    timer = Scripted(noisy(0.05))
+    benchmark = benchmark_with(request, timer)
+    found = timing.measure(benchmark, work([]), timer, timing.Rule(seconds=60.0), 3, reader)
+    assert found.rounds >= 30
+    # One answer when it was made, two while it measured, and one refusal; then it was left alone.
+    assert library.asked == 4
+    assert timing.clock_of(reader) == Clock(lowest_mhz=1980.0, highest_mhz=1980.0, throttled=("software power cap",))
+    assert reader.why_not == "not read: GPU is lost"
+
+
+def test_a_clock_that_cannot_be_read_at_all_leaves_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, library = reader_of(monkeypatch, answers=0)
+    reader.read()
+    assert (timing.clock_of(reader), reader.why_not, library.asked) == (None, "not read: GPU is lost", 1)
 
 
 CPU = [each for each in latency_cases.load() if each.place == "cpu"]
