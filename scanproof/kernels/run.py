@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -43,13 +44,21 @@ def poisoned(device: str) -> Iterator[None]:
     blocks of NaN are freed into it first.
     """
     if device != "cpu":
-        del nan_blocks(device, torch.cuda.mem_get_info()[0] // 4)[:]
+        del nan_blocks(device, room(torch.cuda.mem_get_info()[0]))[:]
     with contextlib.ExitStack() as stack:
         for name in POISONED:
             stack.enter_context(mock.patch.object(torch, name, _filling(getattr(torch, name))))
         for name in ("new_empty", "new_empty_strided"):
             stack.enter_context(mock.patch.object(Tensor, name, _filling(getattr(Tensor, name))))
         yield
+
+
+def room(free: int) -> int:
+    """Bytes of NaN that one process may keep: together the processes of pytest-xdist keep a quarter of what is free.
+
+    The pool belongs to the process, which keeps it until its end.
+    """
+    return free // 4 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def nan_blocks(device: str, room: int) -> list[Tensor]:

@@ -149,6 +149,30 @@ def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
     assert all(block.isnan().all() for block in blocks)
 
 
+@pytest.mark.parametrize("workers", [None, 1, 4, 16])
+def test_processes_that_share_a_gpu_share_the_room_for_nan(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    """Each keeps its blocks until it ends: all of them together leave three quarters of the memory."""
+    import torch
+
+    free, small, taken = 80 * 2**30, 2**25, []
+
+    def full(size: tuple[int], value: float, device: str) -> object:
+        taken.append(4 * size[0])
+        return object()
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+    monkeypatch.setattr(torch, "full", full)
+    if workers is None:
+        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    else:
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", str(workers))
+    with run.poisoned("cuda"):
+        pass
+    assert free / 8 - small <= (workers or 1) * sum(taken) <= free / 4 + (workers or 1) * small
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
