@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from scanproof.kernels import run
+from scanproof.kernels.arguments import axes_of, laid_out
 from scanproof.kernels.cases import KernelCase
 from scanproof.kernels.op import Op
 
@@ -41,8 +42,11 @@ def backward(op: Op, case: KernelCase, call: Call, device: str) -> Make:
         leaves = {name: given[name].detach().requires_grad_() for name in names}
         results = run.returning_tuples(call)(**{**given, **leaves})
         expected = op.expected_outputs(case)
-        outputs = [value for each, value in zip(expected, results, strict=True) if each.differentiable]
-        cotangents = [torch.randn_like(value) for value in outputs]
+        asked = [(each, value) for each, value in zip(expected, results, strict=True) if each.differentiable]
+        outputs = [value for _, value in asked]
+        cotangents = [
+            laid_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name)) for each, value in asked
+        ]
         wanted = list(leaves.values())
         return lambda: torch.autograd.grad(outputs, wanted, cotangents, retain_graph=True)
 

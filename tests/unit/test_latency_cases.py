@@ -14,10 +14,11 @@ from scanproof.kernels import cases, latency_cases
 from scanproof.kernels.cases import CaseError
 
 if TYPE_CHECKING:
-    from scanproof.kernels import costs, limits, ops
+    from scanproof.kernels import costs, limits, ops, run, timed_calls
 else:
     costs, ops = Late("scanproof.kernels.costs"), Late("scanproof.kernels.ops")
-    limits = Late("scanproof.kernels.limits")
+    limits, run = Late("scanproof.kernels.limits"), Late("scanproof.kernels.run")
+    timed_calls = Late("scanproof.kernels.timed_calls")
 
 ALL = latency_cases.load()
 GPU = [each for each in ALL if each.place == "gpu"]
@@ -87,6 +88,29 @@ def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"gpu": {"rmsnorm_fn": [row]}, "cpu": {"rmsnorm_fn": [row]}}))
     with pytest.raises(CaseError, match="two cases have the same id: rmsnorm_fn-a-float32-forward"):
         latency_cases.load(path)
+
+
+@pytest.mark.parametrize(("channels", "strides"), [(1536, (300, 1)), (5376, (1, 5376))])
+def test_a_convolution_is_timed_as_its_model_lays_its_input_out(channels: int, strides: tuple[int, ...]) -> None:
+    """Mamba-2 exchanges the axes of (b, l, d), Mamba-1 has positions next to each other: two kernels."""
+    found = [each for each in GPU if each.case.op == "causal_conv1d_fn" and each.case.sizes["d"] == channels]
+    assert {each.direction for each in found} == {"forward", "backward"}
+    for each in found:
+        assert run.inputs(ops.named(each.case.op), each.check)["x"].stride()[1:] == strides, each.id
+
+
+@pytest.mark.parametrize("layout", [None, "transposed"])
+def test_the_gradient_of_a_backward_pass_is_laid_out_as_its_row_says(layout: str | None) -> None:
+    seen = []
+
+    def call(x: Any, weight: Any, bias: Any, activation: str) -> Any:
+        out = x.contiguous() * weight[:, :1] + bias[:, None]
+        out.register_hook(lambda gradient: seen.append(gradient.stride()))
+        return out
+
+    case = replace(named("causal_conv1d_fn-small-float32-backward"), layouts={"out": layout} if layout else {})
+    timed_calls.backward(ops.named(case.op), case, call, "cpu")(0)()
+    assert seen == [(64 * 128, 1, 64) if layout else (64 * 128, 128, 1)]
 
 
 def named(identifier: str) -> cases.KernelCase:
