@@ -8,7 +8,8 @@ must in any implementation for that dtype.  Autograd sends the gradient through 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -35,6 +36,24 @@ def dithered(hold: Hold, scale: float) -> Hold:
     if scale == 1.0 or hold is exact:
         return hold
     return lambda value: hold(value * scale) / scale
+
+
+REDUCED = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+"""PyTorch's settings, on by default: cuBLAS may add the parts of a product of halves in halves."""
+
+
+@contextlib.contextmanager
+def products_summed_in_float32() -> Iterator[None]:
+    """PyTorch's own products of halves are summed in float32, as the forms sum them; afterwards as it was."""
+    settings = torch.backends.cuda.matmul
+    before = {name: getattr(settings, name) for name in REDUCED}
+    try:
+        for name in REDUCED:
+            setattr(settings, name, False)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
 
 
 def _to_tf32(value: Tensor) -> Tensor:

@@ -18,7 +18,15 @@ from scanproof.kernels.arguments import Argument, Output, axes_of, draw, dtype_o
 from scanproof.kernels.cases import KernelCase
 from scanproof.kernels.errors import ATOL, FEW, Comparison, compare
 from scanproof.kernels.op import Op
-from scanproof.kernels.precision import DITHERS, Hold, dithered, exact, rounded_to, tf32
+from scanproof.kernels.precision import (
+    DITHERS,
+    Hold,
+    dithered,
+    exact,
+    products_summed_in_float32,
+    rounded_to,
+    tf32,
+)
 
 Call = Callable[..., Any]
 Results = dict[str, Tensor]
@@ -81,7 +89,7 @@ def _filling(allocate: Call) -> Call:
 
 
 def run_op(op: Op, case: KernelCase, arguments: Mapping[str, Any], call: Call, device: str = "cpu") -> Results:
-    """Results of the operation under test, poisoned memory and all.
+    """Results of the operation under test, poisoned memory and all; products that it leaves to PyTorch sum in float32.
 
     Raises:
         WrongResult: it returns another number of results, or one of another shape or dtype than its row says, or
@@ -89,7 +97,7 @@ def run_op(op: Op, case: KernelCase, arguments: Mapping[str, Any], call: Call, d
     """
     given = {key: value.clone() if key in op.changes else value for key, value in arguments.items()}
     leaves = _leaves(op, case, given)
-    with poisoned(device):
+    with poisoned(device), products_summed_in_float32():
         returned = call(**{**given, **leaves})
         outputs = (*_tuple(returned), *(given[name] for name in op.changes))
         _check(op, case, outputs)

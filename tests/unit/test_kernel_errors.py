@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from scanproof.kernels import errors, ops, precision, run
+    from scanproof.kernels import errors, ops, precision, run, timed_calls
 else:
     torch, errors, ops = Late("torch"), Late("scanproof.kernels.errors"), Late("scanproof.kernels.ops")
     precision, run = Late("scanproof.kernels.precision"), Late("scanproof.kernels.run")
+    timed_calls = Late("scanproof.kernels.timed_calls")
 
 SSD = next(case for case in cases.load() if case.id == "mamba_chunk_scan_combined-states-l70-bfloat16")
 SSD_FLOAT32 = replace(SSD, dtype="float32")
@@ -160,6 +161,31 @@ def test_memory_is_poisoned_while_an_operation_runs_and_not_after() -> None:
         assert torch.empty(3, dtype=torch.int32).shape == (3,)
     assert torch.empty is not None
     assert "allocate_and_fill" not in repr(torch.empty)
+
+
+def test_products_that_an_operation_leaves_to_pytorch_sum_in_float32_as_its_form_does() -> None:
+    """Forward and backward, only while the operation runs, and also after one that breaks."""
+    settings, seen = torch.backends.cuda.matmul, []
+
+    def look(*_: Any) -> None:
+        seen.append((settings.allow_fp16_reduced_precision_reduction, settings.allow_bf16_reduced_precision_reduction))
+
+    def call(**arguments: Any) -> tuple[Tensor, ...]:
+        look()
+        out, *rest = timed_calls.pytorch_form(op)(**arguments)
+        out.register_hook(look)
+        return out, *rest
+
+    def broken(**arguments: Any) -> None:
+        raise RuntimeError
+
+    case = next(each for each in cases.load() if each.op == "mamba_inner_fn" and each.backward)
+    op = ops.named(case.op)
+    run.run_op(op, case, run.inputs(op, case), call)
+    with pytest.raises(RuntimeError):
+        run.run_op(op, case, run.inputs(op, case), broken)
+    look()
+    assert seen == [(False, False), (False, False), (True, True)]
 
 
 def test_error_is_free_of_scale_and_says_where() -> None:
