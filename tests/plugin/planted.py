@@ -79,7 +79,7 @@ class Copy:
 
     def triage(self, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
         command = [
-            sys.executable, "-m", "scanproof.cli", "triage", "latest", NUMBER, "--format", "json",
+            sys.executable, "-m", "scanproof", "triage", "latest", NUMBER, "--format", "json",
             "--store", str(store), "--expected", str(self.folder / "expected"), *options,
         ]  # fmt: skip
         return self.run(command)

@@ -81,7 +81,7 @@ def wheels(project: Project) -> Path:
 
 def bisect(project: Project, wheels: Path, good: str, bad: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "scanproof.cli", "bisect", "--good", good, "--bad", bad, "--number", NUMBER,
+        sys.executable, "-m", "scanproof", "bisect", "--good", good, "--bad", bad, "--number", NUMBER,
         "--test", "test_published.py::test_published", "--pytest=--scanproof-expected=expected",
         "--pip=--no-index", f"--pip=--find-links={wheels}", "--format", "json", *options,
     ]  # fmt: skip

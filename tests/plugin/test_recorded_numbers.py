@@ -85,7 +85,7 @@ class Place:
         return done
 
     def scanproof(self, *arguments: str, expect: int = 0) -> str:
-        done = self.call("scanproof.cli", *arguments, "--expected=expected", expect=expect)
+        done = self.call("scanproof", *arguments, "--expected=expected", expect=expect)
         return done.stdout + done.stderr
 
     def zigzag(self, feature: str) -> None:

@@ -62,7 +62,7 @@ def test_a_session_killed_half_way_leaves_a_readable_partial_run(project: Projec
     assert run["finished"] is None
     assert [record["id"] for record in run["records"]][:1] == ["one-arc_easy-acc-author"]
     listed = subprocess.run(
-        [sys.executable, "-m", "scanproof.cli", "list", "--run", "latest"],
+        [sys.executable, "-m", "scanproof", "list", "--run", "latest"],
         cwd=project.root, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "one-arc_easy-acc-author" in listed.stdout

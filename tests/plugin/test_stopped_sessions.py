@@ -118,7 +118,7 @@ def test_a_listing_of_a_run_shows_the_numbers_of_that_run(project: Project) -> N
     path = project.document(models=("one",)) / "one.yaml"
     project.run()
     path.write_text(path.read_text().replace('"50.0"', '"10.0"'))
-    command = [sys.executable, "-m", "scanproof.cli", "list", "--run", "latest", "--format", "csv"]
+    command = [sys.executable, "-m", "scanproof", "list", "--run", "latest", "--format", "csv"]
     shown = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True).stdout
     assert "50.0" in shown.splitlines()[1]
     assert "since then the expected value was changed to 10.0 percent" in shown

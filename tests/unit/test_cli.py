@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def scanproof(*arguments: str, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scanproof.cli", *arguments]
+    command = [sys.executable, "-m", "scanproof", *arguments]
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stderr

@@ -25,7 +25,7 @@ NUMBER = "mamba-130m-piqa-acc-reproduced"
 
 def scanproof(*arguments: str, history: Path | str, expect: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "SCANPROOF_HISTORY": str(history), "COLUMNS": "300", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "scanproof.cli", *arguments]
+    command = [sys.executable, "-m", "scanproof", *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stderr
     assert "Traceback" not in result.stderr

@@ -199,7 +199,7 @@ def test_many_processes_publish_the_same_run_at_once(tmp_path: Path) -> None:
     """A session and a person who tries again: one run comes out, and nobody sees an error."""
     make_run(tmp_path / "store", FIRST)
     place = tmp_path / "history"
-    command = [sys.executable, "-m", "scanproof.cli", "history", "add", FIRST,
+    command = [sys.executable, "-m", "scanproof", "history", "add", FIRST,
                "--store", str(tmp_path / "store"), "--history", str(place)]  # fmt: skip
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate()[1] for process in started]

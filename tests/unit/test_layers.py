@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[2] / "scanproof"
 LAYERS = {
     4: {
         "plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "commands",
-        "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
-        "remeasuring", "ahead", "jobs",
+        "__main__", "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
+        "remeasuring", "ahead", "jobs", "own_process", "own_process_running", "own_process_child",
     },
     3: {
         "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",

@@ -169,7 +169,7 @@ def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.Monk
 
 def test_the_command_line_of_the_documents_runs(folders: dict[str, Path]) -> None:
     command = [
-        sys.executable, "-m", "scanproof.cli", "lm-eval", "--model", "mamba2_hybrid",
+        sys.executable, "-m", "scanproof", "lm-eval", "--model", "mamba2_hybrid",
         "--model_args", f"pretrained={folders['mamba2_hybrid']}", "--tasks", "arc_easy", "--num_fewshot", "0",
         "--device", "cpu", "--batch_size", "16", "--limit", "4",
     ]  # fmt: skip

@@ -171,7 +171,7 @@ class TestRecordedRuns:
 
 def command(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "scanproof.cli", "plan", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scanproof", "plan", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == expect, done.stderr
     assert "Traceback" not in done.stderr

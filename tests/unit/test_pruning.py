@@ -49,7 +49,7 @@ def written(folder: Path, *rows: str, header: str = "dimension,birth,death") -> 
 
 
 def scanproof(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scanproof.cli", "prune-plan", *arguments]
+    command = [sys.executable, "-m", "scanproof", "prune-plan", *arguments]
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stderr
