@@ -19,7 +19,7 @@ from scanproof.history.store import open_history
 from scanproof.paired import Finding, refuse
 from scanproof.record import Evaluation, Measurement
 from scanproof.tolerance import Outcome, Verdict
-from scanproof.values import EvalJob, PublishedValue
+from scanproof.values import PublishedValue
 
 APART = 8
 """Documents that are named where the engines disagree."""
@@ -50,8 +50,9 @@ class SecondGate:
         if self.history is not None:
             found = self.opened().find(evaluation)
             if found is not None:
-                return replace(found.against(evaluation.engine), ceiling=ceiling(value.job))
-        return self.recorded(value)
+                return found.against(evaluation.engine).beside(evaluation)
+        recorded = self.recorded(value)
+        return recorded.beside(evaluation) if recorded is not None else None
 
     def opened(self) -> Baselines:
         """The baselines of the history; raises the same HistoryError every time when it cannot be read."""
@@ -78,7 +79,6 @@ class SecondGate:
             name=f"the answers recorded in float64 ({path.name})",
             samples=self.answers[path],
             harness=document.harness.get("version"),
-            ceiling=ceiling(value.job),
         )
 
     def samples(self, evaluation: Evaluation) -> Samples:
@@ -123,7 +123,7 @@ class SecondGate:
         except HistoryError as error:
             return replace(made, finding=refuse(value.id, "plain", str(error)))
         # The two were scored by one lm-eval within one session.
-        baseline = Baseline(name="plain", samples=by_plain, harness="", ceiling=ceiling(evaluation.job))
+        baseline = Baseline(name="plain", samples=by_plain, harness="").beside(evaluation)
         found = gate.judge(value, by_shared, baseline, self.expected.constants, harness="")
         if not found.changed:
             return replace(made, finding=found)
@@ -171,12 +171,6 @@ class SecondGate:
             every = [each for _, each in pairs]
             found.append(gate.joint("night", "the baselines of its models", every, constants.night_level, margin))
         return tuple(found)
-
-
-def ceiling(job: EvalJob) -> float | None:
-    """Nats by which rounding can move an answer of a stand-in, whatever it is compared with; None elsewhere."""
-    rounds = job.suite == "embedded" and job.dtype == "float32" and job.device == "cpu"
-    return gate.FLOAT32_CEILING if rounds else None
 
 
 def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> float | None:

@@ -147,12 +147,22 @@ def shift_test(
     )  # fmt: skip
 
 
-def noise_test(differences: Sequence[float], ceiling: float) -> PairedTest:
-    """Does any answer move further than floating-point noise of this kind of run can move it?"""
+def noise_test(differences: Sequence[float], ceiling: float | None, unbounded: str = "") -> PairedTest:
+    """Does any answer move further than floating-point noise of this kind of run can move it?
+
+    Args:
+        ceiling: nats; None where it is not known, so that the largest move is said and decides nothing.
+        unbounded: what was computed in, and on what, where it is not known.
+    """
     largest = max((abs(d) for d in differences), default=0.0)
-    over = sum(abs(d) > ceiling for d in differences)
+    over = 0 if ceiling is None else sum(abs(d) > ceiling for d in differences)
     said = f"; {over} of {len(differences)} answers by more" if over else ""
-    because = f"the answer that moved most moved by {largest:.2g} nats, {ceiling:g} is possible by rounding{said}"
+    possible = (
+        f"what rounding can do in {unbounded} is not known: this alone is no change"
+        if ceiling is None
+        else f"{ceiling:g} is possible by rounding"
+    )
+    because = f"the answer that moved most moved by {largest:.2g} nats, {possible}{said}"
     return PairedTest(
         name="noise", documents=len(differences), p_value=None, level=None, changed=over > 0, shift=largest,
         because=because,

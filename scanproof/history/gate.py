@@ -9,6 +9,7 @@ from scanproof.constants import Constants
 from scanproof.engines import Engine
 from scanproof.history.samples import Samples, TaskSamples
 from scanproof.paired import Finding, PairedTest, conclude, finite_test, flips_test, noise_test, refuse, shift_test
+from scanproof.record import Evaluation
 from scanproof.values import PublishedValue
 
 FLOAT32_CEILING = 1e-3
@@ -29,14 +30,41 @@ class Baseline:
     """Version of lm-eval that produced it."""
     ceiling: float | None = None
     """Nats by which rounding can move an answer at all, where that is known."""
+    unbounded: str = ""
+    """What a stand-in computed in, and on what, where that is not known."""
     engine: Engine | None = None
     """What scored it; None for answers that no run holds."""
+
+    def beside(self, evaluation: Evaluation) -> Baseline:
+        """The baseline with what is known of rounding where this evaluation of a stand-in ran; others stay as is."""
+        if evaluation.job.suite != "embedded":
+            return self
+        found = ceiling(evaluation)
+        unbounded = "" if found is not None else f"{evaluation.job.dtype} on {ran_on(evaluation)}"
+        return replace(self, ceiling=found, unbounded=unbounded)
 
     def against(self, engine: Engine) -> Baseline:
         """The baseline as it is spoken of beside an evaluation by this engine: one by the other may be compared."""
         if self.engine in (None, engine):
             return self
         return replace(self, name=f"{self.name} (scored by {self.engine}, this by {engine})")
+
+
+def ran_on(evaluation: Evaluation) -> str:
+    """The device that its worker computed on; where that is not kept, the one that its job asks for."""
+    return str(evaluation.environment.get("device") or evaluation.job.device)
+
+
+def ceiling(*evaluations: Evaluation) -> float | None:
+    """Nats by which rounding can move an answer of a stand-in, measured for float32 on a CPU; None elsewhere.
+
+    It depends on where each evaluation ran.  A GPU multiplies float32 in TF32 in some kernels, and adds in other orders.
+    """
+    known = all(
+        each.job.suite == "embedded" and each.job.dtype == "float32" and ran_on(each).startswith("cpu")
+        for each in evaluations
+    )
+    return FLOAT32_CEILING if known else None
 
 
 @dataclass(frozen=True)
@@ -147,8 +175,8 @@ def judge(
     asked = list(questions(value, pairs, constants))
     tests = [build(constants.second_level / len(asked)) for build in asked]
     moved = [d for each in pairs for d in each.answers()]
-    if baseline.ceiling is not None:
-        tests.append(noise_test(moved, baseline.ceiling))
+    if baseline.ceiling is not None or baseline.unbounded:
+        tests.append(noise_test(moved, baseline.ceiling, baseline.unbounded))
     strange = finite_test(moved)
     return conclude(value.id, baseline.name, [*tests, *([strange] if strange.changed else [])])
 

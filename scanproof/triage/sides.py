@@ -12,13 +12,13 @@ from typing import Any
 
 from scanproof import record, results, store
 from scanproof.expected import Expected
+from scanproof.history import gate
 from scanproof.history.baseline import Baselines
-from scanproof.history.gate import FLOAT32_CEILING
 from scanproof.history.samples import from_lines, from_parquet
 from scanproof.history.store import open_history
 from scanproof.record import Evaluation, Run
 from scanproof.triage.evidence import Side, TaskAnswers
-from scanproof.values import EvalJob, PublishedValue
+from scanproof.values import PublishedValue
 
 GOOD = frozenset({"REPRODUCED", "KNOWN_DISCREPANCY", "NOT_COMPARABLE"})
 LOOKED_AT = 50
@@ -72,12 +72,6 @@ def parts(root: Path, key: str) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def rounding(first: EvalJob, second: EvalJob) -> float | None:
-    """Nats by which rounding can move an answer between two jobs; None where that is not known."""
-    plain = all(job.dtype == "float32" and job.device == "cpu" for job in (first, second))
-    return FLOAT32_CEILING if plain else None
-
-
 @dataclass
 class Runs:
     """The runs of a store; each is read once, so that a session with many failing numbers does not wait for it."""
@@ -120,7 +114,7 @@ def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tas
         return None
     if evaluation is not None and before.job.limit != evaluation.job.limit:
         return None
-    ceiling = rounding(before.job, evaluation.job) if evaluation is not None else None
+    ceiling = gate.ceiling(before, evaluation) if evaluation is not None else None
     side = of_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
     # The commit is the run's, not the evaluation's.
     side = replace(side, environment={**side.environment, "source": run.environment.get("source")})
@@ -149,7 +143,7 @@ def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
         kernels=before.kernels,
         engine=before.engine,
         tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},
-        ceiling=rounding(before.job, evaluation.job),
+        ceiling=gate.ceiling(before, evaluation),
     )
 
 
@@ -181,5 +175,5 @@ def recorded(expected: Expected, value: PublishedValue, evaluation: Evaluation, 
             for task, found in rows.items()
             if task in now.tasks
         },
-        ceiling=rounding(evaluation.job, evaluation.job),
+        ceiling=gate.ceiling(evaluation),
     )

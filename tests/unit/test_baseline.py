@@ -161,12 +161,23 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
     assert second.id in str(history.problems[0])
 
 
-@pytest.mark.parametrize(("suite", "changed"), [("embedded", True), ("gpu", False)])
-def test_a_stand_in_keeps_the_ceiling_of_rounding_against_a_declared_run(
-    tmp_path: Path, suite: Literal["embedded", "gpu"], changed: bool
+@pytest.mark.parametrize(
+    ("suite", "device", "ran_on", "changed", "said"),
+    [
+        ("embedded", "cpu", None, True, "0.001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cpu", "cpu", True, "0.001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cuda", "cpu", True, "0.001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cuda", "cuda:0", False, "what rounding can do in float32 on cuda:0 is not known: this alone is"),
+        ("embedded", "cpu", "cuda:0", False, "what rounding can do in float32 on cuda:0 is not known: this alone is"),
+        ("embedded", "cuda", None, False, "what rounding can do in float32 on cuda is not known: this alone is"),
+        ("gpu", "cpu", "cpu", False, "documents"),
+    ],
+)
+def test_the_ceiling_of_rounding_is_that_of_where_a_stand_in_ran(
+    tmp_path: Path, suite: Literal["embedded", "gpu"], device: str, ran_on: str | None, changed: bool, said: str
 ) -> None:
-    """One answer that moves by 0.01 nats is no flip and no lean; on a stand-in rounding cannot make it."""
-    job = replace(STRICT_JOB, suite=suite, dtype="float32", device="cpu")
+    """One answer that moves by 0.01 nats is no flip and no lean; on a CPU rounding cannot make it."""
+    job = replace(STRICT_JOB, suite=suite, dtype="float32", device=device)
     moved = rows(400, 300)
     moved[7] |= {"loglikelihoods": [moved[7]["loglikelihoods"][0] + 0.01, -5.0]}
     paths = [make_run(tmp_path / "store", run, {"piqa": log}, job=job)
@@ -180,8 +191,14 @@ def test_a_stand_in_keeps_the_ceiling_of_rounding_against_a_declared_run(
         values=(value,), unrecorded=(), documents=(), tasks={}, constants=CONSTANTS, folder=tmp_path
     )  # fmt: skip
     now = read_run(paths[1])
-    evaluation = replace(now.evaluations[0], samples=str(paths[1].parent / "samples" / job.name))
+    first = now.evaluations[0]
+    environment = {**first.environment, "device": ran_on} if ran_on else first.environment
+    evaluation = replace(first, environment=environment, samples=str(paths[1].parent / "samples" / job.name))
     finding = SecondGate(loaded, history.place.name).finding(value, evaluation)
     assert finding is not None
     assert finding.baseline == f"the run {FIRST}"
     assert finding.changed == changed
+    assert said in finding.because
+    # What it was on a GPU is kept, to become a ceiling one day.
+    sizes = [test.shift for test in finding.tests if test.name == "noise"]
+    assert sizes == ([pytest.approx(0.01)] if suite == "embedded" else [])
