@@ -58,7 +58,7 @@ def ran_on(evaluation: Evaluation) -> str:
 def ceiling(*evaluations: Evaluation) -> float | None:
     """Nats by which rounding can move an answer of a stand-in, measured for float32 on a CPU; None elsewhere.
 
-    It depends on where each evaluation ran.  A GPU multiplies float32 in TF32 in some kernels, and adds in other orders.
+    It depends on where each ran.  A GPU multiplies float32 in TF32 in some kernels, and adds in other orders.
     """
     known = all(
         each.job.suite == "embedded" and each.job.dtype == "float32" and ran_on(each).startswith("cpu")
