@@ -54,9 +54,23 @@ def _machine(machine: Machine) -> Iterator[Row]:
         yield Row(what="GPU", state="ok", found=f"{gpu['name']}, {gpu['memory.total']} MiB")
         yield Row(what="driver", state="ok", found=gpu["driver_version"])
     yield _torch(machine)
-    compiler = f"compiler {machine.nvcc}" if machine.nvcc else "no compiler (nvcc), which only building needs"
-    yield Row(what="CUDA", state="ok", found=f"{machine.torch_cuda or 'none'} in torch; {compiler}")
+    yield _cuda(machine)
     yield _triton(machine)
+
+
+def _cuda(machine: Machine) -> Row:
+    """The compiler matters where a kernel package has to be built, and there only."""
+    compiler = f"compiler {machine.nvcc}" if machine.nvcc else "no compiler (nvcc), which only building needs"
+    if machine.nvcc_cuda is not None:
+        compiler += f" of CUDA {machine.nvcc_cuda}"
+    found = f"{machine.torch_cuda or 'none'} in torch; {compiler}"
+    if machine.torch_cuda is None or all(_is_whole(package) for package in machine.packages):
+        return Row(what="CUDA", state="ok", found=found)
+    major = machine.torch_cuda.partition(".")[0]
+    if machine.nvcc is None or (machine.nvcc_cuda or major).partition(".")[0] != major:
+        advice = f"install CUDA's compiler {machine.torch_cuda} before kernel packages, and set CUDA_HOME to its folder"
+        return Row(what="CUDA", state="warning", found=found, advice=advice)
+    return Row(what="CUDA", state="ok", found=found)
 
 
 def _torch(machine: Machine) -> Row:
@@ -83,29 +97,39 @@ def _no_triton(machine: Machine) -> str | None:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    """The first three numbers of a version."""
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:3]]
+    return (*numbers, *[0] * (3 - len(numbers)))
+
+
+def _is_old(package: KernelPackage) -> bool:
+    oldest = kernel_table.package(package.distribution).oldest
+    return package.version is not None and _release(package.version) < _release(oldest)
+
+
+def _is_whole(package: KernelPackage) -> bool:
+    return package.importable and package.no_extension is None and not _is_old(package)
 
 
 def _package(package: KernelPackage) -> Row:
     row = kernel_table.package(package.distribution)
     if not package.importable:
-        return Row(what=row.distribution, state="missing", found="not installed", advice=_install(row))
+        return Row(what=row.distribution, state="missing", found="not installed", advice=f"{row.install} ({row.when})")
     version = f"{package.version or 'no version: not installed, found on the module path'}"
     commit = f"commit {package.commit}" if package.commit else "commit not known"
     if package.no_extension is not None:
         why = f"{version}, {commit}; without {row.extension}: {package.no_extension}"
         return Row(what=row.distribution, state="missing", found=why, advice=_remedy(row, package.no_extension))
+    if _is_old(package):
+        found = f"{version}, {commit}; older than {row.oldest}"
+        return Row(what=row.distribution, state="missing", found=found, advice=row.install)
     return Row(what=row.distribution, state="ok", found=f"{version}, {commit}; {row.extension} loads")
 
 
 def _remedy(row: kernel_table.Package, reason: str) -> str:
     if "undefined symbol" in reason or "cannot open shared object" in reason:
-        return f"it was built for another torch or CUDA; build it again: {row.install} --force-reinstall --no-deps"
-    return _install(row)
-
-
-def _install(row: kernel_table.Package) -> str:
-    return f"{row.install} ({row.when})"
+        return f"it was built for another torch or CUDA; build it again: {row.rebuild}"
+    return f"it is installed without its kernels; build it again: {row.rebuild} ({row.when})"
 
 
 def _operation(operation: Operation, machine: Machine) -> Row:
@@ -135,6 +159,9 @@ def _reasons(operation: Operation, machine: Machine) -> Iterator[str]:
 
 
 def _traps(machine: Machine) -> Iterator[Row]:
+    if machine.not_to_build and not all(_is_whole(package) for package in machine.packages):
+        found = f"not installed, and needed to build kernel packages: {', '.join(machine.not_to_build)}"
+        yield Row(what="build tools", state="warning", found=found, advice=kernel_table.INSTALL_EXTRA)
     for package in machine.packages:
         if package.shadowed:
             found = f"{package.distribution} is imported from {package.shadowed}, not from what is installed"

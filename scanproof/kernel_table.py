@@ -1,7 +1,8 @@
 """Which kernel comes from which package, by which entry point, and what installs it.
 
 Plain rows, read by the proof that kernels ran, by the kernel suite and by `scanproof doctor`.  A package, a kernel or
-an operation is one row.
+an operation is one row.  The commands that install kernel packages are made here; what README, docs and tox.ini say is
+compared with them (tests/unit/test_install_commands.py).
 """
 
 from __future__ import annotations
@@ -14,14 +15,36 @@ class Package:
     """A distribution that brings kernels."""
 
     distribution: str
+    oldest: str
+    """The oldest release that will do."""
     modules: tuple[str, ...]
     """Its top-level modules."""
     extension: str
     """The compiled module that holds its CUDA kernels."""
-    install: str
-    """What installs it with its kernels."""
+    switches: tuple[str, ...]
+    """Environment variables that make its setup.py compile them; each is set to TRUE."""
     when: str
-    """What the install does without the flag, or what else to know of it."""
+    """What the install does without the switches, or what else to know of it."""
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it: `mamba-ssm>=2.2.2`."""
+        return f"{self.distribution}>={self.oldest}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs it with its kernels, into an environment that may have nothing but scanproof."""
+        return f"{INSTALL_EXTRA} && {install_command(self)}"
+
+    @property
+    def rebuild(self) -> str:
+        """The command that replaces an installed one, which pip would leave as it is."""
+        return f"{self.install} --force-reinstall --no-deps"
+
+    @property
+    def advice(self) -> str:
+        """For whoever lacks its kernels and may or may not have the package."""
+        return f"{self.install} ({self.when}; where it is installed already, add --force-reinstall --no-deps)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,29 +69,49 @@ class Operation:
     """What happens in models where the operation's kernels are missing."""
 
 
+INSTALL_EXTRA = "pip install 'scanproof[gpu]'"
+"""Installs torch, and what has to be there before a kernel package can be built."""
+BUILD_REQUIREMENTS = ("ninja", "packaging", "setuptools", "wheel")
+"""Modules that their setup.py files import or are built with; the extra brings them, --no-build-isolation does not."""
+
 PACKAGES = (
     Package(
         distribution="mamba-ssm",
+        oldest="2.2.2",
         modules=("mamba_ssm", "selective_scan_cuda"),
         extension="selective_scan_cuda",
-        install="MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm",
+        switches=("MAMBA_FORCE_BUILD", "MAMBA_KEEP_CUDA_BUILD"),
         when="since July 2026 its sources build no selective_scan_cuda without MAMBA_KEEP_CUDA_BUILD=TRUE",
     ),
     Package(
         distribution="causal-conv1d",
+        oldest="1.4.0",
         modules=("causal_conv1d", "causal_conv1d_cuda"),
         extension="causal_conv1d_cuda",
-        install="CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation causal-conv1d",
+        switches=("CAUSAL_CONV1D_FORCE_BUILD",),
         when="without CAUSAL_CONV1D_FORCE_BUILD=TRUE it looks for a wheel, which may be built for another torch",
     ),
     Package(
         distribution="flash-attn",
+        oldest="2.6.3",
         modules=("flash_attn", "flash_attn_2_cuda"),
         extension="flash_attn_2_cuda",
-        install="FLASH_ATTENTION_FORCE_BUILD=TRUE pip install --no-build-isolation flash-attn",
+        switches=("FLASH_ATTENTION_FORCE_BUILD",),
         when="without FLASH_ATTENTION_FORCE_BUILD=TRUE it looks for a wheel, which may be built for another torch",
     ),
 )
+
+
+def install_command(*packages: Package) -> str:
+    """The command that builds packages with their kernels and installs them; what the extra `gpu` brings is there.
+
+    Their setup.py files import torch, which pip hides from them without --no-build-isolation.  pip keeps the wheels it
+    built and would take one that was built without CUDA for the package: --no-cache-dir.
+    """
+    switches = [f"{switch}=TRUE" for package in packages for switch in package.switches]
+    requirements = [f"'{package.requirement}'" for package in packages]
+    return " ".join([*switches, "pip install --no-build-isolation --no-cache-dir", *requirements])
+
 
 # Names as in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8.
 _MAMBA_TRITON = (

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,10 @@ class Machine:
     triton: str | None = None
     nvcc: str | None = None
     """Where the CUDA compiler is; needed to build, not to run."""
+    nvcc_cuda: str | None = None
+    """CUDA version of the compiler, where it says it."""
+    not_to_build: tuple[str, ...] = ()
+    """What building kernel packages needs beside the compiler, and is not installed."""
     packages: tuple[KernelPackage, ...] = ()
     hub_kernels: str | None = None
     """Version of the hub's `kernels` package, where transformers would use it."""
@@ -79,13 +84,16 @@ def examine() -> Machine:
     """Look at this machine; extensions are loaded in a process of their own, where there are any."""
     present = [package.extension for package in kernel_table.PACKAGES if _finds(package.extension)]
     reasons = load_extensions(present) if present else {}
+    nvcc = find_nvcc()
     return Machine(
         gpus=tuple(environment.gpus()),
         no_gpu=environment.why_no_gpu(),
         torch=_version("torch"),
         torch_cuda=torch_cuda(),
         triton=_version("triton"),
-        nvcc=shutil.which("nvcc"),
+        nvcc=nvcc,
+        nvcc_cuda=nvcc_cuda(nvcc) if nvcc else None,
+        not_to_build=tuple(name for name in kernel_table.BUILD_REQUIREMENTS if not _finds(name)),
         packages=tuple(kernel_package(package, reasons) for package in kernel_table.PACKAGES),
         hub_kernels=_version("kernels") if _uses_hub_kernels() else None,
     )
@@ -158,6 +166,24 @@ def torch_cuda() -> str | None:
             value = getattr(node, "value", None)
             return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
     return None
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler, looked for where torch's builds of extensions look for it."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if home:
+        return shutil.which("nvcc", path=str(Path(home) / "bin"))
+    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+
+
+def nvcc_cuda(nvcc: str) -> str | None:
+    """CUDA version of a compiler: `13.0`."""
+    try:
+        done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    release = re.search(r"release (\d+\.\d+)", done.stdout)
+    return release[1] if release else None
 
 
 def needs_extension(folder: Path, extension: str) -> bool:

@@ -80,7 +80,7 @@ def hints(needed: Iterable[str], seen: Launches | None) -> list[str]:
     broken = {row.distribution: kernel_table.package(row.distribution).extension for row in rows}
     return [
         f"{extension}, which the job needs, cannot be imported ({seen.unavailable[extension]}); "
-        f"install it: {kernel_table.package(distribution).install}"
+        f"install it: {kernel_table.package(distribution).advice}"
         for distribution, extension in sorted(broken.items())
         if extension in seen.unavailable
     ]
@@ -128,7 +128,7 @@ def _instead(seen: Launches, named: Sequence[Launch]) -> str:
 
 def _install(row: Kernel) -> str:
     package = kernel_table.package(row.distribution)
-    return f"install {package.distribution}: {package.install} ({package.when})"
+    return f"install {package.distribution}: {package.advice}"
 
 
 def changed(before: Launches | None, now: Launches | None) -> list[str]:

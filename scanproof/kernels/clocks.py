@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from scanproof import kernel_table
+
 Seen = tuple[float, tuple[str, ...]]
 """SM clock in MHz, reasons to hold it down."""
 
@@ -56,7 +58,7 @@ def reader(device: str) -> Reader:
     try:
         import pynvml
     except ImportError:
-        return Reader(why_not="not read: pip install nvidia-ml-py")
+        return Reader(why_not=f"not read: {kernel_table.INSTALL_EXTRA}")
     import torch
 
     refusals = (pynvml.NVMLError, AttributeError)

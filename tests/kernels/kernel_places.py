@@ -123,8 +123,8 @@ def require(kernels: Kernels, missing: Missing) -> Callable[[Op, KernelCase], No
         try:
             op.implementation()
         except ImportError as error:
-            install = kernel_table.package(op.package).install
-            missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {install}")
+            advice = kernel_table.package(op.package).advice
+            missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {advice}")
         _has_memory(op, case)
 
     return check

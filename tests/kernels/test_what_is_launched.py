@@ -56,7 +56,7 @@ class TestProof:
             run.compare_case(op, SMALL, op.reference, kernels.device)
         assert "_chunk_scan_fwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "_state_passing_bwd_kernel of mamba-ssm: not launched" in str(raised.value)
-        assert "pip install --no-build-isolation mamba-ssm" in str(raised.value)
+        assert "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'" in str(raised.value)
 
 
 @pytest.mark.interpreted
@@ -77,6 +77,34 @@ def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str 
     assert found == {(str(length), "torch.float32", "torch.float32"): tuned_kernel.FASTEST for length in (5, 8, 16)}
     assert [launch.name for launch in seen.launched] == ["double_kernel"]
     assert seen.launched[0].file == tuned_kernel.__file__
+
+
+@pytest.mark.interpreted
+def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_check(interpreter: str | None) -> None:
+    """Its key holds no size: whoever comes first chooses for all."""
+    if interpreter is not None:
+        pytest.skip(interpreter)
+    import torch
+
+    import tuned_kernel
+    from scanproof.kernels import tuning
+
+    small, large = torch.ones(8), torch.ones(100)
+    tuned_kernel.triple(small)
+    tuner = tuned_kernel.triple_kernel
+    tuner.cache_results = True
+    try:
+        for timed, block in ((large, 32), (small, 16), (large, 32)):
+            (choice,) = tuning.choose(lambda x=timed: tuned_kernel.triple(x))  # type: ignore[misc]
+            assert (choice.kernel, choice.key) == ("triple_kernel", ("torch.float32", "torch.float32"))
+            assert choice.config["BLOCK"] == block
+            # What is checked and timed afterwards, at whatever size, is what was chosen.
+            for x in (small, large):
+                assert tuned_kernel.triple(x).tolist() == [3.0] * x.numel()
+            assert [each.kwargs["BLOCK"] for each in tuner.cache.values()] == [block]
+            assert tuner.cache_results, "what may lie on the disk is left aside only while it chooses"
+    finally:
+        tuner.cache_results = False
 
 
 @pytest.mark.gpu

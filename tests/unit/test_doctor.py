@@ -45,7 +45,9 @@ def test_a_machine_with_everything_is_complete() -> None:
 def test_mamba_ssm_built_without_its_flag_lacks_mamba_1_only() -> None:
     found = missing(without("mamba-ssm", no_extension="there is no module selective_scan_cuda", needs_extension=False))
     assert found.keys() == {"mamba-ssm", "selective_scan_fn", "mamba_inner_fn"}
-    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in found["mamba-ssm"].advice
+    advice = found["mamba-ssm"].advice
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'" in advice
+    assert "--force-reinstall --no-deps" in advice, "pip would leave what is installed as it is"
     assert "warns once" in found["selective_scan_fn"].advice
 
 
@@ -58,7 +60,7 @@ def test_an_older_mamba_ssm_loses_its_triton_kernels_with_the_extension() -> Non
 def test_an_extension_of_another_torch_says_so() -> None:
     found = missing(without("causal-conv1d", no_extension="causal_conv1d_cuda.so: undefined symbol: _ZN3c104cuda9"))
     assert "built for another torch or CUDA" in found["causal-conv1d"].advice
-    assert "--force-reinstall" in found["causal-conv1d"].advice
+    assert found["causal-conv1d"].advice.endswith(" --force-reinstall --no-deps")
     assert found["mamba_split_conv1d_scan_combined"].found == "no causal_conv1d_cuda"
     assert "mamba_chunk_scan_combined" not in found
 
@@ -81,6 +83,71 @@ def test_what_the_machine_lacks_is_named_and_its_operations_are_not_real(
     assert found[what].advice
     assert "rms_norm_fn" in found
     assert ("causal_conv1d_fn" in found) == (what != "triton")
+
+
+def test_a_package_that_is_not_installed_is_installed_with_what_it_needs() -> None:
+    advice = missing(without("causal-conv1d", importable=False, version=None))["causal-conv1d"].advice
+    assert advice.startswith("pip install 'scanproof[gpu]' && CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install ")
+    assert "--force-reinstall" not in advice
+    assert "--no-deps" not in advice, "its own dependencies are not there either"
+
+
+@pytest.mark.parametrize(
+    ("version", "old"), [("1.3.9", True), ("1.4", False), ("1.4.0.post1", False), ("1.10.0", False), ("0.9", True)]
+)
+def test_a_package_that_is_too_old_is_missing(version: str, old: bool) -> None:
+    found = missing(without("causal-conv1d", version=version))
+    assert ("causal-conv1d" in found) == old
+    if old:
+        assert found["causal-conv1d"].found == f"{version}, commit not known; older than 1.4.0"
+        assert "'causal-conv1d>=1.4.0'" in found["causal-conv1d"].advice
+
+
+def test_what_a_build_needs_is_told_where_something_has_to_be_built() -> None:
+    bare = without("flash-attn", importable=False, version=None)
+    tools = [row for row in doctor.rows(replace(bare, not_to_build=("ninja", "wheel"))) if row.what == "build tools"]
+    assert [row.state for row in tools] == ["warning"]
+    assert tools[0].found.endswith("ninja, wheel")
+    assert tools[0].advice == "pip install 'scanproof[gpu]'"
+    assert {row.state for row in doctor.rows(replace(WHOLE, not_to_build=("ninja", "wheel")))} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "version", "state"),
+    [
+        (None, None, "warning"),
+        ("/usr/bin/nvcc", "11.8", "warning"),
+        ("/usr/bin/nvcc", "12.4", "ok"),
+        ("/usr/bin/nvcc", None, "ok"),
+    ],
+)
+def test_a_compiler_of_torchs_cuda_is_asked_for_where_something_has_to_be_built(
+    nvcc: str | None, version: str | None, state: str
+) -> None:
+    bare = replace(without("flash-attn", importable=False, version=None), nvcc=nvcc, nvcc_cuda=version)
+    [row] = [row for row in doctor.rows(bare) if row.what == "CUDA"]
+    assert row.state == state
+    assert ("install CUDA's compiler 12.8" in row.advice) == (state == "warning")
+    [row] = [row for row in doctor.rows(replace(WHOLE, nvcc=nvcc, nvcc_cuda=version)) if row.what == "CUDA"]
+    assert row.state == "ok", "nothing has to be built"
+
+
+def test_the_compiler_is_found_where_torch_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, release in (("first", "12.8"), ("home", "13.0")):
+        nvcc = tmp_path / name / "bin" / "nvcc"
+        nvcc.parent.mkdir(parents=True)
+        nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}.88\n")
+        nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "first" / "bin"), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    assert machine.find_nvcc() == str(tmp_path / "first" / "bin" / "nvcc")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    assert machine.find_nvcc() == str(tmp_path / "home" / "bin" / "nvcc")
+    assert machine.nvcc_cuda(str(tmp_path / "home" / "bin" / "nvcc")) == "13.0"
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
+    assert machine.find_nvcc() is None
+    assert machine.nvcc_cuda("/bin/true") is None
 
 
 @pytest.mark.parametrize("version", ["3.5.0", "3.10.1", "4.0.0+git1"])
@@ -139,7 +206,7 @@ def doctor_command(*arguments: str, path: str = "", site: str = "") -> subproces
     variables = {**os.environ, "PATH": path + os.environ["PATH"]}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
-        [sys.executable, "-m", "scanproof.cli", "doctor", *arguments],
+        [sys.executable, "-m", "scanproof", "doctor", *arguments],
         env=variables, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -181,7 +248,7 @@ def test_files_that_are_broken_are_no_traceback(tmp_path: Path, monkeypatch: pyt
     smi.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
-    command = [sys.executable, "-m", "scanproof.cli", "doctor", "--format", "json"]
+    command = [sys.executable, "-m", "scanproof", "doctor", "--format", "json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

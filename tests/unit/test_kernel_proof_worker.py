@@ -16,7 +16,7 @@ from scanproof.failures import last_lines
 from scanproof.launched import Choice, Launches
 from scanproof.record import to_json
 
-INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm"
+INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'"
 
 
 @pytest.fixture

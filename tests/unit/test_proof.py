@@ -75,7 +75,9 @@ def test_a_fallback_names_what_is_missing_why_what_ran_and_the_install_flag() ->
     assert text.startswith(f"{SCAN} of mamba-ssm: not launched")
     assert "selective_scan_cuda cannot be imported (undefined symbol: _ZN3)" in text
     assert "Launched instead: elementwise_kernel" in text
-    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm" in text
+    assert "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'" in text
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in text
+    assert "add --force-reinstall --no-deps" in text, "pip leaves a package without its kernels as it is"
 
 
 def test_a_hub_kernel_of_the_same_name_is_no_proof() -> None:
@@ -115,7 +117,7 @@ def test_whoever_evaluates_has_to_say_what_was_launched() -> None:
 
 def test_what_to_install_is_said_once_for_a_package() -> None:
     text = proof.message(proof.problems((SSD, "_chunk_state_fwd_kernel", "rotary_kernel"), Launches()))
-    assert text.count("install mamba-ssm: MAMBA_KEEP_CUDA_BUILD=TRUE") == 1
+    assert text.count("install mamba-ssm: pip install 'scanproof[gpu]' && MAMBA_FORCE_BUILD=TRUE ") == 1
     assert text.count("install flash-attn: ") == 1
     assert len(text.splitlines()) == 1 + 3 + 2
 

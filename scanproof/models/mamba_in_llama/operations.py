@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanproof import kernel_table
 from scanproof.kernels import ops
 from scanproof.kernels.op import FLOAT32, Op
 
@@ -48,8 +49,8 @@ def installed(row: Op) -> Call:
         return row.implementation()
     except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"scoring on a GPU needs {row.name} of {row.package}: {error}; install the extra `gpu` "
-            f"(pip install 'scanproof[gpu]'), or use device=cpu"
+            f"scoring on a GPU needs {row.name} of {row.package}: {error}; use device=cpu, or install it: "
+            f"{kernel_table.package(row.package).advice}"
         ) from error
 
 
