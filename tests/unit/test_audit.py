@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import CONSTANTS, published
@@ -40,7 +40,6 @@ def as_printed(k: int, n: int, **changes: Any) -> PublishedValue:
 counts = st.integers(2, 15_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-@settings(deadline=None)
 @given(counts)
 def test_a_real_share_with_its_real_stderr_is_clean(count: tuple[int, int]) -> None:
     assert audited([as_printed(*count)]) == ()

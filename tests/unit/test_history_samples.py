@@ -18,7 +18,7 @@ from small_history import rows, task
 VALUES = st.floats(allow_nan=False)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(VALUES, max_size=4), min_size=1, max_size=8), VALUES)
 def test_every_float_survives_the_way_to_parquet_and_back(answers: list[list[float]], score: float) -> None:
     lines = [

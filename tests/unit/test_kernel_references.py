@@ -109,7 +109,7 @@ def ssd_arguments(length: int, groups: int = 2) -> dict[str, Any]:
 
 
 @given(length=st.integers(1, 20), groups=st.sampled_from([1, 2, 4]), chunk=st.integers(1, 24))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_three_forms_of_the_duality_are_one_map(length: int, groups: int, chunk: int) -> None:
     arguments = ssd_arguments(length, groups)
     quadratic = mamba2.ssd_quadratic(**arguments)
@@ -207,7 +207,7 @@ def test_state_update_changes_the_rows_it_is_given_and_no_other() -> None:
 
 
 @given(seen=st.integers(0, 20), state=st.integers(3, 6), new=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_ring_of_inputs_convolves_like_the_whole_sequence(seen: int, state: int, new: int) -> None:
     inputs, weight = random(1, 2, seen + new), random(2, 4)
     ring = torch.zeros(1, 2, state, dtype=torch.float64)
@@ -259,7 +259,7 @@ def test_a_window_hides_what_is_further_left() -> None:
     block=st.integers(1, 60), queries=st.integers(1, 9), keys=st.integers(1, 9), causal=st.booleans(),
     window=st.tuples(st.integers(-1, 4), st.integers(-1, 4)),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_attention_in_blocks_of_queries_is_that_of_all_scores(
     block: int, queries: int, keys: int, causal: bool, window: tuple[int, int]
 ) -> None:

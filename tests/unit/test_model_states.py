@@ -49,7 +49,7 @@ def assert_pieces_make_the_whole(model: Any, tokens: torch.Tensor, lengths: list
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_split_computes_the_whole(family: str, data: st.DataObject) -> None:
     rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 27))

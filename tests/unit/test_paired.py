@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from late import Late
@@ -24,7 +24,6 @@ COUNTS = st.integers(0, 400)
 MOVES = st.lists(st.floats(-50, 50).map(lambda x: round(x, 6)), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_mcnemar_is_the_exact_test_of_a_fair_coin(gained: int, lost: int) -> None:
     exact = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
@@ -32,7 +31,6 @@ def test_mcnemar_is_the_exact_test_of_a_fair_coin(gained: int, lost: int) -> Non
     assert paired.mcnemar(gained, lost) == paired.mcnemar(lost, gained)
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_losing_one_more_document_is_never_less_suspicious(gained: int, lost: int) -> None:
     if lost >= gained:
@@ -67,7 +65,6 @@ def test_the_tail_falls_with_the_statistic(first: float, second: float) -> None:
     assert paired.symmetric_tail(high) <= paired.symmetric_tail(low) <= 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=10))
 def test_the_tail_is_never_below_the_one_over_all_signs(sizes: list[float]) -> None:
     """Conditional on the sizes, all signs are equally likely: the exact distribution, by enumeration."""

@@ -53,7 +53,7 @@ def test_a_tree_scores_as_its_requests_one_by_one(folder: Path, name: str) -> No
     # One list for all examples: what hypothesis finds has to be found again.
     wanted = cache(lambda context, rest: small.plain(lm, [(list(context), list(rest))], 1)[0])
 
-    @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
     @example(SHARED_START, (10**6, 1e12))
     @example(SHARED_START, (1, 0.0))
     @given(small.tree_of_requests(), LIMITS)

@@ -97,7 +97,7 @@ def error(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> float:
     st.sampled_from([-8.0, 0.0, 8.0]),
     st.integers(0, 10**6),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_are_the_recurrence(way: str, length: int, groups: int, decay: float, steps: float, seed: int) -> None:
     given_ = arguments(length, groups, decay=decay, steps=steps, seed=seed)
     assert error(ways()[way](*given_), by_hand(*given_)) < 1e-11

@@ -130,7 +130,7 @@ def ways(top: Node, gone: frozenset[Node]) -> tuple[int, int, int]:
 
 
 @given(requests(), st.floats(0, 20), st.floats(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_other_choice_is_cheaper(given: list[Asked], level: float, row: float) -> None:
     """Against all subsets of the nodes that could be dissolved."""
     tops: list[Node] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import CONSTANTS, published
@@ -32,7 +32,6 @@ KINDS = (
 )
 
 
-@settings(deadline=None)
 @given(shares, documents, st.floats(0, 0.5))
 def test_a_difference_counts_the_same_upwards_and_downwards(printed: str, n: int, difference: float) -> None:
     value = published(printed=printed, documents=n)
@@ -41,7 +40,6 @@ def test_a_difference_counts_the_same_upwards_and_downwards(printed: str, n: int
     assert len({verdict.outcome for verdict in possible}) <= 1
 
 
-@settings(deadline=None)
 @given(documents, documents, flip_rates)
 def test_more_documents_allow_less(n: int, m: int, flip_rate: float) -> None:
     constants = replace(CONSTANTS, flip_rate_same=flip_rate)
@@ -50,7 +48,6 @@ def test_more_documents_allow_less(n: int, m: int, flip_rate: float) -> None:
     assert many.detectable <= few.detectable * (1 + 1e-9)
 
 
-@settings(deadline=None)
 @given(documents, flip_rates, flip_rates)
 def test_more_flips_allow_more(n: int, first: float, second: float) -> None:
     value = published(documents=n)
@@ -59,7 +56,6 @@ def test_more_flips_allow_more(n: int, first: float, second: float) -> None:
     assert low.detectable <= high.detectable * (1 + 1e-9)
 
 
-@settings(deadline=None)
 @given(shares, documents, flip_rates)
 def test_never_narrower_than_rounding_and_detectable_is_beyond_allowed(printed: str, n: int, rate: float) -> None:
     value = published(printed=printed, documents=n)
@@ -70,7 +66,6 @@ def test_never_narrower_than_rounding_and_detectable_is_beyond_allowed(printed: 
     assert all(part.because for part in allowed.parts)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), documents)
 def test_percent_and_fraction_are_the_same_number(thousandths: int, n: int) -> None:
     fraction = published(printed=f"{thousandths / 1000:.3f}", documents=n)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -169,7 +169,6 @@ def test_the_bound_becomes_the_normal_quantile_for_many_flips() -> None:
     assert net_flips(1e6, LEVEL / 2) / 1e3 == pytest.approx(z, rel=3e-3)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e4), st.floats(1e-9, 0.4))
 def test_the_bound_grows_with_flips_and_falls_per_document(first: float, second: float, tail: float) -> None:
     low, high = sorted((first, second))

@@ -124,7 +124,7 @@ def test_a_move_that_rounding_cannot_make_is_no_noise() -> None:
     assert "the printed number" in tiny.title
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(0, 3, allow_nan=False), min_size=30, max_size=30))
 def test_moves_that_cancel_do_not_lean_whatever_their_size(sizes: list[float]) -> None:
     moves = [*sizes, *(-size for size in sizes)]
