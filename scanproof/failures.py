@@ -83,7 +83,14 @@ def describe(error: BaseException) -> str:
 def describe_exit(code: int) -> tuple[Kind, str]:
     """What the exit status of a worker that left no result means."""
     if code >= 0:
-        return "worker", f"the worker ended with exit code {code} and left no result"
+        return "worker", f"the worker {how_it_ended(code)} and left no result"
+    return "killed", f"the worker {how_it_ended(code)}"
+
+
+def how_it_ended(code: int) -> str:
+    """What the exit status of a process means, behind its name."""
+    if code >= 0:
+        return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
     causes = {
         "SIGKILL": ", often the kernel's out-of-memory killer (see dmesg) or a person's kill -9",
@@ -93,7 +100,7 @@ def describe_exit(code: int) -> tuple[Kind, str]:
         "SIGILL": ", a package built for another CPU",
         "SIGTERM": ", somebody asked it to stop",
     }
-    return "killed", f"the worker was killed by {name}{causes.get(name, '')}"
+    return f"was killed by {name}{causes.get(name, '')}"
 
 
 def last_lines(log: Path, count: int = 20) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from scanproof import settings as options
 from scanproof import state
+from scanproof.outcome import LatencyOutcome
 
 if TYPE_CHECKING:
     from scanproof.baselines import BaselineFile
@@ -29,7 +30,7 @@ def why_not_measured(config: pytest.Config) -> str | None:
     """Why pytest-benchmark measures nothing in this session; None when it does."""
     if not config.pluginmanager.hasplugin("benchmark"):
         return "pytest-benchmark is not loaded: install it, or leave out -p no:benchmark"
-    if state.is_worker(config) or config.getoption("dist", "no") != "no":
+    if state.under_xdist(config) or config.getoption("dist", "no") != "no":
         return "pytest-xdist runs tests beside each other: leave out -n"
     if config.getoption("benchmark_skip"):
         return "--benchmark-skip was given"
@@ -70,7 +71,7 @@ def judged(config: pytest.Config, measured: Latency) -> Latency:
     """A measurement with its verdict; raises baselines.BaselineError for a file that cannot be used."""
     from scanproof import baselines, latency
 
-    outcomes = latency.LatencyOutcome
+    outcomes = LatencyOutcome
     if measured.timing is None:
         return replace(measured, outcome=outcomes.NOT_MEASURED.value)
     if config.stash[state.SETTINGS].record_latency:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof import latencies, state
+from scanproof import latencies, own_process, state
 from scanproof import settings as options
 from scanproof.controller import PROPERTY, Controller, start_run
 from scanproof.latency import REPEATS
@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
         "latency: measures how long an operation takes, through pytest-benchmark",
         "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
+        "own_process(name): runs in a process of its own, or in one for all tests of that name, which may die",
     ):
         config.addinivalue_line("markers", line)
     config.stash[state.SETTINGS] = options.read_settings(config)
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from scanproof import without_benchmark
 
         config.pluginmanager.register(without_benchmark, "scanproof-without-benchmark")
+    if state.OWN_PROCESS not in config.stash:
+        config.pluginmanager.register(own_process.OwnProcesses(config), "scanproof-own-processes")
     if not state.is_worker(config):
         latencies.check_options(config)
         config.pluginmanager.register(Controller(config), "scanproof-controller")

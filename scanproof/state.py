@@ -25,12 +25,19 @@ RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 SECOND_GATE: pytest.StashKey[SecondGate] = pytest.StashKey()
 EARLIER_RUNS: pytest.StashKey[Runs] = pytest.StashKey()
 RUN_ID: pytest.StashKey[str] = pytest.StashKey()
+OWN_PROCESS: pytest.StashKey[bool] = pytest.StashKey()
+"""There only in a process that runs tests of a session on their own: whether the session is under pytest-xdist."""
 NO_GPU: pytest.StashKey[str | None] = pytest.StashKey()
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """In a process that pytest-xdist started."""
-    return hasattr(config, "workerinput")
+    """In a process whose results another one collects: pytest-xdist or this plugin has started it."""
+    return hasattr(config, "workerinput") or OWN_PROCESS in config.stash
+
+
+def under_xdist(config: pytest.Config) -> bool:
+    """Other processes of the session may run tests at the same time."""
+    return hasattr(config, "workerinput") or config.stash.get(OWN_PROCESS, False)
 
 
 def run_folder(config: pytest.Config) -> Path:

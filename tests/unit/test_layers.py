@@ -32,7 +32,7 @@ LAYERS = {
         "__init__", "values", "printed", "expected", "published", "schema", "validation", "value_checks", "yamlfile",
         "tasks", "constants", "wording", "problems", "tolerance", "flips", "likelihood", "calibration", "derive",
         "latency", "baselines", "record", "launched", "kernel_table", "pruning", "memory", "paired",
-        "engines",
+        "engines", "outcome",
     },
 }  # fmt: skip
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
