@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -119,7 +120,8 @@ class Project:
 
     def latest_run(self) -> dict[str, object]:
         """The newest run that was recorded."""
-        newest = sorted((self.root / ".scanproof" / "runs").glob("*/run.json"))[-1]
+        # By when it was written: the names of two runs of one second say nothing.
+        newest = max((self.root / ".scanproof" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
         content: dict[str, object] = json.loads(newest.read_text())
         return content
 
@@ -127,8 +129,10 @@ class Project:
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose evaluations answer as expected, ready to be changed."""
-    # Sessions of the tests have no say in the summary of the job that runs the tests.
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    # Sessions of the tests have no say in the summary of the job that runs the tests, nor has its user in them.
+    for name in [name for name in os.environ if name.startswith("SCANPROOF_")] + ["GITHUB_STEP_SUMMARY"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
     made = Project(pytester)
     suite = Path(__file__).parents[1] / "published" / "test_published.py"
     shutil.copy(suite, made.root / "test_published.py")

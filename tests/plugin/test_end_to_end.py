@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from scanproof.record import Run, find_run, read_run
+from scanproof.record import Run, read_run
+from small_jobs import wait_until
+from small_mirror import HANGS
 
 ROOT = Path(__file__).parents[2]
+RUNS = "runs/*/run.json"
 
 
 def command(store: Path, *arguments: str) -> list[str]:
@@ -26,9 +28,11 @@ def command(store: Path, *arguments: str) -> list[str]:
 
 def embedded(store: Path, *arguments: str, expect: int = 0) -> tuple[Run, str]:
     """Run the suite; returns the recorded run and what was shown."""
+    before = set(store.glob(RUNS))
     result = subprocess.run(command(store, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stdout + result.stderr
-    return read_run(find_run(store / "runs", "latest")), result.stdout
+    (new,) = set(store.glob(RUNS)) - before
+    return read_run(new), result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +44,10 @@ def test_the_stand_in_comes_out_and_a_second_call_reuses_it(store: Path) -> None
     first, shown = embedded(store, "-k", "mamba1-tiny and piqa")
     assert [record.outcome for record in first.records] == ["REPRODUCED"] * 2
     assert "[1/1] embedded-mamba1-tiny-0shot: scoring" in shown, "progress while it works"
-    time.sleep(1.1)
     second, _ = embedded(store, "-k", "mamba1-tiny and piqa")
     assert [record.reused for record in first.records] == [False, False]
     assert [record.reused for record in second.records] == [True, True]
     assert [r.verdict for r in second.records] == [r.verdict for r in first.records]
-    time.sleep(1.1)
     third, _ = embedded(store, "-k", "mamba1-tiny and piqa", "--scanproof-fresh")
     assert [record.reused for record in third.records] == [False, False]
     assert [r.verdict for r in third.records] == [r.verdict for r in first.records]
@@ -71,21 +73,22 @@ def test_a_killed_worker_is_an_error_and_the_next_session_is_whole(tmp_path: Pat
     shown, _ = session.communicate()
     assert session.returncode == pytest.ExitCode.TESTS_FAILED
     assert "killed by SIGKILL" in shown
-    assert {record.outcome for record in read_run(find_run(tmp_path / "runs", "latest")).records} == {"ERROR"}
-    time.sleep(1.1)
+    (path,) = tmp_path.glob(RUNS)
+    assert {record.outcome for record in read_run(path).records} == {"ERROR"}
     run, _ = embedded(tmp_path, *arguments)
     assert {record.outcome for record in run.records} == {"REPRODUCED"}
 
 
 def worker_of(parent: int) -> int:
     """Process id of the worker below a pytest session, as soon as there is one."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and is_worker(entry, parent):
-                return int(entry.name)
-        time.sleep(0.1)
-    raise AssertionError("no worker was started")
+    found: list[int] = []
+
+    def look() -> list[int]:
+        found[:] = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if is_worker(entry, parent)]
+        return found
+
+    assert wait_until(look), "no worker was started"
+    return found[0]
 
 
 def is_worker(entry: Path, parent: int) -> bool:
@@ -109,7 +112,7 @@ def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
     (mirror / "scanproof").mkdir(parents=True)
     (mirror / "baber").symlink_to(stand_ins.MIRROR / "baber")
     shutil.copytree(stand_ins.MIRROR / stand_in.hub_id, mirror / stand_in.hub_id)
-    settings = Settings(store=tmp_path / "store", mirror=mirror, fresh=False, timeout=300, session="test")
+    settings = Settings(store=tmp_path / "store", mirror=mirror, fresh=False, timeout=HANGS, session="test")
     piqa = job(stand_in, ("piqa",), 0)
     first = evaluate(piqa, settings, progress=lambda _: None)
     weights = mirror / stand_in.hub_id / "model.safetensors"

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from small_jobs import wait_until
+from small_mirror import HANGS
 from small_project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = """
 import json, os, threading, time
 import pytest
+from scanproof import progress as progress_line
 from scanproof.evaluation import EvaluationError, Progress
 
 BOTH = threading.Barrier(2)
+SHOWN = threading.Event()
+write = progress_line.ProgressLine.write
+
+def seen(self, text):
+    write(self, text)
+    SHOWN.set()
+
+progress_line.ProgressLine.write = seen
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_scanproof_evaluate(job, settings, progress):
@@ -33,13 +43,13 @@ def pytest_scanproof_evaluate(job, settings, progress):
     progress(Progress("checkpoint", 0, 0, 1.0))
     what = os.environ["SIDE"]
     if what == "meet":
-        BOTH.wait(30)
-        time.sleep(0.5)  # pytest looks ten times a second how far the job is
+        BOTH.wait(HANGS)
+        assert SHOWN.wait(HANGS), "pytest never looked how far the job is"
     if what == "break one" and "one" in job.name:
         raise EvaluationError("killed", "the worker was killed")
     if what == "wait" and "two" in job.name:
         (settings.store / "waits").touch()
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + HANGS
         while time.monotonic() < ends:
             time.sleep(0.01)
             if settings.stopped():
@@ -55,7 +65,7 @@ def pytest_scanproof_evaluate(job, settings, progress):
 @pytest.fixture
 def side(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
     """Runs two jobs of the stand-ins, whose evaluations do `what` before they answer."""
-    (project.root / "side.py").write_text(SIDE)
+    (project.root / "side.py").write_text(SIDE.replace("HANGS", str(HANGS)))
 
     def run(what: str, *arguments: str, suite: str = "embedded") -> pytest.RunResult:
         monkeypatch.setenv("SIDE", what)
@@ -147,13 +157,6 @@ def workers(store: Path) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and not condition():
-        time.sleep(0.05)
-    return condition()
-
-
 def hear_interrupts() -> None:
     """A shell's background job ignores Ctrl-C, and so would all that it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -173,7 +176,7 @@ def test_no_worker_outlives_a_session_that_was_stopped(tmp_path: Path, sent: sig
         assert wait_until(lambda: len(workers(store)) == 2), "there were no two workers"
         both = workers(store)
         session.send_signal(sent)
-        told, _ = session.communicate(timeout=120)
+        told, _ = session.communicate(timeout=HANGS)
     finally:
         session.kill()
     assert wait_until(lambda: not workers(store)), f"of {both} there still run {workers(store)}"

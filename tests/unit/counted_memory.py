@@ -20,6 +20,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# It has no annotations.
+weak_reference: Any = StorageWeakRef
+
 SHARDS = "scanproof.models.shards"
 ROUND = 2**14
 """Bytes that `small_rounds` has converted at a time: a checkpoint of a MB takes many rounds."""
@@ -33,7 +36,8 @@ class Mapped:
 
     start: int
     stop: int
-    alive: StorageWeakRef
+    alive: Any
+    """Weak reference to its storage."""
     read: set[tuple[int, int]] = field(default_factory=set)
     """Addresses of first byte and behind the last."""
 
@@ -50,8 +54,8 @@ class CountedMemory:
     """Bytes of the tensors that are alive, and of what was read of mapped files; those from before do not count."""
 
     peak: int = 0
-    allocated: dict[int, tuple[StorageWeakRef, int]] = field(default_factory=dict)
-    """By the storage's address; 0 bytes where it was there before."""
+    allocated: dict[int, tuple[Any, int]] = field(default_factory=dict)
+    """By the storage's address: a weak reference to it, and its bytes; 0 where it was there before."""
     mapped: list[Mapped] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,7 +70,7 @@ class CountedMemory:
         with self.lock:
             start = storage.data_ptr()
             self.now()
-            self.mapped.append(Mapped(start, start + storage.nbytes(), StorageWeakRef(storage)))
+            self.mapped.append(Mapped(start, start + storage.nbytes(), weak_reference(storage)))
 
     def use(self, tensor: torch.Tensor) -> None:
         """Note a tensor that an operation is about to read or to write."""
@@ -83,7 +87,7 @@ class CountedMemory:
             self._keep(tensor, tensor.untyped_storage().nbytes())
 
     def _keep(self, tensor: torch.Tensor, size: int) -> None:
-        seen = StorageWeakRef(tensor.untyped_storage())
+        seen = weak_reference(tensor.untyped_storage())
         self.allocated.setdefault(seen.cdata, (seen, size))
 
     def _mapping(self, address: int) -> Mapped | None:
@@ -109,11 +113,11 @@ def _tensors(nested: Any) -> list[torch.Tensor]:
     return [each for each in found if each.device.type != "meta"]
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every operation of one thread to `memory`."""
 
     def __init__(self, memory: CountedMemory) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.memory = memory
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -131,7 +135,7 @@ def counted_memory(threads_of: str = "") -> Iterator[CountedMemory]:
         return storage
 
     def pool(threads: int) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(threads, initializer=lambda: Counting(memory).__enter__())
+        return ThreadPoolExecutor(threads, initializer=lambda: Counting(memory).__enter__())  # type: ignore[no-untyped-call]
 
     with mock.patch.object(torch.UntypedStorage, "from_file", mapping), Counting(memory):
         if threads_of:

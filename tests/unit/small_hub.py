@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest import mock
 from urllib.parse import unquote
 
 COMMIT = "c0ffee" + "0" * 34
@@ -44,11 +47,25 @@ def running(hub: Hub) -> Iterator[Hub]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield hub
+        with no_proxy():
+            yield hub
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def unreachable() -> Iterator[str]:
+    """An address where nobody listens, nor can as long as the block lasts."""
+    with socket.socket() as held, no_proxy():
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def no_proxy() -> Any:
+    """Requests to this machine go to this machine, also where others go through a proxy."""
+    return mock.patch.dict(os.environ, {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"})
 
 
 def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:

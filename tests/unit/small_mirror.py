@@ -20,6 +20,8 @@ MODEL = "tests/neox-tiny"
 DATASET = "allenai/ai2_arc"
 QUESTIONS = 12
 SIZE, LAYERS, VOCABULARY = 16, 2, 64
+HANGS = 600.0
+"""Seconds after which something is stuck: what waits for it ends, and no verdict lies in how long it took."""
 
 JOB = EvalJob(
     name="test-neox-0shot",
@@ -49,7 +51,7 @@ def copy_of(mirror: Path, target: Path) -> Path:
 
 def settings(folder: Path, mirror: Path, **changes: Any) -> Settings:
     """Settings with a store below `folder`."""
-    plain = Settings(store=folder / "store", mirror=mirror, fresh=False, timeout=300, session="first")
+    plain = Settings(store=folder / "store", mirror=mirror, fresh=False, timeout=HANGS, session="first")
     return replace(plain, **changes)
 
 

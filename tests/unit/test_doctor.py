@@ -182,8 +182,9 @@ def test_extensions_are_loaded_in_a_process_of_their_own(tmp_path: Path, monkeyp
     }
     crashed = machine.load_extensions(["good_cuda", "crashing_cuda"])
     assert all(reason is not None and "exit code -6" in reason for reason in crashed.values())
-    hung = machine.load_extensions(["good_cuda"], seconds=0.05)
-    assert hung == {"good_cuda": "loading it took more than 0.05 s"}
+    (tmp_path / "hanging_cuda.py").write_text("import time; time.sleep(3600)")
+    hung = machine.load_extensions(["hanging_cuda"], seconds=0.05)
+    assert hung == {"hanging_cuda": "loading it took more than 0.05 s"}
 
 
 @pytest.mark.parametrize(

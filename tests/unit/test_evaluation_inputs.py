@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import small_hub
 import small_mirror as small
 from scanproof.evaluation import EvaluationError, Progress, evaluate
 from scanproof.record import Evaluation
@@ -138,11 +139,12 @@ class TestBrokenInput:
         assert "arc_easy" in error.message
 
     def test_unreachable_hub_is_no_checkpoint_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
         settings = replace(small.settings(tmp_path, tmp_path), mirror=None)
-        with pytest.raises(EvaluationError) as caught:
-            evaluate(small.JOB, settings, progress=small.ignore)
+        with small_hub.unreachable() as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(EvaluationError) as caught:
+                evaluate(small.JOB, settings, progress=small.ignore)
         assert caught.value.kind == "hub", str(caught.value)
 
     @pytest.mark.parametrize("name", ["weights_only", "trust_remote_code", "revision"])

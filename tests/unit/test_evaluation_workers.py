@@ -14,7 +14,7 @@ import pytest
 import small_mirror as small
 from scanproof.evaluation import EvaluationError, Progress, evaluate
 from scanproof.record import Evaluation
-from small_jobs import children, is_running, values, wait_until
+from small_jobs import Clock, children, is_running, values, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,14 +36,15 @@ class TestWorkerThatDies:
         again = evaluate(small.JOB, settings, progress=small.ignore)
         assert again.measurements == measured.measurements
 
-    def test_timeout_leaves_no_process_behind(self, mirror: Path, tmp_path: Path) -> None:
+    def test_timeout_leaves_no_process_behind(self, mirror: Path, tmp_path: Path, clock: Clock) -> None:
         seen: list[int] = []
 
         def look(_: Progress) -> None:
             seen.extend(children())
+            clock.ahead = small.HANGS
 
         with pytest.raises(EvaluationError) as caught:
-            evaluate(small.JOB, small.settings(tmp_path, mirror, timeout=2.0), progress=look)
+            evaluate(small.JOB, small.settings(tmp_path, mirror), progress=look)
         assert caught.value.kind == "timeout"
         assert seen
         assert not any(is_running(process) for process in seen)
@@ -61,7 +62,7 @@ class TestWorkerThatDies:
 
     def test_two_processes_run_a_job_once(self, measured: Evaluation, mirror: Path, tmp_path: Path) -> None:
         both = [start_elsewhere(mirror, tmp_path) for _ in range(2)]
-        told = [process.communicate(timeout=300)[0].decode().split() for process in both]
+        told = [process.communicate(timeout=small.HANGS)[0].decode().split() for process in both]
         assert sorted(reused for reused, _ in told) == ["False", "True"]
         assert {float(value) for _, value in told} == {values(measured)["arc_easy", "acc"]}
 
@@ -89,8 +90,8 @@ def start_elsewhere(mirror: Path, folder: Path) -> subprocess.Popen[bytes]:
 
 
 class TestOneGpu:
-    def test_jobs_on_one_gpu_wait_for_each_other(self, mirror: Path, tmp_path: Path) -> None:
-        """The first job's worker is stopped by its timeout; while it lives the second one is told to wait."""
+    def test_jobs_on_one_gpu_wait_for_each_other(self, mirror: Path, tmp_path: Path, clock: Clock) -> None:
+        """Once the second job was told to wait, the first one's time is over: its worker is stopped."""
 
         class Waited(Exception):
             pass
@@ -104,7 +105,8 @@ class TestOneGpu:
                 job = replace(small.JOB, device="cuda", num_fewshot=1)
                 with pytest.raises(Waited):
                     evaluate(job, small.settings(tmp_path, mirror), progress=second_job)
+                clock.ahead = small.HANGS
 
         job = replace(small.JOB, device="cuda")
-        with pytest.raises(EvaluationError, match="no result after 1 s"):
-            evaluate(job, small.settings(tmp_path, mirror, timeout=1.0), progress=during_the_first)
+        with pytest.raises(EvaluationError, match=f"no result after {small.HANGS:g} s"):
+            evaluate(job, small.settings(tmp_path, mirror), progress=during_the_first)

@@ -180,8 +180,8 @@ def test_unknown_revision_is_named(hub: small_hub.Hub) -> None:
 
 
 def test_unreachable_hub_is_named() -> None:
-    with pytest.raises(PrefetchError, match=r"127\.0\.0\.1:9 cannot be reached"):
-        plan_prefetch([small.JOB], "http://127.0.0.1:9")
+    with small_hub.unreachable() as address, pytest.raises(PrefetchError, match=f"{address} cannot be reached"):
+        plan_prefetch([small.JOB], address)
 
 
 def test_too_little_space_is_said_before_the_download(

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import small_hub
 import small_mirror
+from scanproof import worker
 from scanproof.worker import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,22 +57,27 @@ def test_unknown_revision_is_not_replaced_by_the_default_branch(hub: small_hub.H
 
 def test_hub_that_went_away_leaves_the_cache(hub: small_hub.Hub, tmp_path: Path) -> None:
     first = snapshot(hub, tmp_path, small_hub.COMMIT)
-    hub.endpoint = "http://127.0.0.1:9"
-    second = snapshot(hub, tmp_path, small_hub.COMMIT)
+    with small_hub.unreachable() as hub.endpoint:
+        second = snapshot(hub, tmp_path, small_hub.COMMIT)
     assert second.returncode == 0, second.stderr
     assert second.stdout == first.stdout
 
 
-def test_reporter_writes_stages_at_once_and_the_last_request(tmp_path: Path) -> None:
+def test_reporter_writes_stages_at_once_requests_twice_a_second_and_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still between 64 requests a second."""
+    seconds = [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     path = tmp_path / "progress.jsonl"
     reporter = Reporter(path)
-    reporter.stage("requests", total=500)
-    for _ in range(500):
+    reporter.stage("requests", total=520)
+    for _ in range(520):
+        seconds[0] += 1 / 64
         reporter.advance()
     states = [json.loads(line) for line in path.read_text().splitlines()]
-    assert (states[0]["stage"], states[0]["done"], states[0]["total"]) == ("requests", 0, 500)
-    assert states[-1]["done"] == 500
-    assert len(states) < 50
+    assert {(state["stage"], state["total"]) for state in states} == {("requests", 520)}
+    assert [state["done"] for state in states] == [*range(0, 520, 32), 520]
 
 
 SAMPLED = """
