@@ -7,6 +7,10 @@ Each engine is a process of its own with one thread; they score the same request
 Each takes the batch size that is best for it, found in a first pass.  Timed is what differs, `loglikelihood` with its
 tokenization: no imports, no loading, no building of tasks.  Linux with glibc only.
 
+`--device cuda` scores with published models of true size instead, whose weights are random (`scoring_sizes.py`), in the
+dtype of their jobs and through the kernels that are installed.  `--small` tries the same way with tiny ones, also on a
+CPU.  That part has never run on a GPU yet.
+
 Exit code 1 where a log-likelihood is further from that of the row before than rounding moves it.
 """
 
@@ -27,8 +31,9 @@ from typing import Annotated
 
 import typer
 from scoring_engines import ENGINES, Pass, Subject, running, server
+from scoring_sizes import SIZES, job_of, made
 from scoring_table import HEAD, Row, goals, lines, total, wrong
-from scoring_tasks import FULL, Task, prepared, random_model, tasks_of
+from scoring_tasks import FULL, Request, Task, prepared, random_model, tasks_of
 
 from scanproof import expected, listing, settings
 from scanproof.values import EvalJob
@@ -51,11 +56,13 @@ def measure(
     tasks: Mapping[str, Task],
     repeats: int,
     sizes: Sequence[int] = BATCH_SIZES,
+    warm: bool = False,
 ) -> list[dict[str, Row]]:
     """A row per task of each engine that can score with the model; the engines take turns.
 
     Args:
         sizes: of batches; of several each engine takes its best.
+        warm: whether a pass that does not count comes first, for kernels that are tuned in it.
     """
     engines = [engine for engine in ENGINES if engine.can(subject)]
     with ExitStack() as processes:
@@ -83,6 +90,8 @@ def measure(
             else sizes[0]
             for number in range(len(engines))
         ]
+        if warm:
+            turn(batches, tasks)
         turns = [turn(batches, tasks) for _ in range(repeats)]
     return [
         {task: Row(task, engine, batch, work[0][task], [each[task][number] for each in turns]) for task in tasks}
@@ -112,6 +121,38 @@ def models_name(job: EvalJob) -> str:
     return job.name.removeprefix("embedded-").rsplit("-", 1)[0]
 
 
+def at_true_size(
+    context: ForkServerContext, tasks: Mapping[str, Task], device: str, chosen: str, small: bool, repeats: int
+) -> bool:
+    """Print the rows of each model of true size; whether all engines agree with plain on all of them."""
+    jobs = [job for job, _ in listing.jobs(expected.load(ROOT / "expected").values)]
+    rows = [row for row in SIZES if chosen in row.name]
+    failed = not rows
+    if failed:
+        typer.echo(f"no model's name holds {chosen!r}; there are {', '.join(row.name for row in SIZES)}", err=True)
+    for row in rows:
+        job = job_of(row, jobs, device)
+        try:
+            with made(context, row, job, small) as subject:
+                engines = measure(context, subject, tasks, repeats, [int(job.batch_size)], warm=True)
+        except (ValueError, EOFError) as error:
+            typer.echo(f"{row.name}: not measured: {str(error) or 'an engine ended; what it said is above'}")
+            failed = True
+            continue
+        for text in lines(row.name, engines):
+            typer.echo(text)
+        failed |= wrong(engines)
+    return not failed
+
+
+def texts_of(
+    context: ForkServerContext, requests: Iterable[tuple[Request, object]], share: float, names: Sequence[str]
+) -> dict[str, Task]:
+    """The requests of the tasks of these names."""
+    found = dict(chain(*(tasks_of(context, request, share).items() for request, _ in requests)))
+    return {name: task for name, task in found.items() if name in names}
+
+
 def growth(
     context: ForkServerContext, subject: Subject, jobs: Sequence[EvalJob], store: Path, documents: int, repeats: int
 ) -> Iterator[str]:
@@ -139,15 +180,31 @@ def growth(
         )
 
 
+def refused(device: str) -> str | None:
+    """Why nothing can be measured on a device; None where it can."""
+    if device == "cpu":
+        return None
+    if device != "cuda":
+        return "there are cpu and cuda"
+    from scanproof.kernels.device import why_no_gpu
+
+    return why_no_gpu()
+
+
 def main(
     repeats: Annotated[int, typer.Option(help="Passes of each engine after its batch size is chosen.")] = 2,
     documents: Annotated[int, typer.Option(help="Of each task, of 200; of MMLU's subjects the same share.")] = FULL,
     model: Annotated[str, typer.Option(help="Only models whose name holds this.")] = "",
     tasks: Annotated[str, typer.Option(help="Only these tasks, with commas.")] = "",
     grow: Annotated[bool, typer.Option("--growth", help="Tokens and time per document as both grow, instead.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: published models of true size, instead.")] = "cpu",
+    small: Annotated[bool, typer.Option(help="The way of --device cuda with tiny models, on either device.")] = False,
 ) -> None:
     """Print a row per model and task, a total per engine, and which goals were met."""
     began = time.monotonic()
+    if reason := refused(device):
+        typer.echo(f"scoring: --device {device}: {reason}", err=True)
+        raise typer.Exit(2)
     typer.echo("$ " + shlex.join(["python", *sys.argv]))
     typer.echo(
         f"{time.strftime('%Y-%m-%d %H:%M')}, load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, "
@@ -156,21 +213,27 @@ def main(
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        found = list(subjects_of(Path(folder), model, not grow))
-        made = [prepared(job, store) for job in found[0][1:]]
-        context = server(made[0][1])
+        sized = small or device != "cpu"
+        found = list(subjects_of(Path(folder), *(("mamba1-tiny", False) if sized else (model, not grow))))
+        made_of = [prepared(job, store) for job in found[0][1:]]
+        context = server(made_of[0][1])
         if grow:
             for text in growth(context, found[0][0], found[0][1:], store, max(1, documents // 40), repeats):
                 typer.echo(text)
             return
-        measured: dict[str, Sequence[Mapping[str, Row]]] = {}
         typer.echo(HEAD)
+        if sized:
+            asked_for = texts_of(context, made_of, documents / FULL, tasks.split(",") if tasks else TRUE_SIZE_TASKS)
+            agreed = at_true_size(context, asked_for, device, model, small, repeats)
+            typer.echo(f"took {time.monotonic() - began:.0f} s")
+            raise typer.Exit(int(not agreed))
+        measured: dict[str, Sequence[Mapping[str, Row]]] = {}
         asked: dict[float, dict[str, Task]] = {}
         for subject, *_ in found:
             large = subject.name == TRUE_SIZE
             share = TRUE_SIZE_SHARE if large else documents / FULL
             if share not in asked:
-                asked[share] = dict(chain(*(tasks_of(context, request, share).items() for request, _ in made)))
+                asked[share] = dict(chain(*(tasks_of(context, request, share).items() for request, _ in made_of)))
             wanted = TRUE_SIZE_TASKS if large else tuple(asked[share])
             wanted = tuple(tasks.split(",")) if tasks else wanted
             chosen = {name: task for name, task in asked[share].items() if name in wanted}

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import itertools
 import logging
+import math
 import os
 import shutil
 import sys
@@ -51,7 +52,7 @@ class Engine:
     can: Callable[[Subject], bool]
     """Whether it can score with a model, and differs from the rows before it."""
     apart: float
-    """Largest difference of a log-likelihood, in nats, from that of the row before, where all is right."""
+    """Largest difference of a log-likelihood, in nats, from that of the row before, where all is right, in float32."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Work:
     """Tokens of all distinct inputs: what lm-eval runs."""
     distinct: int
     """Tokens of all distinct beginnings of inputs: what has to run at least once."""
+    rounding: tuple[float, ...] = ()
+    """Nats that rounding may move each request by in half precision; none in float32, see `Engine.apart`."""
+    epsilon: float = 0.0
+    """The share of a log-likelihood that rounding may move it by beside that."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Pass:
     processor: float
     """Seconds of processor time: what other processes on the machine take does not count."""
     memory: int
-    """Peak, in bytes beyond what the process held before its first batch."""
+    """Peak, in bytes beyond what the process held before its first batch; on a GPU, of the GPU's memory."""
     tokens: int
     """That ran, padding apart."""
     padding: int
@@ -166,17 +171,17 @@ def serve(pipe: Connection, engine: Engine, subject: Subject, tasks: Mapping[str
         model = engine.build(subject, Path(folder))
         requests = {task: [SimpleNamespace(args=text) for text in texts] for task, texts in tasks.items()}
         positions = counted(model)
-        work = {task: work_of(model, texts) for task, texts in tasks.items()}
-        before = settled()
+        work = {task: work_of(model, texts, subject.job.dtype) for task, texts in tasks.items()}
+        before = settled(subject.job.device)
         pipe.send(work)
         while (told := pipe.recv()) is not None:
             task, model.batch_size_per_gpu = told
-            pipe.send(scored(model, requests[task], work[task], positions, before))
+            pipe.send(scored(model, requests[task], work[task], positions, before, subject.job.device))
 
 
-def scored(model: Any, requests: list[Any], work: Work, positions: list[int], before: int) -> Pass:
+def scored(model: Any, requests: list[Any], work: Work, positions: list[int], before: int, device: str) -> Pass:
     """Score some requests; `positions` is what `counted` returned, `before` the bytes without them."""
-    settled()
+    settled(device)
     positions.clear()
     tally = getattr(model, "tally", None)
     tokens, padding = (tally.tokens, tally.padding) if tally else (0, 0)
@@ -187,7 +192,10 @@ def scored(model: Any, requests: list[Any], work: Work, positions: list[int], be
         tokens, padding = tally.tokens - tokens, tally.padding - padding
     else:
         tokens, padding = work.plain, sum(positions) - work.plain
-    return Pass(seconds, processor, resident("VmHWM") - before, tokens, padding, tuple(map(tuple, answers)))
+    memory = peak(device) - before
+    # What it keeps for later batches is not there for the next engine.
+    settled(device)
+    return Pass(seconds, processor, memory, tokens, padding, tuple(map(tuple, answers)))
 
 
 def counted(model: Any) -> list[int]:
@@ -203,13 +211,20 @@ def counted(model: Any) -> list[int]:
     return positions
 
 
-def work_of(model: Any, texts: Sequence[Text]) -> Work:
-    """What a task asks of a model, with its tokenizer."""
+def work_of(model: Any, texts: Sequence[Text], dtype: str) -> Work:
+    """What a task asks of a model, with its tokenizer; what rounding may do is what a night's spot check allows."""
+    import torch
+
+    from scanproof.scoring.spot import ROUNDING
+
     pairs = [model._encode_pair(*text) for text in texts]
     inputs = sorted({tuple((context + rest)[-model.max_length - 1 : -1]) for context, rest in pairs})
     again = sum(beginning(one, other) for one, other in itertools.pairwise(inputs))
     tokens = sum(map(len, inputs))
-    return Work(len(texts), tokens, tokens - again)
+    kind: torch.dtype = getattr(torch, dtype)
+    steps, epsilon = ROUNDING.get(kind), 0.0 if kind not in ROUNDING else torch.finfo(kind).eps
+    rounding = () if steps is None else tuple(steps * math.sqrt(len(rest)) for _, rest in pairs)
+    return Work(len(texts), tokens, tokens - again, rounding, epsilon)
 
 
 def beginning(one: Sequence[int], other: Sequence[int]) -> int:
@@ -218,11 +233,27 @@ def beginning(one: Sequence[int], other: Sequence[int]) -> int:
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def settled() -> int:
-    """Give unused memory back and begin a new peak; returns the bytes in memory."""
+def settled(device: str) -> int:
+    """Give unused memory back and begin a new peak; returns the bytes in memory, of a GPU in the GPU's."""
     gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)
     return begin_peak()
+
+
+def peak(device: str) -> int:
+    """The most bytes in memory since `settled`."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return resident("VmHWM")
 
 
 def silence() -> None:

@@ -42,8 +42,21 @@ class Row:
 
     def apart(self, other: Row) -> tuple[float, int]:
         """Largest difference of a log-likelihood, and the number of greedy flags that differ."""
-        pairs = list(zip(self.passes[0].answers, other.passes[0].answers, strict=True))
+        pairs = self._pairs(other)
         return max(abs(one[0] - two[0]) for one, two in pairs), sum(one[1] != two[1] for one, two in pairs)
+
+    def wrong(self, other: Row) -> bool:
+        """Whether a log-likelihood is further from that of a row than rounding moves it; one that is no number is."""
+        pairs, work = self._pairs(other), self.work
+        allowed = (
+            [steps + work.epsilon * abs(two[0]) for steps, (_, two) in zip(work.rounding, pairs, strict=True)]
+            if work.rounding
+            else [self.engine.apart] * len(pairs)
+        )
+        return not all(abs(one[0] - two[0]) <= most for (one, two), most in zip(pairs, allowed, strict=True))
+
+    def _pairs(self, other: Row) -> list[tuple[tuple[float, bool], tuple[float, bool]]]:
+        return list(zip(self.passes[0].answers, other.passes[0].answers, strict=True))
 
 
 def total(rows: Mapping[str, Row]) -> Row:
@@ -61,7 +74,10 @@ def total(rows: Mapping[str, Row]) -> Row:
         for turn in zip(*(row.passes for row in found), strict=True)
     ]
     work = [row.work for row in found]
-    asked = Work(sum(w.requests for w in work), sum(w.plain for w in work), sum(w.distinct for w in work))
+    asked = Work(
+        sum(w.requests for w in work), sum(w.plain for w in work), sum(w.distinct for w in work),
+        tuple(steps for w in work for steps in w.rounding), work[0].epsilon,
+    )  # fmt: skip
     return Row("total", found[0].engine, found[0].batch, asked, passes)
 
 
@@ -83,7 +99,7 @@ def line(name: str, row: Row, baseline: Row, before: Row) -> str:
     wall, processor, memory = ratios(row, baseline)
     apart, flags = row.apart(before)
     text += f" {wall:>5.2f} {processor:>5.2f} {row.memory / 2**20:>6.0f} {memory:>5.2f} {apart:>8.1e}"
-    return text + (" DIFFERENT" if apart > row.engine.apart else "") + (f" {flags} FLAGS" if flags else "")
+    return text + (" DIFFERENT" if row.wrong(before) else "") + (f" {flags} FLAGS" if flags else "")
 
 
 def ratios(row: Row, baseline: Row) -> tuple[float, float, float]:
@@ -108,9 +124,7 @@ def lines(name: str, engines: Engines) -> Iterator[str]:
 
 def wrong(engines: Engines) -> bool:
     """Whether an engine's answers are not those of the row before."""
-    return any(
-        row.apart(one[task])[0] > row.engine.apart for one, other in pairwise(engines) for task, row in other.items()
-    )
+    return any(row.wrong(one[task]) for one, other in pairwise(engines) for task, row in other.items())
 
 
 def goals(measured: Mapping[str, Engines], apart: str) -> Iterator[str]:

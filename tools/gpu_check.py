@@ -1,0 +1,170 @@
+"""Run the steps of `gpu_steps.py` and leave a summary; called by `gpu_check.sh`, which prepares the environment.
+
+After every step the folder of results holds summary.md, steps.json, log.txt, evidence.tar.gz and, where one was
+recorded, the baseline of latencies.  A step that is done is not repeated unless `--again` asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gpu_results
+from gpu_results import Result
+from gpu_steps import STEPS, Step, named
+
+ROOT = Path(__file__).parents[1]
+NO_GPU = 3
+"""Exit code where there is no GPU and nothing was run."""
+GRACE = 20
+"""Seconds between the request to stop, after which pytest writes its report, and the end."""
+KERNELS = {
+    "mamba1-tiny": "selective_scan_fwd_kernel, causal_conv1d_fwd_kernel",
+    "mamba2-tiny": "_chunk_scan_fwd_kernel, causal_conv1d_channellast_fwd_kernel",
+    "mamba-7b-tiny": "selective_scan_fwd_kernel, causal_conv1d_channellast_fwd_kernel",
+    "mamba-hybrid-tiny": "selective_scan_fwd_kernel, causal_conv1d",
+    "mamba2-hybrid-tiny": "_chunk_scan_fwd_kernel, causal_conv1d",
+    "megatron-hybrid-tiny": "_chunk_scan_fwd_kernel, causal_conv1d",
+}
+"""What a stand-in has to launch on a GPU: what the published models of its family have to, attention apart."""
+
+
+def expected_on_gpu(folder: Path) -> Path:
+    """A copy of the expected values whose stand-ins run on the GPU, and have to launch their family's kernels."""
+    import shutil
+
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(ROOT / "expected", part)
+        for path in sorted((part / "embedded").glob("*-tiny*.yaml")):
+            needed = KERNELS.get(path.stem)
+            text = "  device: cuda\n" + (f"  kernels: [{needed}]\n" if needed else "")
+            before = path.read_text(encoding="utf-8")
+            if "  device: cpu\n" not in before:
+                raise SystemExit(f"gpu_check: {path}: there is no line `device: cpu`")
+            path.write_text(before.replace("  device: cpu\n", text), encoding="utf-8")
+        part.rename(folder)
+    return folder
+
+
+def plugin() -> list[str]:
+    """`-p scanproof.plugin` where scanproof is a clone on the path, and nothing where it is installed."""
+    from importlib import metadata
+
+    try:
+        metadata.distribution("scanproof")
+    except metadata.PackageNotFoundError:
+        return ["-p", "scanproof.plugin"]
+    return []
+
+
+def arguments(step: Step, work: Path, rehearsal: bool) -> list[str]:
+    """The command line of a step."""
+    places = {"tools": ROOT / "tools", "root": ROOT, "on_gpu": work / "expected"}
+
+    def filled(text: str) -> str:
+        for name, path in places.items():
+            text = text.replace(f"{{{name}}}", str(path))
+        return text
+
+    if step.command:
+        return [sys.executable, *map(filled, step.command)]
+    expected_on_gpu(places["on_gpu"])
+    # What torch warns of on a GPU is shown, and is not a wrong result.
+    how = ["-q", "-W", "default", "-p", "no:cacheprovider", "--scanproof-strict", f"--scanproof-store={work / 'store'}"]
+    report = [f"--junitxml={work / step.name}.xml", "-o", "junit_logging=no"]
+    chosen = [each for each in step.tests if not (rehearsal and each.startswith("-n"))]
+    return [
+        sys.executable, "-m", "pytest", *plugin(), *how, *report, *(["--maxfail=1"] if rehearsal else []),
+        *map(filled, chosen),
+    ]  # fmt: skip
+
+
+def run(step: Step, work: Path, rehearsal: bool) -> Result:
+    """Run a step in processes of its own, within its time; what it says is shown and kept."""
+    log, report = work / f"{step.name}.log", work / f"{step.name}.xml"
+    report.unlink(missing_ok=True)
+    command = arguments(step, work, rehearsal)
+    limited = ["timeout", "--signal=INT", f"--kill-after={GRACE}", str(step.limit), *command]
+    began = time.monotonic()
+    with log.open("wb") as target:
+        code = subprocess.run(limited, cwd=ROOT, stdout=target, stderr=subprocess.STDOUT, check=False).returncode
+    seconds = time.monotonic() - began
+    return gpu_results.judged(step, code, seconds, report if step.tests else None, log, rehearsal)
+
+
+def selections() -> int:
+    """Print how many tests each step selects; 1 where it is none."""
+    empty = 0
+    for step in (each for each in STEPS if each.tests):
+        selected = [each.replace("{on_gpu}", str(ROOT / "expected")) for each in step.selection]
+        command = [sys.executable, "-m", "pytest", *plugin(), "--collect-only", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run([*command, *selected], cwd=ROOT, capture_output=True, text=True, check=False)
+        count = sum("::" in line for line in done.stdout.splitlines())
+        print(f"{step.name:<14} {count:>5} tests" + ("" if count and done.returncode == 0 else f"\n{done.stdout}"))
+        empty += not count or done.returncode != 0
+    return int(empty > 0)
+
+
+def doctor() -> int:
+    """What `scanproof doctor` says; 1 where more is missing than flash-attn, which is left out."""
+    from scanproof import doctor as checks
+    from scanproof import machine
+
+    subprocess.run([sys.executable, "-m", "scanproof.cli", "doctor"], check=False)
+    missing = checks.incomplete(checks.rows(machine.examine()))
+    found = [row for row in missing if row.what != "flash-attn" and set(row.found.split("; ")) != {"no flash-attn"}]
+    for row in found:
+        print(f"missing: {row.what}: {row.found}")
+    return int(bool(found))
+
+
+def main() -> None:
+    """Run what was asked for; ends with 1 if any of it is red."""
+    parser = argparse.ArgumentParser(prog="gpu_check.sh", description="steps: " + ", ".join(s.name for s in STEPS))
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="which; all by default")
+    parser.add_argument(
+        "--out", type=Path, default=os.environ.get("OUT") or None, help="folder of results; default: $OUT"
+    )
+    parser.add_argument("--work", type=Path, help="folder of what stays between calls")
+    parser.add_argument("--earlier", type=Path, help="results of an earlier call, from another machine, to go on from")
+    parser.add_argument("--again", action="store_true", help="repeat steps that are done")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU: each step up to its first failure")
+    parser.add_argument("--selections", action="store_true", help="say how many tests each step selects, and end")
+    parser.add_argument("--doctor", action="store_true", help="the step of this name: what is missing here, and end")
+    given = parser.parse_args()
+    if given.selections or given.doctor:
+        sys.exit(selections() if given.selections else doctor())
+    steps = named(given.steps)
+    if given.out is None or given.work is None:
+        raise SystemExit("gpu_check: give the folder of results: --out FOLDER, or OUT in the environment")
+    from scanproof import environment
+
+    reason = environment.why_no_gpu()
+    if reason and not given.rehearse:
+        print(f"gpu_check: {reason}; --rehearse tries the way without one", file=sys.stderr)
+        sys.exit(NO_GPU)
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = gpu_results.read([given.out, given.work, *filter(None, [given.earlier])])
+    for step in steps:
+        if step.name in done and done[step.name].ended and not given.again:
+            print(f"{step.name}: done before, {done[step.name].outcome}", flush=True)
+            continue
+        print(f"{step.name}: at most {step.limit} s", flush=True)
+        # What is killed from outside is found as not ended.
+        done[step.name] = gpu_results.begun(step)
+        gpu_results.write(done, given.work, given.out)
+        done[step.name] = run(step, given.work, given.rehearse)
+        gpu_results.write(done, given.work, given.out)
+        print(gpu_results.line(done[step.name]), flush=True)
+    print(f"{given.out / gpu_results.SUMMARY}")
+    sys.exit(int(any(done[step.name].outcome != "green" for step in steps)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What `gpu_check.sh` does on a GPU, step by step: the one place where its selections are.
+
+Most valuable first; what may damage a process for all that follows comes last.  flash-attn is not on a bare machine and
+takes long to build, so what needs it is left out here, and the summary says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WITHOUT = "not flash and not mamba2attn"
+"""What needs flash-attn: its own operations, and the attention of mamba_ssm's hybrid."""
+SHORT = f"{WITHOUT} and not past_2"
+LEFT_OUT = "flash-attn is not installed by this script: its operations, and mamba2attn-tiny, were left out"
+KERNELS = "tests/kernels"
+EXTENSIONS = "selective_scan_fn or mamba_inner or causal_conv1d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing to find out, in a process of its own."""
+
+    name: str
+    asks: str
+    """The question it answers, for the summary."""
+    limit: int
+    """Seconds after which it is stopped."""
+    tests: tuple[str, ...] = ()
+    """pytest's arguments: files, markers, names; none where the step is another command."""
+    command: tuple[str, ...] = ()
+    """Arguments of Python, where it is no selection of tests; `{tools}` and `{root}` are filled in."""
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What of `tests` says which tests, without what says how they run."""
+        return tuple(each for each in self.tests if not each.startswith(("-n", "--scanproof-record", "--benchmark")))
+
+
+STEPS = (
+    Step(
+        name="doctor",
+        asks="is everything installed that the other steps need?",
+        limit=60,
+        command=("{tools}/gpu_check.py", "--doctor"),
+    ),
+    Step(
+        name="proof",
+        asks="are launched kernels seen, and fallbacks?",
+        limit=200,
+        tests=(f"{KERNELS}/test_what_is_launched.py", "-m", "gpu"),
+    ),
+    Step(
+        name="extensions",
+        asks="are the CUDA extensions as exact as float64 asks?  No autotuning",
+        limit=200,
+        tests=(f"{KERNELS}/test_numerics.py", "-n4", "-m", "gpu", "-k", f"({EXTENSIONS}) and {SHORT} and not long"),
+    ),
+    Step(
+        name="state-update",
+        asks="is the decode step as exact?  No autotuning",
+        limit=120,
+        tests=(f"{KERNELS}/test_numerics.py", "-n4", "-m", "gpu", "-k", f"selective_state_update and {SHORT}"),
+    ),
+    Step(
+        name="stand-ins",
+        asks="do the stand-ins of every family give their recorded answers through CUDA kernels?",
+        limit=300,
+        tests=("tests/published", "--scanproof-expected={on_gpu}", "-k", f"tiny and {WITHOUT}"),
+    ),
+    Step(
+        name="bfloat16",
+        asks="are SSD, its fused form and the norms as exact in bfloat16?",
+        limit=240,
+        tests=(
+            f"{KERNELS}/test_numerics.py",
+            "-n4",
+            "-m",
+            "gpu",
+            "-k",
+            f"bfloat16 and (chunk256-l257 or edge or gradients or block or rms) and not ({EXTENSIONS}) and {SHORT}",
+        ),
+    ),
+    Step(
+        name="modules",
+        asks="are modules and whole models right, prefill against decode?",
+        limit=240,
+        tests=(
+            f"{KERNELS}/test_modules.py",
+            f"{KERNELS}/test_whole_model.py",
+            "-n4",
+            "-m",
+            "gpu",
+            "-k",
+            WITHOUT,
+        ),
+    ),
+    Step(
+        name="latency",
+        asks="how fast is what tunes nothing?  Records this GPU's baseline",
+        limit=300,
+        tests=(
+            f"{KERNELS}/test_latency.py",
+            "-m",
+            "gpu and latency",
+            "-k",
+            "mamba-130m-b1 or causal_conv1d_update or selective_state_update-decode-mamba2-2.7b",
+            "--scanproof-expected={on_gpu}",
+            "--scanproof-record-latency",
+        ),
+    ),
+    Step(
+        name="true-size",
+        asks="does shared scoring agree with plain lm_eval at true size, and how fast is it?",
+        limit=420,
+        command=("{root}/benchmarks/scoring.py", "--device", "cuda", "--repeats", "1"),
+    ),
+    Step(
+        name="past-2-31",
+        asks="are offsets past 2^31 elements right?  Last: a wrong one ends its process",
+        limit=300,
+        tests=(f"{KERNELS}/test_numerics.py", "-m", "gpu", "-k", f"past_2 and {WITHOUT}"),
+    ),
+)
+
+
+def named(names: list[str]) -> list[Step]:
+    """The steps of these names, in the order of the table; all for no name.  SystemExit for a name without a step."""
+    known = [step.name for step in STEPS]
+    if wrong := [name for name in names if name not in known]:
+        raise SystemExit(f"gpu_check: no step is named {wrong[0]!r}; there are {', '.join(known)}")
+    return [step for step in STEPS if not names or step.name in names]
