@@ -27,7 +27,8 @@ from scanproof.expected import Expected
 from scanproof.history import publish
 from scanproof.history.place import open_place
 from scanproof.history.samples import TaskSamples, from_lines, to_parquet
-from scanproof.latency import Baseline, Latency, LatencyOutcome, LatencyVerdict, Limits, Timing
+from scanproof.latency import Baseline, Latency, LatencyVerdict, Limits, Timing
+from scanproof.outcome import LatencyOutcome
 from scanproof.record import Evaluation, Measurement, Record, Run
 from scanproof.report import content, page
 from scanproof.reporting import Reporter

@@ -16,17 +16,16 @@ from scanproof.history.gate import Baseline, Pair
 from scanproof.history.problem import HistoryError
 from scanproof.history.samples import Samples, read_answers, read_logs
 from scanproof.history.store import open_history
+from scanproof.outcome import Outcome
 from scanproof.paired import Finding, refuse
 from scanproof.record import Evaluation, Measurement
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import PublishedValue
 
 APART = 8
 """Documents that are named where the engines disagree."""
 ANSWERS = ".answers.jsonl.gz"
 """Beside an evaluation file: what each document answered when its values were recorded."""
-OPEN_TO_CHANGE = frozenset({Outcome.REPRODUCED, Outcome.KNOWN_DISCREPANCY, Outcome.NOT_COMPARABLE})
-"""Verdicts of the first gate that leave the second anything to say."""
 
 
 @dataclass
@@ -206,7 +205,7 @@ def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
     if engines is None:
         return verdict
     verdict = replace(verdict, engines=engines)
-    if not engines.disagree or verdict.outcome not in OPEN_TO_CHANGE:
+    if not engines.disagree or not verdict.outcome.can_still_change:
         return verdict
     because = "; ".join([DISAGREE, *engines.lines()[:2]])
     return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
@@ -214,6 +213,6 @@ def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
 
 def with_finding(verdict: Verdict, finding: Finding | None) -> Verdict:
     """The verdict of both gates together."""
-    if finding is None or not finding.changed or verdict.outcome not in OPEN_TO_CHANGE:
+    if finding is None or not finding.changed or not verdict.outcome.can_still_change:
         return verdict
     return replace(verdict, outcome=Outcome.CHANGED, because=finding.because)

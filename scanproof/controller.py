@@ -78,6 +78,7 @@ class Controller:
         if recorder is None or value is None:
             return
         from scanproof import record, session
+        from scanproof.outcome import Outcome
 
         found = [str(text) for name, text in report.user_properties if name == PROPERTY]
         try:
@@ -85,7 +86,7 @@ class Controller:
                 recorder.add(record.from_json(record.Record, found[-1]))
             elif report.failed and not found:
                 because = f"the test died before it had a verdict: {report.longreprtext.strip()[-300:]}"
-                recorder.add(session.make_record(value, report.nodeid, outcome="ERROR", because=because))
+                recorder.add(session.make_record(value, report.nodeid, outcome=Outcome.ERROR.value, because=because))
         except OSError as error:
             self.not_written = str(error)
 

@@ -10,7 +10,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+
+from scanproof.launched import Choice
+from scanproof.outcome import LatencyOutcome
 
 FEWEST_REPEATS = 5
 """Independent passes over all cases that a baseline is made of, at least."""
@@ -24,18 +26,6 @@ FALSE_ALARM = 0.01 / COMPARISONS
 """Chance that one case of an unchanged kernel is called slower: 1 of 100 nights has any, over all comparisons."""
 SAME_MISSED = 0.05
 """Chance that a case that changed by RELEVANT is called the same."""
-
-
-class LatencyOutcome(StrEnum):
-    """What became of one latency."""
-
-    SAME = "SAME"
-    FASTER = "FASTER"
-    SLOWER = "SLOWER"
-    AMBIGUOUS = "AMBIGUOUS"
-    NO_BASELINE = "NO_BASELINE"
-    RECORDED = "RECORDED"
-    NOT_MEASURED = "NOT_MEASURED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +68,15 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What the autotuners chose for a case, and in which repeats."""
+
+    repeats: tuple[int, ...]
+    """From 1."""
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Baseline:
     """What a case took when it was recorded."""
 
@@ -85,6 +84,8 @@ class Baseline:
     """Median of each repeat."""
     clock_mhz: float | None = None
     """Lowest SM clock seen."""
+    chosen: tuple[Chosen, ...] = ()
+    """Empty where nothing is tuned, and in files that do not hold it."""
     source: str = ""
     """The file, when and with what it was recorded."""
 
@@ -143,6 +144,8 @@ class Latency:
     """None where it was not read."""
     clock_unread: str = ""
     """Why not, or not to the end."""
+    choices: tuple[Choice, ...] = ()
+    """What the autotuners of its kernels chose, at the size that was timed; empty where nothing is tuned."""
     baseline: Baseline | None = None
     verdict: LatencyVerdict | None = None
 

@@ -7,19 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from scanproof import tables
-from scanproof.latency import Latency, LatencyOutcome
+from scanproof import proof, tables
+from scanproof.latency import Latency
+from scanproof.launched import Launches
+from scanproof.outcome import LatencyOutcome, meaning_of
 
 COLUMNS = (
     ("latency", False), ("median", True), ("noise", True), ("GB/s", True), ("TFLOP/s", True), ("of limit", True),
     ("to baseline", True), ("verdict", False),
 )  # fmt: skip
-COLOURS = {
-    LatencyOutcome.SLOWER.value: "red",
-    LatencyOutcome.AMBIGUOUS.value: "yellow",
-    LatencyOutcome.SAME.value: "green",
-    LatencyOutcome.FASTER.value: "green",
-}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
@@ -37,7 +33,7 @@ def rate(number: float) -> str:
 
 def row(found: Latency) -> tuple[str | Text, ...]:
     """One line of the table; dashes where nothing was measured."""
-    verdict = Text(found.outcome, style=COLOURS.get(found.outcome, ""))
+    verdict = Text(found.outcome, style=tables.COLOURS[meaning_of(found.outcome)])
     if found.timing is None:
         return (found.id, *["-"] * 6, verdict)
     seconds = found.timing.median
@@ -136,6 +132,20 @@ def clock_text(found: Latency) -> str:
     return f"{found.clock.lowest_mhz:.0f} to {found.clock.highest_mhz:.0f} MHz{held}{later}"
 
 
+def choice_lines(found: Latency) -> list[str]:
+    """How the autotuners chose differently than in every repeat of the baseline; empty where they did not.
+
+    Compared with what most repeats chose.
+    """
+    kept = found.baseline.chosen if found.baseline is not None else ()
+    if not found.choices or not kept or any(each.choices == found.choices for each in kept):
+        return []
+    most = max(kept, key=lambda each: len(each.repeats))
+    changed = proof.changed(Launches(choices=most.choices), Launches(choices=found.choices))
+    others = " (the repeats differ too)" if len(kept) > 1 else ""
+    return [f"  autotuner   chose differently: {each.removeprefix('autotuner: ')}{others}" for each in changed]
+
+
 def failure_text(found: Latency) -> str:
     """What the person on triage reads first when a kernel is slower."""
     assert found.timing is not None
@@ -154,6 +164,7 @@ def failure_text(found: Latency) -> str:
             f"  baseline    {in_words(found.baseline.typical)}, {len(found.baseline.seconds)} repeats, "
             f"noise {found.baseline.noise:.2%} between them  [{found.baseline.source}]",
             f"  called      beyond {verdict.called:.1%} of the baseline, by both noises",
+            *choice_lines(found),
             f"  work        {rate(found.bytes / seconds / 1e9)} GB/s, "
             f"{rate(found.flop / seconds / 1e12)} TFLOP/s{share}",
             f"  device      {found.device}; clock {clock_text(found)}",

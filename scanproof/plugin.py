@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof import latencies, own_process, state
+from scanproof import broken_device, latencies, own_process, state
 from scanproof import settings as options
 from scanproof.controller import PROPERTY, Controller, start_run
 from scanproof.latency import REPEATS
@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from scanproof import without_benchmark
 
         config.pluginmanager.register(without_benchmark, "scanproof-without-benchmark")
+    config.pluginmanager.register(broken_device.BrokenDevice(), "scanproof-broken-device")
     if state.OWN_PROCESS not in config.stash:
         config.pluginmanager.register(own_process.OwnProcesses(config), "scanproof-own-processes")
     if not state.is_worker(config):
@@ -133,6 +134,7 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
     """
     from scanproof import session
     from scanproof.evaluation import EvaluationError
+    from scanproof.outcome import Outcome
 
     config, value = request.config, scanproof_value
     broken: EvaluationError | None = None
@@ -146,10 +148,10 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
             missing = error.message if error.kind == "missing" else None
     strict = config.stash[state.SETTINGS].strict
     if missing is not None and not strict:
-        attach(request, session.make_record(value, request.node.nodeid, outcome=session.NOT_RUN, because=missing))
+        attach(request, session.make_record(value, request.node.nodeid, outcome=Outcome.NOT_RUN.value, because=missing))
         pytest.skip(missing)
     because = problem if missing is None else f"{missing} (--scanproof-strict: not a skip)"
-    kept = session.make_record(value, request.node.nodeid, outcome="ERROR", because=because)
+    kept = session.make_record(value, request.node.nodeid, outcome=Outcome.ERROR.value, because=because)
     attach(request, kept)
     reason = triage_lines(config, kept, error=broken) if broken is not None else []
     pytest.fail("\n".join([f"{value.id}: not measured: {because}", *reason]), pytrace=False)
@@ -175,12 +177,15 @@ def scanproof_verdict(
     Where plain measured again, it is plain's, and says what the other engine had.
     """
     from scanproof import comparing, derive, session
+    from scanproof.outcome import Outcome
 
     value, evaluation = scanproof_value, scanproof_evaluation
     try:
         result = session.judge(value, evaluation, request.config.stash[state.EXPECTED].constants)
     except derive.DeriveError as error:
-        attach(request, session.make_record(value, request.node.nodeid, outcome="ERROR", because=str(error)))
+        attach(
+            request, session.make_record(value, request.node.nodeid, outcome=Outcome.ERROR.value, because=str(error))
+        )
         pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
     result = comparing.with_finding(result, scanproof_gate)
     result = comparing.with_engines(result, state.second_gate(request.config).engines(value, evaluation))

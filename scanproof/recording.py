@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from scanproof import derive
+from scanproof.outcome import number_outcome
 from scanproof.record import Evaluation, Record, Run, atomic
-from scanproof.tolerance import Outcome
 from scanproof.values import UNRECORDED, PublishedValue
 
-TRUSTED = (Outcome.REPRODUCED.value, Outcome.KNOWN_DISCREPANCY.value, Outcome.NOT_COMPARABLE.value, "NOT_RUN")
-"""Outcomes that a run may hold beside the numbers that are recorded from it."""
 DIGITS = {"fraction": 4, "percent": 2, "raw": 4}
 """Decimals written, by unit: finer than one document of any task."""
 
@@ -40,7 +38,7 @@ def why_not_trusted(run: Run) -> list[str]:
         found.append("it is partial: the session was stopped before all its numbers were measured")
     if run.limit is not None:
         found.append(f"it is limited to the first {run.limit} documents of each task")
-    failed = [kept for kept in run.records if kept.outcome not in TRUSTED]
+    failed = [kept for kept in run.records if number_outcome(kept.outcome).needs_triage]
     if failed:
         shown = ", ".join(f"{kept.id} ({kept.outcome})" for kept in failed[:3])
         found.append(f"{len(failed)} of its numbers failed: {shown}{', ...' if len(failed) > 3 else ''}")

@@ -8,8 +8,9 @@ from dataclasses import replace
 from scanproof import derive, proof
 from scanproof.engines import Engine, Scoring
 from scanproof.failures import EvaluationError
+from scanproof.outcome import Outcome
 from scanproof.record import Evaluation, Replaced
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob, PublishedValue
 
 ENGINES_OWN = frozenset({"worker", "fallback"})

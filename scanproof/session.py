@@ -25,7 +25,6 @@ from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob, PublishedValue
 
 WRITE_EVERY_SECONDS = 1.0
-NOT_RUN = "NOT_RUN"
 
 Evaluate = Callable[[EvalJob], Evaluation]
 

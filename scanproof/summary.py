@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from scanproof import remeasuring, session, tables
+from scanproof import remeasuring, tables
 from scanproof.expected import Expected
+from scanproof.outcome import Outcome
 from scanproof.paired import Comparison
 from scanproof.record import Evaluation, Record, Run
 from scanproof.session import Recorder
-from scanproof.tolerance import Outcome
 
 BOUNDS = ("plain_tokens", "distinct_tokens")
 
@@ -109,12 +109,12 @@ def write(
     `expected` is None where no published number was asked for.
     """
     records = list(recorder.records.values())
-    ran = [kept for kept in records if kept.outcome != session.NOT_RUN]
+    ran = [kept for kept in records if kept.outcome != Outcome.NOT_RUN]
     reporter.section("scanproof", sep="=", bold=True)
     if ran:
         width = reporter._tw.fullwidth if reporter.isatty else None
         reporter.write_line(tables.verdict_table(ran, width, reporter._tw.hasmarkup))
-    not_run = [kept for kept in records if kept.outcome == session.NOT_RUN]
+    not_run = [kept for kept in records if kept.outcome == Outcome.NOT_RUN]
     for line in [
         *not_run_lines(not_run),
         *discrepancy_lines(records),

@@ -11,19 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from scanproof.engines import DISAGREE
+from scanproof.outcome import Meaning, Outcome, meaning_of
 from scanproof.paired import Finding
 from scanproof.record import Evaluation, Record
-from scanproof.tolerance import Allowance, Outcome, Verdict
+from scanproof.tolerance import Allowance, Verdict
 from scanproof.values import UNRECORDED, PublishedValue
 
-COLOURS = {
-    Outcome.REPRODUCED.value: "green",
-    Outcome.OUT_OF_TOLERANCE.value: "red",
-    Outcome.CHANGED.value: "red",
-    Outcome.ENGINES_DISAGREE.value: "red",
-    Outcome.ERROR.value: "red",
-    Outcome.KNOWN_DISCREPANCY.value: "yellow",
-}
+COLOURS = {Meaning.GOOD: "green", Meaning.OPEN: "yellow", Meaning.FAILED: "red", Meaning.BROKEN: "red"}
 
 
 def decimals(printed: str) -> int:
@@ -82,7 +76,7 @@ def verdict_row(kept: Record) -> tuple[str | Text, ...]:
         (verdict.allowance.total if verdict and verdict.allowance else None, False),
     ):
         shown.append("-" if number is None else in_print(number, scale, kept.printed, sign=sign))
-    return (*shown, Text(kept.outcome, style=COLOURS.get(kept.outcome, "")))
+    return (*shown, Text(kept.outcome, style=COLOURS[meaning_of(kept.outcome)]))
 
 
 def verdict_table(records: Iterable[Record], width: int | None, colour: bool) -> str:

@@ -10,38 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import NormalDist
 
 from scanproof.constants import Constants, load_constants
 from scanproof.engines import Engines
 from scanproof.flips import Term, net_flips, net_mass
+from scanproof.outcome import Outcome
 from scanproof.values import PublishedValue
 
 __all__ = [
     "Allowance",
     "AllowancePart",
     "Constants",
-    "Outcome",
     "Verdict",
     "allowance",
     "compare",
     "load_constants",
 ]
-
-
-class Outcome(StrEnum):
-    """What became of one number."""
-
-    REPRODUCED = "REPRODUCED"
-    OUT_OF_TOLERANCE = "OUT_OF_TOLERANCE"
-    KNOWN_DISCREPANCY = "KNOWN_DISCREPANCY"
-    NOT_COMPARABLE = "NOT_COMPARABLE"
-    CHANGED = "CHANGED"
-    """As printed, within tolerance, but document by document not as in the baseline."""
-    ENGINES_DISAGREE = "ENGINES_DISAGREE"
-    """As printed by plain scoring, but shared scoring differs from it by more than noise."""
-    ERROR = "ERROR"
 
 
 @dataclass(frozen=True)

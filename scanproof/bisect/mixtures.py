@@ -15,12 +15,9 @@ from pathlib import Path
 from scanproof import record, store
 from scanproof.bisect.environments import Differences, Environment
 from scanproof.bisect.search import Outcome
+from scanproof.outcome import Meaning, number_outcome
+from scanproof.outcome import Outcome as verdicts
 
-OUTCOMES = {
-    "REPRODUCED": Outcome.GOOD, "KNOWN_DISCREPANCY": Outcome.GOOD,
-    "OUT_OF_TOLERANCE": Outcome.BAD, "CHANGED": Outcome.BAD, "ENGINES_DISAGREE": Outcome.BAD,
-}  # fmt: skip
-"""Verdicts that say something about the number; the others are broken runs."""
 LOG = "log.txt"
 
 
@@ -140,7 +137,7 @@ class Mixtures:
         if kept is None:
             return Outcome.UNRESOLVED, f"the number was not measured, see {folder / LOG}", None
         measured = kept.verdict.measured if kept.verdict else None
-        outcome = OUTCOMES.get(kept.outcome, Outcome.UNRESOLVED)
+        outcome = side_of(kept.outcome)
         return outcome, f"{kept.outcome}: {kept.because.splitlines()[0]}", measured
 
     def run(self, command: list[str], folder: Path, environment: dict[str, str]) -> int:
@@ -151,3 +148,13 @@ class Mixtures:
             return subprocess.run(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
             ).returncode
+
+
+def side_of(name: str) -> Outcome:
+    """Whether a number with this outcome is as in the good environment; a run that judged nothing resolves nothing."""
+    outcome = number_outcome(name)
+    if outcome.meaning is Meaning.FAILED:
+        return Outcome.BAD
+    if outcome.meaning is Meaning.BROKEN or outcome is verdicts.NOT_COMPARABLE:
+        return Outcome.UNRESOLVED
+    return Outcome.GOOD

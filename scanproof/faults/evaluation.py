@@ -19,6 +19,7 @@ from scanproof import embedded, evaluation, results, tolerance
 from scanproof.expected import Expected
 from scanproof.faults.fault import Fault
 from scanproof.faults.layers import LAYERS
+from scanproof.outcome import Outcome
 from scanproof.record import Measurement
 from scanproof.values import EvalJob, PublishedValue
 
@@ -110,7 +111,7 @@ def _evaluated(model: str, line: Mapping[str, Any], values: Iterable[PublishedVa
         return Evaluated(model, 0, 0, line["error"], line["seconds"])
     measured = {(each.task, each.metric): each for each in map(results.read_measurement, line["measurements"])}
     verdicts = [_verdict(value, measured, expected) for value in values]
-    outside = sum(each.outcome is not tolerance.Outcome.REPRODUCED for each in verdicts)
+    outside = sum(each.outcome is not Outcome.REPRODUCED for each in verdicts)
     return Evaluated(model, len(verdicts), outside, None, line["seconds"])
 
 

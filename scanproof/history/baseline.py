@@ -18,10 +18,10 @@ from scanproof.history.place import sha256
 from scanproof.history.problem import HistoryError
 from scanproof.history.samples import from_parquet
 from scanproof.history.store import History, Published
+from scanproof.outcome import number_outcome
 from scanproof.record import Evaluation, Run
 from scanproof.values import EvalJob
 
-GOOD = frozenset({"REPRODUCED", "KNOWN_DISCREPANCY", "NOT_COMPARABLE", "CHANGED"})
 """Outcomes that a baseline may hold.  CHANGED: moving the baseline is how a change is accepted, with its reason."""
 IDENTITY = (
     "model", "pretrained", "revision", "model_args", "dtype", "device", "num_fewshot", "batch_size", "max_length",
@@ -97,7 +97,7 @@ def why_not_good(run: Run) -> list[str]:
         reasons.append(f"it is limited to the first {run.limit} documents of each task")
     if not run.strict:
         reasons.append("it was not strict: run it with --scanproof-strict")
-    bad = [kept for kept in run.records if kept.outcome not in GOOD]
+    bad = [kept for kept in run.records if not number_outcome(kept.outcome).fits_a_baseline]
     if bad:
         named = ", ".join(f"{kept.id} ({kept.outcome})" for kept in bad[:3])
         reasons.append(f"it failed: {len(bad)} of {len(run.records)} numbers, first {named}")

@@ -9,6 +9,7 @@ from typing import Any
 from scanproof.history.columns import METRIC, NUMBERS
 from scanproof.history.problem import HistoryError
 from scanproof.history.store import History, Published
+from scanproof.outcome import Outcome, number_outcome
 
 Rows = list[dict[str, Any]]
 RUN_COLUMNS = ("run", "started", "branch", "gpu", "finished", "strict", "numbers", "failed", "outcomes")
@@ -65,7 +66,7 @@ def run_row(run: Published) -> dict[str, Any]:
         "strict": manifest["strict"],
         "limit": manifest["limit"],
         "numbers": sum(outcomes.values()),
-        "failed": sum(outcomes.get(name, 0) for name in ("OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR")),
+        "failed": sum(count for name, count in outcomes.items() if number_outcome(name).needs_triage),
         "outcomes": ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())),
         "packages": manifest["environment"].get("packages") or {},
     }
@@ -135,9 +136,11 @@ def last_good(history: History, runs: Sequence[Published], number: str, before: 
     earlier = [run for run in runs if (run.started, run.id) < (before.started, before.id)]
     sql = """
         SELECT numbers.run FROM numbers JOIN runs ON numbers.run = runs.run
-        WHERE id = ? AND outcome = 'REPRODUCED' ORDER BY runs.started DESC, runs.run DESC LIMIT 1
+        WHERE id = ? AND outcome = ? ORDER BY runs.started DESC, runs.run DESC LIMIT 1
     """
-    found = ask(sql, {"numbers": numbers(history, earlier), "runs": runs_table(earlier)}, [number])
+    found = ask(
+        sql, {"numbers": numbers(history, earlier), "runs": runs_table(earlier)}, [number, Outcome.REPRODUCED.value]
+    )
     return next((run for run in earlier if found and run.id == found[0]["run"]), None)
 
 

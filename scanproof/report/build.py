@@ -10,9 +10,10 @@ from scanproof.expected import Expected
 from scanproof.history import compare, queries
 from scanproof.history.problem import HistoryError
 from scanproof.latency import Latency
+from scanproof.outcome import fails, meaning_of, number_outcome
 from scanproof.record import Record, Run
 from scanproof.report import content, nights, verdict
-from scanproof.report.content import BROKEN, FAILED, Change, Document, Night, Number, Part, Report, RunInfo, Timed
+from scanproof.report.content import Change, Document, Night, Number, Part, Report, RunInfo, Timed
 from scanproof.report.nights import PastNight
 from scanproof.values import PublishedValue
 
@@ -111,7 +112,7 @@ def number_rows(material: Material) -> tuple[Number, ...]:
     }
     by_id = {kept.id: kept for kept in material.run.records}
     rows: dict[str, Number] = {}
-    for kept in sorted(by_id.values(), key=lambda kept: kept.outcome not in FAILED):
+    for kept in sorted(by_id.values(), key=lambda kept: not fails(kept.outcome)):
         value = values.get(kept.id)
         documents = scored.get((kept.job, kept.task, kept.metric)) or (value.documents if value else None)
         rows[kept.id] = number(kept, value, documents, material)
@@ -127,7 +128,7 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
     before = last.measured[kept.id][1] if last else None
     held = [night.measured.get(kept.id, (None, "")) for night in material.past]
     outcomes = [*(outcome for _, outcome in held), kept.outcome]
-    bad = kept.outcome in FAILED | BROKEN
+    bad = meaning_of(kept.outcome).is_bad
     engine = next((each.engine for each in material.run.evaluations if each.job.name == kept.job), None)
     find = material.samples if measured is not None and value is not None else None
     return Number(
@@ -163,14 +164,12 @@ def number(kept: Record, value: PublishedValue | None, documents: int | None, ma
         engines_because=judged.engines.lines() if judged and judged.engines else (),
         before=before,
         new=bad and before is not None and kind(before) != kind(kept.outcome),
-        fixed=before in FAILED and kind(kept.outcome) == "",
+        fixed=fails(before) and kind(kept.outcome) == "",
         command=kept.command,
-        triage=triage(material, kept.id) if kept.outcome in FAILED or kept.outcome == "ERROR" else None,
+        triage=triage(material, kept.id) if number_outcome(kept.outcome).needs_triage else None,
         widened=kept.widened,
         series=six_digits([*(value for value, _ in held), measured]) if material.past else (),
-        failed_nights=tuple(place for place, outcome in enumerate(outcomes) if outcome in FAILED)
-        if material.past
-        else (),
+        failed_nights=tuple(place for place, outcome in enumerate(outcomes) if fails(outcome)) if material.past else (),
         samples=find(value) if find is not None and value is not None else None,
     )
 
@@ -184,7 +183,8 @@ def triage(material: Material, number: str) -> str | None:
 
 def kind(outcome: str) -> str:
     """`failed`, `broken`, or nothing of the kind."""
-    return "failed" if outcome in FAILED else "broken" if outcome in BROKEN else ""
+    meaning = meaning_of(outcome)
+    return meaning.value if meaning.is_bad else ""
 
 
 def short_name(kept: Record) -> str:
@@ -221,7 +221,7 @@ def timed(each: Latency, past: Sequence[PastNight]) -> Timed:
         ratio=each.verdict.ratio if each.verdict else None,
         share=each.share,
         bound_by=each.bound_by if each.limits else None,
-        new=each.outcome in FAILED and last is not None and each.id not in last.slower,
+        new=fails(each.outcome) and last is not None and each.id not in last.slower,
         series=six_digits([*(seconds for seconds, _ in held), median]) if past else (),
         shares=six_digits([*(share for _, share in held), each.share]) if past else (),
     )

@@ -14,11 +14,6 @@ from pydantic import TypeAdapter
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; a new field is no new version."""
 
-FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "SLOWER"})
-"""Outcomes that say that something is wrong with what was tested."""
-BROKEN = frozenset({"ERROR", "NOT_RUN", "NOT_MEASURED"})
-"""Outcomes that say that nothing was measured."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:

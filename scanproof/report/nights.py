@@ -14,8 +14,8 @@ from scanproof.history import baseline, compare, queries
 from scanproof.history.compare import Whole
 from scanproof.history.problem import HistoryError
 from scanproof.history.store import History, Published, gpu_name
+from scanproof.outcome import fails, meaning_of
 from scanproof.record import RecordError, Run
-from scanproof.report.content import BROKEN, FAILED
 
 MOST = 100
 """Nights of a trend where nothing else is asked for."""
@@ -43,7 +43,7 @@ class PastNight:
     def good(self) -> bool:
         """Whole, and nothing in it failed."""
         outcomes = {outcome for _, outcome in self.measured.values()}
-        return self.finished and not self.slower and not outcomes & (FAILED | BROKEN)
+        return self.finished and not self.slower and not any(meaning_of(outcome).is_bad for outcome in outcomes)
 
 
 def parse_since(text: str) -> Since:
@@ -77,7 +77,7 @@ def from_history(history: History, run: Run, since: Since | None) -> list[PastNi
     slower: dict[str, set[str]] = {}
     for row in queries.latency_trend(history, earlier):
         timed.setdefault(row["run"], {})[row["id"]] = (row.get("timing_median"), share(row))
-        if row["outcome"] in FAILED:
+        if fails(row["outcome"]):
             slower.setdefault(row["run"], set()).add(row["id"])
     nights = [
         PastNight(
@@ -138,7 +138,7 @@ def of_run(run: Run, folder: Path) -> PastNight:
         environment=run.environment,
         measured={kept.id: (compare.measured(kept), kept.outcome) for kept in run.records},
         timed={each.id: (each.timing.median if each.timing else None, each.share) for each in run.latencies},
-        slower=frozenset(each.id for each in run.latencies if each.outcome in FAILED),
+        slower=frozenset(each.id for each in run.latencies if fails(each.outcome)),
         whole=lambda: compare.from_store(run, folder),
     )
 

@@ -7,6 +7,7 @@ and `&` as escapes.  The page's own policy forbids every script but those whose 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
@@ -17,18 +18,12 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scanproof import latency_tables, tables
+from scanproof import latency_tables, outcome, tables
+from scanproof.outcome import Meaning, Outcome, fails, meaning_of
 from scanproof.report import content
-from scanproof.report.content import BROKEN, FAILED, Number, Report
+from scanproof.report.content import Number, Report
 
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "templates/page.js")
-SYMBOLS = {
-    "REPRODUCED": "✓", "SAME": "✓", "FASTER": "✓", "RECORDED": "✓", "OUT_OF_TOLERANCE": "✕", "CHANGED": "≠",
-    "ENGINES_DISAGREE": "⇄",
-    "SLOWER": "✕", "KNOWN_DISCREPANCY": "◇", "NOT_COMPARABLE": "○", "AMBIGUOUS": "~", "NO_BASELINE": "○",
-    "ERROR": "!", "NOT_RUN": "–", "NOT_MEASURED": "–",
-}  # fmt: skip
-"""What tells outcomes apart without colour."""
 STEPS = (1.0, 2.0, 3.0, 4.5)
 """Sigmas at which the heat map's colour changes."""
 
@@ -55,7 +50,7 @@ class Heat:
 
     @cached_property
     def failed(self) -> bool:
-        return any(each.outcome in FAILED for row in self.rows for cell in row.cells for each in cell)
+        return any(fails(each.outcome) for row in self.rows for cell in row.cells for each in cell)
 
 
 def render(report: Report) -> str:
@@ -65,6 +60,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(natural=natural, duration=duration, tone=tone, signed=signed, breakable=breakable)
+    environment.filters.update(badge=badge, sign=outcome.sign_of)
     scripts = [text(name) for name in SCRIPTS]
     return environment.get_template("page.html").render(
         report=report,
@@ -73,10 +69,8 @@ def render(report: Report) -> str:
         documents=documents(report),
         maps=[each for document in documents(report) for each in heat_maps(report, *document)],
         models=sorted({each.model for each in report.numbers}),
-        symbols=SYMBOLS,
         steps=STEPS,
-        failed=FAILED,
-        broken=BROKEN,
+        outcomes=escaped(json.dumps({each.value: each.meaning.value for each in outcome.ALL})),
         bar=bar,
         deviation=deviation,
         css=Markup(text("templates/page.css")),
@@ -105,8 +99,12 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def data(report: Report) -> Markup:
-    """The report as JSON that cannot end its script element."""
-    plain = content.to_json(report).decode()
+    """The report as JSON."""
+    return escaped(content.to_json(report).decode())
+
+
+def escaped(plain: str) -> Markup:
+    """JSON that cannot end the script element it stands in."""
     return Markup(plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
@@ -165,10 +163,19 @@ def duration(seconds: float) -> str:
     return latency_tables.in_words(seconds).replace(" us", " µs")
 
 
+def badge(name: str) -> str:
+    """Class of an outcome's badge."""
+    if name == Outcome.KNOWN_DISCREPANCY:
+        return "known"
+    return {Meaning.FAILED: "bad", Meaning.BROKEN: "broken", Meaning.OPEN: "plain", Meaning.GOOD: "good"}[
+        meaning_of(name)
+    ]
+
+
 def deviation(number: Number) -> str:
     """What a cell of the heat map says."""
     if number.sigmas is None:
-        return SYMBOLS.get(number.outcome, "?")
+        return outcome.sign_of(number.outcome)
     return signed(number.sigmas, 1 if abs(number.sigmas) < 10 else 0)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from scanproof.outcome import Meaning, Outcome, fails, meaning_of, names
 from scanproof.record import Run
-from scanproof.report.content import BROKEN, FAILED, Number, Timed, Verdict
+from scanproof.report.content import Number, Timed, Verdict
 
 
 def conclude(
@@ -14,25 +15,25 @@ def conclude(
 ) -> Verdict:
     """The verdict of a run.  Nothing that was not measured counts as a pass."""
     everything: list[Number | Timed] = [*numbers, *latencies]
-    failed = sorted((each for each in numbers if each.outcome in FAILED), key=lambda each: not each.new)
-    slower = [each.id for each in latencies if each.outcome in FAILED]
+    failed = sorted((each for each in numbers if fails(each.outcome)), key=lambda each: not each.new)
+    slower = [each.id for each in latencies if fails(each.outcome)]
     new = tuple(each.id for each in everything if each.new)
     changed = [found for found in run.joint if found.changed]
     together = (*(f"all numbers of {found.subject} together: {found.because}" for found in changed), *drifts)
-    not_run = by_reason(everything, BROKEN)
-    names = tuple(each.id for each in failed) + tuple(slower)
-    bad = bool(names or changed)
+    not_run = by_reason(everything, names(Meaning.BROKEN))
+    wrong = tuple(each.id for each in failed) + tuple(slower)
+    bad = bool(wrong or changed)
     missing = (run.selected or 0) - len(run.records)
     return Verdict(
         state="failed" if bad else "incomplete" if not_run or missing > 0 or run.finished is None else "passed",
         sentence=sentence(run, numbers, latencies, missing, earlier=earlier),
         outcomes=dict(sorted(Counter(each.outcome for each in everything).items())),
-        failed=names,
+        failed=wrong,
         new=new,
         fixed=tuple(each.id for each in numbers if each.fixed),
-        known=tuple(each.id for each in numbers if each.outcome == "KNOWN_DISCREPANCY"),
+        known=tuple(each.id for each in numbers if each.outcome == Outcome.KNOWN_DISCREPANCY),
         not_run=not_run,
-        not_compared=by_reason(numbers, frozenset({"NOT_COMPARABLE"})),
+        not_compared=by_reason(numbers, frozenset({Outcome.NOT_COMPARABLE.value})),
         together=together,
     )
 
@@ -49,14 +50,14 @@ def by_reason(rows: Iterable[Number | Timed], outcomes: frozenset[str]) -> dict[
 
 def sentence(run: Run, numbers: Sequence[Number], latencies: Sequence[Timed], missing: int, *, earlier: bool) -> str:
     """The verdict in one or two sentences."""
-    judged = [each for each in numbers if each.outcome not in BROKEN]
-    failed = [each for each in numbers if each.outcome in FAILED]
+    judged = [each for each in numbers if meaning_of(each.outcome) is not Meaning.BROKEN]
+    failed = [each for each in numbers if fails(each.outcome)]
     measured = f"{len(judged)} of {count(len(numbers), 'number')} measured" if numbers else "no number asked for"
     parts = [f"{count(len(failed), 'number')} failed" if failed else "no number failed", measured]
-    new = sum(each.new and each.outcome in FAILED for each in numbers)
+    new = sum(each.new and fails(each.outcome) for each in numbers)
     if failed and earlier:
         parts.insert(1, f"{new} of them new since the last run" if new else "none of them new since the last run")
-    slower = sum(each.outcome in FAILED for each in latencies)
+    slower = sum(fails(each.outcome) for each in latencies)
     if latencies:
         parts.append(f"{count(slower, 'kernel case')} of {len(latencies)} slower" if slower else
                      f"none of {count(len(latencies), 'kernel case')} slower")  # fmt: skip

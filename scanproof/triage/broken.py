@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanproof.outcome import Outcome
 from scanproof.triage.evidence import Broken, Evidence
 from scanproof.triage.finding import Finding, Kind, State
 
@@ -33,7 +34,7 @@ def check(evidence: Evidence) -> list[Finding]:
     if error is None or error.kind == "fallback":
         return []
     kind = error.kind or "worker"
-    skipped = evidence.outcome == "NOT_RUN"
+    skipped = evidence.outcome == Outcome.NOT_RUN
     title = f"{'not run' if skipped else 'a broken run, not a regression'}: {ADVICE.get(kind, kind)}"
     again = f"less {error.log}" if error.log else "scanproof doctor"
     return [

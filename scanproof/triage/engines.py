@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scanproof.engines import DISAGREE
+from scanproof.outcome import Outcome
 from scanproof.paired import Comparison
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, Kind, State
@@ -24,7 +25,7 @@ def check(evidence: Evidence) -> list[Finding]:
         gpu = evidence.now is not None and evidence.now.job is not None and evidence.now.job.device.startswith("cuda")
         command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
         # A number that plain has wrong as well is not explained by it: one fault may well move both, and unlike.
-        state = State.CAUSE if evidence.outcome == "ENGINES_DISAGREE" else State.SUSPECT
+        state = State.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else State.SUSPECT
         return [Finding(kind=Kind.ENGINES, state=state, title=DISAGREE, evidence=both.lines(), next=command)]
     if found.outcome is Comparison.REFUSED:
         return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=found.because, evidence=both.lines())]

@@ -10,6 +10,7 @@ from typing import Any
 from scanproof.engines import Engine, Engines
 from scanproof.history.samples import TaskSamples
 from scanproof.launched import Launches
+from scanproof.outcome import meaning_of
 from scanproof.values import EvalJob
 
 Texts = Mapping[int, Mapping[str, Any]]
@@ -107,7 +108,7 @@ class Evidence:
     @property
     def failed(self) -> bool:
         """Whether there is anything to explain."""
-        return self.outcome in ("OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR", "NOT_RUN")
+        return meaning_of(self.outcome).is_bad
 
 
 @dataclass(frozen=True, kw_only=True)

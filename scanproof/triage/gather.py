@@ -12,6 +12,7 @@ from scanproof.expected import Expected
 from scanproof.failures import Kind
 from scanproof.history import gate
 from scanproof.history.problem import HistoryError
+from scanproof.outcome import Meaning, Outcome, meaning_of, number_outcome
 from scanproof.record import Evaluation, Record, Run
 from scanproof.triage import published, sides
 from scanproof.triage.evidence import Bisected, Broken, Evidence, Substituted
@@ -20,14 +21,13 @@ from scanproof.triage.sides import Runs
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, HistoryError)
 SUBSTITUTED = "substituted"
 """Folder of a run that holds what scoring again with replaced operations gave."""
-FAILED = frozenset({"OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "ERROR"})
 
 T = TypeVar("T")
 
 
 def failed(run: Run) -> list[Record]:
     """The numbers of a run that ask for triage."""
-    return [kept for kept in run.records if kept.outcome in FAILED]
+    return [kept for kept in run.records if number_outcome(kept.outcome).needs_triage]
 
 
 def of_run(
@@ -94,7 +94,7 @@ def of_number(
 
 def error_of(path: Path, kept: Record) -> Broken | None:
     """How the job of a number without a verdict ended: the error kept beside the run, else what its record says."""
-    if kept.outcome not in ("ERROR", "NOT_RUN"):
+    if meaning_of(kept.outcome) is not Meaning.BROKEN:
         return None
     try:
         kind, message, words, log = json.loads(path.read_bytes())
@@ -103,7 +103,7 @@ def error_of(path: Path, kept: Record) -> Broken | None:
         kind, colon, message = kept.because.partition(": ")
         if colon and kind in get_args(Kind):
             return Broken(kind=kind, message=message)
-        return Broken(kind="missing" if kept.outcome == "NOT_RUN" else None, message=kept.because)
+        return Broken(kind="missing" if kept.outcome == Outcome.NOT_RUN else None, message=kept.because)
 
 
 def substituted_file(folder: Path, number: str) -> Path:

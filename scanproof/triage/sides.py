@@ -16,11 +16,11 @@ from scanproof.history import gate
 from scanproof.history.baseline import Baselines
 from scanproof.history.samples import from_lines, from_parquet
 from scanproof.history.store import open_history
+from scanproof.outcome import meaning_of
 from scanproof.record import Evaluation, Run
 from scanproof.triage.evidence import Side, TaskAnswers
 from scanproof.values import PublishedValue
 
-GOOD = frozenset({"REPRODUCED", "KNOWN_DISCREPANCY", "NOT_COMPARABLE"})
 LOOKED_AT = 50
 """Newest runs of a store among which the last good one is looked for."""
 ANSWERS = ".answers.jsonl.gz"
@@ -110,7 +110,7 @@ def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tas
     """The job in one run, if it was good there and holds the tasks."""
     records = [kept for kept in run.records if kept.job == job]
     before = next((each for each in run.evaluations if each.job.name == job), None)
-    if before is None or not records or any(kept.outcome not in GOOD for kept in records):
+    if before is None or not records or any(meaning_of(kept.outcome).is_bad for kept in records):
         return None
     if evaluation is not None and before.job.limit != evaluation.job.limit:
         return None

@@ -10,7 +10,8 @@ import pytest
 from kernel_places import table
 from latency_places import NotMeasured, Stopwatch, parameters
 from scanproof.kernels.latency_cases import LatencyCase, load
-from scanproof.latency import Latency, LatencyOutcome, Limits
+from scanproof.latency import Latency, Limits
+from scanproof.outcome import LatencyOutcome
 
 if TYPE_CHECKING:
     from kernel_places import Missing

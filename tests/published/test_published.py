@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from scanproof import tables
+from scanproof.outcome import Outcome
 from scanproof.paired import Finding
 from scanproof.record import Evaluation
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import PublishedValue
 
 

@@ -15,9 +15,10 @@ from scanproof.engines import DISAGREE, Apart, Engines
 from scanproof.expected import Expected, load
 from scanproof.history import compare
 from scanproof.history.gate import Baseline
+from scanproof.outcome import Outcome
 from scanproof.paired import Comparison, Finding, refuse
 from scanproof.record import Evaluation, Measurement, Replaced, read_run
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import PublishedValue
 from small_history import STRICT_JOB, evaluation, line, make_run, rows
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from scanproof import latency_tables
-from scanproof.latency import Clock, Latency, Limits, Timing
+from scanproof.latency import Baseline, Chosen, Clock, Latency, LatencyVerdict, Limits, Timing
+from scanproof.launched import Choice
+from scanproof.outcome import LatencyOutcome
 
 TIMING = Timing(median=2e-3, q1=1.9e-3, q3=2.1e-3, rounds=50, calls=1, noise=0.004, stopped="noise", warmup_rounds=3)
 MADE = Latency(
@@ -44,6 +46,8 @@ def test_throttling_is_said() -> None:
     assert "2 measured while throttled (hardware thermal slowdown): scan at 1410 MHz" in text
     found = replace(MADE, clock=held)
     assert latency_tables.clock_text(found) == "1410 to 1980 MHz, held down: hardware thermal slowdown"
+    later = replace(found, clock_unread="not read: GPU is lost")
+    assert latency_tables.clock_text(later).endswith("hardware thermal slowdown, later not read: GPU is lost")
     assert "throttled" not in said(replace(MADE, clock=replace(held, throttled=())))
 
 
@@ -62,3 +66,36 @@ def test_an_ambiguous_latency_says_what_would_decide() -> None:
 def test_a_recording_shows_its_last_repeat() -> None:
     found = [replace(MADE, repeat=n, outcome="RECORDED") for n in (1, 2, 3)]
     assert said(*found).endswith("1 latencies: 1 RECORDED")
+
+
+def chose(warps: int) -> tuple[Choice, ...]:
+    return (
+        Choice(kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"BLOCK_SIZE_M": 64, "num_warps": warps}),
+        Choice(kernel="_bmm_chunk_fwd_kernel", key=("256",), config={"num_warps": 4}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "kept", "told"),
+    [
+        (chose(8), ((7, chose(4)),), ["_chunk_scan_fwd_kernel chose num_warps 8 (4 before) for 256, 64"]),
+        (chose(8), ((5, chose(4)), (2, chose(2))),
+         ["_chunk_scan_fwd_kernel chose num_warps 8 (4 before) for 256, 64 (the repeats differ too)"]),
+        # As in some of the repeats.
+        (chose(8), ((5, chose(4)), (2, chose(8))), []),
+        (chose(8), (), []),
+        ((), ((7, chose(4)),), []),
+    ],
+)  # fmt: skip
+def test_a_slower_latency_says_what_the_autotuner_chose_differently(
+    now: tuple[Choice, ...], kept: tuple[tuple[int, tuple[Choice, ...]], ...], told: list[str]
+) -> None:
+    baseline = Baseline(
+        seconds=(1e-3,) * 7,
+        chosen=tuple(Chosen(repeats=tuple(range(1, count + 1)), choices=choices) for count, choices in kept),
+    )
+    verdict = LatencyVerdict(outcome=LatencyOutcome.SLOWER, ratio=2.0, called=0.03, because="more than 3.0%")
+    text = latency_tables.failure_text(replace(MADE, choices=now, baseline=baseline, verdict=verdict))
+    assert [line for line in text.splitlines() if "autotuner" in line] == [
+        f"  autotuner   chose differently: {each}" for each in told
+    ]

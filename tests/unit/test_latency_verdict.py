@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scanproof import latency
-from scanproof.latency import Baseline, Clock, Latency, LatencyOutcome, Limits, Timing, judge, relative_noise
+from scanproof.latency import Baseline, Clock, Latency, Limits, Timing, judge, relative_noise
+from scanproof.outcome import LatencyOutcome
 
 SAME, FASTER, SLOWER = LatencyOutcome.SAME, LatencyOutcome.FASTER, LatencyOutcome.SLOWER
 AMBIGUOUS = LatencyOutcome.AMBIGUOUS

@@ -16,7 +16,7 @@ LAYERS = {
     4: {
         "plugin", "controller", "state", "settings", "session", "summary", "progress", "cli", "commands",
         "__main__", "hookspecs", "comparing", "reporting", "session_report", "latencies", "without_benchmark",
-        "remeasuring", "ahead", "jobs", "own_process", "own_process_running", "own_process_child",
+        "remeasuring", "ahead", "jobs", "own_process", "own_process_running", "own_process_child", "broken_device",
     },
     3: {
         "audit", "audit_checks", "tables", "listing", "latency_tables", "recording", "plan", "history", "report",

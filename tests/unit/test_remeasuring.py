@@ -11,9 +11,10 @@ from builders import JOB, published
 from scanproof.engines import Engine, Scoring, Spot
 from scanproof.evaluation import EvaluationError
 from scanproof.failures import Kind
+from scanproof.outcome import Outcome
 from scanproof.record import Evaluation, Measurement, from_json, to_json
 from scanproof.remeasuring import ENGINES_OWN, Auto, why
-from scanproof.tolerance import Outcome, Verdict
+from scanproof.tolerance import Verdict
 from scanproof.values import EvalJob, PublishedValue
 
 VALUE, OTHER = published(task="piqa"), published(task="openbookqa")

@@ -14,7 +14,7 @@ from scanproof.history import baseline
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
 from scanproof.latency import Baseline, Latency, LatencyVerdict, Limits, Timing
-from scanproof.latency import LatencyOutcome as Slow
+from scanproof.outcome import LatencyOutcome as Slow
 from scanproof.paired import Comparison, Finding
 from scanproof.report import content, nights
 from scanproof.report import samples as changed

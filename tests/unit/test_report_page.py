@@ -18,6 +18,9 @@ from small_report import NAMES, NASTY, NUMBER, make_nights, nasty, report, texts
 
 VENDOR = Path(page.__file__).parent / "vendor"
 
+DATA = 2
+"""Script elements that hold data: the report, and what outcomes mean."""
+
 
 class Elements(HTMLParser):
     """Tags with their attributes, and what stands in scripts."""
@@ -55,8 +58,8 @@ def html(tmp_path: Path) -> str:
 def test_a_script_in_a_prompt_a_name_or_a_log_is_text(html: str) -> None:
     """Every script of the page is one of its own, and no attribute holds code."""
     found = Elements(html)
-    assert len(found.scripts) == 1 + len(page.SCRIPTS)
-    assert found.scripts[1:] == [page.text(name) for name in page.SCRIPTS]
+    assert len(found.scripts) == DATA + len(page.SCRIPTS)
+    assert found.scripts[DATA:] == [page.text(name) for name in page.SCRIPTS]
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
 
@@ -75,7 +78,7 @@ def test_nothing_is_loaded_and_the_policy_names_the_scripts(html: str) -> None:
     named = [attributes.get(name) or "" for _, attributes in found.tags for name in ("src", "href", "action")]
     assert all(each == "" or each.startswith(("#", "data:,")) for each in named)
     policy = next(a["content"] for _, a in found.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
-    for script in found.scripts[1:]:
+    for script in found.scripts[DATA:]:
         assert f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
     assert "default-src 'none'" in policy
     assert not re.search(r"script-src[^;]*unsafe", policy)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from builders import CONSTANTS, published
 from scanproof.constants import load_constants
+from scanproof.outcome import Outcome
 from scanproof.problems import ExpectedError
-from scanproof.tolerance import Outcome, allowance, compare
+from scanproof.tolerance import allowance, compare
 from scanproof.values import HarnessRelation, Part, PublishedValue, Widening
 
 documents = st.integers(10, 200_000)

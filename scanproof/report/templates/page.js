@@ -5,8 +5,9 @@
   const numbers = new Map(report.numbers.map((number) => [number.id, number]));
   const latencies = new Map(report.latencies.map((latency) => [latency.id, latency]));
   const titles = new Map(report.documents.map((each) => [each.number, each.title]));
-  const FAILED = new Set(["OUT_OF_TOLERANCE", "CHANGED", "ENGINES_DISAGREE", "SLOWER"]);
-  const BROKEN = new Set(["ERROR", "NOT_RUN", "NOT_MEASURED"]);
+  // Outcome -> failed, broken, open or good; an outcome that is not in the list was never shown to be good.
+  const MEANINGS = new Map(Object.entries(JSON.parse(document.getElementById("outcomes").textContent)));
+  const means = (outcome, meaning) => (MEANINGS.get(outcome) ?? "broken") === meaning;
   const dialog = document.getElementById("detail");
   const form = document.getElementById("filters");
   const nights = report.nights.map((night) => new Date(night.started));
@@ -278,9 +279,9 @@
   // Filters and the state in the address ---------------------------------------------------------------------------
 
   const KINDS = {
-    failed: (number) => FAILED.has(number.outcome), new: (number) => number.new || number.fixed,
-    known: (number) => number.outcome === "KNOWN_DISCREPANCY", broken: (number) => BROKEN.has(number.outcome),
-    good: (number) => number.outcome === "REPRODUCED",
+    failed: (number) => means(number.outcome, "failed"), new: (number) => number.new || number.fixed,
+    known: (number) => number.outcome === "KNOWN_DISCREPANCY", broken: (number) => means(number.outcome, "broken"),
+    good: (number) => means(number.outcome, "good"),
   };
   const NAMES = ["document", "model", "verdict", "text"];
 
