@@ -43,6 +43,11 @@ class OwnProcesses:
         self.running: dict[str, Running] = {}
         """Group -> its process, the last one where it needed several."""
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tests that have a process for themselves may break the device: they come last."""
+        items.sort(key=lambda item: group(item) == item.nodeid)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Run a marked test in a process of its own; all others are left to pytest."""

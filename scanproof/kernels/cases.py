@@ -53,6 +53,9 @@ class KernelCase:
     rows: bool = False
     """Compare the first and the last row of the batch only: the operation runs on all, the references on two."""
     where: tuple[str, ...] = PLACES
+    alone: bool = False
+    """It has a tensor of 2^31 elements or more: an offset that wraps writes outside of it, after which a process cannot
+    use the GPU any more, so it has one of its own."""
     known: str | None = None
     """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
     seed: int = 0
@@ -149,7 +152,7 @@ def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
 
 KEYS = {
     "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "types", "segments", "dtypes", "backward",
-    "rows", "where", "known",
+    "rows", "where", "alone", "known",
 }  # fmt: skip
 
 
@@ -172,6 +175,7 @@ class Row(BaseModel):
     backward: bool = False
     rows: bool = False
     where: Annotated[list[str], Field(min_length=1)] = []
+    alone: bool = False
     known: dict[Literal["float32", "float16", "bfloat16"], str] = {}
 
 
@@ -233,6 +237,7 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -
             backward=bool(row.get("backward", False)),
             rows=bool(row.get("rows", False)),
             where=tuple(row.get("where", where)),
+            alone=bool(row.get("alone", False)),
             known=row.get("known", {}).get(dtype),
             place=place,
         )

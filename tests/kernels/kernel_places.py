@@ -37,6 +37,8 @@ def parameters(rows: Iterable[KernelCase | InvariantCase]) -> list[Any]:
         case = row.case if isinstance(row, InvariantCase) else row
         for place in case.where:
             marks = [MARKS[place]]
+            if case.alone and place == "gpu":
+                marks.append(pytest.mark.own_process)
             if case.known and isinstance(row, KernelCase):
                 marks.append(pytest.mark.xfail(reason=case.known, strict=True, raises=pytest.fail.Exception))
             found.append(pytest.param(row, place, id=f"{row.id}-{place}", marks=marks))

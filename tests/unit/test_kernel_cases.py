@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,17 @@ def test_small_cases_can_be_drawn_and_referenced() -> None:
             expected = arguments.shape(arguments.axes_of(output, case), op.sizes(case))
             assert tuple(results[output.name].shape) == expected, case.id
             assert results[output.name].isfinite().all(), case.id
+
+
+def test_what_has_a_tensor_of_2_31_elements_runs_alone_on_a_gpu() -> None:
+    for case in ALL:
+        op = ops.named(case.op)
+        passed = [each for each in op.arguments if not each.optional or each.name in case.given]
+        axes = [arguments.axes_of(each, case) for each in passed]
+        axes += [arguments.axes_of(each, case) for each in op.expected_outputs(case)]
+        largest = max(math.prod(arguments.shape(each, op.sizes(case))) for each in axes)
+        assert case.alone is (largest >= 2**31), case.id
+        assert not case.alone or case.where == ("gpu",), case.id
 
 
 def test_costs_count_each_tensor_once() -> None:
