@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scanproof.latency import FEWEST_REPEATS, Baseline, Latency
+from scanproof.latency import FEWEST_REPEATS, Baseline, Chosen, Latency
+from scanproof.launched import Choice
 from scanproof.record import atomic
 
 FOLDER = "latency"
@@ -42,6 +44,21 @@ class LimitsForm(Form):
     flop_per_s: dict[str, Positive]
 
 
+class ChoiceForm(Form):
+    """What an autotuner chose for a kernel."""
+
+    kernel: str
+    key: tuple[str, ...]
+    config: dict[str, str | int | float | bool | None]
+
+
+class ChosenForm(Form):
+    """What the autotuners chose for a case, and in which repeats, from 1."""
+
+    repeats: Annotated[tuple[int, ...], Field(min_length=1)]
+    choices: tuple[ChoiceForm, ...]
+
+
 class CaseForm(Form):
     """One case."""
 
@@ -49,6 +66,8 @@ class CaseForm(Form):
     """Median of each repeat, seconds per call, in the order in which they were measured."""
     clock_mhz: Positive | None = None
     """Lowest SM clock seen."""
+    autotuner: tuple[ChosenForm, ...] = ()
+    """Absent where nothing is tuned, and in older files."""
 
 
 class BaselineFile(Form):
@@ -69,7 +88,11 @@ class BaselineFile(Form):
         if found is None:
             return None
         source = f"{path}, recorded {self.recorded[:10]} with {self.versions}"
-        return Baseline(seconds=found.seconds, clock_mhz=found.clock_mhz, source=source)
+        chosen = tuple(
+            Chosen(repeats=each.repeats, choices=tuple(Choice(**one.model_dump()) for one in each.choices))
+            for each in found.autotuner
+        )
+        return Baseline(seconds=found.seconds, clock_mhz=found.clock_mhz, chosen=chosen, source=source)
 
     @property
     def versions(self) -> str:
@@ -140,9 +163,27 @@ def collected(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
         case: CaseForm.model_construct(
             seconds=tuple(each.timing.median for each in found if each.timing is not None),
             clock_mhz=min((each.clock.lowest_mhz for each in found if each.clock), default=None),
+            autotuner=chosen(found),
         )
         for case, found in sorted(repeats.items())
     }
+
+
+def chosen(repeats: Iterable[Latency]) -> tuple[ChosenForm, ...]:
+    """The choices of a case's repeats, those that are the same once."""
+    found: list[tuple[list[int], tuple[Choice, ...]]] = []
+    for number, each in enumerate(repeats, 1):
+        for numbers, choices in found if each.choices else ():
+            if choices == each.choices:
+                numbers.append(number)
+                break
+        else:
+            if each.choices:
+                found.append(([number], each.choices))
+    return tuple(
+        ChosenForm(repeats=tuple(numbers), choices=tuple(ChoiceForm(**asdict(one)) for one in choices))
+        for numbers, choices in found
+    )
 
 
 def write(path: Path, content: BaselineFile) -> None:

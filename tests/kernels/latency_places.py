@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +16,13 @@ from scanproof.latency import Latency, Limits
 
 if TYPE_CHECKING:
     from scanproof.kernels.op import Op
+    from scanproof.kernels.timed_calls import Make
     from scanproof.kernels.timing import Timer
+    from scanproof.launched import Choice
 
-MARKS = {"gpu": [pytest.mark.gpu, pytest.mark.latency], "cpu": [pytest.mark.latency]}
+TOLD = pytest.mark.filterwarnings("default")
+"""What torch warns of while it is timed says nothing of the operation: it is shown, and is no error."""
+MARKS = {"gpu": [pytest.mark.gpu, pytest.mark.latency, TOLD], "cpu": [pytest.mark.latency, TOLD]}
 KINDS = {"gpu": "cuda", "cpu": "cpu"}
 MEMORY_FACTOR = 4
 """Free GPU memory that a call needs, in units of the bytes that its forward and backward pass must move: inputs are
@@ -41,6 +45,8 @@ class Stopwatch:
     call: Callable[..., Any]
     kind: str
     timer: Timer
+    choices: tuple[Choice, ...]
+    """What the autotuners of its kernels chose at the size that is timed."""
 
     def result(self, nodeid: str, repeat: int, **measured: Any) -> Latency:
         """The latency of this case, with what was measured of it."""
@@ -61,15 +67,15 @@ class Stopwatch:
             bytes=work.bytes,
             flop=work.flop,
             rate=limits.rate(self.op, case, self.kind),
+            choices=self.choices,
             **measured,
         )
 
     def measure(self, benchmark: Any, seconds: float, rounds: int) -> dict[str, Any]:
         """Timing and clock, as fields of a Latency; raises NotMeasured."""
-        from scanproof.kernels import clocks, costs, timed_calls, timing
+        from scanproof.kernels import clocks, costs, timing
 
-        make = timed_calls.backward if self.timed.direction == "backward" else timed_calls.forward
-        work = timing.Work(make(self.op, self.timed.case, self.call, self.kind))
+        work = timing.Work(maker(self.timed, self.op, self.call, self.kind))
         if benchmark.disabled:
             work.resize(1)
             benchmark.pedantic(work)
@@ -83,6 +89,14 @@ class Stopwatch:
 
 class NotMeasured(Exception):
     """pytest-benchmark is disabled: the call ran once, untimed."""
+
+
+def maker(timed: LatencyCase, op: Op, call: Callable[..., Any], kind: str) -> Make:
+    """Calls of a case in its direction."""
+    from scanproof.kernels import timed_calls
+
+    make = timed_calls.backward if timed.direction == "backward" else timed_calls.forward
+    return make(op, timed.case, call, kind)
 
 
 def device_name(kind: str) -> str:
@@ -116,7 +130,7 @@ def timed_kernels(request: pytest.FixtureRequest, place: str) -> Kernels:
 
 @pytest.fixture(scope="session")
 def numerics() -> dict[str, str]:
-    """What was found when a case was compared with its references, empty when it is right; by the check's id."""
+    """What was found when a case was compared with its references, empty when it is right; by what was compared."""
     return {}
 
 
@@ -144,20 +158,24 @@ def stopwatch(
     missing: Missing,
     scanproof_repeat: int,
     scanproof_latency: Callable[[Latency], Latency],
+    unmeasured: str | None,
 ) -> Stopwatch:
     """Stops unless the case can run here and is right: what is wrong is never timed.
 
+    The autotuners of its kernels choose at the size that is timed; what they chose is then checked, and timed.
+
     pytest-benchmark's fixture, made after this one, has the timer of the place.
     """
-    from scanproof.kernels import ops
+    from scanproof.kernels import ops, tuning
 
     op = ops.named(timed.case.op)
     names_are_known(op, timed.case)
     kind = KINDS[timed.place]
     call = _installed(op, timed_kernels, missing)
     _has_memory(op, timed, kind)
-    watch = Stopwatch(timed, op, call, kind, timers[kind])
-    wrong = _wrong(request.node, op, timed, call, kind, numerics)
+    choices = tuning.choose(lambda: maker(timed, op, call, kind)(0)()) if unmeasured is None else ()
+    watch = Stopwatch(timed, op, call, kind, timers[kind], choices)
+    wrong = _wrong(request.node, watch, numerics)
     if wrong:
         because = f"its results are wrong, and what is wrong is not timed: {wrong}"
         scanproof_latency(watch.result(request.node.nodeid, scanproof_repeat, because=because))
@@ -170,8 +188,8 @@ def _installed(op: Op, kernels: Kernels, missing: Missing) -> Callable[..., Any]
     try:
         return kernels.call(op)
     except ImportError as error:
-        install = kernel_table.package(op.package).install
-        missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {install}")
+        advice = kernel_table.package(op.package).advice
+        missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {advice}")
         raise
 
 
@@ -190,22 +208,21 @@ def _has_memory(op: Op, timed: LatencyCase, kind: str) -> None:
         )
 
 
-def _wrong(
-    item: pytest.Item, op: Op, timed: LatencyCase, call: Callable[..., Any], kind: str, numerics: dict[str, str]
-) -> str:
+def _wrong(item: pytest.Item, watch: Stopwatch, numerics: dict[str, str]) -> str:
     """What the criterion says of the case at sizes that references can take; empty when it is right.
 
-    On a GPU it is an error when the operation did not launch its kernels; on a CPU the PyTorch forms launch none.
+    Asked once for all cases that differ in nothing but what the check makes smaller, and whose autotuners chose the
+    same.  On a GPU it is an error when the operation did not launch its kernels; on a CPU PyTorch forms launch none.
     """
     from scanproof.kernels import run
 
-    sizes = ",".join(f"{letter}{size}" for letter, size in sorted(timed.check.sizes.items()))
-    known = f"{timed.case.op} {sizes} {timed.case.dtype} {timed.direction} {timed.place}"
+    timed, check = watch.timed, watch.timed.check
+    known = repr((replace(check, name="", place=""), watch.choices))
     if known not in numerics:
-        needed = op.launches(timed.check) if timed.place == "gpu" else ()
+        needed = watch.op.launches(check) if timed.place == "gpu" else ()
         try:
             with watched(item, timed.place, timed.id, needed):
-                found = run.failures(timed.check, run.compare_case(op, timed.check, call, kind))
+                found = run.failures(check, run.compare_case(watch.op, check, watch.call, watch.kind))
         except run.WrongResult as error:
             found = str(error)
         numerics[known] = found

@@ -20,7 +20,6 @@ pytest_plugins = ["kernel_places", "latency_places"]
 CHANGED = """
 @pytest.fixture
 def timed_kernels(place):
-    import time
     from kernel_places import Kernels
     from scanproof.kernels.timed_calls import pytorch_form
 
@@ -32,10 +31,74 @@ def timed_kernels(place):
     return Kernels("cpu", "cpu", changed)
 """
 
+TOLD = """
+class Clock:
+    # Stands still but where it is read and where an operation says how long it took.
+    seconds = 0.0
+
+@pytest.fixture(scope="session")
+def timers():
+    import math
+    from scanproof.kernels.timing import CpuInstant, CpuTimer
+
+    class Told(CpuTimer):
+        def read(self):
+            Clock.seconds += 1e-6
+            return CpuInstant(Clock.seconds, self)
+
+    return {"cpu": Told(resolution=0.0, warmup=(0.0, math.inf))}
+"""
+
+TRITON = {
+    "triton/runtime/jit.py": "class JITFunction:\n    def run(self, *args, **kwargs): pass\n",
+    "triton/runtime/interpreter.py": "class InterpretedFunction:\n    def run(self, *args, **kwargs): pass\n",
+    "triton/runtime/autotuner.py": """
+class Config:
+    def __init__(self, warps): self.warps = warps
+    def all_kwargs(self): return {"num_warps": self.warps}
+
+class Autotuner:
+    '''Chooses by the size of the first call that it meets, for all: its key holds none.'''
+    def __init__(self, fn):
+        self.base_fn, self.cache, self.cache_results = fn, {}, True
+    def run(self, size, log):
+        if not self.cache:
+            self.cache["float32",] = Config(4 if size < 64 else 8)
+        log(size, self.cache["float32",].warps, self.cache_results)
+""",
+}
+"""A made-up triton, for what needs a GPU: an autotuner that writes down what it is launched with."""
+
+TUNED = """
+@pytest.fixture
+def timed_kernels(place):
+    from kernel_places import Kernels
+    from scanproof.kernels.timed_calls import pytorch_form
+    from triton.runtime.autotuner import Autotuner
+
+    def log(*seen):
+        with open("launched.txt", "a") as file:
+            print(*seen, file=file)
+
+    def tuned(op):
+        call = pytorch_form(op)
+        def wrapper(**arguments):
+            TUNER.run(arguments["u"].shape[-1], log)
+            return call(**arguments)
+        return wrapper
+
+    def scan_kernel(): pass
+
+    global TUNER
+    TUNER = globals().get("TUNER") or Autotuner(scan_kernel)
+    return Kernels("cpu", "cpu", tuned)
+"""
+
 GIVEN = """
 import pytest
 from scanproof import latency_tables
 from scanproof.latency import Clock, Latency, Limits, Timing
+from scanproof.launched import Choice
 
 MEDIANS = {medians}
 
@@ -51,6 +114,7 @@ def test_given(case, request, scanproof_repeat, scanproof_latency):
         sizes={{"b": 1}}, dtype="bfloat16", repeat=scanproof_repeat, timing=timing, bytes=10**9, flop=1e9,
         rate="bfloat16", limits=Limits(bytes_per_s=4e12, flop_per_s={{"bfloat16": 7e14}}),
         clock=Clock(lowest_mhz=1980.0, highest_mhz=1980.0),
+        choices=(Choice(kernel="scan_kernel", key=("256",), config={{"num_warps": {warps}}}),),
     ))
     if found.outcome == "SLOWER":
         pytest.fail(latency_tables.failure_text(found), pytrace=False)
@@ -64,15 +128,32 @@ class LatencyProject:
         self.pytester = pytester
         self.root = pytester.path
 
+    def taking(self, seconds: float) -> None:
+        """The suite's own test and cases, timed by a clock for which every call takes so long, on any machine."""
+        self.measuring(change=f"Clock.seconds += {seconds}; return call(**arguments)")
+        path = self.root / "conftest.py"
+        path.write_text(path.read_text() + TOLD)
+
     def measuring(self, change: str = "") -> None:
         """The suite's own test and cases; `change` replaces the body of every operation."""
         for name in ("kernel_places.py", "latency_places.py", "test_latency.py"):
             shutil.copy(KERNELS / name, self.root / name)
         self.pytester.makeconftest(CONFTEST + (CHANGED.replace("CHANGE", change) if change else ""))
 
-    def given(self, kind: str = "cuda", **medians: float) -> None:
-        """Latencies that somebody else measured, seconds by case."""
-        (self.root / "test_given.py").write_text(GIVEN.format(medians=medians, kind=kind))
+    def tuned(self) -> None:
+        """The suite's own test and cases, through an operation whose kernel has an autotuner."""
+        self.measuring()
+        self.pytester.makeconftest(CONFTEST + TUNED)
+        for name, content in TRITON.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / "__init__.py").touch()
+            path.write_text(content)
+        (self.root / "triton" / "__init__.py").touch()
+
+    def given(self, kind: str = "cuda", warps: str = "4", **medians: float) -> None:
+        """Latencies that somebody else measured, seconds by case; `warps` is what the autotuner chose, in Python."""
+        (self.root / "test_given.py").write_text(GIVEN.format(medians=medians, kind=kind, warps=warps))
 
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as a user does."""

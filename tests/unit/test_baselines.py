@@ -11,7 +11,8 @@ import pytest
 
 from scanproof import baselines, expected
 from scanproof.baselines import BaselineError, BaselineFile
-from scanproof.latency import Clock, Latency, Timing
+from scanproof.latency import Chosen, Clock, Latency, Timing
+from scanproof.launched import Choice
 
 SHIPPED = Path(__file__).parents[2] / "expected"
 CONTENT: dict[str, Any] = {
@@ -130,6 +131,38 @@ def test_repeats_come_together_by_case_and_what_was_not_measured_is_never_zero()
     assert list(kept) == ["a"]
     assert kept["a"].seconds == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert kept["a"].clock_mhz == 1900.0
+
+
+def chose(warps: int) -> tuple[Choice, ...]:
+    return (Choice(kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"num_warps": warps}),)
+
+
+def test_what_the_autotuners_chose_is_kept_with_the_repeats_that_chose_it(tmp_path: Path) -> None:
+    warps = [4, 8, 4, 4, 8]
+    found = [replace(latency("a", n, 1.0 + n), choices=chose(warps[n])) for n in range(5)]
+    found += [latency("b", n, 1.0) for n in range(5)]
+    content = BaselineFile.model_validate({**CONTENT, "cases": {}}).model_copy(
+        update={"cases": baselines.collected(found)}
+    )
+    path = tmp_path / "latency" / "nvidia-h200.json"
+    baselines.write(path, content)
+    read = baselines.read(path)
+    first, second = (read.baseline(case, path) for case in ("a", "b"))
+    assert first is not None
+    assert first.chosen == (
+        Chosen(repeats=(1, 3, 4), choices=chose(4)), Chosen(repeats=(2, 5), choices=chose(8))
+    )  # fmt: skip
+    assert second is not None
+    assert second.chosen == ()
+
+
+def test_a_file_without_choices_is_read(tmp_path: Path) -> None:
+    path = file(tmp_path)
+    assert "autotuner" not in path.read_text()
+    (case,) = CONTENT["cases"]
+    found = baselines.read(path).baseline(case, path)
+    assert found is not None
+    assert found.chosen == ()
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof import record
-from scanproof.latency import Baseline, Clock, Latency, Limits, Timing, judge
+from scanproof.latency import Baseline, Chosen, Clock, Latency, Limits, Timing, judge
+from scanproof.launched import Choice
 from scanproof.record import Evaluation, Measurement, RecordError, Run
 from scanproof.values import EvalJob
 
@@ -39,6 +40,19 @@ def test_every_float_survives_also_those_that_json_lacks(value: float) -> None:
     written = replace(EVALUATION, measurements=(replace(MEASUREMENT, value=value),))
     back = record.from_json(Evaluation, record.to_json(written)).measurements[0].value
     assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+def test_a_latency_keeps_what_the_autotuner_chose_and_one_of_before_is_read() -> None:
+    choices = (
+        Choice(kernel="k", key=("256", "torch.bfloat16"), config={"num_warps": 4, "flag": True, "maxnreg": None}),
+    )
+    made = replace(
+        LATENCY, choices=choices, baseline=replace(BASELINE, chosen=(Chosen(repeats=(1,), choices=choices),))
+    )
+    assert record.from_json(Latency, record.to_json(made)) == made
+    content = json.loads(record.to_json(LATENCY))
+    del content["choices"], content["baseline"]["chosen"]
+    assert record.from_json(Latency, json.dumps(content)) == LATENCY
 
 
 def test_a_run_of_before_latencies_can_be_read(tmp_path: Path) -> None:
