@@ -127,6 +127,13 @@ def test_the_readme_has_the_whole_command_and_the_extra_before_it() -> None:
     assert plain(before) in ("pip install '.[gpu]'", "pip install -e '.[gpu]'")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tools/*.sh")), ids=lambda path: path.name)
+def test_a_script_that_sets_a_switch_of_a_package_sets_all_of_them(path: Path) -> None:
+    found = set(SWITCH.findall(path.read_text()))
+    for package in PACKAGES:
+        assert not found & set(package.switches) or found >= set(package.switches), package.distribution
+
+
 def test_a_night_keeps_what_it_built_outside_its_checkout() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
     job = workflow["jobs"]["gpu"]
