@@ -33,11 +33,58 @@ def test_the_baselines_of_a_gpu_lie_beside_the_expected_values(
     )
     found = latency_project.baseline(H200)
     assert found["device"] == {"kind": "cuda", "name": "NVIDIA H200", "driver": None}
-    assert found["cases"]["a"] == {"seconds": pytest.approx([1e-3 + 0.5e-6 * n for n in range(1, 8)]),
-                                   "clock_mhz": 1980.0}  # fmt: skip
+    choice = {"kernel": "scan_kernel", "key": ["256"], "config": {"num_warps": 4}}
+    assert found["cases"]["a"] == {
+        "seconds": pytest.approx([1e-3 + 0.5e-6 * n for n in range(1, 8)]),
+        "clock_mhz": 1980.0,
+        "autotuner": [{"repeats": [1, 2, 3, 4, 5, 6, 7], "choices": [choice]}],
+    }
     assert found["limits"]["bytes_per_s"] == 4e12
     assert found["packages"]["torch"]
     assert {each["outcome"] for each in latency_project.latencies()} == {"RECORDED"}
+
+
+def test_every_pass_is_a_process_of_its_own(latency_project: LatencyProject, project: Project) -> None:
+    """An autotuner chooses once per process: passes of one process would hide how much its choice matters."""
+    project.document()
+    latency_project.given(a=1e-3, b=2e-3, warps="4 if scanproof_repeat in (1, 5) else 8")
+    path = latency_project.root / "test_given.py"
+    path.write_text(path.read_text() + SAYS_WHERE)
+    (latency_project.root / "test_other.py").write_text("def test_other(): pass\n" + SAYS_WHERE)
+    latency_project.run("test_given.py", "test_other.py", "--scanproof-record-latency").assert_outcomes(passed=15)
+    rows = [line.split() for line in (latency_project.root / "where.txt").read_text().splitlines()]
+    processes: dict[str, set[str]] = {}
+    for name, process in rows:
+        repeat = name.removesuffix("]").rpartition("-")[2]
+        processes.setdefault(process, set()).add(repeat)
+    assert sorted(processes.values(), key=str) == [*({f"repeat{n}"} for n in range(1, 8)), {"test_other"}]
+    kept = latency_project.baseline(H200)["cases"]["a"]["autotuner"]
+    assert [(each["repeats"], each["choices"][0]["config"]["num_warps"]) for each in kept] == [
+        ([1, 5], 4), ([2, 3, 4, 6, 7], 8)
+    ]  # fmt: skip
+
+
+SAYS_WHERE = """
+import os, pytest
+
+@pytest.fixture(autouse=True)
+def where(request):
+    with open("where.txt", "a") as file:
+        print(request.node.name, os.getpid(), file=file)
+"""
+
+
+def test_a_pass_whose_process_dies_is_an_error_and_nothing_is_recorded(
+    latency_project: LatencyProject, project: Project
+) -> None:
+    project.document()
+    latency_project.given(a=1e-3)
+    path = latency_project.root / "test_given.py"
+    path.write_text(path.read_text() + "    if scanproof_repeat == 3: __import__('os')._exit(9)\n")
+    result = latency_project.run("test_given.py", "--scanproof-record-latency")
+    result.assert_outcomes(passed=6, errors=1)
+    result.stdout.fnmatch_lines(["baselines NOT recorded: the session was not green and whole"])
+    assert not (latency_project.root / "expected" / "latency").exists()
 
 
 def test_without_it_nothing_is_recorded(latency_project: LatencyProject, project: Project) -> None:
@@ -61,7 +108,7 @@ def test_the_suites_own_cases_are_recorded_on_this_cpu(latency_project: LatencyP
     result.assert_outcomes(passed=7, deselected=2247)
     (seconds,) = (each["seconds"] for each in latency_project.baseline()["cases"].values())
     assert len(seconds) == 7
-    assert all(0 < each < 1 for each in seconds)
+    assert min(seconds) > 0
     assert len(set(seconds)) > 1
 
 
@@ -88,16 +135,16 @@ def test_only_a_green_and_whole_session_is_recorded(
 def test_ctrl_c_while_recording_leaves_the_baselines_as_they_were(
     latency_project: LatencyProject, project: Project
 ) -> None:
-    """A real signal, between two passes of a session that pytest runs for itself."""
+    """A real signal to the session, while one of its passes runs."""
     project.document()
     latency_project.given(a=1e-3)
     latency_project.run("test_given.py", "--scanproof-record-latency")
     before = (latency_project.root / H200).read_bytes()
     path = latency_project.root / "test_given.py"
+    kill = "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     # A shell's background job ignores the signal, and so would all that it starts.
-    kill = (
-        "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
-    )
+    listens = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    (latency_project.root / "conftest.py").write_text(listens)
     signals = f"    import os, signal, time\n    if scanproof_repeat == 6: {kill}\n"
     path.write_text(path.read_text() + signals)
     result = latency_project.run("test_given.py", "--scanproof-record-latency")
