@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from scanproof.kernels import foreign_warnings
 from scanproof.kernels.launches import Observer
 
 _NOT_KERNELS = ("Memcpy", "Memset")
@@ -30,11 +31,13 @@ class FirstBatch:
 
         if not torch.cuda.is_available() or self._profile is not None:
             return
-        profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
         try:
-            profile.start()
-        except RuntimeError as error:
-            self._observer.unprofiled = str(error)
+            with foreign_warnings.shown():
+                profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+                profile.start()
+        except Exception as error:
+            # It watches; whatever keeps it from that is no error of what it watches.
+            self._observer.unprofiled = f"{type(error).__name__}: {error}"
             return
         self._profile = profile
 
@@ -45,9 +48,16 @@ class FirstBatch:
         import torch
 
         profile, self._profile = self._profile, None
+        # An error of the device is one of the work.
         torch.cuda.synchronize()
-        profile.stop()
-        names = kernel_names(event.name for event in profile.events() if event.device_type.name == "CUDA")
+        try:
+            with foreign_warnings.shown():
+                profile.stop()
+                events = profile.events()
+        except Exception as error:
+            self._observer.unprofiled = f"{type(error).__name__}: {error}"
+            return
+        names = kernel_names(event.name for event in events if event.device_type.name == "CUDA")
         for name, count in names.items():
             self._observer.count(name, "profiler", times=count)
         self._observer.unprofiled = None if names else "the profiler saw no kernel"

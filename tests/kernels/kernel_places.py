@@ -6,13 +6,14 @@ Each place is made ready once; what it lacks is a skip, or an error under --scan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from scanproof import environment, kernel_table, proof, state
+from scanproof.kernels import foreign_warnings
 from scanproof.kernels.cases import CaseError, InvariantCase, KernelCase
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ def missing(request: pytest.FixtureRequest) -> Missing:
         pytest.skip(reason)
 
     return stop
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_packages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU torch and the packages under test warn of what no kernel can help: shown, and no error."""
+    with foreign_warnings.shown() if request.node.get_closest_marker("gpu") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -132,3 +134,67 @@ def test_without_a_gpu_the_profiler_is_left_alone() -> None:
     profile.start()
     profile.stop()
     assert observer.seen().launched == ()
+
+
+class Profile:
+    """Stands in for PyTorch's profiler on a GPU: warns and fails as told, and has seen one kernel."""
+
+    def __init__(self, warns: str = "", fails: str = "") -> None:
+        self.warns, self.fails = warns, fails
+
+    def __call__(self, **kwargs: object) -> Profile:
+        return self
+
+    def do(self, name: str) -> None:
+        if name == self.warns:
+            # As torch.profiler does, attributed to itself.
+            exec(compile("import warnings; warnings.warn('Profiler clears events')", "profiler.py", "exec"), IN_TORCH)
+        if name == self.fails:
+            raise ValueError(f"no {name}")
+
+    def start(self) -> None:
+        self.do("start")
+
+    def stop(self) -> None:
+        self.do("stop")
+
+    def events(self) -> list[Any]:
+        return [SimpleNamespace(name="void k<1>(int)", device_type=SimpleNamespace(name="CUDA"))]
+
+
+IN_TORCH = {"__name__": "torch.profiler.profiler"}
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("when", ["start", "stop"])
+def test_what_the_profiler_warns_of_keeps_nothing_from_being_profiled(
+    on_a_gpu: pytest.MonkeyPatch, when: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    warnings.simplefilter("error")
+    on_a_gpu.setattr("torch.profiler.profile", Profile(warns=when))
+    observer = launches.Observer()
+    profile = profiling.FirstBatch(observer)
+    profile.start()
+    profile.stop()
+    seen = observer.seen()
+    assert ([launch.name for launch in seen.launched], seen.unprofiled) == (["k"], None)
+    assert [str(each.message) for each in recwarn] == ["Profiler clears events"]
+
+
+@pytest.mark.parametrize("when", ["start", "stop"])
+def test_a_profiler_that_fails_leaves_its_reason_and_is_no_error_of_the_work(
+    on_a_gpu: pytest.MonkeyPatch, when: str
+) -> None:
+    on_a_gpu.setattr("torch.profiler.profile", Profile(fails=when))
+    observer = launches.Observer()
+    profile = profiling.FirstBatch(observer)
+    profile.start()
+    profile.stop()
+    seen = observer.seen()
+    assert (seen.launched, seen.unprofiled) == ((), f"ValueError: no {when}")
