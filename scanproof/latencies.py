@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scanproof import own_process, state
 from scanproof import settings as options
-from scanproof import state
 from scanproof.outcome import LatencyOutcome
 
 if TYPE_CHECKING:
@@ -105,9 +105,16 @@ class Latencies:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Every repeat is a pass over all cases, so that what drifts in between is part of their noise."""
-        if self.recording:
-            items.sort(key=repeat_of)
+        """Every repeat is a pass over all cases in a process of its own.
+
+        What drifts in between, and what the autotuners of a process happen to choose, is part of their noise then.
+        """
+        if not self.recording:
+            return
+        items.sort(key=repeat_of)
+        for item in items:
+            if repeat := repeat_of(item):
+                item.add_marker(getattr(pytest.mark, own_process.MARK)(f"{REPEAT_FIXTURE} {repeat}"))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """A mistake in a file of baselines is a usage error, before anything is measured."""

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from scanproof.kernels.timing import Timer
     from scanproof.launched import Choice
 
-TOLD = pytest.mark.filterwarnings("default")
-"""What torch warns of while it is timed says nothing of the operation: it is shown, and is no error."""
-MARKS = {"gpu": [pytest.mark.gpu, pytest.mark.latency, TOLD], "cpu": [pytest.mark.latency, TOLD]}
+MARKS = {"gpu": [pytest.mark.gpu, pytest.mark.latency], "cpu": [pytest.mark.latency]}
 KINDS = {"gpu": "cuda", "cpu": "cpu"}
 MEMORY_FACTOR = 4
 """Free GPU memory that a call needs, in units of the bytes that its forward and backward pass must move: inputs are

@@ -110,13 +110,6 @@ def test_autotuners_choose_at_the_size_that_is_timed_and_that_choice_is_checked(
         assert found["choices"] == [{"kernel": "scan_kernel", "key": ["float32"], "config": {"num_warps": 8}}]
 
 
-def test_what_torch_warns_of_while_it_is_timed_is_shown_and_no_error(latency_project: LatencyProject) -> None:
-    latency_project.measuring(change="import warnings; warnings.warn('no current context'); return call(**arguments)")
-    result = latency_project.measure()
-    result.assert_outcomes(passed=1, deselected=321)
-    result.stdout.fnmatch_lines(["*UserWarning: no current context"])
-
-
 def test_what_is_wrong_is_not_timed(latency_project: LatencyProject) -> None:
     latency_project.measuring(change=WRONG)
     result = latency_project.measure()
