@@ -58,6 +58,8 @@ class KernelCase:
     use the GPU any more, so it has one of its own."""
     known: str | None = None
     """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
+    raises: str | None = None
+    """Text of the error that the operation is known to raise here; None: what is known is a wrong result."""
     seed: int = 0
     place: str = ""
     """File, operation and name of its row, for messages."""
@@ -152,7 +154,7 @@ def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
 
 KEYS = {
     "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "types", "segments", "dtypes", "backward",
-    "rows", "where", "alone", "known",
+    "rows", "where", "alone", "known", "raises",
 }  # fmt: skip
 
 
@@ -177,6 +179,7 @@ class Row(BaseModel):
     where: Annotated[list[str], Field(min_length=1)] = []
     alone: bool = False
     known: dict[Literal["float32", "float16", "bfloat16"], str] = {}
+    raises: str = ""
 
 
 def checked_row(row: Any, place: str) -> dict[str, Any]:
@@ -203,6 +206,8 @@ def checked_row(row: Any, place: str) -> dict[str, Any]:
             raise CaseError(f"{place}: {key}: {', '.join(wrong)} is not known; write some of {', '.join(known)}")
     if row.get("rows") and row.get("backward"):
         raise CaseError(f"{place}: rows compares two rows, and gradients of weights need all: leave one of the two out")
+    if row.get("raises") and not row.get("known"):
+        raise CaseError(f"{place}: raises is the error of what is known: write known: as well")
     wrong = sorted(set(row.get("layouts", {}).values()) - set(LAYOUTS))
     if wrong:
         raise CaseError(f"{place}: layouts: {', '.join(wrong)} is not known; write one of {', '.join(LAYOUTS)}")
@@ -239,6 +244,7 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -
             where=tuple(row.get("where", where)),
             alone=bool(row.get("alone", False)),
             known=row.get("known", {}).get(dtype),
+            raises=row.get("raises"),
             place=place,
         )
 

@@ -67,7 +67,7 @@ def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any
     wrong = sorted(set(directions) - set(DIRECTIONS))
     if wrong:
         raise CaseError(f"{where}: directions: {', '.join(wrong)} is not known; write some of {', '.join(DIRECTIONS)}")
-    refused = sorted(row.keys() & {"backward", "rows", "where", "alone", "known"})
+    refused = sorted(row.keys() & {"backward", "rows", "where", "alone", "known", "raises"})
     if refused:
         raise CaseError(f"{where}: {', '.join(refused)} is not for latencies; a backward pass is a direction")
     rest = cases.checked_row({key: each for key, each in row.items() if key not in ("directions", "check")}, where)

@@ -47,7 +47,8 @@ INNER = Op(
         Argument("x_proj_weight", "x d", "weight"),
         Argument("delta_proj_weight", "d r", "weight"),
         Argument("out_proj_weight", "m d", "weight"),
-        Argument("out_proj_bias", "m"),
+        # The models' blocks have none, and the operation has to be given one or None.
+        Argument("out_proj_bias", "", "none"),
         Argument("A", "d n", "decay", FLOAT32),
         optional("B", "d n"),
         optional("C", "d n"),

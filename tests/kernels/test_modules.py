@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpu_packages import need
-from kernel_places import MARKS, Kernels, Proven
+from kernel_places import MARKS, Kernels, Proven, fail_as_wrong, known_miss
 from late import Late
 from scanproof import kernel_table
 from scanproof.kernels.module_cases import MODULES, WAYS, Module
@@ -27,9 +27,7 @@ CASES = [
     pytest.param(
         module, way,
         id=f"{module.name}-{way}",
-        marks=[pytest.mark.xfail(reason=module.known[way], strict=True, raises=pytest.fail.Exception)]
-        if way in module.known
-        else [],
+        marks=[known_miss(module.known[way])] if way in module.known else [],
     )
     for module in MODULES
     for way in WAYS
@@ -40,7 +38,13 @@ Judge = Callable[[str, tuple[str, ...], Callable[[], Any]], None]
 
 
 @pytest.fixture
-def judge(kernels: Kernels, missing: Missing, proven: Proven, record_property: Callable[[str, object], None]) -> Judge:
+def judge(
+    kernels: Kernels,
+    missing: Missing,
+    proven: Proven,
+    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
+) -> Judge:
     """Makes a comparison, whose operations have to be launched, and fails with it when it did not pass."""
 
     def compare(name: str, operations: tuple[str, ...], make: Callable[[], Any]) -> None:
@@ -50,7 +54,7 @@ def judge(kernels: Kernels, missing: Missing, proven: Proven, record_property: C
         record_property(f"rms error: {found.result}", found.error.rms)
         record_property(f"rms error of the PyTorch form: {found.result}", found.form.rms)
         if not found.passed:
-            pytest.fail(str(found), pytrace=False)
+            fail_as_wrong(request.node, str(found))
 
     return compare
 

@@ -118,6 +118,7 @@ def test_every_invariant_has_its_pairs() -> None:
         ({"sizes": {"b": 0}}, "sizes.b: input should be greater than 0"),
         ({"sizes": {"b": []}}, "sizes.b"),
         ({"with": "z"}, "with: input should be a valid list"),
+        ({"raises": "x"}, "raises is the error of what is known: write known: as well"),
         ({"known": {"fp16": "x"}}, "known.fp16: input should be 'float32', 'float16' or 'bfloat16'"),
         ({"types": {"x": "complex63"}}, "types.x: input should be"),
     ],
@@ -261,3 +262,15 @@ def test_an_argument_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(run.WrongResult, match="no gradient reaches z"):
         run.run_op(op, case, run.inputs(op, case), ungated)
+
+
+def test_only_one_row_passes_the_inner_function_a_bias_and_has_its_gradient() -> None:
+    """The published models pass none, and mamba-ssm's gradient of it raises."""
+    rows = [case for case in ALL if case.op == "mamba_inner_fn" and "out_proj_bias" in case.values]
+    assert {(case.name, case.backward, case.known is not None) for case in rows} == {
+        ("bias", False, False), ("bias_gradient", True, True),
+    }  # fmt: skip
+    for case in ALL:
+        if case.op == "mamba_inner_fn" and case.sizes["l"] < 100:
+            drawn = run.inputs(ops.named(case.op), case)
+            assert (drawn["out_proj_bias"] is None) is ("out_proj_bias" not in case.values)

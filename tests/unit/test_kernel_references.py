@@ -65,7 +65,7 @@ DIFFERENTIABLE = [
             "types": {"A": "complex64", "B": "complex64", "C": "complex64", "last_state": "complex64"},
         },
     ),
-    ("mamba_inner_fn", {}),
+    ("mamba_inner_fn", {"axes": {"out_proj_bias": "m"}, "values": {"out_proj_bias": "normal"}}),
     ("mamba_chunk_scan_combined", {"given": frozenset({"D", "z", "dt_bias", "initial_states"})}),
     ("mamba_chunk_scan_combined", {"given": frozenset({"seq_idx", "dt_bias", "initial_states"}), "segments": (1, 3)}),
     ("mamba_split_conv1d_scan_combined", {"given": frozenset({"rmsnorm_weight", "initial_states"})}),
