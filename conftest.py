@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # Also where pytest did not find the ini file, whose `pythonpath` says the same.
-sys.path[:0] = [str(Path(__file__).parent / "tests" / name) for name in ("unit", "plugin", "kernels", "browser")]
+FOLDERS = ("tests/unit", "tests/plugin", "tests/kernels", "tests/browser", "tools")
+sys.path[:0] = [str(Path(__file__).parent / name) for name in FOLDERS]
 
 pytest_plugins = [
     "pytester",

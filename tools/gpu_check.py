@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import gpu_results
@@ -98,16 +99,16 @@ def run(step: Step, work: Path, rehearsal: bool) -> Result:
     return gpu_results.judged(step, code, seconds, report if step.tests else None, log, rehearsal)
 
 
-def selections() -> int:
-    """Print how many tests each step selects; 1 where it is none."""
+def selections(work: Path, table: Sequence[Step] = STEPS) -> int:
+    """Print how many tests each step selects, with its own command line; 1 where it is none."""
     empty = 0
-    for step in (each for each in STEPS if each.tests):
-        selected = [each.replace("{on_gpu}", str(ROOT / "expected")) for each in step.selection]
-        command = [sys.executable, "-m", "pytest", *plugin(), "--collect-only", "-q", "-p", "no:cacheprovider"]
-        done = subprocess.run([*command, *selected], cwd=ROOT, capture_output=True, text=True, check=False)
+    for step in (each for each in table if each.tests):
+        command = [*arguments(step, work, rehearsal=False), "--collect-only"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         count = sum("::" in line for line in done.stdout.splitlines())
-        print(f"{step.name:<14} {count:>5} tests" + ("" if count and done.returncode == 0 else f"\n{done.stdout}"))
-        empty += not count or done.returncode != 0
+        good = count > 0 and done.returncode == 0
+        print(f"{step.name:<14} {count:>5} tests" + ("" if good else f": {done.stdout[-2000:]}{done.stderr[-2000:]}"))
+        empty += not good
     return int(empty > 0)
 
 
@@ -116,7 +117,7 @@ def doctor() -> int:
     from scanproof import doctor as checks
     from scanproof import machine
 
-    subprocess.run([sys.executable, "-m", "scanproof.cli", "doctor"], check=False)
+    subprocess.run([sys.executable, "-m", "scanproof", "doctor"], check=False)
     missing = checks.incomplete(checks.rows(machine.examine()))
     found = [row for row in missing if row.what != "flash-attn" and set(row.found.split("; ")) != {"no flash-attn"}]
     for row in found:
@@ -124,31 +125,42 @@ def doctor() -> int:
     return int(bool(found))
 
 
-def main() -> None:
-    """Run what was asked for; ends with 1 if any of it is red."""
-    parser = argparse.ArgumentParser(prog="gpu_check.sh", description="steps: " + ", ".join(s.name for s in STEPS))
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="which; all by default")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="gpu_check.sh", description="steps: " + ", ".join(step.name for step in STEPS))
+    made.add_argument("steps", nargs="*", metavar="STEP", help="which; all by default")
+    made.add_argument(
         "--out", type=Path, default=os.environ.get("OUT") or None, help="folder of results; default: $OUT"
     )
-    parser.add_argument("--work", type=Path, help="folder of what stays between calls")
-    parser.add_argument("--earlier", type=Path, help="results of an earlier call, from another machine, to go on from")
-    parser.add_argument("--again", action="store_true", help="repeat steps that are done")
-    parser.add_argument("--rehearse", action="store_true", help="without a GPU: each step up to its first failure")
-    parser.add_argument("--selections", action="store_true", help="say how many tests each step selects, and end")
-    parser.add_argument("--doctor", action="store_true", help="the step of this name: what is missing here, and end")
-    given = parser.parse_args()
-    if given.selections or given.doctor:
-        sys.exit(selections() if given.selections else doctor())
-    steps = named(given.steps)
-    if given.out is None or given.work is None:
+    made.add_argument(
+        "--work", type=Path, default=Path("/tmp/scanproof-gpu"), help="folder of what stays between calls"
+    )
+    made.add_argument("--earlier", type=Path, help="results of an earlier call, from another machine, to go on from")
+    made.add_argument("--again", action="store_true", help="repeat steps that are done")
+    made.add_argument("--rehearse", action="store_true", help="without a GPU: each step up to its first failure")
+    made.add_argument("--selections", action="store_true", help="say how many tests each step selects, and end")
+    made.add_argument("--doctor", action="store_true", help="the step of this name: what is missing here, and end")
+    made.epilog = "for gpu_check.sh itself: --python PYTHON, --wheels FOLDER of tools/gpu_wheels.sh"
+    return made
+
+
+def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> int:
+    """Run what was asked for; 1 if any of it is red, or did not end."""
+    given = parser().parse_args(argv)
+    given.work.mkdir(parents=True, exist_ok=True)
+    if given.doctor:
+        return doctor()
+    if given.selections:
+        return selections(given.work)
+    steps = named(given.steps, table)
+    if given.out is None:
         raise SystemExit("gpu_check: give the folder of results: --out FOLDER, or OUT in the environment")
     from scanproof import environment
 
     reason = environment.why_no_gpu()
     if reason and not given.rehearse:
         print(f"gpu_check: {reason}; --rehearse tries the way without one", file=sys.stderr)
-        sys.exit(NO_GPU)
+        return NO_GPU
     given.out.mkdir(parents=True, exist_ok=True)
     done = gpu_results.read([given.out, given.work, *filter(None, [given.earlier])])
     for step in steps:
@@ -158,13 +170,15 @@ def main() -> None:
         print(f"{step.name}: at most {step.limit} s", flush=True)
         # What is killed from outside is found as not ended.
         done[step.name] = gpu_results.begun(step)
-        gpu_results.write(done, given.work, given.out)
+        gpu_results.write(done, table, given.work, given.out)
         done[step.name] = run(step, given.work, given.rehearse)
-        gpu_results.write(done, given.work, given.out)
+        gpu_results.write(done, table, given.work, given.out)
         print(gpu_results.line(done[step.name]), flush=True)
-    print(f"{given.out / gpu_results.SUMMARY}")
-    sys.exit(int(any(done[step.name].outcome != "green" for step in steps)))
+    # Also where nothing had to be repeated, and the folder of results is a new one.
+    gpu_results.write(done, table, given.work, given.out)
+    print(given.out / gpu_results.SUMMARY)
+    return int(any(done[step.name].outcome != "green" for step in steps))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -73,7 +73,7 @@ def lacking(roots: Iterable[str], without: Iterable[str]) -> Iterator[str]:
     from packaging.requirements import Requirement
 
     left, seen = frozenset(without), set()
-    waiting = [(Requirement(root), "scanproof") for root in roots]
+    waiting = [(each, "scanproof") for each in map(Requirement, roots) if each.marker is None or each.marker.evaluate()]
     while waiting:
         requirement, by = waiting.pop()
         name = canonical(requirement.name)

@@ -10,12 +10,12 @@ import tarfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu_steps import LEFT_OUT, STEPS, Step
+from gpu_steps import LEFT_OUT, Step
 
 SUMMARY, STATE, LOG, EVIDENCE = "summary.md", "steps.json", "log.txt", "evidence.tar.gz"
 STOPPED = {124: "stopped at its time limit", 137: "killed: it did not stop at its time limit, or memory ran out"}
@@ -141,13 +141,13 @@ def read(folders: Iterable[Path]) -> dict[str, Result]:
     return {}
 
 
-def write(done: Mapping[str, Result], work: Path, out: Path) -> None:
-    """Everything that is known, into both folders; each file appears whole."""
-    steps = [done[step.name] for step in STEPS if step.name in done]
-    text = json.dumps({"machine": machine(), "steps": [asdict(each) for each in steps]}, indent=1)
+def write(done: Mapping[str, Result], table: Sequence[Step], work: Path, out: Path) -> None:
+    """Everything that is known of the steps of a table, into both folders; each file appears whole."""
+    steps, about = [done[step.name] for step in table if step.name in done], machine()
+    text = json.dumps({"machine": about, "steps": [asdict(each) for each in steps]}, indent=1)
     for folder in (work, out):
         _put(folder / STATE, text + "\n")
-    _put(out / SUMMARY, "\n".join(summary(steps)) + "\n")
+    _put(out / SUMMARY, "\n".join(summary(steps, table, about)) + "\n")
     _put(out / LOG, "\n".join(f"=== {each.name}\n{_tail(work / f'{each.name}.log')}" for each in steps))
     _pack(work, out / EVIDENCE)
     baselines = sorted((work / "expected" / "latency").glob("*.json"))
@@ -185,16 +185,14 @@ def line(result: Result) -> str:
     return f"{result.name}: {result.outcome}, {result.seconds:.0f} s{f', {counts}' if counts else ''}{because}"
 
 
-def summary(steps: Iterable[Result]) -> Iterator[str]:
+def summary(rows: Sequence[Result], table: Sequence[Step], about: Mapping[str, Any]) -> Iterator[str]:
     """The page: the verdict, the machine, a row per step, first reasons."""
-    rows = list(steps)
-    about = machine()
     gpus = ", ".join(f"{gpu['name']}, driver {gpu['driver_version']}" for gpu in about["gpus"]) or "no GPU"
     packages = ("torch", "triton", "mamba-ssm", "causal-conv1d", "transformers", "lm-eval")
     versions = ", ".join(f"{name} {about['packages'].get(name) or 'none'}" for name in packages)
     commit = (about.get("source") or {}).get("commit") or "not known: no clone"
     red = [each.name for each in rows if each.outcome != "green"]
-    left = [step.name for step in STEPS if step.name not in {each.name for each in rows}]
+    left = [step.name for step in table if step.name not in {each.name for each in rows}]
     yield f"# {'red: ' + ', '.join(red) if red else 'green'}{'; not begun: ' + ', '.join(left) if left else ''}"
     yield ""
     yield f"{gpus}; {about['written']}; commit {commit}; Python {platform.python_version()}, {versions}."
@@ -202,7 +200,7 @@ def summary(steps: Iterable[Result]) -> Iterator[str]:
     yield ""
     yield "| step | outcome | passed | failed | errors | skipped | known | seconds | asks |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    asks = {step.name: step.asks for step in STEPS}
+    asks = {step.name: step.asks for step in table}
     for each in rows:
         counts = " | ".join(str(each.counts.get(name, "")) for name in COUNTS)
         outcome = each.outcome if each.ended else f"{each.outcome}, did not end"
