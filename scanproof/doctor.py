@@ -9,13 +9,12 @@ from typing import Literal
 
 from scanproof import kernel_table
 from scanproof.kernel_table import Operation
-from scanproof.machine import KernelPackage, Machine
+from scanproof.machine import INSTALL_TORCH, KernelPackage, Machine
 
 State = Literal["ok", "missing", "warning"]
 COLUMNS = ("what", "state", "found", "advice")
 OLDEST_TRITON = (3, 5)
 """mamba-ssm 2.3 needs it."""
-INSTALL_TORCH = "install torch for CUDA: https://pytorch.org/get-started/locally"
 USE_INSTALLED = "set USE_HUB_KERNELS=NO, or pip uninstall kernels"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from scanproof import environment, kernel_table, origins
 
+INSTALL_TORCH = "install torch for CUDA: https://pytorch.org/get-started/locally"
 LOAD_SECONDS = 60.0
 LOAD = """
 import importlib, json, sys
@@ -184,6 +185,19 @@ def nvcc_cuda(nvcc: str) -> str | None:
         return None
     release = re.search(r"release (\d+\.\d+)", done.stdout)
     return release[1] if release else None
+
+
+def why_no_gpu() -> str | None:
+    """Why a program of PyTorch cannot use a GPU here, as far as that is known without importing PyTorch; None: it may.
+
+    The driver's tool comes first, then the installed torch: one that is built for the CPU finds no GPU.
+    """
+    reason = environment.why_no_gpu()
+    if reason is not None or torch_cuda() is not None:
+        return reason
+    version = _version("torch")
+    found = f"torch {version} is built for the CPU" if version else "torch is not installed"
+    return f"needs an NVIDIA GPU: there is one, but {found}; {INSTALL_TORCH}"
 
 
 def needs_extension(folder: Path, extension: str) -> bool:

@@ -76,9 +76,9 @@ def earlier_runs(config: pytest.Config) -> Runs:
 def why_no_gpu(config: pytest.Config) -> str | None:
     """Why this machine cannot run a GPU job, asked once per session; None when it can."""
     if NO_GPU not in config.stash:
-        from scanproof import environment
+        from scanproof import machine
 
-        config.stash[NO_GPU] = environment.why_no_gpu()
+        config.stash[NO_GPU] = machine.why_no_gpu()
     return config.stash[NO_GPU]
 
 

@@ -6,19 +6,14 @@ import warnings
 
 import torch
 
-from scanproof import environment
+from scanproof import machine
 
 
 def why_no_gpu() -> str | None:
     """Why kernels cannot run on a GPU here, or None when they can: a driver is not enough, torch has to use it."""
-    reason = environment.why_no_gpu()
+    reason = machine.why_no_gpu()
     if reason is not None:
         return reason
-    if torch.version.cuda is None:
-        return (
-            f"needs an NVIDIA GPU: there is one, but torch {torch.__version__} is built for the CPU; "
-            "install torch for CUDA: https://pytorch.org/get-started/locally"
-        )
     with warnings.catch_warnings():
         # What it warns of, an old driver say, is in the reason.
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from scanproof import environment, kernel_table, proof, state
+from scanproof import kernel_table, machine, proof, state
 from scanproof.kernels import foreign_warnings
 from scanproof.kernels.cases import CaseError, InvariantCase, KernelCase
 
@@ -133,8 +133,8 @@ def kernels(request: pytest.FixtureRequest, place: str, missing: Missing) -> Ker
     if place == "interpreter":
         reason = request.getfixturevalue("interpreter")
         return _stopping(Kernels(place, "cpu", installed), reason, missing)
-    # The driver's own tool first, so that a machine without a GPU does not import torch for nothing.
-    reason = environment.why_no_gpu()
+    # What is known without torch first, so that a machine without a GPU does not import it for nothing.
+    reason = machine.why_no_gpu()
     if reason is None:
         from scanproof.kernels import device
 

@@ -111,10 +111,9 @@ def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_che
 def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_none_after() -> None:
     import torch
 
-    from scanproof import environment
-    from scanproof.kernels import launches, profiling
+    from scanproof.kernels import device, launches, profiling
 
-    if reason := environment.why_no_gpu():
+    if reason := device.why_no_gpu():
         pytest.skip(reason)
     observer = launches.Observer()
     profile = profiling.FirstBatch(observer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from small_project import Project
@@ -22,7 +24,8 @@ def job(project: Project, lines: str, model: str = "hf") -> None:
     folder = project.document(device="cuda", models=("one",))
     text = (folder / "one.yaml").read_text().replace("  batch_size: 8\n", f"  batch_size: 8\n{lines}")
     (folder / "one.yaml").write_text(text.replace("model: hf", f"model: {model}"))
-    (project.root / "conftest.py").unlink()
+    # Whatever torch is installed here, on that machine it is one for CUDA.
+    (project.root / "conftest.py").write_text("from scanproof import machine\nmachine.torch_cuda = lambda: '13.0'\n")
 
 
 LARGE = "  size: {parameters: 7000000000, vocab_size: 50000}\n"
@@ -66,3 +69,26 @@ def test_code_of_a_checkpoint_does_not_run_unless_somebody_says_why(
     result = project.run()
     result.assert_outcomes(skipped=3)
     result.stdout.fnmatch_lines(["*org/one cannot be loaded without Python files*write job.trust_remote_code*"])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_gpu_that_the_installed_torch_cannot_use_is_the_reason_before_any_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    gpu(project, monkeypatch, 81920)
+    job(project, LARGE)
+    # A torch for the CPU, in front of any other.
+    torch = project.root / "site" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise AssertionError('the process of the session does not import torch')")
+    (torch / "version.py").write_text("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(torch.parent))
+    (project.root / "conftest.py").unlink()
+    result = project.run("-rs", *(["--scanproof-strict"] if strict else []))
+    result.assert_outcomes(**{"errors" if strict else "skipped": 3})
+    result.stdout.fnmatch_lines(
+        ["*needs an NVIDIA GPU: there is one, but torch * is built for the CPU; install torch for CUDA: https:*"]
+    )
+    result.stdout.no_fnmatch_line("*prefetch*")
+    run: Any = project.latest_run()
+    assert {record["outcome"] for record in run["records"]} == {"ERROR" if strict else "NOT_RUN"}
