@@ -27,8 +27,8 @@ from loading_families import FAMILIES, Family, transformers_load
 from resident import begin_peak, resident
 
 PAGE = 4096
-DTYPES = ((torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32))
-"""(stored, loaded)."""
+DTYPES = "bfloat16:bfloat16,bfloat16:float32"
+"""Stored and loaded."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Pairs of processes; medians are shown.")] = 5,
     size: Annotated[int, typer.Option(help="MB of a checkpoint as stored, about.")] = 300,
     family: Annotated[str, typer.Option(help="Only families whose name holds this.")] = "",
+    dtypes: Annotated[str, typer.Option(help="Pairs of stored and loaded.")] = DTYPES,
 ) -> None:
     """Print a row per family and pair of dtypes: transformers', ours and the ratio of each measure."""
     typer.echo("$ " + shlex.join(["python", *sys.argv]))
@@ -125,9 +126,9 @@ def main(
     columns = "".join(f" {name:>8} {'ours':>6} {'ratio':>6}" for name in ("wall s", "cpu s", "memory"))
     typer.echo(f"{'family':<16} {'stored -> loaded':<19} {'MB':>5}{columns}")
     for chosen in FAMILIES:
-        for stored, loaded in DTYPES:
-            if family in chosen.name:
-                typer.echo(row(chosen, stored, loaded, size * 10**6, repeats))
+        for pair in dtypes.split(",") if family in chosen.name else ():
+            stored, loaded = (getattr(torch, name) for name in pair.split(":"))
+            typer.echo(row(chosen, stored, loaded, size * 10**6, repeats))
 
 
 if __name__ == "__main__":
