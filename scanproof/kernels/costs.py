@@ -26,7 +26,7 @@ Options = Mapping[str, Any]
 MEMORY_FACTOR = 16
 """Memory that comparing a call with its references takes, in units of the bytes that it must move: the references hold
 several copies of what they compute in float64, four times as wide as a half, and an operation has intermediate results
-of its own.  Measured without the latter: 8 to 14 times what a forward call moves (tests/unit/test_kernel_memory.py)."""
+of its own.  Counted without the latter: 5 to 13 times (tests/unit/test_kernel_memory.py)."""
 ROWS_FACTOR = 4
 """The same where the references run on two rows only: inputs are drawn in float32."""
 LEAST_MEMORY = 4 * 2**30
