@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import gpu_missing
 import gpu_results
 from gpu_results import Result
 from gpu_steps import STEPS, Step, named
@@ -23,6 +24,8 @@ NO_GPU = 3
 """Exit code where there is no GPU and nothing was run."""
 GRACE = 20
 """Seconds between the request to stop, after which pytest writes its report, and the end."""
+LEAST = 10
+"""Seconds: with less left no step is begun."""
 KERNELS = {
     "mamba1-tiny": "selective_scan_fwd_kernel, causal_conv1d_fwd_kernel",
     "mamba2-tiny": "_chunk_scan_fwd_kernel, causal_conv1d_channellast_fwd_kernel",
@@ -86,12 +89,12 @@ def arguments(step: Step, work: Path, rehearsal: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def run(step: Step, work: Path, rehearsal: bool) -> Result:
-    """Run a step in processes of its own, within its time; what it says is shown and kept."""
+def run(step: Step, limit: int, work: Path, rehearsal: bool) -> Result:
+    """Run a step in processes of its own, in at most so many seconds; what it says is kept."""
     log, report = work / f"{step.name}.log", work / f"{step.name}.xml"
     report.unlink(missing_ok=True)
     command = arguments(step, work, rehearsal)
-    limited = ["timeout", "--signal=INT", f"--kill-after={GRACE}", str(step.limit), *command]
+    limited = ["timeout", "--signal=INT", f"--kill-after={GRACE}", str(limit), *command]
     began = time.monotonic()
     with log.open("wb") as target:
         code = subprocess.run(limited, cwd=ROOT, stdout=target, stderr=subprocess.STDOUT, check=False).returncode
@@ -113,7 +116,11 @@ def selections(work: Path, table: Sequence[Step] = STEPS) -> int:
 
 
 def doctor() -> int:
-    """What `scanproof doctor` says; 1 where more is missing than flash-attn, which is left out."""
+    """What `scanproof doctor` says, and whether every requirement is met; what is left out is not asked for."""
+    bare = gpu_missing.read(gpu_missing.BARE)
+    roots = [*gpu_missing.wanted(bare, ROOT / "pyproject.toml"), *gpu_missing.BUILT]
+    unmet = list(gpu_missing.lacking(roots, gpu_missing.left_out(bare)))
+    print("\n".join(f"requirement: {each}" for each in unmet), flush=True)
     from scanproof import doctor as checks
     from scanproof import machine
 
@@ -122,7 +129,7 @@ def doctor() -> int:
     found = [row for row in missing if row.what != "flash-attn" and set(row.found.split("; ")) != {"no flash-attn"}]
     for row in found:
         print(f"missing: {row.what}: {row.found}")
-    return int(bool(found))
+    return int(bool(found or unmet))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -136,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("/tmp/scanproof-gpu"), help="folder of what stays between calls"
     )
     made.add_argument("--earlier", type=Path, help="results of an earlier call, from another machine, to go on from")
+    made.add_argument("--within", type=int, metavar="SECONDS", help="end by then, with whole results of what was run")
     made.add_argument("--again", action="store_true", help="repeat steps that are done")
     made.add_argument("--rehearse", action="store_true", help="without a GPU: each step up to its first failure")
     made.add_argument("--selections", action="store_true", help="say how many tests each step selects, and end")
@@ -163,21 +171,26 @@ def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> in
         return NO_GPU
     given.out.mkdir(parents=True, exist_ok=True)
     done = gpu_results.read([given.out, given.work, *filter(None, [given.earlier])])
+    ends = None if given.within is None else time.monotonic() + given.within
     for step in steps:
         if step.name in done and done[step.name].ended and not given.again:
             print(f"{step.name}: done before, {done[step.name].outcome}", flush=True)
             continue
-        print(f"{step.name}: at most {step.limit} s", flush=True)
+        limit = step.limit if ends is None else min(step.limit, int(ends - time.monotonic()) - GRACE)
+        if limit < LEAST:
+            print(f"{step.name}: not begun, there is no time left", flush=True)
+            continue
+        print(f"{step.name}: at most {limit} s", flush=True)
         # What is killed from outside is found as not ended.
         done[step.name] = gpu_results.begun(step)
         gpu_results.write(done, table, given.work, given.out)
-        done[step.name] = run(step, given.work, given.rehearse)
+        done[step.name] = run(step, limit, given.work, given.rehearse)
         gpu_results.write(done, table, given.work, given.out)
         print(gpu_results.line(done[step.name]), flush=True)
     # Also where nothing had to be repeated, and the folder of results is a new one.
     gpu_results.write(done, table, given.work, given.out)
     print(given.out / gpu_results.SUMMARY)
-    return int(any(done[step.name].outcome != "green" for step in steps))
+    return int(any(step.name not in done or done[step.name].outcome != "green" for step in steps))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BARE = ROOT / "tools" / "bare_machine.toml"
+BUILT = ("mamba-ssm", "causal-conv1d")
 MIB = 2**20
 
 
@@ -54,18 +55,20 @@ def left_out(bare: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(map(canonical, bare["left-out"]))
 
 
+def unlisted(bare: Mapping[str, Any]) -> list[str]:
+    """Names of what is installed here, as a dependency of what the machine has, and is not said to be there."""
+    listed = frozenset(map(name_of, bare["installed"]))
+    return sorted({canonical(each.metadata["Name"]) for each in metadata.distributions()} - listed)
+
+
 def missing(report: Mapping[str, Any], without: Iterable[str]) -> list[str]:
-    """`name==version` of what pip would install, sorted; without what is left out and what it was given as files.
+    """`name==version` of what pip would install, sorted; without what is left out, and without what was built here.
 
     Args:
         report: of `pip install --dry-run --report`, where what the machine has is installed.
     """
-    rows = [
-        (canonical(each["metadata"]["name"]), each["metadata"]["version"])
-        for each in report["install"]
-        if not each["download_info"]["url"].startswith("file:")
-    ]
-    return sorted(f"{name}=={version}" for name, version in rows if name not in frozenset(without))
+    rows = [(canonical(each["metadata"]["name"]), each["metadata"]["version"]) for each in report["install"]]
+    return sorted(f"{name}=={version}" for name, version in rows if name not in {*without, *BUILT})
 
 
 def lacking(roots: Iterable[str], without: Iterable[str]) -> Iterator[str]:
@@ -104,7 +107,7 @@ def sizes(folder: Path) -> Iterator[str]:
 def main() -> None:
     """Print what is asked for, one a line; `complete` ends with 1 where something is lacking."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("installed", "wanted", "missing", "complete", "sizes"))
+    parser.add_argument("what", choices=("installed", "unlisted", "wanted", "missing", "complete", "sizes"))
     parser.add_argument("path", nargs="*", type=Path, help="missing: pip's report; sizes: the folder of wheels")
     parser.add_argument("--bare", type=Path, default=BARE, help="what the machine has")
     asked = parser.parse_args()
@@ -112,13 +115,15 @@ def main() -> None:
     roots = wanted(bare, ROOT / "pyproject.toml")
     if asked.what == "installed":
         print("\n".join(bare["installed"]))
+    elif asked.what == "unlisted":
+        print("\n".join(unlisted(bare)))
     elif asked.what == "wanted":
         print("\n".join(roots))
     elif asked.what == "missing":
         print("\n".join(missing(json.loads(asked.path[0].read_text()), left_out(bare))))
     elif asked.what == "sizes":
         print("\n".join(sizes(asked.path[0])))
-    elif found := list(lacking([*roots, "mamba-ssm", "causal-conv1d"], left_out(bare))):
+    elif found := list(lacking([*roots, *BUILT], left_out(bare))):
         print("\n".join(found))
         sys.exit(1)
 

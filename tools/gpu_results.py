@@ -193,7 +193,8 @@ def summary(rows: Sequence[Result], table: Sequence[Step], about: Mapping[str, A
     commit = (about.get("source") or {}).get("commit") or "not known: no clone"
     red = [each.name for each in rows if each.outcome != "green"]
     left = [step.name for step in table if step.name not in {each.name for each in rows}]
-    yield f"# {'red: ' + ', '.join(red) if red else 'green'}{'; not begun: ' + ', '.join(left) if left else ''}"
+    verdict = f"red: {', '.join(red)}" if red else "green" if rows else "nothing was run"
+    yield f"# {verdict}{'; not begun: ' + ', '.join(left) if left else ''}"
     yield ""
     yield f"{gpus}; {about['written']}; commit {commit}; Python {platform.python_version()}, {versions}."
     yield f"{LEFT_OUT}."

@@ -44,6 +44,9 @@ prepare() {
     "$python" -m venv "$work/bare"
     packages installed > "$work/installed.txt"
     "$work/bare/bin/python" -m pip install -q -r "$work/installed.txt"
+    # What came along and is not said to be there: with older versions, nothing may have asked for it.
+    packages unlisted > "$work/unlisted.txt"
+    [ ! -s "$work/unlisted.txt" ] || "$work/bare/bin/python" -m pip uninstall -q -y -r "$work/unlisted.txt"
     echo "$asked" > "$work/bare.done"
   fi
   if [ "$(cat "$work/cuda/done" 2>/dev/null)" != "${compiler[*]}" ]; then

@@ -118,7 +118,6 @@ class TestSelections:
         assert numerics
         assert all("gpu and not own_process" in step.tests for step in numerics)
 
-
     def test_the_page_lists_them_with_their_limits(self) -> None:
         page = (ROOT / "docs" / "gpu.md").read_text()
         rows = "\n".join(f"| {step.name} | {step.asks} | {step.limit} s |" for step in STEPS)
@@ -243,6 +242,13 @@ class TestVerdicts:
 
 
 class TestResumption:
+    def test_what_there_is_no_time_for_is_not_begun_and_not_green(self, check: Check, tmp_path: Path) -> None:
+        code, said = check([of_python("first", "")], "--within", "5")
+        assert code == 1
+        assert "first: not begun, there is no time left" in said
+        assert (tmp_path / "out" / "summary.md").read_text().startswith("# nothing was run; not begun: first\n")
+        assert check([of_python("first", "")], "--within", "1000")[0] == 0
+
     def test_what_is_done_is_not_repeated_unless_asked_for(self, check: Check, tmp_path: Path) -> None:
         marks = tmp_path / "marks"
         write = f"open({str(marks)!r}, 'a').write('x')"
@@ -299,11 +305,18 @@ class TestWheels:
                 row("duckdb", "2.0"),
                 row("duck.db", "2.0"),
                 row("chardet", "3"),
+                # An index may lie on a disk.
+                row("lm_eval", "0.4", "file:///index/lm_eval-0.4.whl"),
                 row("mamba_ssm", "2.3.2", "file:///wheels/mamba_ssm-2.3.2.whl"),
             ]
         }
         found = gpu_missing.missing(report, gpu_missing.left_out(BARE))
-        assert found == ["chardet==3", "duckdb==2.0", "typing-inspection==1.0"]
+        assert found == ["chardet==3", "duckdb==2.0", "lm-eval==0.4", "typing-inspection==1.0"]
+
+    def test_what_came_along_is_not_taken_to_be_there(self) -> None:
+        found = gpu_missing.unlisted({**BARE, "installed": ["pytest==8", "PyYAML"]})
+        assert "iniconfig" in found, "of pytest"
+        assert not {"pytest", "pyyaml"} & set(found)
 
     def test_wanted_are_the_project_s_own_requirements_and_those_of_the_tests(self, tmp_path: Path) -> None:
         pyproject = tmp_path / "pyproject.toml"
