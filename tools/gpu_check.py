@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> in
             print(f"{step.name}: done before, {done[step.name].outcome}", flush=True)
             continue
         limit = step.limit if ends is None else min(step.limit, int(ends - time.monotonic()) - GRACE)
-        if limit < LEAST:
+        if limit < min(LEAST, step.limit):
             print(f"{step.name}: not begun, there is no time left", flush=True)
             continue
         print(f"{step.name}: at most {limit} s", flush=True)
