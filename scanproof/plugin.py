@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "gpu: needs an NVIDIA GPU; published numbers and kernels as they are installed",
         "unrecorded: numbers that nobody printed, to be measured once and written by `scanproof record`; on a GPU",
         "embedded: runs on the stand-ins that scanproof ships; no GPU, no hub",
+        "quick: kernel cases and latencies of every operation that together take minutes on a GPU: -m 'gpu and quick'",
         "latency: measures how long an operation takes, through pytest-benchmark",
         "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
         "own_process(name): runs in a process of its own, or in one for all tests of that name, which may die",

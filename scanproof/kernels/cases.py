@@ -19,6 +19,8 @@ TABLE = Path(__file__).parent / "cases.yaml"
 PLACES = ("interpreter", "gpu")
 DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("transposed", "padded", "tied")
+QUICK_DTYPE = "bfloat16"
+"""Of operations whose kernels are tuned first, `-m quick` takes this dtype only: each has tunings of its own."""
 
 
 class CaseError(ValueError):
@@ -60,6 +62,10 @@ class KernelCase:
     """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
     raises: str | None = None
     """Text of the error that the operation is known to raise here; None: what is known is a wrong result."""
+    tuned: bool = False
+    """Triton's autotuner times the configurations of its kernels, which takes most of its time the first time."""
+    quick: bool = False
+    """Among those that together take minutes on a GPU, nothing tuned before."""
     seed: int = 0
     place: str = ""
     """File, operation and name of its row, for messages."""
@@ -72,6 +78,7 @@ class KernelCase:
 def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
     """All cases of a table; CaseError names the row that cannot be used."""
     table = read(path, "cases", "models", "triton")
+    check_tuned(table, path)
     cases = tuple(
         case
         for op, rows in table["cases"].items()
@@ -108,6 +115,15 @@ def check_rows(rows: Any, place: str) -> None:
         raise CaseError(f"{place}: write a list of rows, one at least")
 
 
+def check_tuned(table: Mapping[str, Any], path: Path) -> None:
+    """Raise CaseError where `tuned` names an operation or a row that is not there."""
+    for op, names in table.get("tuned", {}).items():
+        there = {row.get("name") for row in table["cases"].get(op, []) if isinstance(row, dict)}
+        missing = sorted(set(names) - there)
+        if missing or not there:
+            raise CaseError(f"{path.name}: tuned: {op} has no row {', '.join(missing) or 'at all'}")
+
+
 def place(path: Path, op: str, row: Any) -> str:
     """Where a row is, for messages."""
     name = row.get("name", "(no name)") if isinstance(row, dict) else f"row {row!r}"
@@ -137,6 +153,11 @@ class InvariantCase:
     @property
     def id(self) -> str:
         return f"{self.case.op}-{self.invariant}-{self.case.dtype}"
+
+    @property
+    def quick(self) -> bool:
+        """Every family of invariants, in one dtype where kernels are tuned first."""
+        return not self.case.tuned or self.case.dtype == QUICK_DTYPE
 
 
 def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
@@ -217,6 +238,7 @@ def checked_row(row: Any, place: str) -> dict[str, Any]:
 def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
     """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
     models: Mapping[str, Mapping[str, int]] = table["models"]
+    chosen_rows: list[str] | None = table.get("tuned", {}).get(op)
     where = PLACES if op in table["triton"] else ("gpu",)
     lists = {letter: each if isinstance(each, list) else [each] for letter, each in row["sizes"].items()}
     names: list[str | None] = list(row.get("model", [])) or [None]
@@ -245,6 +267,8 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -
             alone=bool(row.get("alone", False)),
             known=row.get("known", {}).get(dtype),
             raises=row.get("raises"),
+            tuned=chosen_rows is not None,
+            quick="where" not in row if chosen_rows is None else row["name"] in chosen_rows and dtype == QUICK_DTYPE,
             place=place,
         )
 

@@ -26,6 +26,8 @@ class LatencyCase:
     """`gpu`: the installed operation; `cpu`: its PyTorch form."""
     check: KernelCase
     """The same call at sizes that the references can take; it has to be right before anything is timed."""
+    quick: bool = False
+    """Among those that together take minutes on a GPU: the first case of each operation that tunes nothing."""
 
     @property
     def id(self) -> str:
@@ -44,7 +46,8 @@ def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, .
             raise CaseError(f"{path.name}: {place}: write one of {', '.join(PLACES)}, and its operations under it")
         for op, listed in ops.items():
             cases.check_rows(listed, f"{path.name}: {place}: {op}")
-    table = {"models": cases.read(models, "models")["models"], "triton": ()}
+    numerics = cases.read(models, "models")
+    table = {"models": numerics["models"], "triton": ()}
     found = tuple(
         each
         for place, ops in rows.items()
@@ -53,7 +56,15 @@ def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, .
         for each in _expand(op, row, place, table, cases.place(path, f"{place}: {op}", row))
     )
     cases.check_ids([each.id for each in found], path)
-    return found
+    first = {(each.case.op, each.place): each.case for each in reversed(found)}
+    return tuple(
+        replace(
+            each, quick=replace(each.case, backward=False) == replace(first[each.case.op, each.place], backward=False)
+        )
+        if each.place == "gpu" and each.case.op not in numerics.get("tuned", {})
+        else each
+        for each in found
+    )
 
 
 def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any], where: str) -> Iterator[LatencyCase]:

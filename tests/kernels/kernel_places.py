@@ -67,7 +67,7 @@ def parameters(rows: Iterable[KernelCase | InvariantCase]) -> list[Any]:
     for row in rows:
         case = row.case if isinstance(row, InvariantCase) else row
         for place in case.where:
-            marks = [MARKS[place]]
+            marks = [MARKS[place], *([pytest.mark.quick] if row.quick else [])]
             if case.alone and place == "gpu":
                 marks.append(pytest.mark.own_process)
             if case.known and isinstance(row, KernelCase):

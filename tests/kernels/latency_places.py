@@ -31,7 +31,8 @@ ROOM = 4
 
 def parameters(rows: Iterable[LatencyCase]) -> list[Any]:
     """One test per latency; its place is a parameter, as everywhere in this folder."""
-    return [pytest.param(row, row.place, id=row.id, marks=MARKS[row.place]) for row in rows]
+    quick = {True: [pytest.mark.quick], False: []}
+    return [pytest.param(row, row.place, id=row.id, marks=MARKS[row.place] + quick[row.quick]) for row in rows]
 
 
 @dataclass(frozen=True)
