@@ -21,11 +21,16 @@ from typing import Annotated
 
 import typer
 
-from scanproof import expected, listing, record, session, tolerance
+from scanproof import files
+from scanproof.evaluation.planning import job_rows
 from scanproof.history import publish, samples
-from scanproof.history.place import open_place
-from scanproof.record import Evaluation, Measurement, Run
-from scanproof.values import EvalJob, PublishedValue
+from scanproof.history.storage import open_place
+from scanproof.numbers.expected import reader
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict import answers, tolerance
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.plugin import run_recorder
+from scanproof.record import Evaluation, Run
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = Path(__file__).with_name("history_questions.py")
@@ -35,17 +40,17 @@ DISTINCT = 4
 """Different files of samples; further nights link to them, because no question reads those of more than two."""
 
 
-def published() -> expected.Expected:
-    return expected.load(ROOT / "expected")
+def published() -> reader.Expected:
+    return reader.load(ROOT / "expected")
 
 
-def task_samples(job: str, task: str, documents: int, draw: random.Random) -> samples.TaskSamples:
+def task_samples(job: str, task: str, documents: int, draw: random.Random) -> answers.TaskSamples:
     """Four answers per document, log-likelihoods as float32 has them."""
     import numpy as np
 
     values = np.random.default_rng(draw.getrandbits(32)).normal(-30, 12, (documents, 4)).astype(np.float32)
     right = (values[:, 0] >= values[:, 1]).astype(float).tolist()
-    return samples.TaskSamples(
+    return answers.TaskSamples(
         job=job, task=task, doc_ids=tuple(range(documents)), documents_hash=task, prompts_hash=task,
         targets=(0,) * documents, loglikelihoods=tuple(map(tuple, values.astype(float).tolist())),
         metrics={"acc": tuple(right), "acc_norm": tuple(right)},
@@ -83,10 +88,10 @@ def night(index: int, values: list[PublishedValue], jobs: list[EvalJob], constan
         evaluations.append(evaluation)
         for value, each in zip(mine, found, strict=True):
             verdict = tolerance.compare(value, each.value, constants, documents=value.documents or 1000)
-            records.append(session.judged_record(value, f"test_published[{value.id}]", evaluation, verdict))
+            records.append(run_recorder.judged_record(value, f"test_published[{value.id}]", evaluation, verdict))
     stamp = started.isoformat()
     return Run(
-        id=session.new_run_id(started), started=stamp, finished=stamp, strict=True, limit=None,
+        id=run_recorder.new_run_id(started), started=stamp, finished=stamp, strict=True, limit=None,
         environment=environment, records=tuple(records), selected=len(records), evaluations=tuple(evaluations),
     )  # fmt: skip
 
@@ -110,7 +115,7 @@ def fill(folder: Path, count: int) -> int:
     """Write the nights; returns the documents of one."""
     loaded = published()
     values = [value for value in loaded.values if value.job.suite == "gpu"]
-    jobs = [job for job, _ in listing.jobs(values)]
+    jobs = [job for job, _ in job_rows.jobs(values)]
     place = open_place(str(folder))
     documents = leaves(values)
     made = [made_samples(documents, random.Random(number)) for number in range(min(DISTINCT, count))]
@@ -121,7 +126,7 @@ def fill(folder: Path, count: int) -> int:
         if index >= len(made):
             earlier = next((folder / "kept").glob(f"{index % len(made)}-*"))
             os.link(earlier, kept / earlier.name.partition("-")[2])
-        content = with_latencies(record.to_json(run), index)
+        content = with_latencies(files.to_json(run), index)
         publish.put(place, run, content, made[index % len(made)])
         if index < len(made):
             (folder / "kept").mkdir(exist_ok=True)

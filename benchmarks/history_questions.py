@@ -42,8 +42,8 @@ def flipped(history: History, runs: list[Published]) -> int:
 
 def drifts(history: History) -> int:
     """How many drifts were found; the nights of the benchmark are clean."""
-    from scanproof.constants import load_constants
     from scanproof.history import nights
+    from scanproof.numbers.expected.constants import load_constants
 
     return len(nights.drifts(history, load_constants(Path(__file__).parents[1] / "expected" / "tolerance.yaml")))
 

@@ -19,9 +19,11 @@ from typing import Annotated
 
 import typer
 
-from scanproof import expected, listing, settings
-from scanproof.plain import model_args
-from scanproof.values import EvalJob
+from scanproof.evaluation.command_line import model_args
+from scanproof.evaluation.planning import job_rows
+from scanproof.numbers.expected import reader
+from scanproof.numbers.values import EvalJob
+from scanproof.plugin import options
 
 ROOT = Path(__file__).parents[1]
 Cost = tuple[float, int]
@@ -47,7 +49,7 @@ def lm_eval_command(job: EvalJob, folder: Path) -> list[str]:
     named = {"pretrained": job.pretrained} | model_args(job)
     arguments = ",".join(f"{name}={value}" for name, value in named.items())
     return [
-        sys.executable, "-m", "scanproof.passthrough", "run", "--model", job.model, "--model_args", arguments,
+        sys.executable, "-m", "scanproof.evaluation.worker.lm_eval_command", "run", "--model", job.model, "--model_args", arguments,
         "--tasks", ",".join(job.tasks), "--num_fewshot", str(job.num_fewshot), "--batch_size", str(job.batch_size),
         "--device", job.device, "--log_samples", "--output_path", str(folder / "out"),
     ]  # fmt: skip
@@ -57,7 +59,7 @@ def lm_eval_cost(jobs: Sequence[EvalJob], folder: Path) -> Cost:
     """One call per job: the sum of the times, the largest of the memories."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **offline}
-    costs = [measure(lm_eval_command(job, folder), settings.EMBEDDED_MIRROR, environment) for job in jobs]
+    costs = [measure(lm_eval_command(job, folder), options.EMBEDDED_MIRROR, environment) for job in jobs]
     return sum(cost[0] for cost in costs), max(cost[1] for cost in costs)
 
 
@@ -76,8 +78,8 @@ def main(
     model: Annotated[str, typer.Option(help="Only stand-ins whose name holds this.")] = "",
 ) -> None:
     """Print a row per stand-in and the total: seconds and peak memory of both, and their ratios."""
-    loaded = expected.load(ROOT / "expected")
-    jobs = [job for job, _ in listing.jobs(loaded.values) if job.suite == "embedded" and model in job.pretrained]
+    loaded = reader.load(ROOT / "expected")
+    jobs = [job for job, _ in job_rows.jobs(loaded.values) if job.suite == "embedded" and model in job.pretrained]
     names = sorted({job.pretrained for job in jobs})
     typer.echo("$ " + shlex.join(["python", *sys.argv]))
     typer.echo(

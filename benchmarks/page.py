@@ -22,17 +22,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from scanproof import expected, record, session, tolerance
-from scanproof.expected import Expected
+from scanproof import files, record
 from scanproof.history import publish
-from scanproof.history.place import open_place
-from scanproof.history.samples import TaskSamples, from_lines, to_parquet
-from scanproof.latency import Baseline, Latency, LatencyVerdict, Limits, Timing
-from scanproof.outcome import LatencyOutcome
-from scanproof.record import Evaluation, Measurement, Record, Run
+from scanproof.history.samples import from_lines, to_parquet
+from scanproof.history.storage import open_place
+from scanproof.kernels.latency.latency_verdict import Baseline, Latency, LatencyVerdict, Limits, Timing
+from scanproof.numbers.expected import reader
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict import tolerance
+from scanproof.numbers.verdict.answers import TaskSamples
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.outcome import LatencyOutcome
+from scanproof.plugin import run_recorder
+from scanproof.record import Evaluation, Record, Run
 from scanproof.report import content, page
-from scanproof.reporting import Reporter
-from scanproof.values import EvalJob, PublishedValue
+from scanproof.report.gather import Reporter
 
 EXPECTED = Path(__file__).parents[1] / "expected"
 DOCUMENTS = 60
@@ -100,11 +105,11 @@ def records(night: Night, loaded: Expected) -> Iterator[Record]:
         node = f"test_published.py::test[{value.id}]"
         if night.last and value.hub_id.lower().endswith(BROKEN):
             because = "out of memory: 79 GiB asked for, 12 GiB free"
-            yield session.make_record(value, node, outcome="ERROR", because=because)
+            yield run_recorder.make_record(value, node, outcome="ERROR", because=because)
             continue
         found = measured(value, night, seed, loaded)
         verdict = tolerance.compare(value, found, loaded.constants, documents=value.documents)
-        yield session.judged_record(value, node, evaluation(value.job, night, ()), verdict)
+        yield run_recorder.judged_record(value, node, evaluation(value.job, night, ()), verdict)
 
 
 def evaluation(job: EvalJob, night: Night, measurements: tuple[Measurement, ...]) -> Evaluation:
@@ -202,7 +207,7 @@ def make(root: Path, count: int, loaded: Expected) -> Path:
         night = Night(number, count)
         run = run_of(night, loaded)
         kept = samples(night, loaded) if number >= count - 12 else []
-        publish.put(place, run, record.to_json(run), to_parquet(kept))
+        publish.put(place, run, files.to_json(run), to_parquet(kept))
     path = record.write_run(root / "runs", replace(run, id=night.id))
     write_samples(path.parent, night, loaded)
     return path
@@ -212,7 +217,7 @@ def opening(path: Path, repeats: int) -> list[dict[str, float]] | str:
     """Milliseconds until the page is loaded and its scripts are done, in a fresh browser each; else why not."""
     try:
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
-        from browser import missing, started
+        from tests.support.browser import missing, started
 
         if reason := missing():
             return reason
@@ -236,7 +241,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="keep the page here")
     given = parser.parse_args()
-    loaded = expected.load(EXPECTED)
+    loaded = reader.load(EXPECTED)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         path = make(root, given.nights, loaded)

@@ -35,8 +35,10 @@ from scoring_sizes import SIZES, job_of, made
 from scoring_table import HEAD, Row, goals, lines, total, wrong
 from scoring_tasks import FULL, Request, Task, prepared, random_model, tasks_of
 
-from scanproof import expected, listing, settings
-from scanproof.values import EvalJob
+from scanproof.evaluation.planning import job_rows
+from scanproof.numbers.expected import reader
+from scanproof.numbers.values import EvalJob
+from scanproof.plugin import options
 
 ROOT = Path(__file__).parents[1]
 BATCH_SIZES = (16, 64, 256)
@@ -106,11 +108,11 @@ def best(seconds: Mapping[int, float]) -> int:
 
 def subjects_of(folder: Path, chosen: str, true_size: bool) -> Iterator[tuple[Subject, EvalJob, EvalJob]]:
     """The stand-ins, then the random model, each with its job without examples and its job with them."""
-    jobs = [job for job, _ in listing.jobs(expected.load(ROOT / "expected").values) if job.suite == "embedded"]
+    jobs = [job for job, _ in job_rows.jobs(reader.load(ROOT / "expected").values) if job.suite == "embedded"]
     for job in (each for each in jobs if each.num_fewshot == 0):
         examples = next(each for each in jobs if each.num_fewshot and models_name(each) == models_name(job))
         if chosen in models_name(job):
-            source = settings.EMBEDDED_MIRROR / job.pretrained
+            source = options.EMBEDDED_MIRROR / job.pretrained
             yield Subject(models_name(job), job, source), job, examples
         if true_size and job.name.startswith("embedded-mamba1-tiny") and chosen in TRUE_SIZE:
             yield Subject(TRUE_SIZE, job, random_model(folder / TRUE_SIZE)), job, examples
@@ -125,7 +127,7 @@ def at_true_size(
     context: ForkServerContext, tasks: Mapping[str, Task], device: str, chosen: str, small: bool, repeats: int
 ) -> bool:
     """Print the rows of each model of true size; whether all engines agree with plain on all of them."""
-    jobs = [job for job, _ in listing.jobs(expected.load(ROOT / "expected").values)]
+    jobs = [job for job, _ in job_rows.jobs(reader.load(ROOT / "expected").values)]
     rows = [row for row in SIZES if chosen in row.name]
     failed = not rows
     if failed:

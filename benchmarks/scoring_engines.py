@@ -24,8 +24,8 @@ from typing import Any
 import transformers_copy
 from resident import begin_peak, resident
 
-from scanproof.plain import model_args
-from scanproof.values import EvalJob
+from scanproof.evaluation.command_line import model_args
+from scanproof.numbers.values import EvalJob
 
 Text = tuple[str, str]
 """Context and continuation."""
@@ -101,8 +101,8 @@ def shallower(source: Path, target: Path) -> Path:
     """The checkpoint with the layers taken out that pythia-tiny-without-1 lacks."""
     from transformers import AutoModelForCausalLM
 
-    from scanproof.models.removal import remove_block
-    from scanproof.pruning import Block
+    from scanproof.models.pruning.blocks import Block
+    from scanproof.models.pruning.removal import remove_block
 
     model = AutoModelForCausalLM.from_pretrained(source)
     remove_block(model, Block(1, 1))
@@ -136,7 +136,7 @@ def plain(subject: Subject, folder: Path) -> Any:
     from lm_eval.api.registry import get_model
 
     from scanproof import models
-    from scanproof.load_report import complete_checkpoint
+    from scanproof.evaluation.worker.checkpoint_check import complete_checkpoint
 
     job = subject.job
     models.register()
@@ -215,7 +215,7 @@ def work_of(model: Any, texts: Sequence[Text], dtype: str) -> Work:
     """What a task asks of a model, with its tokenizer; what rounding may do is what a night's spot check allows."""
     import torch
 
-    from scanproof.scoring.spot import ROUNDING
+    from scanproof.scoring.spot_checks import ROUNDING
 
     pairs = [model._encode_pair(*text) for text in texts]
     inputs = sorted({tuple((context + rest)[-model.max_length - 1 : -1]) for context, rest in pairs})

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from scoring_engines import Subject
 
-from scanproof import settings
-from scanproof.values import EvalJob
+from scanproof.numbers.values import EvalJob
+from scanproof.plugin import options
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST = 64
 """Rows of a batch; a published job that asks for fewer gets them."""
-STAND_INS = settings.EMBEDDED_MIRROR / "scanproof"
+STAND_INS = options.EMBEDDED_MIRROR / "scanproof"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from scoring_engines import Text, silence
 
-from scanproof import evaluation, settings
-from scanproof.values import EvalJob
+from scanproof.evaluation import evaluate_job
+from scanproof.numbers.values import EvalJob
+from scanproof.plugin import options
 
 FULL = 200
 """Documents of each embedded task; MMLU has 10 of each of its subjects."""
@@ -33,15 +34,15 @@ class Task:
 
 
 Request = Mapping[str, Any]
-"""What a worker reads, see `scanproof.evaluation.request_for_worker`."""
+"""What a worker reads, see `scanproof.evaluation.evaluate_job.request_for_worker`."""
 
 
 def prepared(job: EvalJob, store: Path) -> tuple[Request, Mapping[str, str]]:
     """What a worker reads of a job, and its environment variables."""
-    where = evaluation.Settings(
-        store=store, mirror=settings.EMBEDDED_MIRROR, fresh=True, timeout=None, session="benchmark"
+    where = evaluate_job.Settings(
+        store=store, mirror=options.EMBEDDED_MIRROR, fresh=True, timeout=None, session="benchmark"
     )
-    return evaluation.request_for_worker(job, where)
+    return evaluate_job.request_for_worker(job, where)
 
 
 def tasks_of(
@@ -84,10 +85,10 @@ def _listen(pipe: Any, request: Request) -> None:
     """Send (task, number of the document, text) of each request that lm-eval makes."""
     from lm_eval.api.model import LM
 
-    from scanproof import worker
+    from scanproof.evaluation.worker import lm_eval_tasks
 
     silence()
-    os.chdir(settings.EMBEDDED_MIRROR)
+    os.chdir(options.EMBEDDED_MIRROR)
     found: list[tuple[str, int, Text]] = []
 
     class Listener(LM):  # type: ignore[misc]
@@ -105,8 +106,8 @@ def _listen(pipe: Any, request: Request) -> None:
 
     # lm-eval's progress bars go by no setting.
     with redirect_stderr(io.StringIO()):
-        manager, tasks = worker.load_tasks(request)
-        worker.evaluate(Listener(), request["job"], tasks, manager, 0)
+        manager, tasks = lm_eval_tasks.load_tasks(request)
+        lm_eval_tasks.evaluate(Listener(), request["job"], tasks, manager, 0)
     pipe.send(found)
 
 
@@ -124,6 +125,6 @@ def random_model(folder: Path) -> Path:
     torch.manual_seed(0)
     config = StateSpacesConfig(d_model=768, n_layer=24, vocab_size=50277, ssm_cfg={})
     save(StateSpacesLM(config), folder, torch.float32)
-    for path in (settings.EMBEDDED_MIRROR / "scanproof" / "mamba1-tiny").glob("tokenizer*"):
+    for path in (options.EMBEDDED_MIRROR / "scanproof" / "mamba1-tiny").glob("tokenizer*"):
         shutil.copy(path, folder)
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanproof.cli import main
+from scanproof.cli.app import main
 
 if __name__ == "__main__":
     main()

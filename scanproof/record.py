@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from scanproof.engines import Engine, Scoring
-from scanproof.latency import Latency
-from scanproof.launched import Launches
-from scanproof.paired import Finding
-from scanproof.tolerance import Verdict
-from scanproof.values import EvalJob
+from scanproof.files import atomic, from_json, to_json
+from scanproof.kernels.latency.latency_verdict import Latency
+from scanproof.kernels.launches.launched import Launches
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.engines import Engine, Scoring
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.paired_tests import Finding
+from scanproof.numbers.verdict.tolerance import Verdict
 
 SCHEMA_VERSION = 3
 """1: until November 2026.  2: comparisons with a baseline, and the outcome CHANGED.
@@ -28,31 +26,9 @@ A new field that may be absent is no new version; a new meaning is.  Every versi
 """
 RUN_FILE = "run.json"
 
-T = TypeVar("T")
-
 
 class RecordError(Exception):
     """A run cannot be read; the message names the file and what is wrong with it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One number that an evaluation produced."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
-    # JSON has no NaN; a number that is none must come back as one, or a broken run would look like a missing value.
-
-    task: str
-    metric: str
-    value: float
-    """Natural unit: accuracies as fractions, perplexities raw."""
-    stderr: float | None
-    n_samples: int
-    """Documents scored."""
-    num_fewshot: int | None = None
-    task_version: str | None = None
-    prompts_hash: str | None = None
-    """Digest of the prompt hashes of all documents, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,31 +131,6 @@ class Run:
     joint: tuple[Finding, ...] = ()
     """Each model, and the whole night, against the baseline: what is spread over many numbers."""
     schema_version: int = SCHEMA_VERSION
-
-
-def to_json(value: object) -> bytes:
-    """JSON of a dataclass instance, indented."""
-    return TypeAdapter(type(value)).dump_json(value, indent=1)
-
-
-def from_json(kind: type[T], text: bytes | str) -> T:
-    """The inverse of `to_json`; raises pydantic.ValidationError."""
-    return TypeAdapter(kind).validate_json(text)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Path of a temporary neighbour that replaces `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, run: Run) -> Path:

@@ -57,13 +57,13 @@ def expected_on_gpu(folder: Path) -> Path:
 
 
 def plugin() -> list[str]:
-    """`-p scanproof.plugin` where scanproof is a clone on the path, and nothing where it is installed."""
+    """`-p scanproof.plugin.hooks` where scanproof is a clone on the path, and nothing where it is installed."""
     from importlib import metadata
 
     try:
         metadata.distribution("scanproof")
     except metadata.PackageNotFoundError:
-        return ["-p", "scanproof.plugin"]
+        return ["-p", "scanproof.plugin.hooks"]
     return []
 
 
@@ -121,8 +121,8 @@ def doctor() -> int:
     roots = [*gpu_missing.wanted(bare, ROOT / "pyproject.toml"), *gpu_missing.BUILT]
     unmet = list(gpu_missing.lacking(roots, gpu_missing.left_out(bare)))
     print("\n".join(f"requirement: {each}" for each in unmet), flush=True)
-    from scanproof import doctor as checks
-    from scanproof import machine
+    from scanproof.kernels import doctor as checks
+    from scanproof.kernels.launches import machine
 
     subprocess.run([sys.executable, "-m", "scanproof", "doctor"], check=False)
     missing = checks.incomplete(checks.rows(machine.examine()))

@@ -122,7 +122,7 @@ check_wheels() {
   say "the CUDA extensions load"
   "$root/tools/gpu_check.sh" --python "$work/bare/bin/python" --selections
   # Without a GPU it ends with 1 and says what is missing: that it speaks is what is asked.
-  local said; said=$("$work/bare/bin/python" -m scanproof.cli doctor 2>&1) || true
+  local said; said=$("$work/bare/bin/python" -m scanproof.cli.app doctor 2>&1) || true
   echo "$said"
   grep -q 'selective_scan_cuda loads' <<< "$said" || die "doctor does not see the extensions"
 }

@@ -18,9 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from scanproof import embedded, environment
-from scanproof.evaluation import Progress, Settings, evaluate
-from scanproof.record import Evaluation, Measurement, atomic
-from scanproof.values import EvalJob, Scalar, model_slug
+from scanproof.evaluation.evaluate_job import Progress, Settings, evaluate
+from scanproof.files import atomic
+from scanproof.numbers.values import EvalJob, Scalar, model_slug
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.record import Evaluation
 
 COMMAND = "python -m scanproof.embedded.record"
 ZERO_SHOT = (

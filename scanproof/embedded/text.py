@@ -8,13 +8,7 @@ from collections.abc import Iterator
 from scanproof.embedded.data import held_out
 from scanproof.embedded.fact_tasks import QUESTIONS, STATEMENTS, ask, capital, mmlu, statement
 from scanproof.embedded.sources import Source
-from scanproof.embedded.suite import (
-    DATASETS,
-    SUBJECTS,
-    Dataset,
-    mmlu_header,
-    mmlu_question,
-)
+from scanproof.embedded.suite import DATASETS, SUBJECTS, Dataset, mmlu_header, mmlu_question
 from scanproof.embedded.world import VALUES, World
 
 SHARES: dict[str, float] = {

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scanproof.kernels.arguments import Argument, Output
-from scanproof.kernels.op import Op
-from scanproof.kernels.precision import dithered, exact, rounded_to
-from scanproof.kernels.run import converted
+from scanproof.kernels.compare import converted
+from scanproof.kernels.inputs import Argument, Output
+from scanproof.kernels.operation import Op
+from scanproof.kernels.references.precision import dithered, exact, rounded_to
 
 Compute = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scanproof import embedded, evaluation, results, tolerance
-from scanproof.expected import Expected
+from scanproof import embedded
+from scanproof.evaluation import evaluate_job, results
 from scanproof.faults.fault import Fault
 from scanproof.faults.layers import LAYERS
-from scanproof.outcome import Outcome
-from scanproof.record import Measurement
-from scanproof.values import EvalJob, PublishedValue
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict import tolerance
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.outcome import Outcome
 
 TASKS = ("arc_easy", "hellaswag", "lambada_openai")
 """Knowledge, endings and last words: enough to see most faults, in seconds."""
@@ -90,15 +92,15 @@ def _job(model: str, expected: Expected) -> tuple[EvalJob, list[PublishedValue]]
 
 
 def _run(job: EvalJob, faults: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """The lines that `scanproof.faults.sitting` writes."""
-    settings = evaluation.Settings(store=folder, mirror=embedded.MIRROR, fresh=True, timeout=None, session="exam")
+    """The lines that `scanproof.faults.stand_in_worker` writes."""
+    settings = evaluate_job.Settings(store=folder, mirror=embedded.MIRROR, fresh=True, timeout=None, session="exam")
     try:
-        request, environment = evaluation.request_for_worker(job, settings)
-    except evaluation.EvaluationError as error:
+        request, environment = evaluate_job.request_for_worker(job, settings)
+    except evaluate_job.EvaluationError as error:
         raise SittingError(error.message) from None
     asked, answered = folder / "request.json", folder / "answers.jsonl"
     asked.write_text(json.dumps({**request, "faults": list(faults)}))
-    command = [sys.executable, "-m", "scanproof.faults.sitting", str(asked), str(answered)]
+    command = [sys.executable, "-m", "scanproof.faults.stand_in_worker", str(asked), str(answered)]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from scanproof.faults.fault import Call, Fault, planted
-from scanproof.kernels import invariants, ops, run
+from scanproof.kernels import compare, invariants, operation_table
 from scanproof.kernels.cases import InvariantCase, KernelCase, load, load_invariants
 from scanproof.kernels.costs import cost
-from scanproof.kernels.op import Op
+from scanproof.kernels.operation import Op
 
 if TYPE_CHECKING:
     from scanproof.faults.evaluation import Evaluated
@@ -90,7 +90,7 @@ def small_invariants(place: Place) -> tuple[InvariantCase, ...]:
 
 
 def _is_small(case: KernelCase) -> bool:
-    small = cost(ops.named(case.op), case).bytes <= SMALL_BYTES
+    small = cost(operation_table.named(case.op), case).bytes <= SMALL_BYTES
     return small and case.sizes.get("l", 1) <= SMALL_SEQLEN and not case.rows
 
 
@@ -124,35 +124,35 @@ def suite(place: Place) -> Suite:
 def numerics(case: KernelCase, call: Call, device: str) -> Check:
     """The criterion on one row."""
     started = time.process_time()
-    op = ops.named(case.op)
+    op = operation_table.named(case.op)
     try:
-        comparisons = run.compare_case(op, case, call, device)
-    except run.WrongResult as error:
+        comparisons = compare.compare_case(op, case, call, device)
+    except compare.WrongResult as error:
         return Check("numerics", case.id, str(error), time.process_time() - started, 1)
     except RuntimeError as error:
         # In the suite it is a failed test; an installed kernel may refuse a call.
         message = f"{case.id}: {RAISED}{str(error).partition(chr(10))[0]}"
         return Check("numerics", case.id, message, time.process_time() - started, 1)
-    message = run.failures(case, comparisons)
+    message = compare.failures(case, comparisons)
     return Check("numerics", case.id, message, time.process_time() - started, len(comparisons))
 
 
 def invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> Check:
     """One invariant; `calls` gives the operation of a name."""
     started = time.process_time()
-    case, op = row.case, ops.named(row.case.op)
+    case, op = row.case, operation_table.named(row.case.op)
 
     def as_tuples(name: str) -> Call:
-        return run.returning_tuples(calls(name))
+        return compare.returning_tuples(calls(name))
 
     try:
         if row.invariant == "determinism":
-            wrong, compared = run.unrepeated(op, case, calls(op.name), device), len(op.outputs)
+            wrong, compared = compare.unrepeated(op, case, calls(op.name), device), len(op.outputs)
         else:
-            pairs = invariants.PAIRS[row.invariant, case.op](as_tuples, run.inputs(op, case, device))
-            wrong = invariants.violations(case, pairs, tf32=run.uses_tf32(op, case, device))
+            pairs = invariants.PAIRS[row.invariant, case.op](as_tuples, compare.inputs(op, case, device))
+            wrong = invariants.violations(case, pairs, tf32=compare.uses_tf32(op, case, device))
             compared = len(pairs)
-    except (run.WrongResult, RuntimeError):
+    except (compare.WrongResult, RuntimeError):
         # Results of a wrong shape cannot be put together; that they are wrong is for numerics to say.
         wrong, compared = [], 0
     return Check(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
@@ -164,7 +164,7 @@ def _uses(row: InvariantCase, place: Place) -> frozenset[str]:
 
     def calls(name: str) -> Call:
         seen.add(name)
-        return place.call(ops.named(name), SEED)
+        return place.call(operation_table.named(name), SEED)
 
     # It ends at the first operation that is missing, which is enough to know.
     with contextlib.suppress(ImportError):
@@ -191,7 +191,7 @@ def _checks(fault: Fault, suite: Suite) -> Iterator[Check]:
     place = suite.place
 
     def calls(name: str) -> Call:
-        call = place.call(ops.named(name), SEED)
+        call = place.call(operation_table.named(name), SEED)
         return planted(fault, call) if name == fault.op else call
 
     for case in suite.cases:
@@ -242,9 +242,9 @@ def _in_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Callabl
 
 
 def _clean_case(case: KernelCase, seed: int, place: Place) -> Check:
-    return numerics(replace(case, seed=seed), place.call(ops.named(case.op), seed), place.device)
+    return numerics(replace(case, seed=seed), place.call(operation_table.named(case.op), seed), place.device)
 
 
 def _clean_row(row: InvariantCase, seed: int, place: Place) -> Check:
     fresh = replace(row, case=replace(row.case, seed=seed))
-    return invariant(fresh, lambda name: place.call(ops.named(name), seed), place.device)
+    return invariant(fresh, lambda name: place.call(operation_table.named(name), seed), place.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scanproof.faults.changes import cut, output_of, rms, with_arguments, with_output
 from scanproof.faults.fault import Arguments, Call, Fault, Spoil
-from scanproof.kernels.precision import tf32
+from scanproof.kernels.references.precision import tf32
 
 PARTS = 16
 """A sum is made of so many parts at most, each rounded."""

@@ -13,14 +13,14 @@ from typing import Any
 
 from scanproof import record
 from scanproof.history import store
-from scanproof.history.gate import Baseline
-from scanproof.history.place import sha256
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
 from scanproof.history.samples import from_parquet
+from scanproof.history.storage import sha256
 from scanproof.history.store import History, Published
-from scanproof.outcome import number_outcome
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.baseline_gate import Baseline
+from scanproof.numbers.verdict.outcome import number_outcome
 from scanproof.record import Evaluation, Run
-from scanproof.values import EvalJob
 
 """Outcomes that a baseline may hold.  CHANGED: moving the baseline is how a change is accepted, with its reason."""
 IDENTITY = (

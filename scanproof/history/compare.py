@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scanproof.constants import Constants
-from scanproof.history import gate, queries
+from scanproof.history import queries
 from scanproof.history.baseline import harness, read_run
-from scanproof.history.gate import Baseline, Pair
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
 from scanproof.history.publish import sample_files
-from scanproof.history.samples import Samples, from_parquet
+from scanproof.history.samples import from_parquet
 from scanproof.history.store import History, Published
-from scanproof.paired import Finding, refuse
+from scanproof.numbers.expected.constants import Constants
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.answers import Samples
+from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
+from scanproof.numbers.verdict.paired_tests import Finding, refuse
 from scanproof.record import Evaluation, Record, Run
-from scanproof.values import PublishedValue
 
 COLUMNS = ("id", "before", "now", "difference", "gained", "lost", "p_value", "compared")
 
@@ -77,7 +79,7 @@ def finding(
     mine = {(job, task): found for (job, task), found in before.samples.items() if job == old.job}
     baseline = Baseline(name=name, samples=mine, harness=harness(first.environment), engine=first.engine)
     as_run = replace(value, job=second.job)
-    return gate.judge(
+    return baseline_gate.judge(
         as_run, now.samples, baseline.against(second.engine), constants, harness=harness(second.environment)
     )
 
@@ -113,8 +115,8 @@ def flipped(before: Whole, now: Whole, value: PublishedValue) -> list[dict[str, 
     """
     baseline = Baseline(name=before.run.id, samples=before.samples, harness=None)
     rows = []
-    for task, metric in gate.leaves(value):
-        pairs, reasons = gate.pair(baseline, now.samples, value.job.name, [task])
+    for task, metric in baseline_gate.leaves(value):
+        pairs, reasons = baseline_gate.pair(baseline, now.samples, value.job.name, [task])
         if reasons:
             raise HistoryError(f"{value.id}: {reasons[0]}")
         rows.extend(flips_of(pairs[0], metric))

@@ -1,7 +1,7 @@
 """A slow drift over nights, and the night on which it began.  Pure.
 
 One series is a share of right documents, or a log perplexity, night after night.  Two correct nights differ by what
-flips explain (`scanproof.flips`), at the rate that calibrated the first gate; nights may depend on each other in any
+flips explain (`scanproof.numbers.verdict.flip_bounds`), at the rate that calibrated the first gate; nights may depend on each other in any
 way, because a new driver keeps its flips until the next one.  Chernoff's bound holds for a mean of nights as for one
 night (its moment generating function is convex), so that the difference of two stretches of nights exceeds
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from scanproof.flips import net_mass
+from scanproof.numbers.verdict.flip_bounds import net_mass
 
 SHORTEST = 5
 """Nights before and after a change: one bad night is no drift, and it is reported as itself."""

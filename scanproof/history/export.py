@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanproof.history import queries
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published
 
 FORMATS = {

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scanproof.constants import Constants
 from scanproof.history import baseline, drift, queries
 from scanproof.history.store import History, Published
+from scanproof.numbers.expected.constants import Constants
 
 SERIES = """
     SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from scanproof import __version__, record
 from scanproof.history import samples, store
 from scanproof.history.columns import NUMBERS
-from scanproof.history.place import Place, sha256
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
+from scanproof.history.storage import Place, sha256
+from scanproof.numbers.verdict import answers
 from scanproof.record import Record, Run
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ def manifest(run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def sample_files(run: Run, folder: Path) -> list[samples.TaskSamples]:
+def sample_files(run: Run, folder: Path) -> list[answers.TaskSamples]:
     """The logs of every evaluation of the run, from beside the run: stores are moved, absolute paths are not."""
-    found: samples.Samples = {}
+    found: answers.Samples = {}
     for evaluation in run.evaluations:
         beside = folder / "samples" / evaluation.job.name
         logs = beside if beside.is_dir() else Path(evaluation.samples)

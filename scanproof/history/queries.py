@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scanproof.history.columns import METRIC, NUMBERS
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published
-from scanproof.outcome import Outcome, number_outcome
+from scanproof.numbers.verdict.outcome import Outcome, number_outcome
 
 Rows = list[dict[str, Any]]
 RUN_COLUMNS = ("run", "started", "branch", "gpu", "finished", "strict", "numbers", "failed", "outcomes")

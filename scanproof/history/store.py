@@ -22,8 +22,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from scanproof.history.place import Place, open_place, sha256
-from scanproof.history.problem import HistoryError, Problem
+from scanproof.history.errors import HistoryError, Problem
+from scanproof.history.storage import Place, open_place, sha256
 
 FORMAT = 1
 """Of manifests, baselines and the columns of the Parquet files."""

@@ -2,7 +2,7 @@
 
 An exponential, a division or a root counts as one FLOP.  Each tensor is read or written once: what a kernel moves
 beyond that is its own.  Backward computes again what is larger than the inputs that give it (states, scores), as any
-version must that does not move it instead.  Letters as in `scanproof.kernels.ops`.
+version must that does not move it instead.  Letters as in `scanproof.kernels.operation_table`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scanproof.kernels.arguments import axes_of, dtype_of, shape
+from scanproof.kernels.inputs import axes_of, dtype_of, shape
 
 if TYPE_CHECKING:
-    from scanproof.kernels.arguments import Argument, Output
     from scanproof.kernels.cases import KernelCase
-    from scanproof.kernels.op import Op
+    from scanproof.kernels.inputs import Argument, Output
+    from scanproof.kernels.operation import Op
 
 Sizes = Mapping[str, int]
 Options = Mapping[str, Any]
@@ -26,7 +26,7 @@ Options = Mapping[str, Any]
 MEMORY_FACTOR = 16
 """Memory that comparing a call with its references takes, in units of the bytes that it must move: the references hold
 several copies of what they compute in float64, four times as wide as a half, and an operation has intermediate results
-of its own.  Counted without the latter: 5 to 13 times (tests/unit/test_kernel_memory.py)."""
+of its own.  Counted without the latter: 5 to 13 times (tests/kernels_unit/test_kernel_memory.py)."""
 ROWS_FACTOR = 4
 """The same where the references run on two rows only: inputs are drawn in float32."""
 LEAST_MEMORY = 4 * 2**30

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from scanproof import machine
+from scanproof.kernels.launches import machine
 
 
 def why_no_gpu() -> str | None:

@@ -151,7 +151,7 @@ def _convolution() -> None:
     """
     from mamba_ssm.ops.triton import ssd_combined
 
-    from scanproof.kernels.convolution import causal_conv1d_fn
+    from scanproof.kernels.references.convolution import causal_conv1d_fn
 
     def convolve(parts: list[Any], seq_idx: Any, silu: bool) -> Any:
         x, weight, bias = parts

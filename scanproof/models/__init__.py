@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 CLASSES: tuple[tuple[str, str], ...] = (
-    ("depth_pruned", "scanproof.models.depth_pruned:DepthPruned"),
-    ("depth_pruned_mamba_ssm", "scanproof.models.depth_pruned:DepthPrunedStateSpaces"),
+    ("depth_pruned", "scanproof.models.pruning.lm_eval_classes:DepthPruned"),
+    ("depth_pruned_mamba_ssm", "scanproof.models.pruning.lm_eval_classes:DepthPrunedStateSpaces"),
     ("mamba2_hybrid", "scanproof.models.mamba_in_llama.adapters:Mamba2Hybrid"),
     ("mamba2_hybrid_megatron", "scanproof.models.megatron.model:MegatronHybrid"),
     ("mamba_hybrid", "scanproof.models.mamba_in_llama.adapters:MambaHybrid"),

@@ -36,7 +36,7 @@ def checkpoint_folder(pretrained: str, revision: str) -> Path:
         return Path(pretrained)
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    from scanproof.snapshot import snapshot
+    from scanproof.models.snapshot import snapshot
 
     try:
         return Path(snapshot(pretrained, revision)[0])

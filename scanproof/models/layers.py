@@ -1,4 +1,4 @@
-"""The blocks of the state-spaces layout in plain PyTorch, on the references of `scanproof.kernels.reference`.
+"""The blocks of the state-spaces layout in plain PyTorch, on the references of `scanproof.kernels.references.papers`.
 
 Parameter names and shapes are those of mamba_ssm's modules, so a published state dict loads as it is.
 Letters: b batch, l seqlen, d channels, n dstate, h heads, p headdim, g groups.
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanproof.kernels.reference import causal_conv1d, gated_rms_norm, rms_norm, selective_scan, ssd
+from scanproof.kernels.references.papers import causal_conv1d, gated_rms_norm, rms_norm, selective_scan, ssd
 from scanproof.models.states import ScanState
 
 

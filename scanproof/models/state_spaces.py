@@ -10,8 +10,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import get_dtype
 
 from scanproof.models.adapter import check_arguments, checkpoint_folder
-from scanproof.models.decoding import greedy
-from scanproof.models.kernel_model import kernel_model
+from scanproof.models.against_float64.decoding import greedy
+from scanproof.models.against_float64.whole_model import kernel_model
 from scanproof.models.layout import read_config
 from scanproof.models.loading import load
 

@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scanproof.expected import Expected
 from scanproof.history import compare, queries
-from scanproof.history.problem import HistoryError
-from scanproof.latency import Latency
-from scanproof.outcome import fails, meaning_of, number_outcome
+from scanproof.history.errors import HistoryError
+from scanproof.kernels.latency.latency_verdict import Latency
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict.outcome import fails, meaning_of, number_outcome
 from scanproof.record import Record, Run
 from scanproof.report import content, nights, verdict
 from scanproof.report.content import Change, Document, Night, Number, Part, Report, RunInfo, Timed
 from scanproof.report.nights import PastNight
-from scanproof.values import PublishedValue
 
 SampleFinder = Callable[[PublishedValue], content.Samples]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scanproof.latency import Latency
+from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.record import Record
 from scanproof.report.content import Report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from scanproof import latency_tables, tables
+from scanproof.report import latency_text, terminal
 from scanproof.report.content import Number, Report, Timed
 
 MOST = 50
@@ -44,7 +44,7 @@ def render(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Text that is shown as it is, in one line."""
-    one_line = tables.visible(" ".join(text.split()))
+    one_line = terminal.visible(" ".join(text.split()))
     return MARKUP.sub(lambda found: f"&#{ord(found.group())};", one_line)
 
 
@@ -70,7 +70,7 @@ def natural(value: float | None, number: Number, *, sign: bool = False) -> str:
     if value is None:
         return "-"
     percent = " %" if number.unit == "percent" else ""
-    return tables.in_print(value, tables.scale_of(number.unit), number.printed, sign=sign) + percent
+    return terminal.in_print(value, terminal.scale_of(number.unit), number.printed, sign=sign) + percent
 
 
 def number_row(each: Number) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def slower_kernels(report: Report) -> list[str]:
 def kernel_row(each: Timed) -> tuple[str, ...]:
     """One kernel case."""
     change = "-" if each.ratio is None else f"{each.ratio - 1:+.1%}"
-    times = ("-" if value is None else latency_tables.in_words(value) for value in (each.median, each.baseline))
+    times = ("-" if value is None else latency_text.in_words(value) for value in (each.median, each.baseline))
     return (each.id, *times, change, each.because)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from scanproof import record
 from scanproof.history import baseline, compare, queries
 from scanproof.history.compare import Whole
-from scanproof.history.problem import HistoryError
+from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published, gpu_name
-from scanproof.outcome import fails, meaning_of
+from scanproof.numbers.verdict.outcome import fails, meaning_of
 from scanproof.record import RecordError, Run
 
 MOST = 100

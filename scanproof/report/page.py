@@ -18,9 +18,9 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scanproof import latency_tables, outcome, tables
-from scanproof.outcome import Meaning, Outcome, fails, meaning_of
-from scanproof.report import content
+from scanproof.numbers.verdict import outcome
+from scanproof.numbers.verdict.outcome import Meaning, Outcome, fails, meaning_of
+from scanproof.report import content, latency_text, terminal
 from scanproof.report.content import Number, Report
 
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "templates/page.js")
@@ -142,8 +142,8 @@ def natural(value: float | None, number: Number, *, sign: bool = False) -> str:
     """A size in the unit of print, with one digit more than was printed."""
     if value is None:
         return "–"
-    scale = tables.scale_of(number.unit)
-    shown = tables.in_print(value, scale, number.printed, sign=sign).replace("-", "−")
+    scale = terminal.scale_of(number.unit)
+    shown = terminal.in_print(value, scale, number.printed, sign=sign).replace("-", "−")
     return f"{shown} %" if number.unit == "percent" else shown
 
 
@@ -160,7 +160,7 @@ def breakable(name: str) -> Markup:
 
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
-    return latency_tables.in_words(seconds).replace(" us", " µs")
+    return latency_text.in_words(seconds).replace(" us", " µs")
 
 
 def badge(name: str) -> str:

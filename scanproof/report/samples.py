@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scanproof import results, store
-from scanproof.history import gate
+from scanproof.evaluation import results, store
 from scanproof.history.compare import flips_of
-from scanproof.history.gate import Baseline
-from scanproof.history.samples import Samples as Answers
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.answers import Samples as Answers
+from scanproof.numbers.verdict.baseline_gate import Baseline
 from scanproof.report.content import Sample, Samples
-from scanproof.values import PublishedValue
 
 MOST_SAMPLES = 12
 """Documents shown of one number."""
@@ -76,10 +76,10 @@ def end_of(text: str, most: int) -> str:
 
 def changed(value: PublishedValue, samples: Answers, baseline: Baseline, texts: Texts) -> Samples:
     """The documents of a number that are not as in the baseline, those first that moved most."""
-    leaves = gate.leaves(value)
-    pairs, reasons = gate.pair(baseline, samples, value.job.name, [task for task, _ in leaves])
+    leaves = baseline_gate.leaves(value)
+    pairs, reasons = baseline_gate.pair(baseline, samples, value.job.name, [task for task, _ in leaves])
     if not reasons:
-        found = [gate.no_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)]
+        found = [baseline_gate.no_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)]
         reasons = [reason for reason in found if reason]
     if reasons:
         return nothing(reasons[0], baseline.name)
@@ -101,7 +101,7 @@ def nothing(because: str, compared_with: str | None = None) -> Samples:
     return Samples(compared_with=compared_with, changed=0, gained=0, lost=0, shown=(), because=because)
 
 
-def rows_of(each: gate.Pair, metric: str) -> list[dict[str, Any]]:
+def rows_of(each: baseline_gate.Pair, metric: str) -> list[dict[str, Any]]:
     """One task's changed documents, each with its target and by how much it moved."""
     targets = dict(zip(each.now.doc_ids, each.now.targets, strict=True))
     return [

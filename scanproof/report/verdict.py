@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from scanproof.outcome import Meaning, Outcome, fails, meaning_of, names
+from scanproof.numbers.verdict.outcome import Meaning, Outcome, fails, meaning_of, names
 from scanproof.record import Run
 from scanproof.report.content import Number, Timed, Verdict
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from scanproof.engines import Spot
-from scanproof.scoring import spot
+from scanproof.numbers.verdict.engines import Spot
+from scanproof.scoring import spot_checks
+from scanproof.scoring.batch_limits import limits
+from scanproof.scoring.encoding import remembering
 from scanproof.scoring.engine import Engine, Limits, Say, Tally, out_of_memory
-from scanproof.scoring.memory import limits
 from scanproof.scoring.network import Unsupported, opened, operators, stateful
-from scanproof.scoring.tree import Asked
-from scanproof.scoring.words import remembering
+from scanproof.scoring.prefix_tree import Asked
 
 __all__ = ["Engine", "Limits", "Tally", "Unsupported", "install", "spot_check"]
 
@@ -52,9 +52,9 @@ def install(model: Any, say: Say) -> Tally:
         requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         answers = _score(model, requests, disable_tqdm, tally, say)
-        for index in spot.spread(len(requests), spot.REQUESTS - len(tally.sampled)):
+        for index in spot_checks.spread(len(requests), spot_checks.REQUESTS - len(tally.sampled)):
             _, context, continuation = requests[index]
-            tally.sampled.append(spot.Answered(context, continuation, answers[index][0]))
+            tally.sampled.append(spot_checks.Answered(context, continuation, answers[index][0]))
         return answers
 
     model._loglikelihood_tokens = score
@@ -70,13 +70,13 @@ def spot_check(model: Any, tally: Tally) -> Spot | None:
     """
     from lm_eval.models.huggingface import HFLM
 
-    def plain(requests: list[spot.Request]) -> list[tuple[float, bool]]:
+    def plain(requests: list[spot_checks.Request]) -> list[tuple[float, bool]]:
         # Where there is no size of a batch, lm-eval would look for one.
         return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=1))
 
     dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
     try:
-        return spot.check(plain, tally.sampled, dtype)
+        return spot_checks.check(plain, tally.sampled, dtype)
     except Exception as error:
         if not out_of_memory(error):
             raise

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanproof.models.layers import rotate
-from scanproof.scoring.forms import Operators, convolve_plain
-from scanproof.scoring.passage import Passage
+from scanproof.scoring.carried_state import Passage
+from scanproof.scoring.mixer_forms import Operators, convolve_plain
 
 
 def attend(mixer: Any, hidden: Tensor, slot: int, passage: Passage, operators: Operators) -> Tensor:

@@ -1,7 +1,7 @@
 """Score each distinct token once: the tree of a call's requests, run in batches, children after parents.
 
 lm-eval runs the whole prompt again for every choice and every question behind the same examples.  Here a node of the
-tree (`scanproof.scoring.tree`) runs once, its state is the start of its children, and is freed after the last of them.
+tree (`scanproof.scoring.prefix_tree`) runs once, its state is the start of its children, and is freed after the last of them.
 Logits are made of scored positions only.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
-from scanproof.scoring.levels import Prices, dissolved
+from scanproof.scoring.carried_state import Passage, Trail
 from scanproof.scoring.network import Network
-from scanproof.scoring.passage import Passage, Trail
-from scanproof.scoring.spot import Answered
-from scanproof.scoring.tree import Asked, Node, build
+from scanproof.scoring.prefix_tree import Asked, Node, build
+from scanproof.scoring.spot_checks import Answered
+from scanproof.scoring.tree_depth import Prices, dissolved
 
 SLACK = 0.08
 """Share of the distinct tokens that may run twice where that saves a pass."""

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scanproof.kernels.reference import causal_conv1d
+from scanproof.kernels.references.papers import causal_conv1d
 from scanproof.models.mamba_in_llama.operations import operations
-from scanproof.scoring import forms, scans
+from scanproof.scoring import mixer_forms, scans
 from scanproof.scoring.attention import attend
-from scanproof.scoring.passage import Passage, Segment, size
+from scanproof.scoring.carried_state import Passage, Segment, size
 
 COPIES = 3
 """Of the states that a layer works on: what it reads, what it computes, what it leaves."""
@@ -31,7 +31,7 @@ class Kind:
 
     name: str
     """Module and class."""
-    form: forms.Form | None
+    form: mixer_forms.Form | None
     """None for attention."""
     pair: bool = False
     """Whether its `forward` returns a pair."""
@@ -40,16 +40,16 @@ class Kind:
 
 
 KINDS = (
-    Kind("scanproof.models.layers.Mamba1", forms.mamba1, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.layers.Mamba2", forms.mamba2, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.layers.Mamba1", mixer_forms.mamba1, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.layers.Mamba2", mixer_forms.mamba2, pair=True, convolution=causal_conv1d),
     Kind("scanproof.models.attention.Attention", None, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", forms.llama1),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", forms.llama2),
-    Kind("mamba_ssm.modules.mamba_simple.Mamba", forms.mamba1),
-    Kind("mamba_ssm.modules.mamba2.Mamba2", forms.mamba2),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", mixer_forms.llama1),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", mixer_forms.llama2),
+    Kind("mamba_ssm.modules.mamba_simple.Mamba", mixer_forms.mamba1),
+    Kind("mamba_ssm.modules.mamba2.Mamba2", mixer_forms.mamba2),
     Kind("mamba_ssm.modules.mha.MHA", None),
-    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", forms.mamba1),
-    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", forms.nemotron),
+    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", mixer_forms.mamba1),
+    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", mixer_forms.nemotron),
 )
 """A mixer that is not here belongs to transformers' attention, or makes a model unsupported."""
 ATTENDING = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "mamba")
@@ -71,14 +71,14 @@ class Network:
         # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
         made = {kind: operators(self.device, kind) for _, kind in mixers}
         self._operators = [made[kind] for _, kind in mixers]
-        self._empty = [None if kind.form is None else forms.empty(mixer) for mixer, kind in mixers]
+        self._empty = [None if kind.form is None else mixer_forms.empty(mixer) for mixer, kind in mixers]
         scans = [size(first) for first in self._empty if first is not None]
         self._scan_bytes, self._largest_scan = sum(scans), max(scans, default=0)
         """States of all scan layers, of one row, and of the layer with most."""
         self._at_once = [
             (done.states_at_once, first.ssm.nbytes)
             for first, done, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
-            if first is not None and done.states_at_once is not None and kind.form in forms.SELECTIVE
+            if first is not None and done.states_at_once is not None and kind.form in mixer_forms.SELECTIVE
         ]
         self._passage: Passage | None = None
         self._places: tuple[Tensor, Tensor] | None = None
@@ -110,7 +110,7 @@ class Network:
         options: dict[str, Any] = {}
         if self._transformers:
             # Where mamba_ssm is scored, transformers need not be installed.
-            from scanproof.scoring.cache import PassageCache
+            from scanproof.scoring.transformers_cache import PassageCache
 
             options = {
                 "past_key_values": PassageCache(passage, self._slots),
@@ -162,12 +162,12 @@ class Network:
         return (hidden[rows, positions][None], *rest)
 
 
-def operators(device: torch.device, kind: Kind) -> forms.Operators:
+def operators(device: torch.device, kind: Kind) -> mixer_forms.Operators:
     """What forms compute with on a device; raises ImportError where a GPU's kernels are not installed."""
     ops = operations(device)
     if device.type == "cpu":
-        return forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
-    return forms.Operators(
+        return mixer_forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
+    return mixer_forms.Operators(
         ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn), states_at_once=scans.states_at_once
     )
 

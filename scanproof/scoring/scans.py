@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanproof.kernels.reference import CHUNK as POSITIONS
-from scanproof.kernels.reference import selective_scan
+from scanproof.kernels.references.papers import CHUNK as POSITIONS
+from scanproof.kernels.references.papers import selective_scan
 
 BLOCK = 2**18
 """Numbers of a chunk that the reference works on at once: 1 MiB of float32, which a core's cache holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanproof.triage import broken, engines, environment, fallback, kernel, numerics, package, task
+from scanproof.triage.checks import broken, engines, environment, fallback, kernel, numerics, package, task
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, Kind, State, ordered
 

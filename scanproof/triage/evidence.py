@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from scanproof.engines import Engine, Engines
-from scanproof.history.samples import TaskSamples
-from scanproof.launched import Launches
-from scanproof.outcome import meaning_of
-from scanproof.values import EvalJob
+from scanproof.kernels.launches.launched import Launches
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.answers import TaskSamples
+from scanproof.numbers.verdict.engines import Engine, Engines
+from scanproof.numbers.verdict.outcome import meaning_of
 
 Texts = Mapping[int, Mapping[str, Any]]
-"""doc_id -> `prompts` and `choices`, see `scanproof.results.texts_line`."""
+"""doc_id -> `prompts` and `choices`, see `scanproof.evaluation.results.texts_line`."""
 Rows = Mapping[int, Mapping[str, Any]]
-"""doc_id -> the logged line, see `scanproof.results.sample_line`."""
+"""doc_id -> the logged line, see `scanproof.evaluation.results.sample_line`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Broken:
     """How an evaluation ended without numbers."""
 
     kind: str | None
-    """See `scanproof.failures.Kind`; None where only the text is left."""
+    """See `scanproof.errors.Kind`; None where only the text is left."""
     message: str
     last_words: str = ""
     log: str | None = None
@@ -76,7 +76,7 @@ class Evidence:
     store: str
     """Folder of the store, for the commands that are proposed."""
     margin: float = 0.0
-    """Nats by which answers may move on average between two correct runs, see `scanproof.constants`."""
+    """Nats by which answers may move on average between two correct runs, see `scanproof.numbers.expected.constants`."""
     broken: Broken | None = None
     now: Side | None = None
     """None when there are no numbers."""

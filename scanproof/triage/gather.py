@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from scanproof import record
-from scanproof.expected import Expected
-from scanproof.failures import Kind
-from scanproof.history import gate
-from scanproof.history.problem import HistoryError
-from scanproof.outcome import Meaning, Outcome, meaning_of, number_outcome
+from scanproof import files
+from scanproof.errors import Kind
+from scanproof.history.errors import HistoryError
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.outcome import Meaning, Outcome, meaning_of, number_outcome
 from scanproof.record import Evaluation, Record, Run
-from scanproof.triage import published, sides
+from scanproof.triage import published_environment, read_answers
 from scanproof.triage.evidence import Bisected, Broken, Evidence, Substituted
-from scanproof.triage.sides import Runs
+from scanproof.triage.read_answers import Runs
 
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, HistoryError)
 SUBSTITUTED = "substituted"
@@ -49,7 +49,7 @@ def of_number(
     notes: list[str] = []
     root = runs.root
     value = next((each for each in expected.numbers if each.id == kept.id), None)
-    leaves = tuple(gate.leaves(value)) if value is not None else ((kept.task, kept.metric),)
+    leaves = tuple(baseline_gate.leaves(value)) if value is not None else ((kept.task, kept.metric),)
     tasks = list(dict.fromkeys(task for task, _ in leaves))
 
     def read(what: str, call: Callable[[], T]) -> T | None:
@@ -62,13 +62,13 @@ def of_number(
     now = before = shipped = None
     if evaluation is not None:
         made: Evaluation = evaluation
-        now = read("this run's samples", lambda: sides.of_evaluation("this run", made, folder, root, tasks))
-        before = read("the good run", lambda: sides.last_good(runs, run, made, kept.job, tasks))
+        now = read("this run's samples", lambda: read_answers.of_evaluation("this run", made, folder, root, tasks))
+        before = read("the good run", lambda: read_answers.last_good(runs, run, made, kept.job, tasks))
         if before is None and history is not None:
             url = history
-            before = read("the history", lambda: sides.from_history(url, made, root))
+            before = read("the history", lambda: read_answers.from_history(url, made, root))
         if now is not None and value is not None:
-            shipped = read("the recorded answers", lambda: sides.recorded(expected, value, made, now))
+            shipped = read("the recorded answers", lambda: read_answers.recorded(expected, value, made, now))
     document = next((each for each in expected.documents if each.number == kept.document), None)
     return Evidence(
         run=run,
@@ -84,7 +84,7 @@ def of_number(
         now=now,
         before=before,
         recorded=shipped,
-        published=published.environment(document) if document is not None else {},
+        published=published_environment.environment(document) if document is not None else {},
         changed_kernels=evaluation.kernel_changes if evaluation is not None else (),
         substituted=read("the replaced operations", lambda: read_substituted(folder, kept.id)),
         bisected=read("the bisection", lambda: read_bisected(root, kept.id)),
@@ -113,7 +113,7 @@ def substituted_file(folder: Path, number: str) -> Path:
 def read_substituted(folder: Path, number: str) -> Substituted | None:
     """What was measured with replaced operations; None where that was not done."""
     path = substituted_file(folder, number)
-    return record.from_json(Substituted, path.read_bytes()) if path.is_file() else None
+    return files.from_json(Substituted, path.read_bytes()) if path.is_file() else None
 
 
 def bisected_file(root: Path, number: str) -> Path:
@@ -124,4 +124,4 @@ def bisected_file(root: Path, number: str) -> Path:
 def read_bisected(root: Path, number: str) -> Bisected | None:
     """What the last bisection of a number found; None where there was none."""
     path = bisected_file(root, number)
-    return record.from_json(Bisected, path.read_bytes()) if path.is_file() else None
+    return files.from_json(Bisected, path.read_bytes()) if path.is_file() else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scanproof.expected import Expected
+from scanproof.numbers.expected.reader import Expected
 from scanproof.record import Evaluation, Record
 from scanproof.triage import gather, text
 from scanproof.triage.diagnose import diagnose
 from scanproof.triage.evidence import Broken
-from scanproof.triage.sides import Runs
+from scanproof.triage.read_answers import Runs
 
 
 def lines(

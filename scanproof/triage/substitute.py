@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scanproof import record
-from scanproof.evaluation import EvaluationError, Settings, request_for_worker
-from scanproof.triage import compared
-from scanproof.triage.compared import Task
+from scanproof import files
+from scanproof.evaluation.evaluate_job import EvaluationError, Settings, request_for_worker
+from scanproof.triage import moves
 from scanproof.triage.evidence import Evidence, Side, Substituted
 from scanproof.triage.gather import substituted_file
+from scanproof.triage.moves import Task
 
 MOST = 16
 """Documents that are scored again: those that flipped, the farthest moved first."""
@@ -42,11 +42,11 @@ def substitute(evidence: Evidence, folder: Path, root: Path, mirror: Path | None
         request, environment = request_for_worker(now.job, settings)
     except EvaluationError as error:
         raise CannotSubstitute(str(error)) from None
-    request |= {"documents": documents, "limit": compared.ceiling(side), "task": task.name}
+    request |= {"documents": documents, "limit": moves.ceiling(side), "task": task.name}
     found = run(request, environment)
     path = substituted_file(folder, evidence.number)
-    with record.atomic(path) as temporary:
-        temporary.write_bytes(record.to_json(found))
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(files.to_json(found))
     return found
 
 
@@ -55,10 +55,10 @@ def chosen(evidence: Evidence) -> tuple[Side, Task]:
     side = evidence.answers
     if side is None or evidence.now is None or evidence.now.job is None:
         raise CannotSubstitute("there are no answers to restore: no good run of this job, and no recorded ones")
-    tasks = [task for task in compared.tasks(evidence, side) if compared.same_questions(task) and task.now.texts]
+    tasks = [task for task in moves.tasks(evidence, side) if moves.same_questions(task) and task.now.texts]
     if not tasks:
         raise CannotSubstitute("the questions of this run are not those of the reference, or were not kept")
-    return side, max(tasks, key=lambda task: max(moved for _, moved in compared.moves(task)))
+    return side, max(tasks, key=lambda task: max(moved for _, moved in moves.moves(task)))
 
 
 def of_task(task: Task) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def of_task(task: Task) -> list[dict[str, Any]]:
     Raises CannotSubstitute where nothing moved, or the task generates text.
     """
     old, new = task.before.samples, task.now.samples
-    moved = dict(compared.moves(task))
+    moved = dict(moves.moves(task))
     scores = old.metrics.get(task.metric, ()), new.metrics.get(task.metric, ())
     flipped = {doc for doc, a, b in zip(new.doc_ids, *scores, strict=False) if a != b and {a, b} <= {0.0, 1.0}}
     order = sorted(new.doc_ids, key=lambda doc: (doc not in flipped, -moved[doc]))
@@ -94,7 +94,7 @@ def run(request: Mapping[str, Any], environment: Mapping[str, str]) -> Substitut
     with tempfile.TemporaryDirectory(prefix="scanproof-triage-") as name:
         given, out = Path(name) / "request.json", Path(name) / "out.json"
         given.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "scanproof.substitution.score", str(given), str(out)]
+        command = [sys.executable, "-m", "scanproof.evaluation.worker.substitution.score", str(given), str(out)]
         # The folder that holds the package, so that a clone works without being installed.
         here = Path(__file__).resolve().parents[2]
         # Without SCANPROOF_WORKER, which would tie the worker to a standard input that nobody holds.
@@ -105,6 +105,6 @@ def run(request: Mapping[str, Any], environment: Mapping[str, str]) -> Substitut
             raise CannotSubstitute(f"the worker failed (exit code {ended.returncode}); its last words:\n{words}")
         content = out.read_bytes()
         try:
-            return record.from_json(Substituted, content)
+            return files.from_json(Substituted, content)
         except ValidationError as error:
             raise CannotSubstitute(f"the worker left something else: {error.errors()[0]['msg']}") from None

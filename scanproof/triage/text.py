@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from scanproof import tables
+from scanproof.report import terminal
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, State
 
@@ -22,7 +22,7 @@ def report(evidence: Evidence, findings: Sequence[Finding]) -> str:
     out = [each for each in findings if each.state is State.RULED_OUT]
     lines += [f"ruled out: {each.kind.value}: {each.title}" for each in out]
     lines += [f"not looked at: {note}" for note in evidence.notes]
-    return tables.visible("\n".join(lines).rstrip())
+    return terminal.visible("\n".join(lines).rstrip())
 
 
 def message(findings: Sequence[Finding]) -> list[str]:
@@ -35,7 +35,7 @@ def message(findings: Sequence[Finding]) -> list[str]:
         lines.append(f"                and {len(first.evidence) - len(kept)} more lines: scanproof triage")
     lines += [f"              also {head(each)}" for each in rest if each.state in (State.CAUSE, State.SUSPECT)]
     command = first.next
-    return [tables.visible(line) for line in (*lines, *([f"  next        {command}"] if command else []))]
+    return [terminal.visible(line) for line in (*lines, *([f"  next        {command}"] if command else []))]
 
 
 def head(finding: Finding) -> str:

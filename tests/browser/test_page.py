@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser import log, missing, started
 from scanproof.report import page
-from small_report import NASTY, NUMBER, make_nights, nasty, report, texts
+from tests.support.browser import log, missing, started
+from tests.support.small_report import NASTY, NUMBER, make_nights, nasty, report, texts
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from late import Late
 from scanproof.kernels import cases
+from tests.support.late import Late
 
 if TYPE_CHECKING:
     import torch
 
-    from scanproof.faults import catalogue, exam, fault, places
-    from scanproof.kernels import ops, run
-    from scanproof.kernels.op import Op
+    from scanproof.faults import catalogue, exam, fault, implementations
+    from scanproof.kernels import compare, operation_table
+    from scanproof.kernels.operation import Op
 else:
-    torch, ops, run = Late("torch"), Late("scanproof.kernels.ops"), Late("scanproof.kernels.run")
+    torch, operation_table, compare = (
+        Late("torch"),
+        Late("scanproof.kernels.operation_table"),
+        Late("scanproof.kernels.compare"),
+    )
     catalogue, exam = Late("scanproof.faults.catalogue"), Late("scanproof.faults.exam")
-    fault, places = Late("scanproof.faults.fault"), Late("scanproof.faults.places")
+    fault, implementations = Late("scanproof.faults.fault"), Late("scanproof.faults.implementations")
 
 OPERATIONS = sorted({case.op for case in cases.load()})
 FRESH_SEEDS = range(7)
@@ -28,7 +32,7 @@ FRESH_SEEDS = range(7)
 
 @pytest.fixture(scope="module")
 def suite() -> exam.Suite:
-    return exam.suite(places.place("reference"))
+    return exam.suite(implementations.place("reference"))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -85,7 +89,7 @@ def harmless(call: Any, arguments: dict[str, Any]) -> Any:
 def test_a_fault_that_does_nothing_is_not_caught_and_the_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from scanproof.cli import app
+    from scanproof.cli.app import app
 
     nothing = fault.Fault("nothing", "layer_norm_fn", "It does nothing.", harmless)
     (real,) = [each for each in catalogue.FAULTS if each.id == "one_element-layer_norm_fn"]
@@ -100,7 +104,7 @@ def test_a_fault_that_does_nothing_is_not_caught_and_the_command_fails(monkeypat
 def test_clean_runs_are_printed_as_data() -> None:
     from typer.testing import CliRunner
 
-    from scanproof.cli import app
+    from scanproof.cli.app import app
 
     result = CliRunner().invoke(app, ["exam", "--clean", "1", "--format", "json"])
     assert result.exit_code == 0
@@ -115,7 +119,7 @@ def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exa
     (row,) = [row for row, _ in suite.invariants if row.id == "causal_conv1d_fn-split-float32"]
 
     def calls(name: str) -> fault.Call:
-        return fault.planted(sliced, suite.place.call(ops.named(name), 0))
+        return fault.planted(sliced, suite.place.call(operation_table.named(name), 0))
 
     assert exam.invariant(row, calls, "cpu").message == ""
     assert "expected (" in exam.examine(sliced, suite, until_caught=True).found(numerics=True)[0].message
@@ -124,12 +128,12 @@ def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exa
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: exam.Suite, operation: str) -> None:
     """Its roundings are its own, so that a clean run says something; equal calls still give equal bits."""
-    op = ops.named(operation)
+    op = operation_table.named(operation)
     wide = [case for case in suite.cases if case.op == operation and case.dtype == op.dtypes[0]]
     case = max(wide, key=lambda each: each.sizes.get("l", 1) * each.sizes.get("d", 1))
-    arguments = run.inputs(op, case)
-    first, again, other = (run.run_op(op, case, arguments, suite.place.call(op, seed)) for seed in (1, 1, 2))
-    form = run.run_form(op, case, arguments)
+    arguments = compare.inputs(op, case)
+    first, again, other = (compare.run_op(op, case, arguments, suite.place.call(op, seed)) for seed in (1, 1, 2))
+    form = compare.run_form(op, case, arguments)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert any(not torch.equal(first[name], form[name]) for name in first)
@@ -140,7 +144,7 @@ def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: ex
 def test_a_fault_in_an_installed_kernel_is_seen(interpreter: str | None, name: str) -> None:
     if interpreter is not None:
         pytest.skip(interpreter)
-    place = exam.Place("interpreter", "cpu", places.installed)
+    place = exam.Place("interpreter", "cpu", implementations.installed)
     (planted,) = [each for each in catalogue.FAULTS if each.id == name]
     float32 = tuple(case for case in exam.small_cases(place) if case.op == planted.op and case.dtype == "float32")
     assert exam.examine(planted, exam.Suite(place, float32, ()), until_caught=True).caught

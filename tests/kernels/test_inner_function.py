@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from late import Late
 from scanproof.kernels.cases import KernelCase, load
+from tests.support.late import Late
 
 if TYPE_CHECKING:
     import torch
 
-    from scanproof.kernels import convolution, mamba1, ops, run
+    from scanproof.kernels import compare, operation_table
+    from scanproof.kernels.references import convolution, mamba1
 else:
     torch, convolution, mamba1 = (
-        Late("torch"), Late("scanproof.kernels.convolution"), Late("scanproof.kernels.mamba1"),
+        Late("torch"), Late("scanproof.kernels.references.convolution"), Late("scanproof.kernels.references.mamba1"),
     )  # fmt: skip
-    ops, run = Late("scanproof.kernels.ops"), Late("scanproof.kernels.run")
+    operation_table, compare = Late("scanproof.kernels.operation_table"), Late("scanproof.kernels.compare")
 
 ROWS = [case for case in load() if case.op == "mamba_inner_fn" and case.sizes["l"] < 200]
 
@@ -99,10 +100,10 @@ def inner(interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.interpreted
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
 def test_the_inner_function_is_right_but_for_what_is_known(case: KernelCase, inner: Any) -> None:
-    op = ops.named(case.op)
+    op = operation_table.named(case.op)
     if case.raises is None:
-        assert run.failures(case, run.compare_case(op, case, inner)) == ""
+        assert compare.failures(case, compare.compare_case(op, case, inner)) == ""
         return
     with pytest.raises(RuntimeError) as raised:
-        run.compare_case(op, case, inner)
+        compare.compare_case(op, case, inner)
     assert case.raises in str(raised.value)

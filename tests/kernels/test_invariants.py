@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import Kernels, Proven, parameters, table
 from scanproof.kernels.cases import InvariantCase, KernelCase, load_invariants
+from tests.support.kernel_places import Kernels, Proven, parameters, table
 
 if TYPE_CHECKING:
-    from scanproof.kernels.op import Op
+    from scanproof.kernels.operation import Op
 
 ALL = table(load_invariants)
 DETERMINISM = [each for each in ALL if each.invariant == "determinism"]
@@ -22,31 +22,31 @@ Require = Callable[["Op", KernelCase], None]
 
 @pytest.mark.parametrize(("row", "place"), parameters(OTHERS))
 def test_invariant(row: InvariantCase, kernels: Kernels, require: Require, proven: Proven) -> None:
-    from scanproof.kernels import invariants, ops, run
+    from scanproof.kernels import compare, invariants, operation_table
 
     case = row.case
 
     def calls(name: str) -> Callable[..., Any]:
-        op = ops.named(name)
+        op = operation_table.named(name)
         require(op, case)
-        return run.returning_tuples(kernels.call(op))
+        return compare.returning_tuples(kernels.call(op))
 
-    op = ops.named(case.op)
+    op = operation_table.named(case.op)
     require(op, case)
     # Forward passes only, whatever the case is otherwise used for.
     with proven(case.id, op.launches(replace(case, backward=False))):
-        pairs = invariants.PAIRS[row.invariant, case.op](calls, run.inputs(op, case, kernels.device))
-    wrong = invariants.violations(case, pairs, tf32=run.uses_tf32(op, case, kernels.device))
+        pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.inputs(op, case, kernels.device))
+    wrong = invariants.violations(case, pairs, tf32=compare.uses_tf32(op, case, kernels.device))
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("row", [each for each in OTHERS if each.case.dtype == "bfloat16"], ids=lambda row: row.id)
 def test_the_references_keep_the_invariants_in_float64(row: InvariantCase) -> None:
-    from scanproof.kernels import invariants, ops, run
+    from scanproof.kernels import compare, invariants, operation_table
 
     case = replace(row.case, dtype="float64")
-    inputs = run.in_float64(run.inputs(ops.named(case.op), case))
-    pairs = invariants.PAIRS[row.invariant, case.op](lambda name: ops.named(name).reference, inputs)
+    inputs = compare.in_float64(compare.inputs(operation_table.named(case.op), case))
+    pairs = invariants.PAIRS[row.invariant, case.op](lambda name: operation_table.named(name).reference, inputs)
     assert invariants.violations(case, pairs) == []
 
 
@@ -55,10 +55,10 @@ def test_two_identical_calls_agree_bit_for_bit(
     row: InvariantCase, kernels: Kernels, require: Require, proven: Proven
 ) -> None:
     """But for sums whose order a GPU does not fix, which the operation's row lists: those agree to rounding."""
-    from scanproof.kernels import ops, run
+    from scanproof.kernels import compare, operation_table
 
-    op, case = ops.named(row.case.op), row.case
+    op, case = operation_table.named(row.case.op), row.case
     require(op, case)
     with proven(case.id, op.launches(case)):
-        wrong = run.unrepeated(op, case, kernels.call(op), kernels.device)
+        wrong = compare.unrepeated(op, case, kernels.call(op), kernels.device)
     assert not wrong, "\n".join(wrong)

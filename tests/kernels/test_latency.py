@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import table
-from latency_places import NotMeasured, Stopwatch, parameters
-from scanproof.kernels.latency_cases import LatencyCase, load
-from scanproof.latency import Latency, Limits
-from scanproof.outcome import LatencyOutcome
+from scanproof.kernels.latency.latency_cases import LatencyCase, load
+from scanproof.kernels.latency.latency_verdict import Latency, Limits
+from scanproof.numbers.verdict.outcome import LatencyOutcome
+from tests.support.kernel_places import table
+from tests.support.latency_places import NotMeasured, Stopwatch, parameters
 
 if TYPE_CHECKING:
-    from kernel_places import Missing
+    from tests.support.kernel_places import Missing
 
 
 @pytest.mark.parametrize(("timed", "place"), parameters(table(load)))
@@ -29,7 +29,7 @@ def test_latency(
     unmeasured: str | None,
     missing: Missing,
 ) -> None:
-    from scanproof import latency_tables
+    from scanproof.report import latency_text
 
     given, nodeid = request.config.option, request.node.nodeid
     try:
@@ -40,6 +40,6 @@ def test_latency(
         return
     limits = limits_of(stopwatch.kind)
     found = scanproof_latency(stopwatch.result(nodeid, scanproof_repeat, limits=limits, **fields))
-    benchmark.extra_info.update(latency_tables.figures(found))
+    benchmark.extra_info.update(latency_text.figures(found))
     if found.outcome == LatencyOutcome.SLOWER.value:
-        pytest.fail(latency_tables.failure_text(found), pytrace=False)
+        pytest.fail(latency_text.failure_text(found), pytrace=False)

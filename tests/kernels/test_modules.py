@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpu_packages import need
-from kernel_places import MARKS, Kernels, Proven, fail_as_wrong, known_miss
-from late import Late
-from scanproof import kernel_table
-from scanproof.kernels.module_cases import MODULES, WAYS, Module
+from scanproof.kernels.launches import kernel_table
+from scanproof.models.against_float64.module_cases import MODULES, WAYS, Module
+from tests.support.gpu_packages import need
+from tests.support.kernel_places import MARKS, Kernels, Proven, fail_as_wrong, known_miss
+from tests.support.late import Late
 
 if TYPE_CHECKING:
     import torch
 
-    from scanproof.kernels import modules
     from scanproof.models import language_model
+    from scanproof.models.against_float64 import modules
 else:
-    torch, modules = Late("torch"), Late("scanproof.kernels.modules")
+    torch, modules = Late("torch"), Late("scanproof.models.against_float64.modules")
     language_model = Late("scanproof.models.language_model")
 
 DTYPES = ("float32", "float16", "bfloat16")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernel_places import Kernels, Proven, fail_as_wrong, known_error, parameters, table
 from scanproof.kernels.cases import KernelCase, load, not_interpreted
+from tests.support.kernel_places import Kernels, Proven, fail_as_wrong, known_error, parameters, table
 
 if TYPE_CHECKING:
-    from scanproof.kernels.op import Op
+    from scanproof.kernels.operation import Op
 
 
 @pytest.mark.parametrize(("case", "place"), parameters(table(load)))
@@ -23,16 +23,16 @@ def test_error_is_at_most_twice_that_of_the_pytorch_form(
     record_property: Callable[[str, object], None],
     request: pytest.FixtureRequest,
 ) -> None:
-    from scanproof.kernels import ops, run
+    from scanproof.kernels import compare, operation_table
 
-    op = ops.named(case.op)
+    op = operation_table.named(case.op)
     require(op, case)
     with known_error(case.raises), proven(case.id, op.launches(case)):
-        comparisons = run.compare_case(op, case, kernels.call(op), kernels.device)
+        comparisons = compare.compare_case(op, case, kernels.call(op), kernels.device)
     for each in comparisons:
         record_property(f"rms error: {each.result}", each.error.rms)
         record_property(f"rms error of the PyTorch form: {each.result}", each.form.rms)
-    message = run.failures(case, comparisons)
+    message = compare.failures(case, comparisons)
     if message and case.raises is None:
         fail_as_wrong(request.node, message)
     if message:
@@ -42,6 +42,6 @@ def test_error_is_at_most_twice_that_of_the_pytorch_form(
 @pytest.mark.interpreted
 @pytest.mark.parametrize("name", table(not_interpreted))
 def test_what_the_interpreter_cannot_run_is_said(name: str) -> None:
-    from scanproof.kernels import ops
+    from scanproof.kernels import operation_table
 
-    pytest.skip(f"{name}: {ops.named(name).interpreter}")
+    pytest.skip(f"{name}: {operation_table.named(name).interpreter}")

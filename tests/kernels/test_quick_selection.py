@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from late import Late
-from scanproof.kernels import cases, latency_cases
+from scanproof.kernels import cases
+from scanproof.kernels.latency import latency_cases
+from tests.support.late import Late
 
 if TYPE_CHECKING:
-    from scanproof.kernels import invariants, ops, run
+    from scanproof.kernels import compare, invariants, operation_table
 else:
     invariants, ops, run = (
-        Late("scanproof.kernels.invariants"), Late("scanproof.kernels.ops"), Late("scanproof.kernels.run"),
+        Late("scanproof.kernels.invariants"), Late("scanproof.kernels.operation_table"), Late("scanproof.kernels.compare"),
     )  # fmt: skip
 
 ROWS = [case for case in cases.load() if case.quick]
@@ -89,13 +90,16 @@ def test_the_selection_tunes_few_configurations(interpreter: str | None, monkeyp
     monkeypatch.setattr(Autotuner, "run", noted)
     for case in ROWS:
         if case.tuned:
-            op = ops.named(case.op)
-            run.run_op(op, case, run.inputs(op, case), op.implementation())
+            op = operation_table.named(case.op)
+            compare.run_op(op, case, compare.inputs(op, case), op.implementation())
     for row in INVARIANTS:
         if row.case.tuned and row.invariant != "determinism":
-            op = ops.named(row.case.op)
+            op = operation_table.named(row.case.op)
             pairs = invariants.PAIRS[row.invariant, op.name]
-            pairs(lambda name: run.returning_tuples(ops.named(name).implementation()), run.inputs(op, row.case))
+            pairs(
+                lambda name: compare.returning_tuples(operation_table.named(name).implementation()),
+                compare.inputs(op, row.case),
+            )
     assert {case.op for case in ROWS if case.tuned} >= {"mamba_chunk_scan_combined", "layer_norm_fn"}
     assert 0 < sum(tuned.values()) <= MOST_TUNINGS, tuned
 
@@ -117,6 +121,6 @@ def test_what_is_not_marked_as_tuned_has_no_autotuner(interpreter: str | None, m
     first = {case.op: case for case in reversed(cases.load()) if "interpreter" in case.where}
     for case in first.values():
         launched.clear()
-        op = ops.named(case.op)
-        run.run_op(op, case, run.inputs(op, case), op.implementation())
+        op = operation_table.named(case.op)
+        compare.run_op(op, case, compare.inputs(op, case), op.implementation())
         assert bool(launched) is case.tuned, case.id

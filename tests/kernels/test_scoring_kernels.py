@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import Kernels, Proven
-from late import Late
-from scanproof import kernel_table
 from scanproof.embedded import MIRROR
+from scanproof.kernels.launches import kernel_table
+from tests.support.kernel_places import Kernels, Proven
+from tests.support.late import Late
 
 if TYPE_CHECKING:
     import torch
 
     from scanproof import scoring
-    from scanproof.kernels import ops
-    from scanproof.models import kernel_model
+    from scanproof.kernels import operation_table
+    from scanproof.models.against_float64 import whole_model
     from scanproof.models.mamba_in_llama import operations
-    from scanproof.scoring import network, passage, tree
+    from scanproof.scoring import carried_state, network, prefix_tree
 else:
-    torch, scoring, ops = Late("torch"), Late("scanproof.scoring"), Late("scanproof.kernels.ops")
-    kernel_model = Late("scanproof.models.kernel_model")
+    torch, scoring, operation_table = (
+        Late("torch"),
+        Late("scanproof.scoring"),
+        Late("scanproof.kernels.operation_table"),
+    )
+    whole_model = Late("scanproof.models.against_float64.whole_model")
     operations, network = Late("scanproof.models.mamba_in_llama.operations"), Late("scanproof.scoring.network")
-    passage, tree = Late("scanproof.scoring.passage"), Late("scanproof.scoring.tree")
+    carried_state, prefix_tree = Late("scanproof.scoring.carried_state"), Late("scanproof.scoring.prefix_tree")
 
 START = [5, 17, 200, 31, 44, 9, 120, 77, 3, 250, 18, 61, 90, 14, 33, 71, 8, 26]
 """Longer than a chunk of the stand-ins, 16."""
@@ -58,7 +62,7 @@ def plain(model: Any) -> list[Answer]:
 def shared(model: Any) -> tuple[list[Answer], scoring.Tally]:
     """With the engine."""
     lm = SimpleNamespace(model=model, device=torch.device("cpu"), mixed_precision_dtype=None)
-    asked = [tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
+    asked = [prefix_tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
     tally, answers = scoring.Tally(), dict[int, Answer]()
 
     def answered(index: int, value: float, greedy: bool) -> None:
@@ -75,7 +79,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     choose = operations.operations
 
     def chosen(device: Any) -> Any:
-        return replace(choose(device), **{SCAN: operations.installed(ops.named(SCAN))})
+        return replace(choose(device), **{SCAN: operations.installed(operation_table.named(SCAN))})
 
     monkeypatch.setattr("scanproof.scoring.network.operations", chosen)
 
@@ -85,20 +89,20 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mamba2_scores_a_tree_as_one_by_one(kernels: Kernels, proven: Proven, monkeypatch: pytest.MonkeyPatch) -> None:
     interpreted(monkeypatch)
     folder = MIRROR / "scanproof" / "mamba2-tiny"
-    model = kernel_model.kernel_model(folder, torch.float32, torch.device(kernels.device))
+    model = whole_model.kernel_model(folder, torch.float32, torch.device(kernels.device))
     wanted = plain(model)
     with proven("mamba2-tiny", kernel_table.launched_by(SCAN)):
         got, tally = shared(model)
     assert apart(wanted, got) < 1e-4
     assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]
     assert tally.tokens <= 1.08 * tally.distinct_tokens < 0.6 * tally.plain_tokens
-    before = passage.Passage.before
+    before = carried_state.Passage.before
 
     def forgotten(self: Any, slot: int, empty: Any) -> Any:
         state = before(self, slot, empty)
         return replace(state, ssm=torch.zeros_like(state.ssm))
 
-    monkeypatch.setattr("scanproof.scoring.passage.Passage.before", forgotten)
+    monkeypatch.setattr("scanproof.scoring.carried_state.Passage.before", forgotten)
     assert apart(wanted, shared(model)[0]) > 1e-3
 
 

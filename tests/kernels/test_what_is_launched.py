@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernel_places import MARKS, Kernels, Proven
 from scanproof.kernels.cases import KernelCase, load
+from tests.support.kernel_places import MARKS, Kernels, Proven
 
 if TYPE_CHECKING:
-    from scanproof.kernels.op import Op
+    from scanproof.kernels.operation import Op
 
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
 SMALL = next(case for case in load() if case.id == "mamba_chunk_scan_combined-gradients-l1-float32")
@@ -27,12 +27,12 @@ class TestProof:
         proven: Proven,
         request: pytest.FixtureRequest,
     ) -> None:
-        from scanproof.kernels import ops, run
+        from scanproof.kernels import compare, operation_table
 
-        op = ops.named(SMALL.op)
+        op = operation_table.named(SMALL.op)
         require(op, SMALL)
         with proven(SMALL.id, op.launches(SMALL)):
-            run.run_op(op, SMALL, run.inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
+            compare.run_op(op, SMALL, compare.inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
         kept: dict[str, Any] = dict(request.node.user_properties)
         launched = {launch["name"]: launch for launch in kept["launched"]}
         assert launched["_chunk_scan_fwd_kernel"]["count"] >= 1
@@ -46,14 +46,14 @@ class TestProof:
     def test_a_fallback_to_plain_pytorch_fails_though_its_numbers_are_right(
         self, kernels: Kernels, require: Callable[[Op, KernelCase], None], proven: Proven
     ) -> None:
-        from scanproof.kernels import ops, run
+        from scanproof.kernels import compare, operation_table
 
-        op = ops.named(SMALL.op)
+        op = operation_table.named(SMALL.op)
         require(op, SMALL)
-        found = run.compare_case(op, SMALL, op.reference, kernels.device)
-        assert run.failures(SMALL, found) == ""
+        found = compare.compare_case(op, SMALL, op.reference, kernels.device)
+        assert compare.failures(SMALL, found) == ""
         with pytest.raises(pytest.fail.Exception) as raised, proven(SMALL.id, op.launches(SMALL)):
-            run.compare_case(op, SMALL, op.reference, kernels.device)
+            compare.compare_case(op, SMALL, op.reference, kernels.device)
         assert "_chunk_scan_fwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "_state_passing_bwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'" in str(raised.value)
@@ -65,11 +65,11 @@ def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str 
         pytest.skip(interpreter)
     import torch
 
-    import tuned_kernel
-    from scanproof.kernels import launches
+    from scanproof.kernels.launches import watcher
+    from tests.support import tuned_kernel
 
     tuned_kernel.double(torch.ones(5))
-    with launches.observe() as observer:
+    with watcher.observe() as observer:
         for length in (8, 16):
             assert tuned_kernel.double(torch.ones(length)).tolist() == [2.0] * length
     seen = observer.seen()
@@ -86,8 +86,8 @@ def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_che
         pytest.skip(interpreter)
     import torch
 
-    import tuned_kernel
-    from scanproof.kernels import tuning
+    from scanproof.kernels.latency import tuning
+    from tests.support import tuned_kernel
 
     small, large = torch.ones(8), torch.ones(100)
     tuned_kernel.triple(small)
@@ -111,12 +111,13 @@ def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_che
 def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_none_after() -> None:
     import torch
 
-    from scanproof.kernels import device, launches, profiling
+    from scanproof.kernels import device
+    from scanproof.kernels.launches import profiler, watcher
 
     if reason := device.why_no_gpu():
         pytest.skip(reason)
-    observer = launches.Observer()
-    profile = profiling.FirstBatch(observer)
+    observer = watcher.Observer()
+    profile = profiler.FirstBatch(observer)
     profile.start()
     torch.rand(64, 64, device="cuda").sort()
     profile.stop()

@@ -14,22 +14,26 @@ from unittest import mock
 
 import pytest
 
-from gpu_packages import need
-from kernel_places import MARKS, Kernels, Proven
-from late import Late
-from scanproof import kernel_table
 from scanproof.embedded import MIRROR
+from scanproof.kernels.launches import kernel_table
+from tests.support.gpu_packages import need
+from tests.support.kernel_places import MARKS, Kernels, Proven
+from tests.support.late import Late
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from scanproof.kernels import divergence
-    from scanproof.models import attention, decoding, kernel_model, layers, loading, states
+    from scanproof.models import attention, layers, loading, states
+    from scanproof.models.against_float64 import decoding, whole_model
 else:
     torch = Late("torch")
     divergence, attention = Late("scanproof.kernels.divergence"), Late("scanproof.models.attention")
-    decoding, kernel_model = Late("scanproof.models.decoding"), Late("scanproof.models.kernel_model")
+    decoding, whole_model = (
+        Late("scanproof.models.against_float64.decoding"),
+        Late("scanproof.models.against_float64.whole_model"),
+    )
     layers, loading, states = (Late(f"scanproof.models.{name}") for name in ("layers", "loading", "states"))
 
 STAND_INS = ("mamba1-tiny", "mamba2-tiny", "mamba2attn-tiny")
@@ -206,15 +210,15 @@ def mamba_ssm_disagrees(place: str, device: str, name: str, dtype: str, record: 
     """mamba_ssm's prefill, its decode and the float64 reference: what is above the bar."""
     rows, length, prefill = SIZES[place]
     tokens = text(name, rows, length)
-    model = kernel_model.kernel_model(MIRROR / "scanproof" / name, getattr(torch, dtype), torch.device(device))
+    model = whole_model.kernel_model(MIRROR / "scanproof" / name, getattr(torch, dtype), torch.device(device))
     with torch.no_grad(), dense_projections(place):
         expected = stand_in(name, "float64")(tokens).logits
         if (place, name) == ("interpreter", "mamba1-tiny"):
             # The scan of a prefill is a CUDA extension; the decode step is a Triton kernel.
-            steps = kernel_model.decode(model, tokens.to(device), prefill=0)
+            steps = whole_model.decode(model, tokens.to(device), prefill=0)
             return excess("mamba_ssm's steps, float64", expected, steps, record, dtype)
         whole = model(tokens.to(device)).logits.cpu()
-        decoded = kernel_model.decode(model, tokens.to(device), prefill).cpu()
+        decoded = whole_model.decode(model, tokens.to(device), prefill).cpu()
     tf32 = dtype == "float32" and place == "gpu"
     return (
         excess("mamba_ssm's prefill, its decode", whole, decoded, record, dtype, tf32)

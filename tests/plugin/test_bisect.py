@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.bisect import environments
-from small_project import HOOK, Project
+from scanproof.triage.bisect import environments
+from tests.support.small_project import HOOK, Project
 
 NUMBER = "one-arc_easy-acc-author"
 FOUND = """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.expected import load
-from scanproof.values import PublishedValue
-from small_project import Project
+from scanproof.numbers.expected.reader import load
+from scanproof.numbers.values import PublishedValue
+from tests.support.small_project import Project
 
 ROOT = Path(__file__).parents[2]
 SUITE = "tests/published"

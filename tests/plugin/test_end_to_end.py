@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from scanproof.record import Run, read_run
-from small_jobs import wait_until
-from small_mirror import HANGS
+from tests.support.small_jobs import wait_until
+from tests.support.small_mirror import HANGS
 
 ROOT = Path(__file__).parents[2]
 RUNS = "runs/*/run.json"
@@ -97,7 +97,7 @@ def is_worker(entry: Path, parent: int) -> bool:
         status = (entry / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
-    return b"scanproof.worker" in arguments and int(status[1]) == parent
+    return b"scanproof.evaluation.worker.run" in arguments and int(status[1]) == parent
 
 
 def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
     from scanproof import embedded as stand_ins
     from scanproof.embedded.record import job
     from scanproof.embedded.record import stand_ins as all_stand_ins
-    from scanproof.evaluation import Settings, evaluate
+    from scanproof.evaluation.evaluate_job import Settings, evaluate
 
     mirror = tmp_path / "mirror"
     stand_in = next(each for each in all_stand_ins() if each.name == "mamba1-tiny")

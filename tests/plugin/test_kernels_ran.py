@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from scanproof.launched import Launch, Launches
-from scanproof.record import to_json
-from small_project import GOOD, Project
+from scanproof.files import to_json
+from scanproof.kernels.launches.launched import Launch, Launches
+from tests.support.small_project import GOOD, Project
 
 RAN = Launches(
     launched=(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from latency_project import LatencyProject
-from small_project import Project
+from tests.support.latency_project import LatencyProject
+from tests.support.small_project import Project
 
 CASE = "rms_norm_fn-small-float32-forward"
 WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
@@ -16,7 +16,7 @@ WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
 
 def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
     """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
-    from latency_places import device_name
+    from tests.support.latency_places import device_name
 
     content = {
         "device": {"kind": "cpu", "name": device_name("cpu")},

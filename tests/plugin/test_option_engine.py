@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines_project import BAD, GOOD, NUMBER, answer, asked, prepare
 
-from planted import REFERENCE, Copy, clean_copy, state_of_the_neighbour
 from scanproof.record import Run, find_run, read_run
-from small_project import Project
+from tests.support.engines_project import BAD, GOOD, NUMBER, answer, asked, prepare
+from tests.support.planted import REFERENCE, Copy, clean_copy, state_of_the_neighbour
+from tests.support.small_project import Project
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ class TestOnAStandIn:
     def test_a_class_that_takes_no_state_is_scored_plain_and_says_why(self, stand_in: Callable[..., Ran]) -> None:
         def refuse(copy: Copy) -> None:
             call = "tally = scoring.install(model, say=print)"
-            copy.edit("scanproof/worker.py", call, 'raise scoring.Unsupported("it takes no state")')
+            copy.edit("scanproof/evaluation/worker/run.py", call, 'raise scoring.Unsupported("it takes no state")')
 
         run, result = stand_in(refuse, engine="auto")
         assert result.returncode == pytest.ExitCode.OK, result.stdout

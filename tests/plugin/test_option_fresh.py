@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 
 def test_is_off_by_default_and_on_when_asked_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from scanproof.history import baseline
 from scanproof.history.store import History, open_history
-from small_project import HOOK, Project
+from tests.support.small_project import HOOK, Project
 
 SAMPLES = """
     samples = settings.store / ("samples-" + job.name)

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from small_jobs import wait_until
-from small_mirror import HANGS
-from small_project import Project
+from tests.support.small_jobs import wait_until
+from tests.support.small_mirror import HANGS
+from tests.support.small_project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SIDE = """
 import json, os, threading, time
 import pytest
-from scanproof import progress as progress_line
-from scanproof.evaluation import EvaluationError, Progress
+from scanproof.plugin.hooks import progress as progress_line
+from scanproof.evaluation.evaluate_job.evaluate_job import EvaluationError; from scanproof.evaluation.evaluate_job.evaluate_job import Progress
 
 BOTH = threading.Barrier(2)
 SHOWN = threading.Event()
@@ -152,7 +152,7 @@ def workers(store: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"scanproof.worker" in words and any(word.startswith(os.fsencode(store)) for word in words):
+        if b"scanproof.evaluation.worker.run" in words and any(word.startswith(os.fsencode(store)) for word in words):
             found.append(int(path.parent.name))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 
 def test_a_subset_is_never_compared_with_a_number_for_the_full_set(project: Project) -> None:

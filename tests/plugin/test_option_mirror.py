@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 
 def test_gpu_jobs_use_the_mirror_given(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

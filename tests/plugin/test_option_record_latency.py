@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from latency_project import LatencyProject
-from small_project import Project
+from tests.support.latency_project import LatencyProject
+from tests.support.small_project import Project
 
 H200 = "expected/latency/nvidia-h200.json"
 

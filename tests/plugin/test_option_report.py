@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from small_project import GOOD, Project
+from tests.support.small_project import GOOD, Project
 
 BAD = [["arc_easy", "acc", 0.2, 2376], *GOOD[1:]]
 ID = "one-arc_easy-acc-author"

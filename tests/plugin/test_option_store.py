@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 
 def test_runs_are_kept_where_asked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scanproof.environment import why_no_gpu
-from small_project import Project
+from tests.support.small_project import Project
 
 needs_no_gpu = pytest.mark.skipif(
     why_no_gpu() is None, reason="this machine has a GPU: nothing is skipped for lack of one"

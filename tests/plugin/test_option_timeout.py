@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 PRINT_TIMEOUT = """
 import pytest

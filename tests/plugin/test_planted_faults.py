@@ -13,7 +13,7 @@ import pytest
 from scanproof.record import find_run, read_run
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = "scanproof/kernels/reference.py"
+REFERENCE = "scanproof/kernels/references/papers.py"
 LINE = {
     "skip dropped in the scan": ("y = y + D[:, None] * u", "y = y + 0 * u"),
     "skip dropped in SSD": ("y if D is None else y + _skip(D) * x), state", "y), state"),

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-import small_mirror as small
-from scanproof import expected, recording
+from scanproof.history import recording
+from scanproof.numbers.expected import reader
+from scanproof.numbers.values import PublishedValue
 from scanproof.record import Evaluation, Run, find_run, read_run
-from scanproof.values import PublishedValue
+from tests.support import small_mirror as small
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = """\
@@ -118,7 +119,7 @@ def first(place: Place) -> Run:
 
 
 def numbers(place: Place) -> list[PublishedValue]:
-    return list(expected.load(place.root / "expected").numbers)
+    return list(reader.load(place.root / "expected").numbers)
 
 
 def test_the_first_run_measures_and_compares_nothing(place: Place, first: Run) -> None:
@@ -208,7 +209,7 @@ def test_a_recorded_number_is_compared_from_then_on(place: Place, first: Run, tm
     place.scanproof("record", first.id)
     text = place.file.read_text()
     assert text.startswith(EVALUATION[: EVALUATION.index("values:")]), "everything else stays as it was"
-    values = {value.id: value for value in expected.load(place.root / "expected").values}
+    values = {value.id: value for value in reader.load(place.root / "expected").values}
     assert values[ACC].expected == pytest.approx(measured[ACC], abs=5e-5)
     assert values[ACC].harness == "same"
     (evaluation,) = first.evaluations

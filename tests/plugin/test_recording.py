@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from small_jobs import wait_until
-from small_project import Project
+from tests.support.small_jobs import wait_until
+from tests.support.small_project import Project
 
 SLEEPY = """
 import time

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 
 def gpu(project: Project, monkeypatch: pytest.MonkeyPatch, *mebibytes: int) -> None:
@@ -25,7 +25,9 @@ def job(project: Project, lines: str, model: str = "hf") -> None:
     text = (folder / "one.yaml").read_text().replace("  batch_size: 8\n", f"  batch_size: 8\n{lines}")
     (folder / "one.yaml").write_text(text.replace("model: hf", f"model: {model}"))
     # Whatever torch is installed here, on that machine it is one for CUDA.
-    (project.root / "conftest.py").write_text("from scanproof import machine\nmachine.torch_cuda = lambda: '13.0'\n")
+    (project.root / "conftest.py").write_text(
+        "from scanproof.kernels.launches.watcher import machine\nmachine.torch_cuda = lambda: '13.0'\n"
+    )
 
 
 LARGE = "  size: {parameters: 7000000000, vocab_size: 50000}\n"

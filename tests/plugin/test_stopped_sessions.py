@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from small_project import Project
+from tests.support.small_project import Project
 
 BREAKING_HOOK = """
 import pytest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from planted import FAULTS, ROOT, Fault, clean_copy
+from tests.support.planted import FAULTS, ROOT, Fault, clean_copy
 
 TABLE = ROOT / "docs" / "triage.md"
 HEAD = "| planted | first finding |\n|---|---|\n"

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from small_project import GOOD, Project
+from tests.support.small_project import GOOD, Project
 
 
 def test_numbers_that_come_out_pass_and_end_in_a_table(project: Project) -> None:

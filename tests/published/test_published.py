@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from scanproof import tables
-from scanproof.outcome import Outcome
-from scanproof.paired import Finding
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict.outcome import Outcome
+from scanproof.numbers.verdict.paired_tests import Finding
+from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation
-from scanproof.tolerance import Verdict
-from scanproof.values import PublishedValue
+from scanproof.report import terminal
 
 
 def test_published(
@@ -29,5 +29,5 @@ def test_published(
         pytest.skip(f"not comparable: {verdict.because}")
     if verdict.outcome is not Outcome.REPRODUCED:
         reasons = scanproof_triage(verdict, scanproof_gate)
-        text = tables.failure_text(scanproof_value, verdict, scanproof_evaluation, scanproof_gate, reasons)
+        text = terminal.failure_text(scanproof_value, verdict, scanproof_evaluation, scanproof_gate, reasons)
         pytest.fail(text, pytrace=False)

@@ -1,6 +1,6 @@
 """The operations that the mixers call: the installed kernels on a GPU, their references on the CPU.
 
-Both have the signature of the rows in `scanproof.kernels.ops`, so the mixers are written once.
+Both have the signature of the rows in `scanproof.kernels.operation_table`, so the mixers are written once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanproof import kernel_table
-from scanproof.kernels import ops
-from scanproof.kernels.op import FLOAT32, Op
+from scanproof.kernels import operation_table
+from scanproof.kernels.launches import kernel_table
+from scanproof.kernels.operation import FLOAT32, Op
 
 Call = Callable[..., Any]
 
@@ -40,7 +40,7 @@ def operations(device: torch.device) -> Operations:
         ImportError: a GPU is asked for and a package with its kernels is not installed; the message says which.
     """
     choose = as_operation if device.type == "cpu" else installed
-    return Operations(*(choose(ops.named(item.name)) for item in fields(Operations)))
+    return Operations(*(choose(operation_table.named(item.name)) for item in fields(Operations)))
 
 
 def installed(row: Op) -> Call:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from scanproof.files import atomic
 from scanproof.models.layout import CheckpointError
 from scanproof.models.megatron.conversion import build
 from scanproof.models.megatron.reading import read_checkpoint
 from scanproof.models.megatron.tokenizer import read_tokenizer, special_ids
-from scanproof.record import atomic
 
 SHARD = "2GB"
 

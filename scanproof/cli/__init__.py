@@ -1,0 +1,1 @@
+"""The `scanproof` command: one module per command; `scanproof.cli.app` puts them together."""

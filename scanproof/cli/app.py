@@ -1,0 +1,109 @@
+"""The command line: every command is one row here and one module in `scanproof.commands`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from scanproof import __version__
+from scanproof.cli import (
+    audit,
+    baseline,
+    bisect,
+    calibrate,
+    compare,
+    convert,
+    doctor,
+    exam,
+    history,
+    lm_eval,
+    plan,
+    prefetch,
+    prune_plan,
+    record,
+    report,
+    schema,
+    triage,
+    values,
+)
+from scanproof.cli.common import stop
+from scanproof.history.errors import HistoryError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of its own; those of `history` and `baseline` are in their modules."""
+
+    name: str
+    call: Callable[..., None]
+    example: str
+    """Its arguments in the example that `--help` ends with."""
+    passes_on: str | None = None
+    """Why every argument, `--help` and `--format` too, is somebody else's; None for a command of ours."""
+
+
+COMMANDS = (
+    Command("list", values.list_values, "--document 001 --model mamba-130m --format json"),
+    Command("audit", audit.audit, "--format json"),
+    Command("calibrate", calibrate.calibrate, "--check"),
+    Command("doctor", doctor.doctor, "--format json"),
+    Command("exam", exam.exam, "--faults selective_scan --format json"),
+    Command("plan", plan.plan, '--gpu "H100 80GB" --document 001 --format json'),
+    Command("convert", convert.convert, "mirror/nvidia/mamba2-hybrid-8b-3t-4k hybrid-8b"),
+    Command("prefetch", prefetch.prefetch, "--model mamba-130m --mirror /srv/mirror"),
+    Command(
+        "lm-eval",
+        lm_eval.lm_eval,
+        "run --model mamba_ssm --model_args pretrained=DIR --tasks piqa --device cpu",
+        passes_on="it is lm-eval's own command line, which writes JSON with --output_path",
+    ),
+    Command("compare", compare.compare, "20261120T175933Z-1b9c04d2 latest --format json"),
+    Command("triage", triage.triage, "latest mamba-130m-piqa-acc-paper --format json"),
+    Command("bisect", bisect.bisect, "--good venv-old --bad venv-new --number mamba-130m-piqa-acc-paper"),
+    Command("prune-plan", prune_plan.prune_plan, "--zigzag llama2_7b_pile_knn_5_dim_4.csv.gz --layers 32"),
+    Command("record", record.record, "latest --model llama-2-7b"),
+    Command("report", report.report, "latest --since 30 --out page.html"),
+    Command("schema", schema.schema, "expected/schema"),
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+PASS_ALL_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+for row in COMMANDS:
+    settings = PASS_ALL_ON if row.passes_on else None
+    app.command(row.name, context_settings=settings, epilog=f"Example: scanproof {row.name} {row.example}")(row.call)
+app.add_typer(
+    history.app, name="history", epilog="Example: scanproof history --history s3://bucket/scanproof --gpu H200"
+)
+app.add_typer(baseline.app, name="baseline", epilog="Example: scanproof baseline --format json")
+
+
+@app.callback()
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Do Mamba's published numbers still come out, and are its scan kernels still right?"""
+    if show:
+        typer.echo(f"scanproof {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Entry point of the `scanproof` command."""
+    try:
+        app()
+    except HistoryError as error:
+        # Any question to a history may meet a file that cannot be read.
+        raise SystemExit(stop(str(error)).exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""`scanproof baseline`, with set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scanproof.cli.common import Format, FormatOption, print_result, print_rows, stop
+from scanproof.cli.history import HERE, HistoryOption, found, opened, tell
+
+app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def baselines(context: typer.Context, history: HistoryOption = HERE, style: FormatOption = Format.table) -> None:
+    """Print every baseline that was declared, oldest first, and for how many evaluations it still holds."""
+    if context.invoked_subcommand is not None:
+        return
+    from scanproof.history import baseline
+
+    kept = opened(history)
+    declared = baseline.declared(kept)
+    holds = baseline.current(declared)
+    rows = [
+        {
+            "run": each.run,
+            "declared": each.content["declared"],
+            "evaluations": len(each.evaluations),
+            "holds": sum(current.id == each.id for current in holds.values()),
+            "reason": each.content["reason"],
+        }
+        for each in declared
+    ]
+    print_rows(rows, ("run", "declared", "evaluations", "holds", "reason"), style)
+    tell(kept)
+
+
+@app.command("set", epilog="Example: scanproof baseline set latest --reason 'first clean night on the H200'")
+def declare(
+    run: Annotated[str, typer.Argument(help="Id of a published run, the beginning of one, or `latest`.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why this run is good; kept with it.")],
+    history: HistoryOption = HERE,
+    style: FormatOption = Format.table,
+) -> None:
+    """Declare a run good: from now on every evaluation is compared with its own, document by document.
+
+    Refused for a run that failed, is partial or limited, was not strict, or may have run a fallback.
+    """
+    from scanproof.history import baseline
+    from scanproof.history.errors import HistoryError
+
+    kept = opened(history)
+    try:
+        made = baseline.declare(kept, found(kept, run), reason)
+    except HistoryError as error:
+        tell(kept)
+        raise stop(str(error), code=1) from None
+    line = f"{made.run} is the baseline of {len(made.evaluations)} evaluations"
+    print_result([line], [{"run": made.run, "evaluations": len(made.evaluations), "reason": reason}], style)
+    tell(kept)

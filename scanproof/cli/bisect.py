@@ -1,0 +1,95 @@
+"""`scanproof bisect`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanproof.cli.common import Format, FormatOption, StoreOption, print_rows, stop
+
+if TYPE_CHECKING:
+    from scanproof.triage.bisect.mixtures import Mixtures
+    from scanproof.triage.bisect.search import Answer
+
+COLUMNS = ("from_bad", "outcome", "measured", "reused", "because")
+WHAT = "a virtual environment, or a file of lines name==version"
+
+
+def bisect(
+    good: Annotated[str, typer.Option("--good", help=f"Where the number comes out: {WHAT}.")],
+    bad: Annotated[str, typer.Option("--bad", help=f"Where it does not: {WHAT}.")],
+    number: Annotated[str, typer.Option("--number", help="Id of the number.")],
+    test: Annotated[
+        str, typer.Option("--test", help="Node id of the test that measures numbers.")
+    ] = "tests/published/test_published.py::test_published",
+    pytest: Annotated[list[str] | None, typer.Option("--pytest", help="Argument for pytest. Can be repeated.")] = None,
+    pip: Annotated[
+        list[str] | None,
+        typer.Option("--pip", help="Argument for pip install: --pip=--find-links=DIR. Can be repeated."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run mixtures again that are known.")] = False,
+    store: StoreOption = Path(".scanproof"),
+    style: FormatOption = Format.table,
+) -> None:
+    """Find the package whose version moves a number: the job is run under mixtures of two environments.
+
+    Each mixture is the good environment's interpreter (this one, where lock files are given) with versions laid over it
+    by `pip install --target`.  What was run is remembered in the store; a mixture that cannot be built or breaks is
+    unresolved, neither good nor bad.  Exit code 1: no package is named.
+    """
+    from scanproof.triage.bisect import environments
+    from scanproof.triage.bisect.mixtures import Mixtures
+    from scanproof.triage.bisect.search import search
+
+    try:
+        first, second = environments.read(good), environments.read(bad)
+        base = first if first.python is not None else environments.here()
+    except environments.EnvironmentProblem as error:
+        raise stop(str(error)) from None
+    differ = environments.differences(first, second, base)
+    for line in differ.left_out:
+        typer.echo(f"scanproof: not tried: {line}", err=True)
+    mixtures = Mixtures(
+        number=number, differences=differ, base=base, root=store, test=test, pytest=tuple(pytest or ()),
+        pip=tuple(pip or ()), fresh=fresh, say=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    answer = search(sorted({*differ.good, *differ.bad}), mixtures)
+    keep(answer, mixtures)
+    tell(answer, mixtures, style)
+    if not answer.packages:
+        raise typer.Exit(1)
+
+
+def keep(answer: Answer, mixtures: Mixtures) -> None:
+    """Leave the answer for `scanproof triage`."""
+    from scanproof import files
+    from scanproof.triage.evidence import Bisected
+    from scanproof.triage.gather import bisected_file
+
+    differ = mixtures.differences
+    versions = tuple((name, differ.good.get(name), differ.bad.get(name)) for name in answer.packages)
+    kept = Bisected(packages=answer.packages, alone=answer.alone, versions=versions, because=answer.because)
+    files.write_atomically(bisected_file(mixtures.root, mixtures.number), files.to_json(kept))
+
+
+def tell(answer: Answer, mixtures: Mixtures, style: Format) -> None:
+    """Print what was tried, and the answer."""
+    rows = [
+        {
+            "from_bad": list(each.bad), "outcome": each.outcome.value, "measured": each.measured,
+            "reused": each.reused, "because": each.because, "seconds": each.seconds, "folder": each.folder,
+        }
+        for each in mixtures.tried
+    ]  # fmt: skip
+    differ = mixtures.differences
+    versions = [f"{name} {differ.good.get(name)} -> {differ.bad.get(name)}" for name in answer.packages]
+    if style is Format.json:
+        typer.echo(json.dumps({**asdict(answer), "versions": versions, "tried": rows}, indent=1))
+        return
+    print_rows(rows, COLUMNS, style)
+    if style is Format.table:
+        typer.echo("\n".join(["", *(f"package: {line}" for line in versions), answer.because]))

@@ -1,0 +1,151 @@
+"""`scanproof exam`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from scanproof.cli.common import Format, load, print_rows, stop
+
+if TYPE_CHECKING:
+    from scanproof.faults.exam import Answer, Check, Place
+    from scanproof.faults.fault import Fault
+
+T = TypeVar("T")
+FIRST_SEED = 1000
+"""Clean runs take this seed and those after it: none that a case of the suite has."""
+
+
+class PlaceName(StrEnum):
+    """Where the operations come from."""
+
+    reference = "reference"
+    interpreter = "interpreter"
+    gpu = "gpu"
+
+
+class ExamFormat(StrEnum):
+    """How the answers are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+def exam(
+    faults: Annotated[
+        list[str] | None,
+        typer.Option("--faults", help="Only faults whose id or operation holds this text. Can be repeated."),
+    ] = None,
+    clean: Annotated[
+        int | None, typer.Option("--clean", min=1, help="Plant nothing: so many runs with fresh seeds, no alarm.")
+    ] = None,
+    evaluation: Annotated[
+        bool, typer.Option("--evaluation", help="Evaluate the embedded stand-ins with each fault as well.")
+    ] = False,
+    place: Annotated[
+        PlaceName, typer.Option("--place", help="Plant into a PyTorch form, or into installed kernels.")
+    ] = PlaceName.reference,
+    style: Annotated[ExamFormat, typer.Option("--format", help="How to print.")] = ExamFormat.table,
+) -> None:
+    """Plant known faults, one at a time, and see which check finds them; exit code 1 if one goes unseen."""
+    from scanproof.faults import catalogue, implementations
+
+    chosen = catalogue.chosen(faults or [])
+    if not chosen:
+        asked = " or ".join(faults or [])
+        raise stop(f"--faults: no fault holds {asked!r} in its id or operation; docs/planted-faults.md lists them")
+    try:
+        where = implementations.place(place.value)
+    except implementations.PlaceError as error:
+        raise stop(f"--place {place.value}: {error}") from None
+    for name, reason in where.missing.items():
+        typer.echo(f"{name} is left out, it cannot be imported: {reason}", err=True)
+    if clean is None:
+        _faults(chosen, where, evaluation, style)
+    elif faults:
+        raise stop("--clean plants nothing: leave --faults out")
+    else:
+        _clean(clean, where, style)
+
+
+def _clean(count: int, place: Place, style: ExamFormat) -> None:
+    from scanproof.faults import table
+    from scanproof.faults.exam import clean_runs, suite
+
+    seeds = range(FIRST_SEED, FIRST_SEED + count)
+    runs = list(_counted(clean_runs(seeds, suite(place)), count, "clean run"))
+    data = style in (ExamFormat.json, ExamFormat.csv)
+    if data:
+        rows = [
+            {
+                "seed": run.seed,
+                "checks": run.checks,
+                "results": run.results,
+                "alarms": [told(each) for each in run.alarms],
+            }
+            for run in runs
+        ]
+        print_rows(rows, (), Format(style.value))
+    else:
+        for run in runs:
+            for alarm in run.alarms:
+                typer.echo(f"seed {run.seed}: {told(alarm)}")
+    typer.echo(table.clean_summary(runs), err=data)
+    if any(run.alarms for run in runs):
+        raise typer.Exit(1)
+
+
+def told(alarm: Check) -> str:
+    """A check that should have found nothing."""
+    return f"{alarm.kind}: {alarm.message or alarm.id}"
+
+
+def _faults(faults: Sequence[Fault], place: Place, evaluation: bool, style: ExamFormat) -> None:
+    from scanproof.faults import catalogue, table
+    from scanproof.faults.exam import examine, suite
+
+    checks = suite(place)
+    here = [fault for fault in faults if fault.op in checks.operations]
+    if len(here) < len(faults):
+        typer.echo(f"{len(faults) - len(here)} faults are of operations that do not run at {place.name}", err=True)
+    answers = list(_counted((examine(fault, checks) for fault in here), len(here), "fault"))
+    if evaluation:
+        answers = _evaluated(answers)
+    rows = [table.row(answer) for answer in answers]
+    if style is ExamFormat.markdown:
+        typer.echo(table.markdown(rows, catalogue.NOT_PLANTED))
+    else:
+        print_rows(rows, table.COLUMNS, Format(style.value))
+    typer.echo(table.summary(answers), err=True)
+    if not answers or not all(answer.caught for answer in answers):
+        raise typer.Exit(1)
+
+
+def _evaluated(answers: Sequence[Answer]) -> list[Answer]:
+    """The same, with what the embedded evaluation says of each fault."""
+    from scanproof.faults.evaluation import SittingError, evaluate
+
+    typer.echo("evaluating the stand-ins with each fault in them", err=True)
+    try:
+        found = evaluate([answer.fault for answer in answers], load(None))
+    except SittingError as error:
+        raise stop(f"--evaluation: {error}") from None
+    return [replace(answer, evaluation=found.get(answer.fault.id)) for answer in answers]
+
+
+def _counted(items: Iterable[T], count: int, name: str) -> Iterator[T]:
+    """Say how far it is: one line that is rewritten on a terminal, else one line per ten."""
+    rewrites = sys.stderr.isatty()
+    for number, item in enumerate(items, start=1):
+        if rewrites:
+            typer.echo(f"\r{name} {number} of {count}", nl=number == count, err=True)
+        elif number % 10 == 0 or number == count:
+            typer.echo(f"{name} {number} of {count}", err=True)
+        yield item

@@ -1,0 +1,235 @@
+"""`scanproof history`, with show, add, trend, drift, prune and export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanproof.cli.common import (
+    ExpectedOption,
+    Format,
+    FormatOption,
+    StoreOption,
+    load,
+    print_result,
+    print_rows,
+    size,
+    stop,
+)
+
+if TYPE_CHECKING:
+    from scanproof.history.store import History, Published
+
+HistoryOption = Annotated[
+    str,
+    typer.Option("--history", envvar="SCANPROOF_HISTORY", help="Folder or URL (s3://..., through fsspec) of the runs."),
+]
+GpuOption = Annotated[str | None, typer.Option("--gpu", help="Only runs on a GPU whose name holds this; `cpu`.")]
+BranchOption = Annotated[str | None, typer.Option("--branch", help="Only runs of this branch.")]
+PackageOption = Annotated[
+    list[str] | None, typer.Option("--package", help="Only runs with this version: torch=2.13. Can be repeated.")
+]
+HERE = ".scanproof/history"
+NUMBER_COLUMNS = ("id", "printed", "measured", "difference", "allowed", "outcome", "gate", "because")
+
+app = typer.Typer(no_args_is_help=False, invoke_without_command=True, pretty_exceptions_enable=False)
+
+
+def opened(name: str) -> History:
+    """The history, or what is wrong with its name."""
+    from scanproof.history.errors import HistoryError
+    from scanproof.history.store import open_history
+
+    if "://" not in name and not Path(name).is_dir():
+        raise stop(
+            f"there is no history in {name}: name one with --history DIR_OR_URL, or let a session publish its run "
+            f"with pytest --scanproof-history={name}"
+        )
+    try:
+        return open_history(name)
+    except HistoryError as error:
+        raise stop(str(error)) from None
+
+
+def found(history: History, name: str) -> Published:
+    """A run by its id, or `latest`; stops where there is none."""
+    from scanproof.history.errors import HistoryError
+
+    try:
+        return history.find(name)
+    except HistoryError as error:
+        raise stop(str(error)) from None
+
+
+def selected(history: History, gpu: str | None, branch: str | None, packages: list[str] | None) -> list[Published]:
+    """The runs that `--gpu`, `--branch` and `--package` choose; stops where an option is not written right."""
+    from scanproof.history import queries
+    from scanproof.history.errors import HistoryError
+
+    try:
+        return queries.select(history.runs(), gpu=gpu, branch=branch, packages=packages or [])
+    except HistoryError as error:
+        raise stop(str(error)) from None
+
+
+def for_people(rows: Sequence[dict[str, Any]], style: Format) -> list[dict[str, Any]]:
+    """Rows with numbers of six digits in a table, and all their digits for programs."""
+    if style is not Format.table:
+        return list(rows)
+    return [{key: f"{cell:.6g}" if isinstance(cell, float) else cell for key, cell in row.items()} for row in rows]
+
+
+def tell(history: History) -> None:
+    """Name what was skipped, on stderr, so that JSON stays JSON."""
+    for problem in history.problems:
+        typer.echo(f"scanproof: {problem}", err=True)
+
+
+@app.callback()
+def runs(
+    context: typer.Context,
+    history: HistoryOption = HERE,
+    gpu: GpuOption = None,
+    branch: BranchOption = None,
+    package: PackageOption = None,
+    style: FormatOption = Format.table,
+) -> None:
+    """Print the published runs, oldest first; filter them by GPU, branch or package version."""
+    if context.invoked_subcommand is not None:
+        context.obj = history
+        return
+    from scanproof.history import queries
+
+    kept = opened(history)
+    print_rows([queries.run_row(run) for run in selected(kept, gpu, branch, package)], queries.RUN_COLUMNS, style)
+    tell(kept)
+
+
+@app.command("show", epilog="Example: scanproof history show latest --format json")
+def show(
+    run: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `latest`.")],
+    history: HistoryOption = HERE,
+    style: FormatOption = Format.table,
+) -> None:
+    """Print every number of a run with what both gates said."""
+    from scanproof.history import queries
+
+    kept = opened(history)
+    rows = queries.verdicts(kept, found(kept, run))
+    print_rows(for_people(rows, style), NUMBER_COLUMNS, style)
+    tell(kept)
+    if not rows and kept.problems:
+        # Nothing to show is not the same as nothing that can be read.
+        raise typer.Exit(1)
+
+
+@app.command("add", epilog="Example: scanproof history add latest --history s3://bucket/scanproof")
+def add(
+    run: Annotated[str, typer.Argument(help="A run of the local store: its path, its id, or `latest`.")],
+    history: HistoryOption = HERE,
+    store: StoreOption = Path(".scanproof"),
+    style: FormatOption = Format.table,
+) -> None:
+    """Publish a run of the local store; repeating it is harmless."""
+    from scanproof.history.errors import HistoryError
+    from scanproof.history.publish import publish
+    from scanproof.history.storage import open_place
+    from scanproof.record import RecordError, find_run
+
+    try:
+        name = publish(find_run(store / "runs", run), open_place(history))
+    except (HistoryError, RecordError) as error:
+        raise stop(f"not published: {error}") from None
+    print_result([f"{name} is in {history}"], [{"run": name, "history": history}], style)
+
+
+@app.command("trend", epilog="Example: scanproof history trend mamba-130m-piqa-acc-paper --gpu H200")
+def trend(
+    number: Annotated[str, typer.Argument(help="Id of a number, as `scanproof list` prints it.")],
+    history: HistoryOption = HERE,
+    gpu: GpuOption = None,
+    branch: BranchOption = None,
+    package: PackageOption = None,
+    style: FormatOption = Format.table,
+) -> None:
+    """Print one number over the nights, oldest first."""
+    from scanproof.history import queries
+
+    kept = opened(history)
+    runs = selected(kept, gpu, branch, package)
+    rows = queries.trend(kept, runs, number)
+    if not rows:
+        tell(kept)
+        raise stop(f"no run of {len(runs)} holds a number {number!r}")
+    print_rows(for_people(rows, style), ("started", "run", "measured", "expected", "allowed", "outcome", "gate"), style)
+    tell(kept)
+
+
+@app.command("drift", epilog="Example: scanproof history drift --format json")
+def drift(history: HistoryOption = HERE, style: FormatOption = Format.table, expected: ExpectedOption = None) -> None:
+    """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does."""
+    from scanproof.history import nights
+
+    kept = opened(history)
+    rows = nights.drifts(kept, load(expected).constants)
+    print_rows(rows, ("series", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
+    tell(kept)
+    if rows:
+        raise typer.Exit(1)
+
+
+@app.command("prune", epilog="Example: scanproof history prune --days 400 --samples --yes")
+def prune(
+    days: Annotated[int, typer.Option("--days", min=1, help="Runs older than this many days.")],
+    history: HistoryOption = HERE,
+    samples: Annotated[bool, typer.Option("--samples", help="Delete only samples, keep the numbers.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted.")] = False,
+    style: FormatOption = Format.table,
+) -> None:
+    """Delete old runs, or their samples, and publications that were stopped; never a run that a baseline names."""
+    from scanproof.history import prune as pruning
+    from scanproof.history.errors import HistoryError
+
+    kept = opened(history)
+    before = datetime.now(UTC) - timedelta(days=days)
+    doomed = pruning.plan(kept, before, samples_only=samples)
+    rows = [{"run": each.run, "what": each.what, "size": size(each.size)} for each in doomed]
+    print_rows(rows, ("run", "what", "size"), style)
+    tell(kept)
+    freed = size(sum(each.size for each in doomed))
+    if not yes:
+        typer.echo(f"{len(doomed)} would be deleted, {freed}; --yes deletes them", err=True)
+        return
+    try:
+        pruning.carry_out(kept, doomed)
+    except HistoryError as error:
+        raise stop(str(error)) from None
+    typer.echo(f"{len(doomed)} deleted, {freed}", err=True)
+
+
+@app.command("export", epilog="Example: scanproof history export exported --branch main")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; made where it is missing.")],
+    history: HistoryOption = HERE,
+    gpu: GpuOption = None,
+    branch: BranchOption = None,
+    package: PackageOption = None,
+    written: Annotated[str, typer.Option("--as", help="What the files are: parquet, csv or json.")] = "parquet",
+    style: FormatOption = Format.table,
+) -> None:
+    """Write runs and numbers as one table each, for other programs: runs.parquet and numbers.parquet."""
+    from scanproof.history import export as exporting
+    from scanproof.history.errors import HistoryError
+
+    kept = opened(history)
+    runs = selected(kept, gpu, branch, package)
+    try:
+        files = exporting.write(kept, runs, folder, written)
+    except (HistoryError, OSError) as error:
+        raise stop(str(error)) from None
+    print_result(map(str, files), [{"file": str(file)} for file in files], style)
+    tell(kept)

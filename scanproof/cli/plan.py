@@ -1,0 +1,114 @@
+"""`scanproof plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanproof.cli.common import (
+    DocumentOption,
+    ExpectedOption,
+    Format,
+    FormatOption,
+    ModelOption,
+    StoreOption,
+    load,
+    print_rows,
+    stop,
+)
+
+if TYPE_CHECKING:
+    from scanproof.evaluation.planning.plan import Gpu, Recorded
+
+COLUMNS = ("job", "model_class", "values", "documents", "requests", "tokens", "memory_gb", "time", "status")
+
+
+def plan(
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="GPU by name, as `H100 80GB` (default: the one here, else H100 80GB).")
+    ] = None,
+    document: DocumentOption = None,
+    model: ModelOption = None,
+    style: FormatOption = Format.table,
+    expected: ExpectedOption = None,
+    store: StoreOption = Path(".scanproof"),
+) -> None:
+    """Print the GPU jobs with requests, tokens, memory and time, in the order to run them; no model is loaded."""
+    from scanproof import models
+    from scanproof.cli import listing
+    from scanproof.evaluation.planning import plan as planning
+
+    loaded = load(expected)
+    table = planning.read_gpus()
+    chosen = _gpu(gpu, table)
+    values = [
+        value
+        for value in loaded.values
+        if value.job.suite == "gpu" and listing.matches(value, document or [], model or [])
+    ]
+    if not values:
+        raise stop("no number was chosen: see `scanproof list` for documents and models")
+    supported = {name for name, _ in models.CLASSES} | set(planning.SUPPORTED_ELSEWHERE)
+    planned = planning.plan(values, loaded.tasks, chosen, table, supported, _recorded(store))
+    rows = [planning.plan_row(row) for row in planned]
+    if style is not Format.table:
+        print_rows(rows, tuple(rows[0]), style)
+        return
+    print_rows([{**row, "time": duration(row["seconds"])} for row in rows], COLUMNS, style)
+    running = [row for row in planned if row.status == "runs"]
+    total = duration(sum(row.seconds or 0 for row in running))
+    measured = sum(row.because == "measured" for row in running)
+    for line in (
+        f"{len(planned)} jobs measure {len(values)} numbers; {len(running)} run on one {chosen.name}, in about {total}",
+        f"times: {measured} measured, {len(running) - measured} estimated ({planning.basis(planned)})",
+    ):
+        typer.echo(line)
+    for row in planned:
+        if row.peak is not None and row.need is not None and row.peak > row.need.total:
+            typer.echo(f"{row.job.name}: took {row.peak / 1e9:.3g} GB, more than the computed {row.need.because}")
+        if row.status != "runs":
+            typer.echo(f"{row.job.name}: {row.status}: {row.reason}")
+
+
+def _gpu(name: str | None, table: tuple[Gpu, ...]) -> Gpu:
+    from scanproof import environment
+    from scanproof.evaluation.planning.plan import find_gpu
+
+    here = [gpu["name"] for gpu in environment.gpus()] if name is None else []
+    asked = name or next(iter(here), "H100 80GB")
+    found = find_gpu(asked, table)
+    if found is None:
+        known = ", ".join(gpu.name for gpu in table)
+        raise stop(
+            f"--gpu: nothing is known of {asked!r}; known are {known}; others go into scanproof/evaluation/planning/gpus.yaml"
+        )
+    return found
+
+
+def _recorded(store: Path) -> list[Recorded]:
+    """Evaluations of earlier sessions on a GPU, the newest last; runs that cannot be read are left out, and named."""
+    from scanproof.evaluation.planning.plan import Recorded
+    from scanproof.record import RUN_FILE, RecordError, read_run
+
+    found: dict[str, Recorded] = {}
+    for path in sorted((store / "runs").glob(f"*/{RUN_FILE}")):
+        try:
+            run = read_run(path)
+        except RecordError as error:
+            typer.echo(f"scanproof: not used for the estimates: {error}", err=True)
+            continue
+        for entry in run.evaluations:
+            name, peak = entry.environment.get("device_name"), entry.environment.get("peak_device_memory_bytes")
+            if name and entry.seconds > 0:
+                found[entry.key] = Recorded(job=entry.job, gpu=name, seconds=entry.seconds, peak=peak)
+    return list(found.values())
+
+
+def duration(seconds: float | None) -> str:
+    """Hours and minutes for people; a question mark for what is not known."""
+    if seconds is None:
+        return "?"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

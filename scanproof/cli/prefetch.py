@@ -1,0 +1,83 @@
+"""`scanproof prefetch`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanproof.cli.common import (
+    DocumentOption,
+    ExpectedOption,
+    Format,
+    FormatOption,
+    ModelOption,
+    load,
+    print_rows,
+    size,
+    stop,
+)
+
+if TYPE_CHECKING:
+    from scanproof.evaluation.hub.prefetch import Fetched
+
+
+def prefetch(
+    mirror: Annotated[Path, typer.Option("--mirror", envvar="SCANPROOF_MIRROR", help="Folder to fill.")],
+    document: DocumentOption = None,
+    model: ModelOption = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only this dataset of what is needed; can be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and stop.")] = False,
+    expected: ExpectedOption = None,
+    style: FormatOption = Format.table,
+) -> None:
+    """Fill a mirror with the checkpoints and datasets of the chosen numbers; resumes after an interruption."""
+    from scanproof.cli import listing
+    from scanproof.evaluation.hub.download import PrefetchError
+    from scanproof.evaluation.hub.prefetch import plan_prefetch, run_prefetch
+    from scanproof.evaluation.planning import job_rows
+
+    values = [
+        value
+        for value in load(expected).numbers
+        if value.job.suite == "gpu" and listing.matches(value, document or [], model or [])
+    ]
+    if not values:
+        raise stop("no number was chosen: see `scanproof list` for documents and models")
+    try:
+        plan = plan_prefetch((job for job, _ in job_rows.jobs(values)), datasets=dataset)
+        if not plan.repositories:
+            raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
+        rows = [
+            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes),
+             "bytes": r.bytes}
+            for r in plan.repositories
+        ]  # fmt: skip
+        print_rows(rows, ("repository", "kind", "revision", "files", "size"), style)
+        # Rows for programs stay alone on stdout.
+        said = style is not Format.table
+        typer.echo(f"{size(plan.bytes)} in all", err=said)
+        if not dry_run:
+            run_prefetch(plan, mirror, FetchLine())
+            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}", err=said)
+    except PrefetchError as error:
+        raise stop(str(error)) from None
+
+
+class FetchLine:
+    """Shows a download: one line that is rewritten on a terminal, else a line per file."""
+
+    def __init__(self) -> None:
+        self.file = ""
+
+    def __call__(self, fetched: Fetched) -> None:
+        text = f"{size(fetched.done)} of {size(fetched.total)}: {fetched.repository} {fetched.file}"
+        if sys.stderr.isatty():
+            typer.echo(f"\r{text:<100.100}", nl=False, err=True)
+        elif fetched.file != self.file:
+            typer.echo(text, err=True)
+        self.file = fetched.file

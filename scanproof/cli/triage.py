@@ -1,0 +1,115 @@
+"""`scanproof triage`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load, print_rows, stop
+
+if TYPE_CHECKING:
+    from scanproof.numbers.expected.reader import Expected
+    from scanproof.record import Record, Run
+    from scanproof.triage.evidence import Evidence
+
+COLUMNS = ("number", "place", "kind", "state", "title")
+
+
+def triage(
+    run: Annotated[str, typer.Argument(help="A run of the local store: path, id or `latest`.")],
+    number: Annotated[
+        str | None, typer.Argument(help="Id of a number; without it every number that failed, in short.")
+    ] = None,
+    substitute: Annotated[
+        bool,
+        typer.Option("--substitute", help="Score the flipped documents again, one operation at a time replaced."),
+    ] = False,
+    history: Annotated[
+        str | None, typer.Option("--history", envvar="SCANPROOF_HISTORY", help="History with the declared baseline.")
+    ] = None,
+    mirror: Annotated[
+        Path | None, typer.Option("--mirror", envvar="SCANPROOF_MIRROR", help="Folder with checkpoints, by hub name.")
+    ] = None,
+    store: StoreOption = Path(".scanproof"),
+    expected: ExpectedOption = None,
+    style: FormatOption = Format.table,
+) -> None:
+    """Print why numbers failed: findings in order, each with its evidence and the next command.
+
+    What is shown by measurements comes first, then what is suspected; `unexplained` is an answer.
+    """
+    from scanproof.record import RecordError, find_run, read_run
+
+    try:
+        path = find_run(store / "runs", run)
+        found = read_run(path)
+    except RecordError as error:
+        raise stop(f"{error}; triage reads the store of the machine that ran it, see --store") from None
+    loaded = load(expected)
+    chosen = records(found, number)
+    if substitute:
+        if number is None:
+            raise stop("--substitute scores documents again and takes a while: name one number")
+        replace_operations(found, path.parent, store, chosen[0], loaded, history, mirror)
+    show(found, path.parent, store, chosen, loaded, history, style, whole=number is not None)
+
+
+def records(run: Run, number: str | None) -> list[Record]:
+    """The numbers to speak of; stops where the run does not hold one."""
+    from scanproof.triage.gather import failed
+
+    if number is None:
+        return failed(run)
+    chosen = [kept for kept in run.records if kept.id == number]
+    if not chosen:
+        some = ", ".join(kept.id for kept in failed(run)[:3])
+        raise stop(f"{number}: the run {run.id} has no such number{f' (failed: {some}, ...)' if some else ''}")
+    return chosen
+
+
+def show(
+    run: Run, folder: Path, store: Path, chosen: list[Record], expected: Expected, history: str | None,
+    style: Format, *, whole: bool,
+) -> None:  # fmt: skip
+    """Print the findings: one number in full, several by their first finding, all of them for programs."""
+    from scanproof.triage import text
+    from scanproof.triage.diagnose import diagnose
+    from scanproof.triage.gather import of_run
+    from scanproof.triage.read_answers import Runs
+
+    runs = Runs(store)
+    rows: list[dict[str, Any]] = []
+    for kept in chosen:
+        evidence = of_run(run, folder, runs, kept, expected, history)
+        findings = diagnose(evidence)
+        if whole and style is Format.table:
+            typer.echo(text.report(evidence, findings))
+        kept_rows = text.rows(evidence, findings)
+        rows += kept_rows if style is not Format.table else kept_rows[:1]
+    if style is not Format.table or (rows and not whole):
+        print_rows(rows, COLUMNS, style)
+    if style is Format.table and not whole:
+        typer.echo(f"{len(chosen)} {'number' if len(chosen) == 1 else 'numbers'} failed in {run.id}")
+        if chosen:
+            typer.echo(f"everything of one: scanproof triage {run.id} {chosen[0].id} --store {store}")
+
+
+def replace_operations(
+    run: Run, folder: Path, store: Path, kept: Record, expected: Expected, history: str | None,
+    mirror: Path | None,
+) -> None:  # fmt: skip
+    """Score again with replaced operations and keep the result beside the run; stops with the reason if it cannot."""
+    from scanproof.plugin.options import EMBEDDED_MIRROR
+    from scanproof.triage.gather import of_run
+    from scanproof.triage.read_answers import Runs
+    from scanproof.triage.substitute import CannotSubstitute, substitute
+
+    evidence: Evidence = of_run(run, folder, Runs(store), kept, expected, history)
+    value = next((each for each in expected.numbers if each.id == kept.id), None)
+    embedded = value is not None and value.job.suite == "embedded"
+    try:
+        substitute(evidence, folder, store, EMBEDDED_MIRROR if embedded else mirror)
+    except CannotSubstitute as error:
+        raise stop(f"--substitute: {error}") from None

@@ -1,1 +1,0 @@
-"""The commands of `scanproof`, one module each; `scanproof.cli` puts them together."""

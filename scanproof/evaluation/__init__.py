@@ -1,0 +1,1 @@
+"""From a job to measurements: request, fingerprint, store, results."""

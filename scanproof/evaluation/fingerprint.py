@@ -1,0 +1,241 @@
+"""What a job's numbers depend on, as one key and as readable parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from scanproof import environment
+from scanproof.evaluation import command_line, file_digests, task_files
+from scanproof.evaluation.hub import mirror
+from scanproof.models import checkpoint_files
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.engines import Engine
+
+CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
+"""Packages that people edit in place: identified by content."""
+OWN_CODE = (
+    "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/evaluate_job.py",
+    "evaluation/command_line.py", "evaluation/task_files.py",
+)  # fmt: skip
+"""Files and folders of scanproof that can move a number, relative to the package."""
+RELEASES = (
+    "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
+    "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn", "sentencepiece",
+)  # fmt: skip
+"""Distributions identified by version and by the digests that their installer recorded."""
+VARIABLES = (
+    "ACCELERATE_", "ATEN_", "CAUSAL_CONV1D_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES",
+    "CUDNN_", "DISABLE_KERNEL_MAPPING", "DNNL_", "FLASH_", "KMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "MAMBA_",
+    "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_",
+    "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
+)  # fmt: skip
+"""Beginnings of the environment variables that can move a floating-point result."""
+STATE_SPACES = ("mamba_ssm", "depth_pruned_mamba_ssm")
+MAMBA_TOKENIZER = "EleutherAI/gpt-neox-20b"
+"""lm-eval's `mamba_ssm` class reads this tokenizer when the job names none (lm_eval/models/mamba_lm.py)."""
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Digest of everything that can move a job's numbers."""
+
+    key: str
+    """sha256 over the parts, 64 hex digits."""
+    parts: dict[str, Any]
+    """What the key was made of: mappings by name, file digests by path."""
+    unknown: tuple[str, ...]
+    """What could not be identified.  Not empty: the key holds for one session only."""
+
+
+def fingerprint(
+    job: EvalJob,
+    *,
+    mirror_folder: Path | None,
+    selection: task_files.Selection,
+    index: task_files.TaskFiles,
+    hashes: file_digests.FileHashes,
+    session: str,
+    engine: Engine = "plain",
+) -> Fingerprint:
+    """Identify everything that can move the numbers of `job`.
+
+    With a mirror, checkpoints and datasets are identified by content; raises MirrorError when one is missing.
+    Without, by the commit in the local hub cache.
+    """
+    unknown: list[str] = [f"data of {task}" for task in selection.opaque]
+    parts: dict[str, Any] = {
+        "job": job_fields(job),
+        "checkpoints": {
+            name: _repository(name, "model", revision, mirror_folder, hashes, unknown)
+            for name, revision in checkpoints(job, mirror_folder)
+        },
+        "datasets": {
+            name: _repository(name, "dataset", None, mirror_folder, hashes, unknown) for name in selection.datasets
+        },
+        "files": {name: hashes.digest(path) for name, path in command_line.argument_files(job).items()},
+        "tasks": _definitions(selection, index, hashes),
+        "code": _code(hashes, engine),
+        "engine": engine,
+        "packages": {name: _release(name) for name in RELEASES},
+        "machine": _machine(job.device, unknown),
+        "variables": {name: value for name, value in sorted(variables().items()) if name.startswith(VARIABLES)},
+    }
+    keyed = {**parts, "session": session} if unknown else parts
+    canonical = json.dumps(keyed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return Fingerprint(hashlib.sha256(canonical.encode()).hexdigest(), parts, tuple(unknown))
+
+
+def variables() -> dict[str, str]:
+    """The environment variables, also while another thread takes one away, as pytest does at the end of each test."""
+    found = {name: os.environ.get(name) for name in os.environ}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def job_fields(job: EvalJob) -> dict[str, Any]:
+    """The fields of a job that can move its numbers: not its name, its suite, its size, or why remote code may run."""
+    fields = asdict(job)
+    for irrelevant in ("name", "suite", "size", "needs_remote_code"):
+        del fields[irrelevant]
+    fields["trust_remote_code"] = job.trust_remote_code is not None
+    fields["model_args"] = [[name, type(value).__name__, value] for name, value in job.model_args]
+    fields["tasks"] = sorted(job.tasks)
+    fields["kernels"] = sorted(job.kernels)
+    return fields
+
+
+def checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, str], ...]:
+    """Hub names and revisions of all model repositories a job reads: weights, and perhaps a tokenizer."""
+    named = dict(job.model_args).get("tokenizer")
+    needed = [(job.pretrained, job.revision)]
+    if isinstance(named, str):
+        needed.append((named, "main"))
+    elif job.model in STATE_SPACES and not _has_tokenizer(job.pretrained, mirror_folder):
+        needed.append((MAMBA_TOKENIZER, "main"))
+    return tuple(dict.fromkeys(needed))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Where two sets of parts differ, as readable paths: `checkpoints / org/name / config.json: changed`."""
+    found: list[str] = []
+    for name in sorted({*old, *new}):
+        where = f"{prefix} / {name}" if prefix else name
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found.extend(changes(before, after, where))
+        elif name not in old or name not in new:
+            found.append(f"{where}: {'new' if name not in old else 'gone'}")
+        elif before != after:
+            short = all(len(str(side)) <= 40 for side in (before, after))
+            found.append(f"{where}: {before} -> {after}" if short else f"{where}: changed")
+    return found
+
+
+def _has_tokenizer(name: str, mirror_folder: Path | None) -> bool:
+    folder = mirror_folder / name if mirror_folder else Path(name)
+    return any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+
+
+def _repository(
+    name: str,
+    kind: checkpoint_files.RepoType,
+    revision: str | None,
+    folder: Path | None,
+    hashes: file_digests.FileHashes,
+    unknown: list[str],
+) -> dict[str, Any]:
+    """Identity of one repository: digests of its files in a mirror, else its commit in the hub cache."""
+    if folder is not None:
+        served = mirror.resolve(folder, name, kind, revision)
+        return {"files": hashes.tree(served.folder, skip=_is_prose if kind == "model" else lambda _: False)}
+    if Path(name).is_absolute() and Path(name).is_dir():
+        return {"files": hashes.tree(Path(name), skip=_is_prose)}
+    # A branch may move on the hub between two sessions, whatever the local cache says of it.
+    commit = revision if revision and _COMMIT.fullmatch(revision) else None
+    if commit is None:
+        unknown.append(f"commit of the {kind} {name}")
+    return {"commit": commit}
+
+
+def _definitions(
+    selection: task_files.Selection, index: task_files.TaskFiles, hashes: file_digests.FileHashes
+) -> dict[str, str]:
+    """Digests of the definition files, of what they include, and of all other files beside them."""
+    files: set[Path] = {path for folder in selection.folders for path in file_digests.files_below(folder)}
+    for name in (*selection.leaves, *selection.groups):
+        files.update(task_files.read_definition(index.root / index.files[name])[1])
+    return {os.path.relpath(path, index.root): hashes.digest(path) for path in sorted(files)}
+
+
+def _code(hashes: file_digests.FileHashes, engine: Engine) -> dict[str, Any]:
+    """Digests of the code that computes: one per package, over its files."""
+    found: dict[str, Any] = {}
+    for name in CODE:
+        folder = task_files.package_folder(name)
+        if folder is not None:
+            found[name] = _joined(hashes.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
+    own = Path(__file__).parents[1]
+    for name in (*OWN_CODE, *(("scoring",) if engine == "shared" else ())):
+        path = own / name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is named in OWN_CODE of {__name__} and does not exist")
+        found[f"scanproof/{name}"] = hashes.tree(path) if path.is_dir() else hashes.digest(path)
+    return found
+
+
+def _release(name: str) -> dict[str, str] | None:
+    """Version of a distribution and the digest of the file list its installer wrote."""
+    try:
+        distribution = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    record = distribution.read_text("RECORD") or ""
+    return {"version": distribution.version, "record": hashlib.sha256(record.encode()).hexdigest()}
+
+
+def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
+    machine: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.machine(),
+        "cpu": _cpu_name(),
+        "threads": environment.usable_cpus(),
+    }
+    if device.startswith("cuda"):
+        machine["gpus"] = [{"name": g.get("name"), "driver": g.get("driver_version")} for g in environment.gpus()]
+        if not machine["gpus"]:
+            unknown.append("GPU")
+    return machine
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(errors="replace").splitlines():
+            if line.startswith(("model name", "Processor")):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _is_prose(path: Path) -> bool:
+    return path.suffix in (".md", ".png", ".jpg")
+
+
+def _is_task_folder(tasks: Path, path: Path) -> bool:
+    """Holds definitions of tasks: these are digested one by one, for the job's tasks only."""
+    return path.parent == tasks and path.is_dir()
+
+
+def _joined(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in digests.items()).encode()).hexdigest()

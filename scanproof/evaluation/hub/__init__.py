@@ -1,0 +1,1 @@
+"""Checkpoints and datasets from a mirror, and how a mirror is filled."""

@@ -1,0 +1,91 @@
+"""A mirror serves models and datasets by hub name, `<mirror>/<organisation>/<name>/`, without network."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scanproof.models.checkpoint_files import RepoType
+
+METADATA = ".scanproof-mirror.json"
+UNFINISHED = ".scanproof-prefetch"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+
+class MirrorError(Exception):
+    """A name that the mirror cannot serve; the message says what to do."""
+
+
+class NotInMirror(MirrorError):
+    """A name that the mirror does not hold, or not all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A folder of the mirror and what is known of its origin."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    """Revision that was asked for when the folder was filled; None when it was filled by hand."""
+    commit: str | None
+    """Commit that the hub resolved the revision to."""
+
+
+def resolve(mirror: Path, name: str, kind: RepoType, revision: str | None = None) -> Served:
+    """The folder that serves `name`; raises MirrorError when it is missing, incomplete or another revision.
+
+    A folder without `.scanproof-mirror.json` was filled by hand: its revision is unknown and accepted.
+    """
+    folder = locate(mirror, name, kind)
+    if (folder / UNFINISHED).exists():
+        raise NotInMirror(f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}")
+    origin = read_metadata(folder)
+    found = Served(name=name, folder=folder, revision=origin.get("revision"), commit=origin.get("commit"))
+    if origin and origin.get("type") not in (None, kind):
+        raise MirrorError(f"{folder} holds the {origin['type']} {name}, a {kind} is needed")
+    if revision is not None and origin and not _same_revision(revision, found):
+        raise MirrorError(
+            f"{folder} holds revision {found.revision} (commit {found.commit}), the job asks for {revision};"
+            f" fill another mirror, or delete that folder and run {command(name, kind)}"
+        )
+    return found
+
+
+def locate(mirror: Path, name: str, kind: RepoType) -> Path:
+    """The folder of `name`, which has to exist and to hold something."""
+    if not _NAME.fullmatch(name):
+        raise MirrorError(f"{name!r} is not a hub name (organisation/name)")
+    if not mirror.is_dir():
+        raise MirrorError(f"the mirror {mirror} is not a folder; create it with scanproof prefetch")
+    folder = mirror / name
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise NotInMirror(f"the mirror {mirror} has no {kind} {name}; run {command(name, kind)}")
+    return folder
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What `scanproof prefetch` wrote about a folder; empty when it was filled by hand."""
+    path = folder / METADATA
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise MirrorError(f"{path} is not JSON ({error}); delete the folder and prefetch again") from error
+    if not isinstance(content, dict):
+        raise MirrorError(f"{path} is not a JSON object; delete the folder and run prefetch again")
+    return content
+
+
+def command(name: str, kind: RepoType) -> str:
+    """The command that fills a mirror with one repository."""
+    return f"scanproof prefetch --{kind} {name}"
+
+
+def _same_revision(asked: str, found: Served) -> bool:
+    by_commit = found.commit is not None and len(asked) >= 7 and found.commit.startswith(asked)
+    return asked == found.revision or by_commit

@@ -1,0 +1,208 @@
+"""Fill a mirror from the hub: what is needed, how large it is, then the download, which resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from scanproof import files
+from scanproof.evaluation import fingerprint, store, task_files
+from scanproof.evaluation.hub import mirror
+from scanproof.evaluation.hub.download import PrefetchError, RemoteFile, explain, fetch, is_intact, size_of
+from scanproof.models import checkpoint_files
+from scanproof.models.checkpoint_files import is_wanted
+from scanproof.numbers.values import EvalJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryPlan:
+    """What is taken from one repository."""
+
+    name: str
+    kind: checkpoint_files.RepoType
+    revision: str
+    """As asked for."""
+    commit: str
+    """What the hub resolved it to."""
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a set of jobs needs."""
+
+    endpoint: str
+    repositories: tuple[RepositoryPlan, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(repository.bytes for repository in self.repositories)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Progress of a download."""
+
+    repository: str
+    file: str
+    done: int
+    """Bytes of the whole plan that are in the mirror."""
+    total: int
+    """Bytes of the whole plan."""
+
+
+def plan_prefetch(jobs: Iterable[EvalJob], endpoint: str | None = None, datasets: Sequence[str] | None = None) -> Plan:
+    """List what the jobs need from the hub, with sizes; nothing is downloaded.
+
+    With `datasets`, only these of what the jobs need.
+
+    `endpoint` defaults to the hub library's (`HF_ENDPOINT`).  Raises PrefetchError, taskfiles.UnknownTask.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint)
+    repositories = [
+        _plan_repository(api, name, kind, revision, weights=weights)
+        for (name, kind, revision), weights in sorted(needed(jobs).items())
+        if datasets is None or (kind == "dataset" and name in datasets)
+    ]
+    return Plan(endpoint=api.endpoint, repositories=tuple(repositories))
+
+
+def needed(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_files.RepoType, str], bool]:
+    """(name, kind, revision) of each repository, and whether its weights are needed or its tokenizer only.
+
+    Raises PrefetchError when one repository is needed at two revisions: a mirror holds one of each name.
+    """
+    package = task_files.package_folder("lm_eval")
+    if package is None:
+        raise PrefetchError("lm-eval is not installed here; its task definitions say which datasets are needed")
+    index = task_files.build_index(package / "tasks")
+    found: dict[tuple[str, checkpoint_files.RepoType, str], bool] = {}
+    for job in jobs:
+        for name, revision in fingerprint.checkpoints(job, None):
+            key: tuple[str, checkpoint_files.RepoType, str] = (name, "model", revision)
+            found[key] = found.get(key, False) or name == job.pretrained
+        for name in task_files.select(index, job.tasks).datasets:
+            found[name, "dataset", "main"] = True
+    revisions: dict[str, str] = {}
+    for name, kind, revision in found:
+        if revisions.setdefault(name, revision) != revision:
+            raise PrefetchError(
+                f"the {kind} {name} is needed at revisions {revisions[name]} and {revision};"
+                " a mirror holds one folder per name: fill two mirrors"
+            )
+    return found
+
+
+def run_prefetch(plan: Plan, folder: Path, progress: Callable[[Fetched], None]) -> None:
+    """Download a plan into a mirror; continues where an earlier call stopped, and skips what is there.
+
+    Each file's size and digest are checked.  Raises PrefetchError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_space(plan, folder)
+    done = 0
+    for repository in plan.repositories:
+        report = partial(_report, progress, repository.name, plan.bytes, done)
+        _fetch_repository(plan.endpoint, repository, folder / repository.name, report)
+        done += repository.bytes
+
+
+def _report(progress: Callable[[Fetched], None], name: str, total: int, before: int, file: str, done: int) -> None:
+    progress(Fetched(name, file, before + done, total))
+
+
+def _plan_repository(
+    api: Any, name: str, kind: checkpoint_files.RepoType, revision: str, *, weights: bool
+) -> RepositoryPlan:
+    ask = api.model_info if kind == "model" else api.dataset_info
+    try:
+        info = ask(name, revision=revision, files_metadata=True, timeout=60)
+    except Exception as error:
+        where = f"the {kind} {name} on {api.endpoint}"
+        raise PrefetchError(explain(error, where, revision)) from error
+    names = [sibling.rfilename for sibling in info.siblings or ()]
+    files = [
+        _remote_file(sibling)
+        for sibling in info.siblings or ()
+        if is_wanted(sibling.rfilename, names, kind, weights=weights)
+    ]
+    if not files:
+        raise PrefetchError(f"the {kind} {name} at {revision} on {api.endpoint} holds no file that is needed")
+    return RepositoryPlan(
+        name=name,
+        kind=kind,
+        revision=revision,
+        commit=str(info.sha),
+        files=tuple(sorted(files, key=lambda f: f.path)),
+    )
+
+
+def _remote_file(sibling: Any) -> RemoteFile:
+    large = sibling.lfs
+    return RemoteFile(
+        path=sibling.rfilename,
+        size=int(large.size if large else sibling.size or 0),
+        sha256=large.sha256 if large else None,
+        git_sha1=None if large else sibling.blob_id,
+    )
+
+
+def _check_space(plan: Plan, folder: Path) -> None:
+    there = sum(
+        min(file.size, size_of(folder / repository.name / file.path))
+        for repository in plan.repositories
+        for file in repository.files
+    )
+    free = shutil.disk_usage(folder).free
+    if plan.bytes - there > free:
+        raise PrefetchError(
+            f"{folder} has {free / 1e9:.2f} GB free, {(plan.bytes - there) / 1e9:.2f} GB are still needed"
+        )
+
+
+def _fetch_repository(endpoint: str, plan: RepositoryPlan, folder: Path, report: Callable[[str, int], None]) -> None:
+    """Fetch the files of one repository; its metadata is written last and says that all is there."""
+    partial_folder = folder / mirror.UNFINISHED
+    partial_folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for file in plan.files:
+        target = folder / file.path
+        if not is_intact(target, file):
+            url = _address(endpoint, plan, file)
+            unfinished = partial_folder / hashlib.sha256(f"{plan.commit} {file.path}".encode()).hexdigest()
+            fetch(url, unfinished, file, partial(_report_file, report, file.path, done))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.replace(target)
+        done += file.size
+        report(file.path, done)
+    metadata = {
+        "repository": plan.name,
+        "type": plan.kind,
+        "revision": plan.revision,
+        "commit": plan.commit,
+        "endpoint": endpoint,
+        "files": [asdict(file) for file in plan.files],
+    }
+    files.write_atomically(folder / mirror.METADATA, store.to_json(metadata))
+    shutil.rmtree(partial_folder)
+
+
+def _report_file(report: Callable[[str, int], None], file: str, before: int, done: int) -> None:
+    report(file, before + done)
+
+
+def _address(endpoint: str, plan: RepositoryPlan, file: RemoteFile) -> str:
+    kind = "datasets/" if plan.kind == "dataset" else ""
+    return f"{endpoint}/{kind}{plan.name}/resolve/{plan.commit}/{quote(file.path)}"

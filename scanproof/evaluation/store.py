@@ -1,0 +1,166 @@
+"""The store of finished evaluations: one folder per key, written once, checked on every read.
+
+<store>/<key[:2]>/<key>/   job, fingerprint, results, environment, run, entry, checksums (.json), samples/
+<store>/failed/            attempts that ended in an error, with the worker's log
+<store>/damaged/           entries whose bytes no longer match their checksums
+<store>/texts/             the questions of all entries, each once; entries hold hard links to them
+<store>/cache/             file hashes, task index, arrow files: all of it can be deleted at any time
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from scanproof.files import write_atomically
+
+CHECKSUMS = "checksums.json"
+TEXTS = ".texts.jsonl.gz"
+"""How the name of a file of questions ends."""
+REQUIRED = ("job.json", "fingerprint.json", "results.json", "environment.json", "entry.json")
+
+
+class DamagedEntry(Exception):
+    """A stored evaluation whose files are not the ones that were written."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored evaluation."""
+
+    folder: Path
+    results: dict[str, Any]
+    environment: dict[str, Any]
+    session: str
+    """Session that measured it."""
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+
+def folder_of(root: Path, key: str) -> Path:
+    return root / key[:2] / key
+
+
+def lock(root: Path, key: str) -> FileLock:
+    """Lock of one key between processes; the operating system frees it when its holder dies."""
+    path = root / "locks" / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def new_attempt(root: Path) -> Path:
+    """A fresh folder for a worker's output, on the same file system as the entries."""
+    folder = root / "attempts" / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    return folder
+
+
+def read(root: Path, key: str) -> Entry | None:
+    """The entry of `key`, or None; raises DamagedEntry when a byte of it changed or a file is gone."""
+    folder = folder_of(root, key)
+    if not folder.is_dir():
+        return None
+    try:
+        wanted = json.loads((folder / CHECKSUMS).read_bytes())
+        found = _checksums(folder)
+        missing = [name for name in REQUIRED if name not in wanted]
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedEntry(f"{folder}: {CHECKSUMS} cannot be read ({error})") from error
+    wrong = sorted({*missing, *(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))})
+    if wrong:
+        raise DamagedEntry(f"{folder}: {', '.join(wrong)} changed or missing since the evaluation was stored")
+    return Entry(
+        folder=folder,
+        results=json.loads((folder / "results.json").read_bytes()),
+        environment=json.loads((folder / "environment.json").read_bytes()),
+        session=json.loads((folder / "entry.json").read_bytes())["session"],
+    )
+
+
+def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[str, Any]) -> Entry:
+    """Move a finished attempt into the store under `key`, replacing what was there.
+
+    `documents` are further JSON files by name.  The caller holds the key's lock.
+    """
+    for name, content in documents.items():
+        write_atomically(attempt / name, to_json(content))
+    write_atomically(attempt / "entry.json", to_json({"session": session, "finished": time.time()}))
+    checksums = _checksums(attempt)
+    _share_texts(root, attempt, checksums)
+    write_atomically(attempt / CHECKSUMS, to_json(checksums))
+    folder = folder_of(root, key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        _discard(root, folder)
+    attempt.rename(folder)
+    entry = read(root, key)
+    if entry is None:
+        raise DamagedEntry(f"{folder} vanished right after it was written")
+    return entry
+
+
+def set_aside(root: Path, key: str) -> Path:
+    """Move a damaged entry out of the way; returns where it went."""
+    target = root / "damaged" / f"{key}-{_stamp()}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder_of(root, key).rename(target)
+    return target
+
+
+def keep_failure(root: Path, name: str, attempt: Path) -> Path:
+    """Keep what a failed worker left, under a readable name; returns the folder."""
+    target = root / "failed" / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{_stamp()}-{attempt.name[:6]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    attempt.rename(target)
+    return target
+
+
+def to_json(content: Any) -> bytes:
+    """Readable, and the same bytes for the same content."""
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != CHECKSUMS
+    }
+
+
+def _share_texts(root: Path, attempt: Path, checksums: dict[str, str]) -> None:
+    """Replace files of questions by hard links to equal ones of earlier entries, where the file system has links."""
+    for name in (name for name in checksums if name.endswith(TEXTS)):
+        shared, own = root / "texts" / f"{checksums[name]}{TEXTS}", attempt / name
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        link = own.with_name(f".{own.name}.{uuid.uuid4().hex}")
+        with contextlib.suppress(OSError):
+            intact = shared.is_file() and hashlib.sha256(shared.read_bytes()).hexdigest() == checksums[name]
+            source, target = (shared, own) if intact else (own, shared)
+            os.link(source, link)
+            link.replace(target)
+
+
+def _discard(root: Path, folder: Path) -> None:
+    """Remove an entry so that it is gone at once, however long the deletion of its files takes."""
+    grave = root / "attempts" / f"old-{uuid.uuid4().hex}"
+    grave.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(grave)
+    shutil.rmtree(grave)
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -1,0 +1,268 @@
+"""The process that runs one evaluation: `python -m scanproof.evaluation.worker.run request.json out/`.
+
+Reads a request (written by `scanproof.evaluation.evaluate_job`) and leaves files in `out/`: `results.json`,
+`environment.json`, `samples/<task>.jsonl`, where a GPU or kernels are asked for `kernels.json`, or `error.json`
+(kind, message, traceback); `progress.jsonl` grows while it works.
+It ends itself when its standard input closes, which is when the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scanproof import environment, errors, files
+from scanproof.evaluation import results, store
+from scanproof.evaluation.results import Scored
+from scanproof.evaluation.worker.checkpoint_check import check_tokenizer, complete_checkpoint
+from scanproof.evaluation.worker.lm_eval_tasks import evaluate, load_tasks
+from scanproof.kernels.launches import machine
+from scanproof.models.snapshot import snapshot
+from scanproof.numbers.verdict.engines import Scoring
+
+if TYPE_CHECKING:
+    from scanproof.kernels.launches.profiler import FirstBatch
+
+REPORT_EVERY_SECONDS = 0.5
+PROBE = "A probe."
+
+
+class Reporter:
+    """Writes the stage and the number of finished requests, one JSON line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._started = time.monotonic()
+        self._written = -math.inf
+        self.name, self.done, self.total = "start", 0, 0
+
+    def stage(self, name: str, total: int = 0) -> None:
+        """Enter a stage; it is written at once."""
+        self.name, self.done, self.total = name, 0, total
+        self._write()
+
+    def advance(self) -> None:
+        """One more request is answered; written at most twice a second."""
+        self.done += 1
+        if self.done == self.total or time.monotonic() - self._written >= REPORT_EVERY_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        seconds = self._written - self._started
+        line = {"stage": self.name, "done": self.done, "total": self.total, "seconds": seconds}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class CountingHook:
+    """Takes the place of lm-eval's cache hook, which is told of each answered request; caches nothing."""
+
+    def __init__(self, advance: Callable[[], None], profile: FirstBatch | None = None) -> None:
+        self._advance, self._profile = advance, profile
+
+    def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
+        if self._profile is not None:
+            self._profile.stop()
+        self._advance()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the request; returns the exit code."""
+    request = json.loads(Path(arguments[0]).read_bytes())
+    out = Path(arguments[1]).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(out / "progress.jsonl")
+    try:
+        reporter.stage("start")
+        if request["mirror"]:
+            os.chdir(request["mirror"])
+        run(request, out, reporter)
+    except BaseException as error:
+        report_failure(error, reporter.name, out)
+        return 1
+    return 0
+
+
+def report_failure(error: BaseException, stage: str, out: Path) -> None:
+    """Leave the kind, the message and the traceback for the parent."""
+    (out / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    told = {
+        "kind": errors.classify(stage, error),
+        "message": errors.describe(error),
+        "stage": stage,
+        "traceback": "traceback.txt",
+    }
+    files.write_atomically(out / "error.json", store.to_json(told))
+    traceback.print_exception(error)
+
+
+def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
+    """Evaluate, watching what is launched where that matters, and write the results."""
+    with watched(request["job"], out) as profile:
+        measured, used, scored = measure(request, reporter, profile)
+    # Plain launches kernels as well, and they prove nothing of what the engine scored.
+    told = scored()
+    reporter.stage("write")
+    files.write_atomically(out / results.SCORED, files.to_json(told))
+    results.write(out, measured, used)
+
+
+@contextmanager
+def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
+    """Leave `kernels.json`, what was launched, when the block ends; a CPU job that names no kernels leaves none.
+
+    It comes before any model is imported: a function that a model took out of an extension could not be counted.
+    """
+    if not job["kernels"] and not job["device"].startswith("cuda"):
+        yield None
+        return
+    from scanproof.kernels.launches import profiler, watcher
+
+    with watcher.observe() as observer:
+        try:
+            yield profiler.FirstBatch(observer)
+        finally:
+            files.write_atomically(out / results.KERNELS, files.to_json(observer.seen()))
+
+
+def measure(
+    request: Mapping[str, Any], reporter: Reporter, profile: FirstBatch | None
+) -> tuple[Mapping[str, Any], dict[str, Any], Callable[[], Scored]]:
+    """Load the checkpoint and the tasks and evaluate; lm-eval's results, what they were made with, and how scored."""
+    import torch
+    from lm_eval.api.registry import get_model
+
+    job = request["job"]
+    if request["models"]:
+        importlib.import_module(request["models"]).register()
+    reporter.stage("model_class")
+    get_model(job["model"])
+    reporter.stage("checkpoint")
+    arguments = dict(request["model_args"])
+    commit = request["commit"]
+    if request["revision"] is not None:
+        arguments["pretrained"], commit = snapshot(job["pretrained"], request["revision"])
+    with complete_checkpoint():
+        model = get_model(job["model"]).create_from_arg_obj(
+            arguments, {"batch_size": job["batch_size"], "device": job["device"]}
+        )
+    check_tokenizer(model, job["pretrained"])
+    scored = shared_engine(model) if request["engine"] == "shared" else Scored
+    model.set_cache_hook(CountingHook(reporter.advance, profile))
+    reporter.stage("tasks")
+    manager, loaded = load_tasks(request)
+    count_requests(model, reporter, profile)
+    reporter.stage("prompts")
+    measured = evaluate(model, job, loaded, manager, request["bootstrap_iters"])
+    return measured, describe_run(model, job, commit, torch), scored
+
+
+def shared_engine(model: Any) -> Callable[[], Scored]:
+    """Let the model score each distinct token once, where its class can; returns what to ask at the end."""
+    from scanproof import scoring
+
+    try:
+        tally = scoring.install(model, say=print)
+    except scoring.Unsupported as error:
+        why = str(error)
+        print(f"scored plain: {why}")
+        return lambda: Scored(because=why)
+
+    def scored() -> Scored:
+        spot = scoring.spot_check(model, tally)
+        counted = {each.name: getattr(tally, each.name) for each in fields(Scoring) if each.name != "spot"}
+        return Scored(engine="shared", scoring=Scoring(**{**counted, "notes": tuple(tally.notes), "spot": spot}))
+
+    return scored
+
+
+def count_requests(model: Any, reporter: Reporter, profile: FirstBatch | None = None) -> None:
+    """Report the number of requests when lm-eval hands them to the model, and profile their first batch."""
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        answer = getattr(model, kind)
+
+        def counted(requests: list[Any], *args: Any, _answer: Any = answer, **options: Any) -> Any:
+            reporter.stage("requests", total=len(requests))
+            if profile is not None:
+                profile.start()
+            answers = _answer(requests, *args, **options)
+            if profile is not None:
+                profile.stop()
+            reporter.stage("scores")
+            return answers
+
+        setattr(model, kind, counted)
+
+
+def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: Any) -> dict[str, Any]:
+    """Machine, packages, and what the model really ran with."""
+    network = getattr(model, "model", None)
+    weights: dict[str, int] = {}
+    for parameter in network.parameters() if isinstance(network, torch.nn.Module) else ():
+        name = str(parameter.dtype).removeprefix("torch.")
+        weights[name] = weights.get(name, 0) + parameter.numel()
+    cuda = job["device"].startswith("cuda") and torch.cuda.is_available()
+    return {
+        **environment.snapshot(),
+        "threads": torch.get_num_threads(),
+        "device": str(getattr(model, "device", job["device"])),
+        "device_name": torch.cuda.get_device_name() if cuda else None,
+        "cuda": torch.version.cuda,
+        "commits": machine.commits(),
+        "weights_dtype": weights,
+        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "network_class": f"{type(network).__module__}.{type(network).__qualname__}",
+        "max_length": getattr(model, "max_length", None),
+        "probe_tokens": probe(model),
+        "checkpoint_commit": commit,
+        "removed_layers": str(removed) if (removed := getattr(model, "removed", None)) else None,
+        "peak_memory_bytes": peak_memory(),
+        "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+    }
+
+
+def probe(model: Any) -> list[int] | None:
+    """Tokens of a fixed text as the model class makes them: a changed BOS or tokenizer shows in the first of them."""
+    encode = getattr(model, "tok_encode", None)
+    return None if encode is None else [int(token) for token in encode(PROBE)]
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def end_with_parent() -> None:
+    """Kill this process and its children when standard input, held open by the parent, closes."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            continue
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    if os.environ.get("SCANPROOF_WORKER") == "1":
+        end_with_parent()
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All results are on disk; tearing down torch and CUDA takes long and can hang or crash.
+    os._exit(status)

@@ -1,0 +1,55 @@
+"""The process that evaluates one stand-in once per fault: `python -m scanproof.faults.stand_in_worker request.json out.jsonl`.
+
+The request is a worker's (see `scanproof.evaluation.worker.run`) and a list of faults.  The checkpoint and the tasks are loaded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from scanproof.evaluation import results
+from scanproof.evaluation.worker import lm_eval_tasks
+from scanproof.faults.catalogue import FAULTS
+from scanproof.faults.layers import planted_in_layers
+
+
+def main(arguments: list[str]) -> None:
+    """Write one line per fault: its id, seconds, and the measurements or what went wrong; first one without a fault."""
+    from lm_eval.api.registry import get_model
+
+    request, out = json.loads(Path(arguments[0]).read_bytes()), Path(arguments[1]).resolve()
+    os.chdir(request["mirror"])
+    importlib.import_module(request["models"]).register()
+    job = request["job"]
+    model = get_model(job["model"]).create_from_arg_obj(
+        request["model_args"], {"batch_size": job["batch_size"], "device": job["device"]}
+    )
+    found = {fault.id: fault for fault in FAULTS}
+    with out.open("w") as lines:
+        for name in (None, *request["faults"]):
+            with planted_in_layers(found[name]) if name else contextlib.nullcontext():
+                line = {"fault": name, **sit(model, request)}
+            lines.write(json.dumps(line) + "\n")
+            lines.flush()
+
+
+def sit(model: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """One evaluation as the suite does it."""
+    started = time.process_time()
+    manager, tasks = lm_eval_tasks.load_tasks(request)
+    try:
+        measured = lm_eval_tasks.evaluate(model, request["job"], tasks, manager, request["bootstrap_iters"])
+    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+        return {"error": f"{type(error).__name__}: {error}", "seconds": time.process_time() - started}
+    return {"measurements": results.measurements(measured), "seconds": time.process_time() - started}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,226 @@
+"""The second gate of a session: finds what an evaluation is compared with, and compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from scanproof.evaluation import auto_engine
+from scanproof.history.baseline import Baselines, harness, identity
+from scanproof.history.errors import HistoryError
+from scanproof.history.samples import read_answers, read_logs
+from scanproof.history.store import open_history
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import baseline_gate, derive
+from scanproof.numbers.verdict.answers import Samples
+from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
+from scanproof.numbers.verdict.engines import DISAGREE, Apart, Engines
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.outcome import Outcome
+from scanproof.numbers.verdict.paired_tests import Finding, refuse
+from scanproof.numbers.verdict.tolerance import Verdict
+from scanproof.record import Evaluation
+
+APART = 8
+"""Documents that are named where the engines disagree."""
+ANSWERS = ".answers.jsonl.gz"
+"""Beside an evaluation file: what each document answered when its values were recorded."""
+
+
+@dataclass
+class SecondGate:
+    """Compares evaluations with their baselines; samples are read once."""
+
+    expected: Expected
+    history: str | None
+    """Folder or URL of the history that holds the baselines."""
+    logs: dict[str, Samples] = field(default_factory=dict)
+    answers: dict[Path, Samples] = field(default_factory=dict)
+    baselines: Baselines | None = None
+    unreachable: str | None = None
+    """Why the history's baselines could not be read."""
+
+    def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
+        """What the evaluation of a number is compared with: a declared run, else the answers kept with the values.
+
+        Raises HistoryError when it cannot be read.
+        """
+        if self.history is not None:
+            found = self.opened().find(evaluation)
+            if found is not None:
+                return found.against(evaluation.engine).beside(evaluation)
+        recorded = self.recorded(value)
+        return recorded.beside(evaluation) if recorded is not None else None
+
+    def opened(self) -> Baselines:
+        """The baselines of the history; raises the same HistoryError every time when it cannot be read."""
+        if self.unreachable is not None:
+            raise HistoryError(self.unreachable)
+        if self.baselines is None:
+            assert self.history is not None
+            try:
+                self.baselines = Baselines(open_history(self.history))
+            except HistoryError as error:
+                self.unreachable = str(error)
+                raise
+        return self.baselines
+
+    def recorded(self, value: PublishedValue) -> Baseline | None:
+        """The answers of a stand-in, recorded in float64 with its expected values."""
+        path = self.expected.folder / Path(value.file).with_suffix(ANSWERS)
+        if value.job.suite != "embedded" or not path.is_file():
+            return None
+        if path not in self.answers:
+            self.answers[path] = read_answers("recorded", path)
+        document = next(each for each in self.expected.documents if each.number == value.document)
+        return Baseline(
+            name=f"the answers recorded in float64 ({path.name})",
+            samples=self.answers[path],
+            harness=document.harness.get("version"),
+        )
+
+    def samples(self, evaluation: Evaluation) -> Samples:
+        """What the documents of an evaluation got; raises HistoryError."""
+        return self.logged(evaluation.job.name, evaluation.samples)
+
+    def logged(self, job: str, folder: str) -> Samples:
+        """The logs in a folder; raises HistoryError."""
+        if folder not in self.logs:
+            self.logs[folder] = read_logs(job, Path(folder))
+        return self.logs[folder]
+
+    def finding(self, value: PublishedValue, evaluation: Evaluation) -> Finding | None:
+        """One number against its baseline; None where there is none."""
+        try:
+            baseline = self.baseline(value, evaluation)
+            if baseline is None:
+                return None
+            if evaluation.job.limit is not None:
+                return refuse(value.id, baseline.name, "a subset of the documents was scored")
+            return baseline_gate.judge(
+                value, self.samples(evaluation), baseline, self.expected.constants,
+                harness=harness(evaluation.environment),
+            )  # fmt: skip
+        except HistoryError as error:
+            return refuse(value.id, "the baseline", str(error))
+
+    def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
+        """One number by both engines; None where plain took nobody's place."""
+        replaced = evaluation.replaced
+        if replaced is None:
+            return None
+        because = replaced.because.get(value.id) or auto_engine.why(replaced)
+        made = Engines(
+            shared=measured(value, replaced.measurements), plain=measured(value, evaluation.measurements),
+            because=because,
+        )  # fmt: skip
+        if replaced.samples is None:
+            return made
+        try:
+            by_plain, by_shared = self.samples(evaluation), self.logged(evaluation.job.name, replaced.samples)
+        except HistoryError as error:
+            return replace(made, finding=refuse(value.id, "plain", str(error)))
+        # The two were scored by one lm-eval within one session.
+        baseline = Baseline(name="plain", samples=by_plain, harness="").beside(evaluation)
+        found = baseline_gate.judge(value, by_shared, baseline, self.expected.constants, harness="")
+        if not found.changed:
+            return replace(made, finding=found)
+        pairs, _ = baseline_gate.pair(
+            baseline, by_shared, evaluation.job.name, [task for task, _ in baseline_gate.leaves(value)]
+        )
+        return replace(made, finding=found, apart=apart(pairs, value))
+
+    def joint(self, values: Iterable[PublishedValue], evaluations: Iterable[Evaluation]) -> tuple[Finding, ...]:
+        """Every model that has a baseline, and all of them together, as far as their documents can be paired."""
+        by_job = {value.job.name: value for value in values}
+        pairs: list[tuple[str, Pair]] = []
+        names: dict[str, str] = {}
+        measured: set[tuple[str, str]] = set()
+        for evaluation in evaluations:
+            value = by_job.get(evaluation.job.name)
+            for name, each in self.pairs(value, evaluation) if value else ():
+                what = identity(evaluation.job, evaluation.environment), each.now.task
+                # Two documents may print numbers of one evaluation; its documents count once.
+                if value is not None and what not in measured:
+                    measured.add(what)
+                    names[value.hub_id] = name
+                    pairs.append((value.hub_id, each))
+        return self.joint_findings(pairs, names)
+
+    def pairs(self, value: PublishedValue, evaluation: Evaluation) -> list[tuple[str, Pair]]:
+        """Name of the baseline and the paired tasks of an evaluation; what cannot be paired its numbers say."""
+        try:
+            baseline = self.baseline(value, evaluation)
+            if baseline is None or evaluation.job.limit is not None:
+                return []
+            if baseline_gate.same_harness(baseline, harness(evaluation.environment)) is not None:
+                return []
+            samples = self.samples(evaluation)
+            found, _ = baseline_gate.pair(baseline, samples, evaluation.job.name, [task for _, task in samples])
+            return [(baseline.name, each) for each in found]
+        except HistoryError:
+            return []
+
+    def joint_findings(self, pairs: list[tuple[str, Pair]], names: dict[str, str]) -> tuple[Finding, ...]:
+        """The joint tests, a model each and the night."""
+        models = baseline_gate.by_model(pairs)
+        constants = self.expected.constants
+        level, margin = constants.joint_level(len(models)), constants.perplexity_sd
+        found = [
+            baseline_gate.joint(model, names[model], kept, level, margin) for model, kept in sorted(models.items())
+        ]
+        if len(models) > 1:
+            every = [each for _, each in pairs]
+            found.append(
+                baseline_gate.joint("night", "the baselines of its models", every, constants.night_level, margin)
+            )
+        return tuple(found)
+
+
+def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> float | None:
+    """A number of an evaluation in its natural unit; None where it is not there, or is no number."""
+    try:
+        found = derive.measured(value, measurements).value
+    except derive.DeriveError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def apart(pairs: Iterable[Pair], value: PublishedValue) -> tuple[Apart, ...]:
+    """The documents that two engines score most differently, those whose score differs first."""
+    metrics = dict(baseline_gate.leaves(value))
+    found = []
+    for each in pairs:
+        plain, shared = each.before, each.now
+        scores = (side.metrics.get(metrics[plain.task], (None,) * len(plain.doc_ids)) for side in (shared, plain))
+        rows = zip(plain.doc_ids, shared.loglikelihoods, plain.loglikelihoods, *scores, strict=True)
+        for doc, mine, other, score, plain_score in rows:
+            moved = [0.0 if a == b else a - b for a, b in zip(mine, other, strict=True)]
+            finite = all(map(math.isfinite, moved))
+            nats = max(moved, key=abs, default=0.0) if finite else None
+            found.append(Apart(task=plain.task, doc_id=doc, nats=nats, shared=score, plain=plain_score))
+    found.sort(key=lambda one: -math.inf if one.nats is None else -abs(one.nats))
+    if value.binary:
+        found.sort(key=lambda one: one.shared == one.plain)
+    return tuple(one for one in found[:APART] if one.nats != 0.0)
+
+
+def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
+    """Plain's verdict with what both engines measured; that they disagree fails what would have passed."""
+    if engines is None:
+        return verdict
+    verdict = replace(verdict, engines=engines)
+    if not engines.disagree or not verdict.outcome.can_still_change:
+        return verdict
+    because = "; ".join([DISAGREE, *engines.lines()[:2]])
+    return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
+
+
+def with_finding(verdict: Verdict, finding: Finding | None) -> Verdict:
+    """The verdict of both gates together."""
+    if finding is None or not finding.changed or not verdict.outcome.can_still_change:
+        return verdict
+    return replace(verdict, outcome=Outcome.CHANGED, because=finding.because)

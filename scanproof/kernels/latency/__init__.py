@@ -1,0 +1,1 @@
+"""How long operations take: cases, timer, limits of the device, baselines, verdict."""

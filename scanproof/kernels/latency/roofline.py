@@ -1,0 +1,64 @@
+"""What this device can do, measured here and now: a large copy, and a large matrix product per dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import torch
+
+from scanproof.kernels.cases import KernelCase
+from scanproof.kernels.latency.latency_verdict import Limits
+from scanproof.kernels.latency.timing import Timer, Work, one_round, warm_up
+from scanproof.kernels.operation import Op
+
+COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
+PRODUCT = {"cuda": 8192, "cpu": 512}
+"""Rows and columns of the square matrices."""
+RATES = {"cuda": ("float32", "tf32", "float16", "bfloat16"), "cpu": ("float32",)}
+ROUNDS = 20
+
+
+def measure(device: str, timer: Timer) -> Limits:
+    """The limits of the current device of a kind, `cuda` or `cpu`."""
+    source = torch.randn(COPY_BYTES[device] // 4, device=device)
+    target = torch.empty_like(source)
+    moved = 2 * COPY_BYTES[device] / _seconds(lambda: target.copy_(source), timer)
+    return Limits(bytes_per_s=moved, flop_per_s={rate: _product(rate, device, timer) for rate in RATES[device]})
+
+
+def _product(rate: str, device: str, timer: Timer) -> float:
+    size = PRODUCT[device]
+    dtype = getattr(torch, "float32" if rate == "tf32" else rate)
+    # Random numbers: a device draws less power for zeros, and runs faster.
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    with _float32_precision("high" if rate == "tf32" else "highest"):
+        return 2.0 * size**3 / _seconds(lambda: left @ right, timer)
+
+
+@contextmanager
+def _float32_precision(name: str) -> Iterator[None]:
+    """Whether products of float32 may cut their operands to TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _seconds(call: Callable[[], object], timer: Timer) -> float:
+    work = Work(lambda seed: call)
+    # The timer is the session's: it still divides by the calls of the case that was measured before.
+    timer.calls = 1
+    work.resize(1)
+    warm_up(work, timer)
+    return median(one_round(work, timer) for _ in range(ROUNDS))
+
+
+def rate(op: Op, case: KernelCase, device: str) -> str:
+    """The rate that bounds an operation's arithmetic: tensor cores where it multiplies matrices, else float32's."""
+    if not op.matmul or device == "cpu":
+        return "float32"
+    return "tf32" if case.dtype == "float32" and op.tf32 else case.dtype

@@ -1,0 +1,1 @@
+"""Which kernels were launched, from which package, and what has to be."""

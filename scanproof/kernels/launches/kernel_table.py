@@ -1,0 +1,255 @@
+"""Which kernel comes from which package, by which entry point, and what installs it.
+
+Plain rows, read by the proof that kernels ran, by the kernel suite and by `scanproof doctor`.  A package, a kernel or
+an operation is one row.  The commands that install kernel packages are made here; what README, docs and tox.ini say is
+compared with them (tests/project/test_install_commands.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A distribution that brings kernels."""
+
+    distribution: str
+    oldest: str
+    """The oldest release that will do."""
+    modules: tuple[str, ...]
+    """Its top-level modules."""
+    extension: str
+    """The compiled module that holds its CUDA kernels."""
+    switches: tuple[str, ...]
+    """Environment variables that make its setup.py compile them; each is set to TRUE."""
+    when: str
+    """What the install does without the switches, or what else to know of it."""
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it: `mamba-ssm>=2.2.2`."""
+        return f"{self.distribution}>={self.oldest}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs it with its kernels, into an environment that may have nothing but scanproof."""
+        return f"{INSTALL_EXTRA} && {install_command(self)}"
+
+    @property
+    def rebuild(self) -> str:
+        """The command that replaces an installed one, which pip would leave as it is."""
+        return f"{self.install} --force-reinstall --no-deps"
+
+    @property
+    def advice(self) -> str:
+        """For whoever lacks its kernels and may or may not have the package."""
+        return f"{self.install} ({self.when}; where it is installed already, add --force-reinstall --no-deps)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """Kernels that are launched together: from Python by Triton, or by an entry point of a package's extension."""
+
+    names: tuple[str, ...]
+    """Which of them runs may depend on layout and sizes."""
+    distribution: str
+    entries: tuple[str, ...] = ()
+    """Functions of the extension that launch them; none: they are Triton kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What one operation of the kernel suite has to launch: names of Triton kernels, entry points with their module."""
+
+    name: str
+    forward: tuple[str, ...]
+    backward: tuple[str, ...] = ()
+    without: str
+    """What happens in models where the operation's kernels are missing."""
+
+
+INSTALL_EXTRA = "pip install 'scanproof[gpu]'"
+"""Installs torch, and what has to be there before a kernel package can be built."""
+BUILD_REQUIREMENTS = ("ninja", "packaging", "setuptools", "wheel")
+"""Modules that their setup.py files import or are built with; the extra brings them, --no-build-isolation does not."""
+
+PACKAGES = (
+    Package(
+        distribution="mamba-ssm",
+        oldest="2.2.2",
+        modules=("mamba_ssm", "selective_scan_cuda"),
+        extension="selective_scan_cuda",
+        switches=("MAMBA_FORCE_BUILD", "MAMBA_KEEP_CUDA_BUILD"),
+        when="since July 2026 its sources build no selective_scan_cuda without MAMBA_KEEP_CUDA_BUILD=TRUE",
+    ),
+    Package(
+        distribution="causal-conv1d",
+        oldest="1.4.0",
+        modules=("causal_conv1d", "causal_conv1d_cuda"),
+        extension="causal_conv1d_cuda",
+        switches=("CAUSAL_CONV1D_FORCE_BUILD",),
+        when="without CAUSAL_CONV1D_FORCE_BUILD=TRUE it looks for a wheel, which may be built for another torch",
+    ),
+    Package(
+        distribution="flash-attn",
+        oldest="2.6.3",
+        modules=("flash_attn", "flash_attn_2_cuda"),
+        extension="flash_attn_2_cuda",
+        switches=("FLASH_ATTENTION_FORCE_BUILD",),
+        when="without FLASH_ATTENTION_FORCE_BUILD=TRUE it looks for a wheel, which may be built for another torch",
+    ),
+)
+
+
+def install_command(*packages: Package) -> str:
+    """The command that builds packages with their kernels and installs them; what the extra `gpu` brings is there.
+
+    Their setup.py files import torch, which pip hides from them without --no-build-isolation.  pip keeps the wheels it
+    built and would take one that was built without CUDA for the package: --no-cache-dir.
+    """
+    switches = [f"{switch}=TRUE" for package in packages for switch in package.switches]
+    requirements = [f"'{package.requirement}'" for package in packages]
+    return " ".join([*switches, "pip install --no-build-isolation --no-cache-dir", *requirements])
+
+
+# Names as in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8.
+_MAMBA_TRITON = (
+    "_chunk_cumsum_fwd_kernel", "_chunk_state_fwd_kernel", "_chunk_state_varlen_kernel", "_state_passing_fwd_kernel",
+    "_bmm_chunk_fwd_kernel", "_chunk_scan_fwd_kernel",
+    "_chunk_cumsum_bwd_kernel", "_chunk_state_bwd_db_kernel", "_state_passing_bwd_kernel", "_bmm_chunk_bwd_kernel",
+    "_chunk_scan_bwd_dstates_kernel", "_chunk_scan_bwd_dc_kernel", "_chunk_scan_bwd_dz_kernel",
+    "_chunk_scan_bwd_dcb_kernel", "_chunk_scan_bwd_ddAcs_stable_kernel", "_chunk_scan_chunk_state_bwd_dx_kernel",
+    "_selective_scan_update_kernel", "_layer_norm_fwd_1pass_kernel", "_layer_norm_bwd_kernel",
+)  # fmt: skip
+KERNELS = (
+    Kernel(names=("selective_scan_fwd_kernel",), distribution="mamba-ssm", entries=("fwd",)),
+    Kernel(names=("selective_scan_bwd_kernel",), distribution="mamba-ssm", entries=("bwd",)),
+    Kernel(names=_MAMBA_TRITON, distribution="mamba-ssm"),
+    Kernel(
+        names=("causal_conv1d_fwd_kernel", "causal_conv1d_channellast_fwd_kernel"),
+        distribution="causal-conv1d",
+        entries=("causal_conv1d_fwd",),
+    ),
+    Kernel(
+        names=("causal_conv1d_bwd_kernel", "causal_conv1d_channellast_bwd_kernel"),
+        distribution="causal-conv1d",
+        entries=("causal_conv1d_bwd",),
+    ),
+    Kernel(
+        names=("causal_conv1d_update_kernel",), distribution="causal-conv1d", entries=("causal_conv1d_update",)
+    ),
+    Kernel(
+        names=("flash_fwd_kernel", "flash_fwd_splitkv_kernel"),
+        distribution="flash-attn",
+        entries=("fwd", "varlen_fwd", "fwd_kvcache"),
+    ),
+    Kernel(
+        names=("flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel",),
+        distribution="flash-attn",
+        entries=("bwd", "varlen_bwd"),
+    ),
+    Kernel(names=("rotary_kernel",), distribution="flash-attn"),
+)  # fmt: skip
+
+_SSD = (
+    "_chunk_cumsum_fwd_kernel", "_chunk_state_fwd_kernel", "_state_passing_fwd_kernel", "_bmm_chunk_fwd_kernel",
+    "_chunk_scan_fwd_kernel",
+)  # fmt: skip
+_SSD_BACKWARD = (
+    "_chunk_scan_bwd_dstates_kernel", "_state_passing_bwd_kernel", "_chunk_scan_chunk_state_bwd_dx_kernel",
+    "_chunk_state_bwd_db_kernel", "_chunk_scan_bwd_dc_kernel", "_chunk_cumsum_bwd_kernel",
+)  # fmt: skip
+_SCAN, _SCAN_BACKWARD = "selective_scan_cuda.fwd", "selective_scan_cuda.bwd"
+_CONVOLUTION, _CONVOLUTION_BACKWARD = "causal_conv1d_cuda.causal_conv1d_fwd", "causal_conv1d_cuda.causal_conv1d_bwd"
+_SLOW_SCAN = "mamba_ssm raises; transformers warns once and loops over the sequence in Python"
+_SLOW_CONVOLUTION = "mamba_ssm raises, or uses PyTorch's without a word; transformers warns once and uses PyTorch's"
+_NO_ATTENTION = "transformers raises, or uses PyTorch's attention where a model does not insist"
+_NO_TRITON = "mamba_ssm cannot be imported; transformers warns once and computes with plain PyTorch"
+
+OPERATIONS = (
+    Operation(name="selective_scan_fn", forward=(_SCAN,), backward=(_SCAN_BACKWARD,), without=_SLOW_SCAN),
+    Operation(
+        name="mamba_inner_fn",
+        forward=(_CONVOLUTION, _SCAN),
+        backward=(_CONVOLUTION_BACKWARD, _SCAN_BACKWARD),
+        without=_SLOW_SCAN,
+    ),
+    Operation(name="selective_state_update", forward=("_selective_scan_update_kernel",), without=_NO_TRITON),
+    Operation(name="mamba_chunk_scan_combined", forward=_SSD, backward=_SSD_BACKWARD, without=_NO_TRITON),
+    Operation(
+        name="mamba_split_conv1d_scan_combined",
+        forward=(_CONVOLUTION, *_SSD),
+        backward=(_CONVOLUTION_BACKWARD, *_SSD_BACKWARD),
+        without=_NO_TRITON,
+    ),
+    Operation(
+        name="causal_conv1d_fn",
+        forward=(_CONVOLUTION,),
+        backward=(_CONVOLUTION_BACKWARD,),
+        without=_SLOW_CONVOLUTION,
+    ),
+    Operation(
+        name="causal_conv1d_update",
+        forward=("causal_conv1d_cuda.causal_conv1d_update",),
+        without=_SLOW_CONVOLUTION,
+    ),
+    Operation(
+        name="flash_attn_func",
+        forward=("flash_attn_2_cuda.fwd",),
+        backward=("flash_attn_2_cuda.bwd",),
+        without=_NO_ATTENTION,
+    ),
+    Operation(
+        name="flash_attn_varlen_func",
+        forward=("flash_attn_2_cuda.varlen_fwd",),
+        backward=("flash_attn_2_cuda.varlen_bwd",),
+        without=_NO_ATTENTION,
+    ),
+    Operation(name="flash_attn_with_kvcache", forward=("flash_attn_2_cuda.fwd_kvcache",), without=_NO_ATTENTION),
+    Operation(
+        name="layer_norm_fn",
+        forward=("_layer_norm_fwd_1pass_kernel",),
+        backward=("_layer_norm_bwd_kernel",),
+        without=_NO_TRITON,
+    ),
+    Operation(
+        name="rms_norm_fn",
+        forward=("_layer_norm_fwd_1pass_kernel",),
+        backward=("_layer_norm_bwd_kernel",),
+        without=_NO_TRITON,
+    ),
+    Operation(
+        name="rmsnorm_fn",
+        forward=("_layer_norm_fwd_1pass_kernel",),
+        backward=("_layer_norm_bwd_kernel",),
+        without=_NO_TRITON,
+    ),
+)  # fmt: skip
+
+
+def package(distribution: str) -> Package:
+    """The row of a distribution; KeyError where there is none."""
+    return {each.distribution: each for each in PACKAGES}[distribution]
+
+
+def operation(name: str) -> Operation:
+    """The row of an operation; KeyError where there is none."""
+    return {each.name: each for each in OPERATIONS}[name]
+
+
+def launched_by(*operations: str) -> tuple[str, ...]:
+    """What operations have to launch in their forward passes."""
+    return tuple(dict.fromkeys(name for each in operations for name in operation(each).forward))
+
+
+def entries(kernel: Kernel) -> tuple[str, ...]:
+    """The entry points of a kernel, with their module: `selective_scan_cuda.fwd`."""
+    return tuple(f"{package(kernel.distribution).extension}.{entry}" for entry in kernel.entries)
+
+
+def rows(needed: str) -> tuple[Kernel, ...]:
+    """The kernels that a name stands for: part of a kernel's name, or an entry point with its module."""
+    return tuple(
+        kernel for kernel in KERNELS if needed in entries(kernel) or any(needed in name for name in kernel.names)
+    )

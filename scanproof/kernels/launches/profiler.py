@@ -1,0 +1,80 @@
+"""Names of the kernels that the GPU really ran, from PyTorch's profiler, over a bounded part of the work.
+
+Profiling a whole evaluation would keep millions of events in memory; the first batch of each kind of request launches
+what all others launch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from scanproof.kernels import foreign_warnings
+from scanproof.kernels.launches.watcher import Observer
+
+_NOT_KERNELS = ("Memcpy", "Memset")
+_TEMPLATE = re.compile(r"<[^<>]*>")
+
+
+class FirstBatch:
+    """Profiles from `start` to the first `stop`; both may be called when there is nothing to do."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._profile: Any = None
+
+    def start(self) -> None:
+        """Begin, on a machine with a GPU; a profiler that cannot be used leaves its reason."""
+        import torch
+
+        if not torch.cuda.is_available() or self._profile is not None:
+            return
+        try:
+            with foreign_warnings.shown():
+                profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+                profile.start()
+        except Exception as error:
+            # It watches; whatever keeps it from that is no error of what it watches.
+            self._observer.unprofiled = f"{type(error).__name__}: {error}"
+            return
+        self._profile = profile
+
+    def stop(self) -> None:
+        """End, and count what ran."""
+        if self._profile is None:
+            return
+        import torch
+
+        profile, self._profile = self._profile, None
+        # An error of the device is one of the work.
+        torch.cuda.synchronize()
+        try:
+            with foreign_warnings.shown():
+                profile.stop()
+                events = profile.events()
+        except Exception as error:
+            self._observer.unprofiled = f"{type(error).__name__}: {error}"
+            return
+        names = kernel_names(event.name for event in events if event.device_type.name == "CUDA")
+        for name, count in names.items():
+            self._observer.count(name, "profiler", times=count)
+        self._observer.unprofiled = None if names else "the profiler saw no kernel"
+
+
+def kernel_names(events: Iterable[str]) -> Counter[str]:
+    """Kernels by short name, from the names of the profiler's device events."""
+    return Counter(short_name(event) for event in events if not event.startswith(_NOT_KERNELS))
+
+
+def short_name(name: str) -> str:
+    """A kernel's name without return type, template arguments and parameters; namespaces stay.
+
+    `void flash::flash_fwd_kernel<Traits<64>, true>(Params)` becomes `flash::flash_fwd_kernel`.
+    """
+    name = name.replace("(anonymous namespace)::", "").replace("::operator<<", "::operator")
+    while (shorter := _TEMPLATE.sub("", name)) != name:
+        name = shorter
+    words = name.partition("(")[0].split()
+    return words[-1] if words else name

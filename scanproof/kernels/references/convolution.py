@@ -1,0 +1,109 @@
+"""References of the causal convolutions, with the arguments of the operations (causal-conv1d 1.7).
+
+Letters: b batch, d channels, l seqlen, w width, s positions that a state keeps (at least w - 1).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanproof.kernels.references.papers import causal_conv1d
+from scanproof.kernels.references.precision import Hold, exact
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    activation: str | None = None,
+    *,
+    hold: Hold = exact,
+) -> tuple[Tensor, ...]:
+    """y[t] = sum over k of weight[k] x[t - (w - 1) + k] + bias, never reaching into another sequence.
+
+    Args:
+        x: (b, d, l).
+        weight: (d, w).
+        bias: (d,).
+        seq_idx: (b, l), which sequence each position belongs to; negative: padding, its output is 0.
+        initial_states: (b, d, w - 1), the inputs before the first; zeros when None.
+        activation: None or `silu`.
+        hold: unused, one kernel does it all.
+
+    Returns:
+        y (b, d, l), and with `return_final_states` the last w - 1 inputs (b, d, w - 1), earlier states included.
+    """
+    width, seqlen = weight.shape[-1], x.shape[-1]
+    if seq_idx is None:
+        y = causal_conv1d(x, weight, bias, activation, initial_states)
+    else:
+        y = _packed(x, weight, bias, seq_idx)
+        y = y if activation is None else F.silu(y)
+    if not return_final_states:
+        return (y,)
+    before = x.new_zeros(*x.shape[:-1], width - 1) if initial_states is None else initial_states
+    return y, torch.cat([before, x], dim=-1)[..., seqlen:]
+
+
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
+    """The convolution over rows that hold several sequences, before the activation."""
+    width, seqlen = weight.shape[-1], x.shape[-1]
+    padded, numbers = F.pad(x, (width - 1, 0)), F.pad(seq_idx, (width - 1, 0), value=-1)
+    y = torch.zeros_like(x) if bias is None else bias[:, None].expand_as(x)
+    for k in range(width):
+        same = (numbers[:, k : k + seqlen] == seq_idx)[:, None]
+        y = y + weight[:, k, None] * torch.where(same, padded[..., k : k + seqlen], torch.zeros_like(x))
+    return torch.where((seq_idx >= 0)[:, None], y, torch.zeros_like(y))
+
+
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    cache_seqlens: Tensor | None = None,
+    conv_state_indices: Tensor | None = None,
+    *,
+    hold: Hold = exact,
+) -> tuple[Tensor, Tensor]:
+    """The convolution over l new positions, and the state with them in it: inputs, never outputs.
+
+    Args:
+        x: (b, d) or (b, d, l).
+        conv_state: (N, d, s), the latest inputs, newest last.
+        weight: (d, w).
+        bias: (d,).
+        cache_seqlens: (b,), how many inputs came before; the state is then a ring, input i in place i mod s.
+        conv_state_indices: (b,), the row of `conv_state` that belongs to each x; negative: padding, its output is 0.
+        hold: unused, one kernel does it all.
+
+    Returns:
+        y, shaped like x, and all N states after the step.
+    """
+    new = x[..., None] if x.dim() == 2 else x
+    rows = torch.arange(len(x), device=x.device) if conv_state_indices is None else conv_state_indices.long()
+    state, width, seqlen = conv_state[rows], weight.shape[-1], new.shape[-1]
+    if cache_seqlens is None:
+        before = state[..., state.shape[-1] - (width - 1) :]
+        kept = torch.cat([state, new], dim=-1)[..., seqlen:]
+    else:
+        before = state.gather(2, _ring(cache_seqlens, 1 - width, 0, state))
+        # Of more inputs than the ring holds, the latest stay.
+        first = max(0, seqlen - state.shape[-1])
+        kept = state.scatter(2, _ring(cache_seqlens, first, seqlen, state), new[..., first:])
+    y = causal_conv1d(new, weight, bias, activation, before)
+    real = rows >= 0
+    y = torch.where(real[:, None, None], y, torch.zeros_like(y))
+    return y.reshape(x.shape), conv_state.index_copy(0, rows[real], kept[real])
+
+
+def _ring(lengths: Tensor, first: int, end: int, state: Tensor) -> Tensor:
+    """Places of the inputs `first`..`end` - 1, counted from the next one, in a ring: (b, d, end - first)."""
+    positions = lengths.long()[:, None] + torch.arange(first, end, device=state.device)
+    return torch.remainder(positions, state.shape[-1])[:, None].expand(-1, state.shape[1], -1)

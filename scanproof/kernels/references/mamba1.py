@@ -1,0 +1,181 @@
+"""References of the Mamba-1 operations, with the arguments of the operations (mamba-ssm 2.3).
+
+All floating arguments have one dtype, the dtype of the results.  `hold`: see `scanproof.kernels.references.precision`.
+Letters: b batch, l seqlen, d channels, n dstate, g groups, h nheads, p headdim, r rank of dt, m d_model, w width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanproof.kernels.references.papers import causal_conv1d, selective_scan
+from scanproof.kernels.references.precision import Hold, exact
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    hold: Hold = exact,
+) -> tuple[Tensor, ...]:
+    """The selective scan (arXiv 2312.00752, equations 2a and 2b) with constant, shared or grouped B and C.
+
+    Args:
+        u: (b, d, l).
+        delta: (b, d, l), before bias and softplus.
+        A: (d, n), with a negative real part.
+        B: (d, n) constant in time, (b, n, l) shared by all channels, or (b, g, n, l): channel i belongs to
+            group i // (d / g).  With a complex A it is complex: in the form (d, n) by its dtype, in the others as
+            real and imaginary part in turns, (b, [g,] n, 2l).
+        C: as B; the two may differ in form.  With a complex A the output is twice the real part of C h: of a state
+            and its conjugate only one is kept (arXiv 2206.11893).
+        D: (d,).
+        z: (b, d, l).
+        delta_bias: (d,).
+        hold: unused, there is nothing to hold between kernels; here because every reference has it.
+
+    Returns:
+        y (b, d, l), and with `return_last_state` the last state (b, d, n), complex with A.
+    """
+    if A.is_complex():
+        B, C = (part if part.dim() == 2 else _from_pairs(part) for part in (B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias[:, None]
+    batch, channels, seqlen = u.shape
+    groups = max(_groups(B), _groups(C))
+    # Groups become rows of the batch, each with its own channels and its own A.
+    fold = (batch * groups, channels // groups)
+    rows = torch.unflatten(A, 0, (groups, -1)).repeat(batch, 1, 1)
+    B, C = (_per_group(part, batch, groups, seqlen).flatten(0, 1) for part in (B, C))
+    y, state = selective_scan(
+        u.reshape(*fold, seqlen), delta.reshape(*fold, seqlen), rows, B, C, delta_softplus=delta_softplus
+    )
+    y = y.reshape(batch, channels, seqlen)
+    if D is not None:
+        y = y + D[:, None] * u
+    if z is not None:
+        y = y * F.silu(z)
+    return (y, state.reshape(batch, channels, -1)) if return_last_state else (y,)
+
+
+def _from_pairs(part: Tensor) -> Tensor:
+    """(..., 2l) real and imaginary parts in turns as (..., l) complex numbers."""
+    pairs = torch.unflatten(part, -1, (-1, 2))
+    return torch.complex(pairs[..., 0], pairs[..., 1])
+
+
+def _groups(part: Tensor) -> int:
+    """Number of groups of a B or C; one that is constant in time is a group per channel."""
+    return int({2: part.shape[0], 3: 1, 4: part.shape[1]}[part.dim()])
+
+
+def _per_group(part: Tensor, batch: int, groups: int, seqlen: int) -> Tensor:
+    """B or C as (b, groups, n, l)."""
+    if part.dim() == 2:
+        part = part[None, :, :, None].expand(batch, -1, -1, seqlen)
+    elif part.dim() == 3:
+        part = part[:, None]
+    return part.repeat_interleave(groups // part.shape[1], dim=1)
+
+
+def mamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    *,
+    hold: Hold = exact,
+) -> tuple[Tensor]:
+    """Everything in Mamba's block after its first projection (arXiv 2312.00752, figure 3).
+
+    Args:
+        xz: (b, 2 d, l), the branch of the scan and the gate.
+        conv1d_weight: (d, 1, w).
+        conv1d_bias: (d,).
+        x_proj_weight: (r + 2 n, d); gives dt's low rank part, B and C.
+        delta_proj_weight: (d, r).
+        out_proj_weight: (m, d).
+        out_proj_bias: (m,).
+        A: (d, n).
+        B, C: as in `selective_scan_fn`; None when the input decides them.
+        D, delta_bias: (d,).
+
+    Returns:
+        (b, l, m).
+    """
+    x, z = xz.chunk(2, dim=1)
+    x = hold(causal_conv1d(x, conv1d_weight[:, 0], conv1d_bias, "silu"))
+    rank, states = delta_proj_weight.shape[1], A.shape[1]
+    parts = hold(F.linear(x.transpose(1, 2), x_proj_weight))
+    low_rank, from_x_B, from_x_C = torch.split(parts, [rank, states, states], dim=-1)
+    delta = hold(F.linear(low_rank, delta_proj_weight)).transpose(1, 2)
+    B = from_x_B.transpose(1, 2) if B is None else B
+    C = from_x_C.transpose(1, 2) if C is None else C
+    (y,) = selective_scan_fn(x, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    return (F.linear(hold(y).transpose(1, 2), out_proj_weight, out_proj_bias),)
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    state_batch_indices: Tensor | None = None,
+    *,
+    hold: Hold = exact,
+) -> tuple[Tensor, Tensor]:
+    """One step of the recurrence, for Mamba-1 (without h) and Mamba-2 (with h).
+
+    Args:
+        state: (N, [h,] p, n), N = b unless there are indices.
+        x, dt, z: (b, [h,] p).
+        A: ([h,] p, n).
+        B, C: (b, [g,] n).
+        D, dt_bias: ([h,] p).
+        state_batch_indices: (b,), the row of `state` that belongs to each x; negative: padding, its output is 0.
+        hold: unused, one kernel does it all.
+
+    Returns:
+        y (b, [h,] p), and all N states after the step.
+    """
+    rows = torch.arange(len(x), device=x.device) if state_batch_indices is None else state_batch_indices.long()
+    if dt_bias is not None:
+        dt = dt + dt_bias
+    if dt_softplus:
+        dt = F.softplus(dt)
+    if state.dim() == 4:
+        B, C = (part.repeat_interleave(state.shape[1] // part.shape[1], dim=1) for part in (B, C))
+    new = torch.exp(dt[..., None] * A) * state[rows] + (dt * x)[..., None] * B[..., None, :]
+    y = (new * C[..., None, :]).sum(-1)
+    if D is not None:
+        y = y + D * x
+    if z is not None:
+        y = y * F.silu(z)
+    real = rows >= 0
+    y = torch.where(real.view(-1, *[1] * (y.dim() - 1)), y, torch.zeros_like(y))
+    return y, state.index_copy(0, rows[real], new[real])

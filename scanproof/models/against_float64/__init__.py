@@ -1,0 +1,1 @@
+"""Modules and whole models held to float64: fast path, slow path, decode steps."""

@@ -1,0 +1,63 @@
+"""The modules of mamba_ssm under test, and their ways to compute; `scanproof.models.against_float64.modules` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WAYS = ("fast path", "slow path", "steps", "prefill, then steps")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of mamba_ssm and how it is set up."""
+
+    name: str
+    target: str
+    """Module and class."""
+    layer: str
+    """The mixer of `scanproof.models` that computes the same."""
+    fast: str
+    """The argument that chooses the fast path."""
+    settings: Mapping[str, Any]
+    interpreted: tuple[str, ...] = WAYS
+    """Ways that Triton's interpreter can run."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Way -> why mamba_ssm misses the criterion there, in every dtype: the day it does not, the row is out of date."""
+
+    def operations(self, way: str) -> tuple[str, ...]:
+        """The operations that a way calls, by their names in `scanproof.kernels.operation_table`."""
+        mamba2 = self.layer == "Mamba2"
+        fused = "mamba_split_conv1d_scan_combined" if mamba2 else "mamba_inner_fn"
+        prefill = ("causal_conv1d_fn", "mamba_chunk_scan_combined" if mamba2 else "selective_scan_fn")
+        steps = ("causal_conv1d_update", "selective_state_update")
+        called = {"fast path": (fused,), "slow path": prefill, "steps": steps}
+        return called.get(way, (*prefill, *steps))
+
+    def why_not(self, way: str, place: str) -> str:
+        """Why a way cannot run in a place; empty when it can."""
+        if place == "interpreter" and way not in self.interpreted:
+            return f"{self.name}, {way}: its scan is a CUDA extension; Triton's interpreter runs Triton kernels"
+        return ""
+
+
+# Eight heads: the slow path hands causal_conv1d a slice of its projection, which has to be a multiple of 8 wide.
+MAMBA2 = {"d_state": 16, "headdim": 8, "chunk_size": 16}
+NO_LIMIT = "Mamba2.step does not pass dt_limit on to the update: it decodes with other step sizes than the prefill"
+MODULES = (
+    Module("mamba", "mamba_ssm.modules.mamba_simple:Mamba", "Mamba1", "use_fast_path", {"d_state": 8}, ("steps",)),
+    Module("mamba2", "mamba_ssm.modules.mamba2:Mamba2", "Mamba2", "use_mem_eff_path", MAMBA2),
+    Module(
+        "mamba2-groups", "mamba_ssm.modules.mamba2:Mamba2", "Mamba2", "use_mem_eff_path",
+        {**MAMBA2, "ngroups": 2, "expand": 4, "d_ssm": 64, "norm_before_gate": True},
+    ),
+    Module(
+        "mamba2-unnormed", "mamba_ssm.modules.mamba2:Mamba2", "Mamba2", "use_mem_eff_path",
+        {**MAMBA2, "rmsnorm": False},
+    ),
+    Module(
+        "mamba2-limits", "mamba_ssm.modules.mamba2:Mamba2", "Mamba2", "use_mem_eff_path",
+        {**MAMBA2, "dt_limit": (0.0, 0.1)}, known={"steps": NO_LIMIT, "prefill, then steps": NO_LIMIT},
+    ),
+)  # fmt: skip

@@ -1,0 +1,40 @@
+"""Which files of a checkpoint's repository are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from scanproof.models import checkpoint_files
+
+RepoType = Literal["model", "dataset"]
+
+
+_PROSE = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.pdf", "*.ipynb", "*.gitattributes", "*.gitignore")
+_OTHER_FORMATS = (
+    "*.msgpack", "*.h5", "*.ot", "*.onnx", "*.onnx_data", "*.tflite", "*.gguf", "*.mlmodel", "*.nemo",
+    "onnx/*", "coreml/*", "openvino/*", "original/*", "flax/*", "tf/*", "gguf/*",
+)  # fmt: skip
+_TRAINING = ("optimizer.*", "scheduler.*", "rng_state*", "training_args*", "trainer_state*")
+_PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
+_WEIGHTS = ("*.safetensors", "*.index.json", *_PICKLED)
+
+
+def is_wanted(file: str, files: Sequence[str], kind: checkpoint_files.RepoType, *, weights: bool = True) -> bool:
+    """Whether a file of a repository is worth its bytes: one weight format, no prose, no training state."""
+    if kind == "dataset":
+        return not _matches(file, (*_PROSE[1:], "*.py"))
+    if not weights:
+        return "/" not in file and not _matches(file, (*unwanted(tensors=True), *_WEIGHTS))
+    tensors = any(other.endswith(".safetensors") and "/" not in other for other in files)
+    return not _matches(file, unwanted(tensors=tensors))
+
+
+def unwanted(*, tensors: bool) -> tuple[str, ...]:
+    """Patterns of a model's files that no evaluation reads; pickled weights too where it has safetensors."""
+    return (*_PROSE, *_OTHER_FORMATS, *_TRAINING, *(_PICKLED if tensors else ()))
+
+
+def _matches(file: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in patterns)

@@ -1,0 +1,1 @@
+"""Depth pruning: which blocks to remove, and models without them."""

@@ -1,0 +1,133 @@
+"""The model classes `depth_pruned` and `depth_pruned_mamba_ssm`: a checkpoint with a block of layers removed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from scanproof.models.hub_layout import check_folder, exact_checkpoint
+from scanproof.models.pruning.blocks import Block, PruningError, by_persistence
+from scanproof.models.pruning.layer_distance import Metric, definition, distances, least_changed, read_sample
+from scanproof.models.pruning.removal import layer_count, remove_block
+from scanproof.models.state_spaces import StateSpaces
+
+logger = logging.getLogger(__name__)
+
+NEEDED = (
+    ("full", ()),
+    ("personalized", ("start_block", "end_block")),
+    ("persistence", ("zigzag_output", "p")),
+    ("angular", ("block_size", "sample")),
+    ("bi_score", ("block_size", "sample")),
+)
+"""(method, arguments that it needs); the other methods refuse them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the block is chosen: the arguments of the model class."""
+
+    method: str
+    start_block: int | None = None
+    end_block: int | None = None
+    """Last layer removed; both ends are."""
+    zigzag_output: str | None = None
+    """File of a zigzag persistence diagram."""
+    p: float | None = None
+    """Share of the highest similarity; the paper's 10% and 20% cuts are 0.9 and 0.8."""
+    block_size: int | None = None
+    """Layers to remove."""
+    sample: str | None = None
+    """Text file, see `layer_distance.read_sample`."""
+    definition: str = "paper"
+    """`paper`, or `script`: see `layer_distance.definition`."""
+    sample_texts: int = 100
+    sample_tokens: int = 1000
+    """Tokens of each text, at most."""
+
+    def check(self) -> None:
+        """Raise PruningError for a method or an argument that is unknown, missing, superfluous or of no use."""
+        needed = dict(NEEDED)
+        if self.method not in needed:
+            raise PruningError(f"method={self.method}: unknown; one of {', '.join(needed)}")
+        if missing := [name for name in needed[self.method] if getattr(self, name) is None]:
+            raise PruningError(f"method={self.method} needs {' and '.join(missing)}")
+        others = {name for names in needed.values() for name in names} - set(needed[self.method])
+        if left := sorted(name for name in others if getattr(self, name) is not None):
+            raise PruningError(f"method={self.method} takes no {left[0]}")
+        if self.definition not in ("paper", "script"):
+            raise PruningError(f"definition={self.definition}: unknown; paper or script")
+        for name in ("block_size", "sample_texts", "sample_tokens"):
+            count = getattr(self, name)
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise PruningError(f"{name}={count!r}: expected a whole number above 0")
+
+
+PLAN_FIELDS = frozenset(field.name for field in fields(Plan))
+
+
+class Pruned(HFLM):  # type: ignore[misc]
+    """What both classes add to the one that loads the checkpoint."""
+
+    removed: Block | None
+    """Layers taken out, by their numbers in the checkpoint; None for the full model."""
+
+    def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
+        """Arguments of `Plan`; all others go to the class that loads the checkpoint.
+
+        Raises:
+            PruningError: an argument, a file or the model does not allow to remove a block.
+        """
+        plan = Plan(method=method, **{name: arguments.pop(name) for name in PLAN_FIELDS & set(arguments)})
+        plan.check()
+        super().__init__(pretrained=pretrained, **arguments)
+        self.removed = self._block(plan)
+        if self.removed is not None:
+            remove_block(self.model, self.removed)
+            logger.info("%s: layers %s are removed", pretrained, self.removed)
+
+    def _block(self, plan: Plan) -> Block | None:
+        if plan.start_block is not None and plan.end_block is not None:
+            return Block(plan.start_block, plan.end_block)
+        if plan.zigzag_output is not None and plan.p is not None:
+            return by_persistence(Path(plan.zigzag_output), layer_count(self.model), plan.p)
+        if plan.sample is not None and plan.block_size is not None:
+            return self._least_changed(plan, plan.block_size, Path(plan.sample))
+        return None
+
+    def _least_changed(self, plan: Plan, size: int, sample: Path) -> Block:
+        metric: Metric = "angular" if plan.method == "angular" else "bi_score"
+        chosen = definition(metric, size, plan.definition == "script")
+        texts = self._tokens(sample, plan.sample_texts, plan.sample_tokens)
+        return least_changed(distances(self.model, texts, chosen), size)
+
+    def _tokens(self, sample: Path, texts: int, tokens: int) -> Iterator[Sequence[int]]:
+        """Token ids of each text of the sample, with a progress bar."""
+        for text in tqdm(read_sample(sample, texts), total=texts, desc="hidden states", unit="text"):
+            yield self.tokenizer(text, truncation=True, max_length=tokens)["input_ids"]
+
+
+class DepthPruned(Pruned):
+    """Any decoder-only checkpoint of lm-eval's `hf` class, without a block of its layers."""
+
+    def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
+        """See `Pruned`; raises CheckpointError as well, for a local folder that is not all there."""
+        if Path(pretrained).is_dir():
+            check_folder(Path(pretrained), own_tokenizer=arguments.get("tokenizer") is None)
+        super().__init__(pretrained, method, **arguments)
+
+    def _create_model(self, pretrained: str, **arguments: Any) -> None:
+        folder = Path(pretrained)
+        with exact_checkpoint(folder) if folder.is_dir() else nullcontext():
+            super()._create_model(pretrained=pretrained, **arguments)
+
+
+class DepthPrunedStateSpaces(Pruned, StateSpaces):
+    """Any checkpoint of the `mamba_ssm` class, without a block of its layers."""

@@ -1,0 +1,1 @@
+"""What was printed, and what may be said of it: pure, nothing heavy."""

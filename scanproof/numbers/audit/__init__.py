@@ -1,0 +1,1 @@
+"""Are the printed numbers possible and consistent?  One module per family of checks; calibration."""

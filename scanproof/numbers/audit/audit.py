@@ -1,0 +1,91 @@
+"""Are the published numbers possible, and consistent?  Pure; `scanproof audit` prints what it finds.
+
+A finding is explained by an entry of `findings` in the `document.yaml` of its document (same check, same
+values), by `known_discrepancy` or `not_comparable` of one of its values, or, where the audit says which field
+settles it, by the reason that all of its values give for that field under `assumed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scanproof.numbers.audit import aggregates, conflicts, granularity, pairs, stderrs
+from scanproof.numbers.audit.finding import Finding
+from scanproof.numbers.values import PublishedValue
+
+if TYPE_CHECKING:
+    from scanproof.numbers.expected.reader import Document, Expected
+
+__all__ = ["COLUMNS", "Finding", "audit", "audit_rows"]
+
+COLUMNS = ("check", "document", "line", "values", "message", "explained")
+
+
+def audit(expected: Expected) -> tuple[Finding, ...]:
+    """Everything found in the published numbers, and every explanation that explains nothing any more."""
+    published = [value for value in expected.values if value.origin not in ("embedded", "recorded")]
+    by_id = {value.id: value for value in published}
+    entries = [(document, entry) for document in expected.documents for entry in document.findings]
+    findings = []
+    used: set[int] = set()
+    for finding in _found(published, expected):
+        matching = [number for number, entry in enumerate(entries) if _same(entry, finding)]
+        used.update(matching)
+        written = entries[matching[0]][1]["reason"] if matching else None
+        findings.append(replace(finding, explained=written or _settled(finding, by_id)))
+    stale = (_stale(document, entry) for number, (document, entry) in enumerate(entries) if number not in used)
+    return (*findings, *stale)
+
+
+def audit_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """The findings as rows for a table, JSON or CSV, those without an explanation first."""
+    ordered = sorted(findings, key=lambda finding: finding.explained is not None)
+    return [
+        {
+            "check": finding.check,
+            "document": finding.document,
+            "line": finding.line,
+            "values": " ".join(finding.values),
+            "message": finding.message,
+            "explained": finding.explained,
+            "numbers": finding.numbers,
+        }
+        for finding in ordered
+    ]
+
+
+def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[Finding]:
+    yield from granularity.check(values)
+    yield from stderrs.check(values)
+    yield from aggregates.check(values)
+    yield from pairs.check(values, expected.constants)
+    yield from conflicts.check(values, expected.constants)
+
+
+def _same(entry: tuple[Document, Any], finding: Finding) -> bool:
+    document, written = entry
+    same_values = set(written["values"]) == set(finding.values)
+    return document.number == finding.document and written["check"] == finding.check and same_values
+
+
+def _settled(finding: Finding, by_id: dict[str, PublishedValue]) -> str | None:
+    """The reason that the values themselves give."""
+    values = [by_id[name] for name in finding.values]
+    for value in values:
+        if value.known_discrepancy or value.not_comparable:
+            return value.known_discrepancy or value.not_comparable
+    reasons = [dict(value.assumed).get(finding.settled_by) for value in values]
+    return reasons[0] if all(reasons) else None
+
+
+def _stale(document: Document, entry: Any) -> Finding:
+    return Finding(
+        check=entry["check"],
+        values=tuple(entry["values"]),
+        document=document.number,
+        line=0,
+        message=f"explained in {document.folder}/document.yaml, but the audit finds no such thing; "
+        "correct or remove the entry",
+    )

@@ -1,0 +1,88 @@
+"""The printed standard error against the one that lm-eval computes: sqrt(p (1 - p) / (N - 1)).
+
+Groups have lm-eval's pooled standard error of their tasks.  A mean probability mass and a perplexity are left
+out: the standard error of neither follows from the number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from scanproof.numbers.audit import rounding
+from scanproof.numbers.audit.finding import Finding, possible
+from scanproof.numbers.values import PublishedValue
+
+Interval = tuple[float, float]
+
+
+def check(values: Sequence[PublishedValue]) -> Iterator[Finding]:
+    """One finding for each standard error that cannot belong to its number."""
+    for value in values:
+        if value.stderr is None or value.documents is None or not value.counts_documents:
+            continue
+        computed = _pooled(value, values) if value.pooled else share_stderr(value, value.documents)
+        if computed is None:
+            continue
+        low, high = rounding.stderr_interval(value)
+        if computed[0] - rounding.EDGE <= high and low <= computed[1] + rounding.EDGE:
+            continue
+        yield Finding(
+            check="stderr",
+            values=(value.id,),
+            document=value.document,
+            line=value.line,
+            message=f"{value.printed} of {value.documents} documents has a standard error of "
+            f"{_range(computed, value)}, printed is {value.stderr}",
+            numbers={"documents": value.documents, "printed": value.stderr, "computed": sum(computed) / 2},
+        )
+
+
+def share_stderr(value: PublishedValue, documents: int) -> Interval:
+    """Lowest and highest standard error of any share that prints like `value`."""
+    low, high = possible(value)
+    variances = [p * (1 - p) for p in (low, high)]
+    if low <= 0.5 <= high:
+        variances.append(0.25)
+    return math.sqrt(min(variances) / (documents - 1)), math.sqrt(max(variances) / (documents - 1))
+
+
+def pooled(parts: Iterable[tuple[float, int]]) -> float:
+    """lm-eval's standard error of a group from its tasks' (standard error, documents)."""
+    parts = tuple(parts)
+    documents = sum(n for _, n in parts)
+    variance = math.fsum((n - 1) * stderr**2 * n for stderr, n in parts) / (documents - len(parts))
+    return math.sqrt(variance / documents)
+
+
+def _pooled(value: PublishedValue, values: Sequence[PublishedValue]) -> Interval | None:
+    """The interval of a group's standard error, or None when the document does not print all of its tasks."""
+    parts = parts_of(value, values)
+    if parts is None:
+        return None
+    ranges = [(share_stderr(part, part.documents), part.documents) for part in parts if part.documents]
+    low, high = (pooled((interval[end], n) for interval, n in ranges) for end in (0, 1))
+    return low, high
+
+
+def parts_of(value: PublishedValue, values: Sequence[PublishedValue]) -> list[PublishedValue] | None:
+    """The printed parts of a derived number, from its own document and model, or None when one is missing."""
+    found = []
+    for part in value.parts:
+        same = (
+            other
+            for other in values
+            if (other.task, other.metric) == (part.task, part.metric)
+            and (other.document, other.model, other.origin) == (value.document, value.model, value.origin)
+        )
+        first = next(same, None)
+        if first is None:
+            return None
+        found.append(first)
+    return found or None
+
+
+def _range(interval: Interval, value: PublishedValue) -> str:
+    places = len((value.stderr or "").partition(".")[2])
+    low, high = (f"{value.scale * end:.{places}f}" for end in interval)
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,1 @@
+"""Arithmetic of verdicts: tolerance, flip bounds, paired tests, the gate of the baseline, outcomes."""

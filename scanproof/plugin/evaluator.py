@@ -1,0 +1,127 @@
+"""One pytest session: each job runs once, each number gets a record, the run is written as it grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from scanproof import files
+from scanproof.evaluation import kernels_ran
+from scanproof.evaluation.evaluate_job import EvaluationError
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.record import Evaluation
+
+Evaluate = Callable[[EvalJob], Evaluation]
+
+
+@dataclass
+class Evaluator:
+    """Runs each job at most once in this process and remembers how it ended."""
+
+    evaluate: Evaluate
+    folder: Path
+    """Folder of this session's run; finished evaluations are written below it at once."""
+    tasks_selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Job name to the tasks that the selected tests need; a job not named runs all its tasks."""
+    finished: dict[str, Evaluation | EvaluationError] = field(default_factory=dict)
+
+    def select(self, values: Iterable[PublishedValue]) -> None:
+        """Narrow each job to the tasks of these values, so that `-k` pays only for what it selects."""
+        needed: dict[str, dict[str, frozenset[str]]] = {}
+        for value in values:
+            tasks = needed.setdefault(value.job.name, {})
+            for name, leaves in tasks_of(value):
+                tasks[name] = tasks.get(name, frozenset()) | leaves
+        self.tasks_selected = {name: covering(tasks) for name, tasks in needed.items()}
+
+    def narrowed(self, job: EvalJob) -> EvalJob:
+        """The job with the tasks that were selected."""
+        return replace(job, tasks=self.tasks_selected.get(job.name, job.tasks))
+
+    def __call__(self, job: EvalJob) -> Evaluation:
+        """What the job measured; raises the same EvaluationError for each number of a job that failed."""
+        if job.name not in self.finished:
+            self.finished[job.name] = self.once(job)
+        outcome = self.finished[job.name]
+        if isinstance(outcome, EvaluationError):
+            raise outcome
+        return outcome
+
+    def once(self, job: EvalJob) -> Evaluation | EvaluationError:
+        """Evaluate, unless another process of this session has: how it ended lies in the run's folder."""
+        path = self.folder / "evaluations" / f"{job.name}.json"
+        broken = path.with_suffix(".error")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                return files.from_json(Evaluation, path.read_bytes())
+            if broken.is_file():
+                return EvaluationError(*json.loads(broken.read_bytes()))
+            try:
+                finished = self.evaluate(self.narrowed(job))
+                kernels_ran.require(job, finished)
+                evaluation = self.with_samples(finished)
+                with files.atomic(path) as temporary:
+                    temporary.write_bytes(files.to_json(evaluation))
+            except EvaluationError as error:
+                return keep_error(broken, error)
+            except Exception as error:
+                # Whoever implements the hook may raise anything; a job that broke is an error of its numbers only.
+                return keep_error(broken, EvaluationError("worker", f"{type(error).__name__}: {error}"))
+            return evaluation
+
+    def with_samples(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with its samples placed beside the run."""
+        samples = self.placed(evaluation.samples, "samples", evaluation.job.name)
+        replaced = evaluation.replaced
+        if replaced is not None and replaced.samples is not None:
+            replaced = replace(replaced, samples=self.placed(replaced.samples, "replaced", evaluation.job.name))
+        return replace(evaluation, samples=samples, replaced=replaced)
+
+    def placed(self, source: str, kind: str, job: str) -> str:
+        """Put logs into a folder of the run; returns the folder."""
+        target = self.folder / kind / job
+        if Path(source).is_dir() and not target.exists():
+            with files.atomic(target) as temporary:
+                shutil.copytree(source, temporary, copy_function=link_or_copy)
+        return str(target)
+
+
+def keep_error(path: Path, error: EvaluationError) -> EvaluationError:
+    """Leave an error for the other processes of this session, if that can be written; returns it."""
+    with suppress(OSError), files.atomic(path) as temporary:
+        temporary.write_text(json.dumps([error.kind, error.message, error.last_words, error.log]))
+    return error
+
+
+def tasks_of(value: PublishedValue) -> list[tuple[str, frozenset[str]]]:
+    """The tasks that have to run for a value, each with the single tasks inside it."""
+    if value.parts and not value.pooled:
+        return [(part.task, frozenset({part.task})) for part in value.parts]
+    return [(value.task, frozenset(part.task for part in value.parts) or frozenset({value.task}))]
+
+
+def covering(tasks: dict[str, frozenset[str]]) -> tuple[str, ...]:
+    """The tasks without those that lie inside a group among them, sorted."""
+    kept: list[str] = []
+    covered: frozenset[str] = frozenset()
+    for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name)):
+        if not tasks[name] <= covered:
+            kept.append(name)
+            covered |= tasks[name]
+    return tuple(sorted(kept))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link where the file system can, else a copy: samples of a night are large."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

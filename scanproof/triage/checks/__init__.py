@@ -1,0 +1,1 @@
+"""Why a number failed: one module per kind of finding."""

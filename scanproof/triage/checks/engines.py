@@ -1,0 +1,42 @@
+"""5. Did the engine that carries states over get other answers than lm-eval as it is?  Pure."""
+
+from __future__ import annotations
+
+from scanproof.numbers.verdict.engines import DISAGREE
+from scanproof.numbers.verdict.outcome import Outcome
+from scanproof.numbers.verdict.paired_tests import Comparison
+from scanproof.triage.evidence import Evidence
+from scanproof.triage.finding import Finding, Kind, State
+
+KERNELS = 'pytest {} -k "(split or decode or initial) and not latency"'
+"""The kernel cases and invariants in which a state is carried over."""
+
+
+def check(evidence: Evidence) -> list[Finding]:
+    """What both engines measured, or that only the shared one was asked."""
+    both = evidence.engines
+    if both is None:
+        return alone(evidence)
+    found = both.finding
+    if found is None:
+        title = "the shared engine measured nothing that can be compared; the number is plain's"
+        return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=title, evidence=both.lines())]
+    if both.disagree:
+        gpu = evidence.now is not None and evidence.now.job is not None and evidence.now.job.device.startswith("cuda")
+        command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
+        # A number that plain has wrong as well is not explained by it: one fault may well move both, and unlike.
+        state = State.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else State.SUSPECT
+        return [Finding(kind=Kind.ENGINES, state=state, title=DISAGREE, evidence=both.lines(), next=command)]
+    if found.outcome is Comparison.REFUSED:
+        return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=found.because, evidence=both.lines())]
+    title = "the engine: plain and shared give the same answers, document by document"
+    return [Finding(kind=Kind.ENGINES, state=State.RULED_OUT, title=title, evidence=both.lines())]
+
+
+def alone(evidence: Evidence) -> list[Finding]:
+    """Shared was asked for, and nothing else."""
+    if evidence.now is None or evidence.now.engine != "shared" or not evidence.failed:
+        return []
+    title = "measured by the shared engine alone; plain may give another number"
+    command = f"pytest tests/published -k {evidence.number} --scanproof-engine=auto"
+    return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=title, next=command)]

@@ -1,0 +1,89 @@
+"""The answers of a number now, beside those they are held against.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.baseline_gate import Pair
+from scanproof.triage.evidence import Evidence, Side, TaskAnswers
+
+ROUNDING = 1e-3
+"""Nats that an answer may move without being called moved, where no ceiling is known: float32's, see the gate."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task on both sides."""
+
+    name: str
+    metric: str
+    before: TaskAnswers
+    now: TaskAnswers
+
+    @property
+    def pairable(self) -> bool:
+        """The same documents, with the same number of answers each."""
+        old, new = self.before.samples, self.now.samples
+        return old.doc_ids == new.doc_ids and [len(v) for v in old.loglikelihoods] == [
+            len(v) for v in new.loglikelihoods
+        ]
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.before.samples, self.now.samples)
+
+
+def tasks(evidence: Evidence, side: Side | None) -> list[Task]:
+    """The tasks of the number that both sides hold."""
+    if side is None or evidence.now is None:
+        return []
+    return [
+        Task(name, metric, side.tasks[name], evidence.now.tasks[name])
+        for name, metric in evidence.leaves
+        if name in side.tasks and name in evidence.now.tasks
+    ]
+
+
+def same_questions(task: Task) -> bool:
+    """Whether documents, prompts and answers to choose from are the same, so that only the computation can differ."""
+    return baseline_gate.why_not(task.before.samples, task.now.samples, task.name) is None and not other_choices(task)
+
+
+def other_choices(task: Task) -> list[int]:
+    """Documents whose answers to choose from are others; lm-eval's hashes do not cover them.
+
+    Empty where the questions of a side were not kept.
+    """
+    old, new = task.before.texts, task.now.texts
+    if old is None or new is None:
+        return []
+    return [doc for doc in sorted(old.keys() & new.keys()) if old[doc]["choices"] != new[doc]["choices"]]
+
+
+def moves(task: Task) -> Iterator[tuple[int, float]]:
+    """doc_id and the largest move of its answers, in nats; only of a task that can be paired."""
+    old, new = task.before.samples, task.now.samples
+    for doc, before, now in zip(new.doc_ids, old.loglikelihoods, new.loglikelihoods, strict=True):
+        yield doc, max((abs(b - a) if a != b else 0.0 for a, b in zip(before, now, strict=True)), default=0.0)
+
+
+def largest_move(found: list[Task]) -> float | None:
+    """Nats that the answer that moved most moved by; None where nothing can be paired."""
+    every = [moved for task in found if task.pairable for _, moved in moves(task)]
+    return max(every) if every else None
+
+
+def ceiling(side: Side) -> float:
+    """Nats above which an answer has moved."""
+    return ROUNDING if side.ceiling is None else side.ceiling
+
+
+def answers_moved(evidence: Evidence) -> bool | None:
+    """Whether any answer moved beyond rounding; None where that cannot be known."""
+    side = evidence.answers
+    if side is None:
+        return None
+    moved = largest_move(tasks(evidence, side))
+    return None if moved is None else moved > ceiling(side)

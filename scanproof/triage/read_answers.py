@@ -1,0 +1,180 @@
+"""Reads evaluations: of a local store, of a history, and the answers that are shipped with expected values."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from scanproof import record
+from scanproof.evaluation import results, store
+from scanproof.history.baseline import Baselines
+from scanproof.history.samples import from_lines, from_parquet
+from scanproof.history.store import open_history
+from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.outcome import meaning_of
+from scanproof.record import Evaluation, Run
+from scanproof.triage.evidence import Side, TaskAnswers
+
+LOOKED_AT = 50
+"""Newest runs of a store among which the last good one is looked for."""
+ANSWERS = ".answers.jsonl.gz"
+
+
+def of_evaluation(
+    name: str, evaluation: Evaluation, folder: Path, root: Path, tasks: Iterable[str], ceiling: float | None = None
+) -> Side:
+    """An evaluation of a run in `folder`, with the tasks that are asked for as far as they are there.
+
+    Raises OSError, ValueError, KeyError or TypeError for logs that cannot be read.
+    """
+    beside = folder / "samples" / evaluation.job.name
+    logs = beside if beside.is_dir() else Path(evaluation.samples)
+    found = {task: answers(evaluation, logs, task) for task in tasks if (logs / f"{task}.jsonl").is_file()}
+    return Side(
+        name=name,
+        job=evaluation.job,
+        environment=evaluation.environment,
+        parts=parts(root, evaluation.key),
+        kernels=evaluation.kernels,
+        engine=evaluation.engine,
+        tasks=found,
+        ceiling=ceiling,
+    )
+
+
+def answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnswers:
+    """One task's log, with its questions where they were kept."""
+    lines = [json.loads(line) for line in (logs / f"{task}.jsonl").read_text().splitlines()]
+    asked = logs / f"{task}{store.TEXTS}"
+    texts = results.read_texts(asked) if asked.is_file() else None
+    measured = next((each for each in evaluation.measurements if each.task == task), None)
+    return TaskAnswers(
+        samples=from_lines(evaluation.job.name, task, lines),
+        rows={line["doc_id"]: line for line in lines},
+        texts=texts,
+        version=measured.task_version if measured else None,
+        num_fewshot=measured.num_fewshot if measured else None,
+    )
+
+
+def parts(root: Path, key: str) -> Mapping[str, Any] | None:
+    """What the fingerprint of a stored evaluation was made of."""
+    try:
+        found = json.loads((store.folder_of(root, key) / "fingerprint.json").read_bytes())["parts"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@dataclass
+class Runs:
+    """The runs of a store; each is read once, so that a session with many failing numbers does not wait for it."""
+
+    root: Path
+    """Folder of the store."""
+    known: dict[str, Run | None] = field(default_factory=dict)
+
+    def before(self, run: str) -> Iterator[Run]:
+        """The newest runs that are older than this one; those that cannot be read are passed over."""
+        names = sorted((path.parent.name for path in (self.root / "runs").glob(f"*/{record.RUN_FILE}")), reverse=True)
+        for name in [each for each in names if each < run][:LOOKED_AT]:
+            if name not in self.known:
+                with suppress(record.RecordError):
+                    self.known[name] = record.read_run(self.root / "runs" / name / record.RUN_FILE)
+            found = self.known.setdefault(name, None)
+            if found is not None:
+                yield found
+
+
+def last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:
+    """The newest run of the store, before this one, in which every number of the job came out.
+
+    Logs that cannot be read are passed over.
+    """
+    wanted = list(tasks)
+    for each in runs.before(run):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = good_side(runs.root, each, evaluation, job, wanted)
+            if found is not None:
+                return found
+    return None
+
+
+def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tasks: list[str]) -> Side | None:
+    """The job in one run, if it was good there and holds the tasks."""
+    records = [kept for kept in run.records if kept.job == job]
+    before = next((each for each in run.evaluations if each.job.name == job), None)
+    if before is None or not records or any(meaning_of(kept.outcome).is_bad for kept in records):
+        return None
+    if evaluation is not None and before.job.limit != evaluation.job.limit:
+        return None
+    ceiling = baseline_gate.ceiling(before, evaluation) if evaluation is not None else None
+    side = of_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
+    # The commit is the run's, not the evaluation's.
+    side = replace(side, environment={**side.environment, "source": run.environment.get("source")})
+    return side if all(task in side.tasks for task in tasks) else None
+
+
+def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
+    """The declared baseline of an evaluation; raises HistoryError when there is one that cannot be read."""
+    from scanproof.history.baseline import identity, read_run
+
+    history = open_history(url)
+    baselines = Baselines(history)
+    declared = baselines.by_key.get(identity(evaluation.job, evaluation.environment))
+    published = baselines.runs.get(declared.run) if declared else None
+    if declared is None or published is None:
+        return None
+    job = declared.evaluations[identity(evaluation.job, evaluation.environment)]
+    before = next(each for each in read_run(history, published).evaluations if each.job.name == job)
+    content = history.read(published, "samples")
+    samples = from_parquet(content, {job}) if content is not None else {}
+    return Side(
+        name=f"the baseline run {declared.run}",
+        job=before.job,
+        environment=before.environment,
+        parts=parts(root, before.key),
+        kernels=before.kernels,
+        engine=before.engine,
+        tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},
+        ceiling=baseline_gate.ceiling(before, evaluation),
+    )
+
+
+def recorded(expected: Expected, value: PublishedValue, evaluation: Evaluation, now: Side) -> Side | None:
+    """The float64 answers shipped with a stand-in's values; of a limited run, those of its documents.
+
+    Raises OSError, EOFError, ValueError, KeyError or TypeError.
+    """
+    path = expected.folder / Path(value.file).with_suffix(ANSWERS)
+    if value.job.suite != "embedded" or not path.is_file():
+        return None
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
+    with gzip.open(path, "rt") as lines:
+        for row in map(json.loads, lines):
+            rows.setdefault(row["task"], {})[row["doc_id"]] = row
+    if evaluation.job.limit is not None:
+        rows = {
+            task: {doc: row for doc, row in rows[task].items() if doc in (side.rows or {})}
+            for task, side in now.tasks.items()
+            if task in rows
+        }
+    document = next(each for each in expected.documents if each.number == value.document)
+    harness = {"packages": {"lm-eval": document.harness.get("version")}}
+    return Side(
+        name=f"the answers recorded in float64 ({path.name})",
+        environment=harness,
+        tasks={
+            task: TaskAnswers(samples=from_lines("recorded", task, found.values()), rows=found)
+            for task, found in rows.items()
+            if task in now.tasks
+        },
+        ceiling=baseline_gate.ceiling(evaluation),
+    )

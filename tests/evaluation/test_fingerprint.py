@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanproof.evaluation import file_digests, task_files
+from scanproof.evaluation.file_digests import FileHashes
+from scanproof.evaluation.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields, variables
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.engines import Engine
+from tests.support import small_mirror as small
+
+OLD = 1_000_000_000
+NAMES = st.text("abcxyz-/1", min_size=1, max_size=6)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "model": NAMES,
+    "pretrained": NAMES,
+    "revision": NAMES,
+    "model_args": st.lists(st.tuples(NAMES, st.one_of(NAMES, st.integers(), st.booleans())), max_size=2).map(tuple),
+    "dtype": st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
+    "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
+    "tasks": st.sets(NAMES, min_size=1, max_size=3).map(lambda names: tuple(sorted(names))),
+    "num_fewshot": st.integers(0, 5),
+    "batch_size": st.integers(1, 256),
+    "max_length": st.none() | st.integers(1, 4096),
+    "limit": st.none() | st.integers(1, 100),
+    "seed": st.integers(0, 9999),
+    "kernels": st.sets(NAMES, max_size=2).map(lambda names: tuple(sorted(names))),
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> task_files.TaskFiles:
+    package = task_files.package_folder("lm_eval")
+    assert package is not None
+    return task_files.load_index(package / "tasks", tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    folder = small.build(tmp_path / "mirror")
+    for path in folder.rglob("*"):
+        os.utime(path, (OLD, OLD))
+    return folder
+
+
+@pytest.fixture
+def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path) -> Callable[..., Fingerprint]:
+    def take(
+        job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: Engine = "plain"
+    ) -> Fingerprint:
+        with FileHashes(tmp_path / "hashes.sqlite") as hashes:
+            return fingerprint(
+                job,
+                mirror_folder=folder,
+                selection=task_files.select(index, job.tasks),
+                index=index,
+                hashes=hashes,
+                session=session,
+                engine=engine,
+            )
+
+    return take
+
+
+def test_same_state_same_key_in_every_session(take: Callable[..., Fingerprint]) -> None:
+    assert take().key == take(session="other").key
+
+
+def test_each_engine_has_a_key_and_plain_does_not_depend_on_the_code_of_the_other(
+    take: Callable[..., Fingerprint],
+) -> None:
+    plain, shared = take(), take(engine="shared")
+    assert plain.key != shared.key
+    differ = changes(plain.parts, shared.parts)
+    assert differ == ["code / scanproof/scoring: new", "engine: plain -> shared"]
+
+
+def test_every_field_of_a_job_is_drawn_below() -> None:
+    assert set(FIELDS) == {field.name for field in fields(EvalJob)} - {
+        "name", "suite", "size", "needs_remote_code", "trust_remote_code",
+    }  # fmt: skip
+
+
+@given(data=st.data(), field=st.sampled_from(sorted(FIELDS)))
+def test_a_changed_field_changes_what_is_hashed(data: st.DataObject, field: str) -> None:
+    one, other = (data.draw(FIELDS[field]) for _ in range(2))
+    same = job_fields(replace(small.JOB, **{field: one})) == job_fields(replace(small.JOB, **{field: other}))
+    typed = [[(n, type(v), v) for n, v in x] if field == "model_args" else x for x in (one, other)]
+    assert same == (typed[0] == typed[1])
+
+
+def test_one_and_true_are_different_arguments() -> None:
+    assert job_fields(replace(small.JOB, model_args=(("x", 1),))) != job_fields(
+        replace(small.JOB, model_args=(("x", True),))
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dtype", "float64"),
+        ("num_fewshot", 1),
+        ("batch_size", 8),
+        ("limit", 3),
+        ("tasks", ("arc_challenge",)),
+    ],
+)
+def test_a_changed_field_changes_the_key(take: Callable[..., Fingerprint], field: str, value: object) -> None:
+    assert take(replace(small.JOB, **{field: value})).key != take().key  # type: ignore[arg-type]
+
+
+def test_name_and_reason_do_not_count_but_remote_code_does(take: Callable[..., Fingerprint]) -> None:
+    allowed = take(replace(small.JOB, trust_remote_code="needs its own rotary"))
+    assert take(replace(small.JOB, name="another")).key == take().key
+    assert take(replace(small.JOB, trust_remote_code="said otherwise")).key == allowed.key
+    assert allowed.key != take().key
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"{small.MODEL}/model.safetensors", f"{small.MODEL}/tokenizer.json", f"{small.DATASET}/README.md"],
+)
+def test_one_changed_byte_is_seen_even_with_the_old_time(
+    take: Callable[..., Fingerprint], mirror: Path, path: str
+) -> None:
+    before = take()
+    content = bytearray((mirror / path).read_bytes())
+    content[-1] ^= 1
+    (mirror / path).write_bytes(content)
+    os.utime(mirror / path, (OLD, OLD))
+    after = take()
+    assert after.key != before.key
+    (change,) = changes(before.parts, after.parts)
+    assert change.endswith(f"{Path(path).name}: changed")
+
+
+def test_environment_variables_that_move_floats_count(
+    take: Callable[..., Fingerprint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = take()
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    after = take()
+    assert changes(before.parts, after.parts) == ["variables / MKL_CBWR: new"]
+    assert after.key != before.key
+
+
+def test_a_model_card_does_not_count(take: Callable[..., Fingerprint], mirror: Path) -> None:
+    before = take()
+    (mirror / small.MODEL / "README.md").write_text("about")
+    assert take().key == before.key
+
+
+def test_definition_of_the_task_and_code_are_part_of_it(take: Callable[..., Fingerprint]) -> None:
+    parts = take().parts
+    assert "arc/arc_easy.yaml" in parts["tasks"]
+    assert not any("hellaswag" in path for path in parts["tasks"])
+    assert parts["code"]["lm_eval"]
+    assert parts["code"]["scanproof/evaluation/worker/run.py"]
+    assert parts["packages"]["torch"]["version"]
+
+
+def test_included_templates_are_part_of_it(take: Callable[..., Fingerprint], mirror: Path) -> None:
+    (mirror / "cais" / "mmlu").mkdir(parents=True)
+    (mirror / "cais" / "mmlu" / "x").touch()
+    tasks = take(replace(small.JOB, tasks=("mmlu_stem",))).parts["tasks"]
+    assert "mmlu/default/_default_template_yaml" in tasks
+
+
+def test_without_a_mirror_a_commit_identifies_and_a_branch_holds_for_one_session(
+    take: Callable[..., Fingerprint],
+) -> None:
+    branch = take(folder=None)
+    assert branch.unknown == (f"commit of the model {small.MODEL}", f"commit of the dataset {small.DATASET}")
+    assert take(folder=None, session="other").key != branch.key
+    assert take(folder=None).key == branch.key
+    commit = take(replace(small.JOB, revision="a" * 40), folder=None)
+    assert commit.unknown == (f"commit of the dataset {small.DATASET}",)
+
+
+def test_cuda_without_a_gpu_cannot_be_reused_later(
+    take: Callable[..., Fingerprint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "GPU" in take(replace(small.JOB, device="cuda")).unknown
+
+
+def test_mamba_needs_the_tokenizer_that_lm_eval_reads_by_default(mirror: Path) -> None:
+    job = replace(small.JOB, model="mamba_ssm", pretrained="state-spaces/mamba-130m")
+    assert checkpoints(job, None) == (
+        ("state-spaces/mamba-130m", "main"),
+        ("EleutherAI/gpt-neox-20b", "main"),
+    )
+    named = replace(job, model_args=(("tokenizer", "other/tokens"),))
+    assert checkpoints(named, None)[1] == ("other/tokens", "main")
+    assert checkpoints(replace(job, pretrained=small.MODEL), mirror) == ((small.MODEL, "main"),)
+
+
+def test_changes_name_what_appeared_vanished_and_changed() -> None:
+    old = {"a": {"x": 1, "y": 2}, "b": 1}
+    new = {"a": {"x": 1, "y": 3, "z": 4}}
+    assert changes(old, new) == ["a / y: 2 -> 3", "a / z: new", "b: gone"]
+    assert changes(old, old) == []
+
+
+class TestFileHashes:
+    def test_unchanged_file_is_read_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights"
+        path.write_bytes(b"1")
+        old_enough(path)
+        for _ in range(2):
+            with FileHashes(tmp_path / "db") as hashes:
+                digest = hashes.digest(path)
+        assert hashes.files_read == 0
+        with FileHashes(tmp_path / "other-db") as hashes:
+            assert hashes.digest(path) == digest
+
+    @pytest.mark.parametrize(("age", "read_again"), [(0.0, 1), (1.9, 1), (2.1, 0)])
+    def test_file_that_just_changed_is_not_remembered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, read_again: int
+    ) -> None:
+        path = tmp_path / "weights"
+        path.write_bytes(b"1")
+        now = path.stat().st_ctime + age
+        monkeypatch.setattr(file_digests, "time", SimpleNamespace(time=lambda: now))
+        for _ in range(2):
+            with FileHashes(tmp_path / "db") as hashes:
+                hashes.digest(path)
+        assert hashes.files_read == read_again
+
+    def test_remembered_file_is_read_again_when_only_its_change_time_tells(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights"
+        path.write_bytes(b"1")
+        os.utime(path, (OLD, OLD))
+        old_enough(path)
+        digests = []
+        for content in (b"1", b"2"):
+            if path.read_bytes() != content:
+                path.write_bytes(content)
+                os.utime(path, (OLD, OLD))
+            with FileHashes(tmp_path / "db") as hashes:
+                digests.append(hashes.digest(path))
+        assert digests == [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
+
+    def test_database_that_is_none_is_started_anew(self, tmp_path: Path) -> None:
+        (tmp_path / "db").write_bytes(b"not a database at all" * 100)
+        path = tmp_path / "weights"
+        path.write_bytes(b"1")
+        with FileHashes(tmp_path / "db") as hashes:
+            assert hashes.digest(path).startswith("6b86b273")
+
+    def test_version_control_and_caches_are_no_content(self, tmp_path: Path) -> None:
+        for name in (".git/x", ".cache/huggingface/y", "a/__pycache__/z.pyc", "a/b.txt"):
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "tree" / name).touch()
+        with FileHashes(tmp_path / "db") as hashes:
+            assert list(hashes.tree(tmp_path / "tree")) == ["a/b.txt"]
+
+
+def old_enough(path: Path) -> None:
+    """Wait until the file's times are far enough back for its digest to be remembered."""
+    while time.time() - path.stat().st_ctime <= 2.1:
+        time.sleep(0.1)
+
+
+def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest takes PYTEST_CURRENT_TEST away at the end of each test, while jobs on threads read the environment."""
+
+    class Fleeting(UserDict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            yield "GONE_BY_NOW"
+            yield from super().__iter__()
+
+    before = dict(os.environ)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "environ", Fleeting(before))
+        with pytest.raises(KeyError):
+            dict(os.environ)
+        found = variables()
+    assert found == before

@@ -1,0 +1,134 @@
+"""`auto`: when plain measures again, and what it is told of the engine before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from scanproof.errors import Kind
+from scanproof.evaluation.auto_engine import ENGINES_OWN, Auto, why
+from scanproof.evaluation.evaluate_job import EvaluationError
+from scanproof.files import from_json, to_json
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict.engines import Engine, Scoring, Spot
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.outcome import Outcome
+from scanproof.numbers.verdict.tolerance import Verdict
+from scanproof.record import Evaluation
+from tests.support.builders import JOB, published
+
+VALUE, OTHER = published(task="piqa"), published(task="openbookqa")
+FAILS = [Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED]
+
+
+class Engines:
+    """Both engines; the measured number says who measured it."""
+
+    def __init__(
+        self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: Spot | None = None
+    ) -> None:
+        self.error = error
+        self.scored_by = scored_by
+        self.spot = spot
+        self.asked: list[Engine] = []
+
+    def __call__(self, job: EvalJob, engine: Engine) -> Evaluation:
+        self.asked.append(engine)
+        if engine == "shared" and self.error is not None:
+            raise self.error
+        measured = Measurement(task="piqa", metric="acc", value=0.1, stderr=None, n_samples=10)
+        return Evaluation(
+            job=job, key=engine, measurements=(measured,), samples=engine, command="lm_eval",
+            engine=self.scored_by or engine, scoring=scoring(self.spot) if engine == "shared" else None,
+        )  # fmt: skip
+
+
+def scoring(spot: Spot | None) -> Scoring:
+    return Scoring(
+        plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
+    )
+
+
+def judge(outcome: Outcome, measured: float | None = 0.1) -> Verdict:
+    return Verdict(outcome, 0.5, measured, None, None, None, None, "because")
+
+
+def measured_by(by: Engines, outcomes: dict[str, Verdict]) -> Evaluation:
+    def judged(value: PublishedValue, evaluation: Evaluation) -> Verdict:
+        return outcomes[value.id]
+
+    return Auto(by, judged, [VALUE, OTHER])(replace(JOB, kernels=()))
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_plain_measures_what_fails_and_nothing_else(outcome: Outcome) -> None:
+    by = Engines()
+    found = measured_by(by, {VALUE.id: judge(outcome), OTHER.id: judge(Outcome.REPRODUCED)})
+    if outcome not in FAILS:
+        assert (found.key, found.replaced, by.asked) == ("shared", None, ["shared"])
+        return
+    assert (found.key, by.asked) == ("plain", ["shared", "plain"])
+    assert found.replaced is not None
+    assert found.replaced.because == {VALUE.id: f"{outcome.value}: because"}
+    assert (found.replaced.key, found.replaced.samples) == ("shared", "shared")
+    assert found.replaced.measurements == found.measurements
+
+
+def test_what_is_no_number_may_be_the_engines_fault_and_another_number_of_documents_is_not() -> None:
+    for measured, asked in ((None, ["shared", "plain"]), (0.4, ["shared"])):
+        by = Engines()
+        measured_by(by, {VALUE.id: judge(Outcome.ERROR, measured), OTHER.id: judge(Outcome.REPRODUCED)})
+        assert by.asked == asked
+
+
+def test_several_failures_of_a_job_are_one_evaluation_by_plain() -> None:
+    by = Engines()
+    found = measured_by(by, {VALUE.id: judge(Outcome.CHANGED), OTHER.id: judge(Outcome.OUT_OF_TOLERANCE)})
+    assert by.asked == ["shared", "plain"]
+    assert found.replaced is not None
+    assert found.replaced.because.keys() == {VALUE.id, OTHER.id}
+
+
+def test_whoever_scored_plain_all_the_same_is_not_asked_again() -> None:
+    by = Engines(scored_by="plain")
+    found = measured_by(by, dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.OUT_OF_TOLERANCE)))
+    assert (found.replaced, by.asked) == (None, ["shared"])
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_only_an_error_that_the_engine_may_have_made_is_tried_by_plain(kind: Kind) -> None:
+    by = Engines(EvaluationError(kind, "it broke"))
+    passing = dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED))
+    if kind not in ENGINES_OWN:
+        with pytest.raises(EvaluationError, match="it broke"):
+            measured_by(by, passing)
+        assert by.asked == ["shared"]
+        return
+    found = measured_by(by, passing)
+    assert found.replaced is not None
+    assert (found.replaced.error, found.replaced.samples) == (f"{kind}: it broke", None)
+
+
+def test_a_job_whose_kernels_the_shared_engine_did_not_launch_is_left_to_plain() -> None:
+    by = Engines()
+    passing = dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED))
+    found = Auto(by, lambda value, _: passing[value.id], [VALUE, OTHER])(replace(JOB, kernels=("a_kernel",)))
+    assert by.asked == ["shared", "plain"]
+    assert found.replaced is not None
+    assert (found.replaced.error or "").startswith("fallback: ")
+
+
+@pytest.mark.parametrize(("plain", "again"), [(-2.0, True), (-1.0005, False), (None, True)])
+def test_a_request_that_plain_scores_otherwise_is_enough_to_measure_the_job_again(
+    plain: float | None, again: bool
+) -> None:
+    by = Engines(spot=Spot(requests=8, shared=-1.0, plain=plain, allowed=1e-3))
+    found = measured_by(by, dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED)))
+    assert by.asked == (["shared", "plain"] if again else ["shared"])
+    assert from_json(Evaluation, to_json(found)) == found
+    if again:
+        assert found.replaced is not None
+        assert found.replaced.because == {}
+        assert why(found.replaced).startswith("of 8 requests that plain scored as well, one got -1 by shared and ")

@@ -1,0 +1,121 @@
+"""What is done once gives what doing it every time gives: shown on tasks of the embedded stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanproof.evaluation import task_files
+from scanproof.plugin.options import EMBEDDED_MIRROR
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBJECTS = ("mmlu_anatomy", "mmlu_astronomy")
+TASKS = (*SUBJECTS, "arc_easy", "arc_challenge", "hellaswag", "truthfulqa_mc2", "winogrande")
+DOCUMENTS, SHOTS = 4, 2
+
+PROGRAM = """
+import json, logging, sys
+import jinja2, lm_eval.utils
+from lm_eval.api.registry import get_model
+from huggingface_hub import DatasetCard
+from scanproof.evaluation.evaluate_job.worker import lm_eval_caches as thrift; from scanproof.evaluation.evaluate_job.worker import run as worker
+
+folders, tasks, documents, shots = json.loads(sys.argv[1])
+counts = {"templates": 0, "cards": 0}
+compile_template, load_card = jinja2.Environment.compile, DatasetCard.load.__func__
+
+def compiled(*arguments, **options):
+    counts["templates"] += 1
+    return compile_template(*arguments, **options)
+
+def loaded(*arguments, **options):
+    counts["cards"] += 1
+    return load_card(*arguments, **options)
+
+jinja2.Environment.compile = compiled
+DatasetCard.load = classmethod(loaded)
+
+def run():
+    counts.update(templates=0, cards=0)
+    manager, found = worker.load_tasks({"tasks": tasks, "leaves": tasks, "task_folders": folders})
+    job = {"num_fewshot": shots, "batch_size": 1, "device": "cpu", "limit": documents, "seed": 1234}
+    results = worker.evaluate(get_model("dummy")(), job, found, manager, 10)
+    seen = {
+        task: [
+            [sample["doc"], sample["arguments"], str(sample["target"]), sample["doc_hash"], sample["prompt_hash"]]
+            for sample in samples
+        ]
+        for task, samples in results["samples"].items()
+    }
+    return {"seen": seen, "counts": dict(counts), "environment": results["pretty_env_info"]}
+
+spend_less = thrift.spend_less
+thrift.spend_less = lambda: None
+every_time = run()
+thrift.spend_less = spend_less
+once = run()
+with_an_error = None
+try:
+    lm_eval.utils.apply_template("{{nothing}}", {"something": 1})
+except jinja2.UndefinedError as error:
+    with_an_error = str(error)
+print()
+print(json.dumps({"every_time": every_time, "once": once, "error": with_an_error}, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same tasks in one process, first as the libraries do it, then with what is done once."""
+    package = task_files.package_folder("lm_eval")
+    assert package is not None
+    selection = task_files.select(task_files.load_index(package / "tasks", tmp_path_factory.mktemp("index")), TASKS)
+    given = json.dumps([[str(folder) for folder in selection.folders], TASKS, DOCUMENTS, SHOTS])
+    home = tmp_path_factory.mktemp("home")
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(home / "hub"),
+        "HF_DATASETS_CACHE": str(home / "data"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, given],
+        cwd=EMBEDDED_MIRROR, env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return content
+
+
+def test_every_document_prompt_choice_and_target_is_the_same(runs: dict[str, Any]) -> None:
+    assert runs["once"]["seen"] == runs["every_time"]["seen"]
+    assert {task: len(samples) for task, samples in runs["once"]["seen"].items()} == dict.fromkeys(TASKS, DOCUMENTS)
+
+
+def test_subjects_of_one_repository_keep_their_own_questions(runs: dict[str, Any]) -> None:
+    subjects = [{sample[0]["subject"] for sample in runs["once"]["seen"][task]} for task in SUBJECTS]
+    assert subjects == [{"anatomy"}, {"astronomy"}]
+
+
+def test_a_template_is_compiled_once_and_a_repository_read_once(runs: dict[str, Any]) -> None:
+    before, after = runs["every_time"]["counts"], runs["once"]["counts"]
+    assert after["cards"] == before["cards"] - 2  # MMLU's two subjects, and ARC's two halves, share a repository.
+    assert before["templates"] > DOCUMENTS * len(TASKS)
+    # A task has a template for each of: question, choices, target; and the few-shot examples' forms of them.
+    assert after["templates"] <= 6 * len(TASKS)
+
+
+def test_the_list_of_packages_is_not_asked_of_pip(runs: dict[str, Any]) -> None:
+    assert "pip" in runs["every_time"]["environment"]
+    assert runs["once"]["environment"] == "see environment.json"
+
+
+def test_a_template_that_names_a_missing_field_is_still_an_error(runs: dict[str, Any]) -> None:
+    assert runs["error"] == "'nothing' is undefined"

@@ -1,0 +1,59 @@
+"""The page of planted faults lists what the catalogue holds: ids, operations and links, whatever the figures are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scanproof.kernels import cases
+from tests.support.late import Late
+
+if TYPE_CHECKING:
+    from scanproof.faults import catalogue
+else:
+    catalogue = Late("scanproof.faults.catalogue")
+
+PAGE = Path(__file__).parents[2] / "docs" / "planted-faults.md"
+LINK = re.compile(r"\]\((https://[^)]+)\)")
+ROWS = re.compile(r"the row `(\w+)` reaches it")
+
+
+def page_rows() -> list[list[str]]:
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_lists_exactly_the_faults_of_the_catalogue() -> None:
+    expected = {(f"`{each.id}`", each.op, each.links) for each in catalogue.FAULTS}
+    assert {(row[0], row[1], tuple(LINK.findall(row[3]))) for row in page_rows()} == expected
+    assert len(page_rows()) == len(catalogue.FAULTS)
+
+
+def test_the_page_names_what_is_not_planted() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for each in catalogue.NOT_PLANTED:
+        assert each.what in text
+        assert all(link in text for link in each.links)
+
+
+def test_the_catalogue_covers_every_operation_and_names_no_fault_twice() -> None:
+    assert len([each for each in catalogue.FAULTS if each.links]) >= 24
+    assert {each.op for each in catalogue.REPORTED} == {case.op for case in cases.load()}
+    ids = [each.id for each in catalogue.FAULTS]
+    assert len(set(ids)) == len(ids)
+
+
+def test_rows_that_reach_the_reported_size_are_there() -> None:
+    """What a note says of the suite is true: the row exists, and its largest tensor is past the size."""
+    on_gpu = {(case.op, case.name): case for case in cases.load()}
+    for each in catalogue.FAULTS:
+        named = ROWS.search(each.note or "")
+        if named is None:
+            continue
+        sizes = on_gpu[each.op, named[1]].sizes
+        letters = {"selective_state_update": "bhpn", "causal_conv1d_fn": "bdl"}.get(each.op, "bld")
+        elements = 1
+        for letter in letters:
+            elements *= sizes[letter]
+        assert elements > 2 ** int(named[1].rpartition("_")[2])

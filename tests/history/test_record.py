@@ -1,0 +1,114 @@
+"""Runs to and from disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanproof import files, record
+from scanproof.kernels.latency.latency_verdict import Baseline, Chosen, Clock, Latency, Limits, Timing, judge
+from scanproof.kernels.launches.launched import Choice
+from scanproof.numbers.values import EvalJob
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.record import Evaluation, RecordError, Run
+
+JOB = EvalJob(
+    name="j", model="hf", pretrained="o/m", revision="main", dtype="float32", device="cpu", tasks=("piqa",),
+    num_fewshot=0, batch_size=1, model_args=(("add_bos_token", False), ("x", 1.5)),
+)  # fmt: skip
+MEASUREMENT = Measurement(task="piqa", metric="acc", value=0.5, stderr=None, n_samples=3)
+EVALUATION = Evaluation(job=JOB, key="k", measurements=(MEASUREMENT,), samples="s", command="c", environment={"a": [1]})
+BASELINE = Baseline(seconds=(1.0, 1.1, 1.2, 1.0, 1.1), clock_mhz=1980.0, source="f")
+LATENCY = Latency(
+    id="a", nodeid="n", op="o", direction="backward", kind="cuda", device="d", sizes={"b": 1}, dtype="bfloat16",
+    timing=Timing(median=1.0, q1=1.0, q3=1.0, rounds=9, calls=2, noise=0.1, stopped="time", warmup_rounds=2),
+    limits=Limits(bytes_per_s=1.0, flop_per_s={"tf32": 1.0}), rate="tf32", clock=Clock(lowest_mhz=1.0, highest_mhz=2.0),
+    baseline=BASELINE, verdict=judge(BASELINE, 1.0, 0.1),
+)  # fmt: skip
+RUN = Run(
+    id="r1", started="2026-01-01T00:00:00+00:00", finished=None, strict=False, limit=None, environment={}, records=()
+)
+
+
+@given(st.floats())
+def test_every_float_survives_also_those_that_json_lacks(value: float) -> None:
+    written = replace(EVALUATION, measurements=(replace(MEASUREMENT, value=value),))
+    back = files.from_json(Evaluation, files.to_json(written)).measurements[0].value
+    assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+def test_a_latency_keeps_what_the_autotuner_chose_and_one_of_before_is_read() -> None:
+    choices = (
+        Choice(kernel="k", key=("256", "torch.bfloat16"), config={"num_warps": 4, "flag": True, "maxnreg": None}),
+    )
+    made = replace(
+        LATENCY, choices=choices, baseline=replace(BASELINE, chosen=(Chosen(repeats=(1,), choices=choices),))
+    )
+    assert files.from_json(Latency, files.to_json(made)) == made
+    content = json.loads(files.to_json(LATENCY))
+    del content["choices"], content["baseline"]["chosen"]
+    assert files.from_json(Latency, json.dumps(content)) == LATENCY
+
+
+def test_a_run_of_before_latencies_can_be_read(tmp_path: Path) -> None:
+    content = json.loads(files.to_json(RUN))
+    del content["latencies"]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    assert record.read_run(path) == RUN
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    run = replace(RUN, evaluations=(EVALUATION,), latencies=(LATENCY,))
+    path = record.write_run(tmp_path, run)
+    assert record.read_run(path) == run
+    assert [entry.name for entry in tmp_path.rglob("*") if entry.is_file()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file: Invalid JSON"),
+        (b'{"id": "x"}', "started: Field required"),
+        (files.to_json(RUN)[:-40], "the file: Invalid JSON"),
+        (files.to_json(replace(RUN, schema_version=99)), "schema_version 99 is newer"),
+    ],
+)
+def test_what_is_no_run_is_named_with_its_file(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=said) as caught:
+        record.read_run(path)
+    assert str(path) in str(caught.value)
+
+
+def test_runs_are_found_by_path_by_id_and_as_the_latest(tmp_path: Path) -> None:
+    for name in ("20260101T000000Z-1", "20260102T000000Z-1"):
+        record.write_run(tmp_path, replace(RUN, id=name))
+    newest = tmp_path / "20260102T000000Z-1" / "run.json"
+    assert record.find_run(tmp_path, "latest") == newest
+    assert record.find_run(tmp_path, "20260102T000000Z-1") == newest
+    assert record.find_run(tmp_path, str(newest)) == newest
+    with pytest.raises(RecordError, match=r"no run 'nothing'.*20260102T000000Z-1"):
+        record.find_run(tmp_path, "nothing")
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_text("old")
+
+    def fail_half_way() -> None:
+        with files.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,277 @@
+"""The tables of kernel cases and operations, and what a mistake in them says."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from scanproof.kernels import cases
+from scanproof.kernels.latency import latency_cases
+from tests.support.late import Late
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.kernels import compare, costs, inputs, invariants, operation_table
+else:
+    torch, inputs, costs = Late("torch"), Late("scanproof.kernels.inputs"), Late("scanproof.kernels.costs")
+    invariants, operation_table = Late("scanproof.kernels.invariants"), Late("scanproof.kernels.operation_table")
+    compare = Late("scanproof.kernels.compare")
+
+ALL = cases.load()
+
+
+def table(tmp_path: Path, **row: Any) -> Path:
+    path = tmp_path / "cases.yaml"
+    rows = [{"name": "edge", "sizes": {"b": 1}, **row}]
+    path.write_text(yaml.safe_dump({"models": {}, "triton": [], "invariants": {}, "cases": {"rmsnorm_fn": rows}}))
+    return path
+
+
+def test_every_operation_has_cases_and_every_case_an_operation() -> None:
+    assert {case.op for case in ALL} == {op.name for op in operation_table.OPS}
+
+
+def test_what_the_interpreter_cannot_run_has_a_reason() -> None:
+    assert set(cases.not_interpreted()) == {op.name for op in operation_table.OPS if op.interpreter}
+
+
+def test_every_dtype_of_an_operation_has_cases() -> None:
+    for op in operation_table.OPS:
+        assert {case.dtype for case in ALL if case.op == op.name} == set(op.dtypes)
+
+
+@pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
+def test_references_take_the_arguments_and_options_of_their_cases(name: str) -> None:
+    op = operation_table.named(name)
+    known = set(inspect.signature(op.reference).parameters)
+    assert {each.name for each in op.arguments} <= known
+    assert {option for case in ALL if case.op == op.name for option in case.options} <= known
+
+
+def test_small_cases_can_be_drawn_and_referenced() -> None:
+    small = [case for case in ALL if "interpreter" in case.where and case.dtype == "float32" and not case.backward]
+    for case in small:
+        op = operation_table.named(case.op)
+        results = compare.run_reference(op, case, compare.inputs(op, case))
+        for output in op.expected_outputs(case):
+            expected = inputs.shape(inputs.axes_of(output, case), op.sizes(case))
+            assert tuple(results[output.name].shape) == expected, case.id
+            assert results[output.name].isfinite().all(), case.id
+
+
+def test_what_has_a_tensor_of_2_31_elements_runs_alone_on_a_gpu() -> None:
+    for case in ALL:
+        op = operation_table.named(case.op)
+        passed = [each for each in op.arguments if not each.optional or each.name in case.given]
+        axes = [inputs.axes_of(each, case) for each in passed]
+        axes += [inputs.axes_of(each, case) for each in op.expected_outputs(case)]
+        largest = max(math.prod(inputs.shape(each, op.sizes(case))) for each in axes)
+        assert case.alone is (largest >= 2**31), case.id
+        assert not case.alone or case.where == ("gpu",), case.id
+
+
+def test_costs_count_each_tensor_once() -> None:
+    (case,) = [case for case in ALL if case.id == "rms_norm_fn-residual-d64-bfloat16"]
+    assert costs.cost(operation_table.named("rms_norm_fn"), case).bytes == 2 * (4 * 2 * 3 * 64 + 64)
+
+
+def test_every_case_has_a_cost() -> None:
+    for case in ALL:
+        found = costs.cost(operation_table.named(case.op), case)
+        assert found.bytes > 0
+        assert found.flop > 0
+
+
+def test_a_causal_square_costs_half() -> None:
+    found = {case.name: case for case in ALL if case.op == "flash_attn_func" and case.dtype == "float16"}
+    case = found["evaluation-llama-8b"]
+    whole = 4 * 16 * 32 * 128 * 2048 * 2048
+    assert costs.cost(operation_table.named("flash_attn_func"), case).flop == pytest.approx(whole / 2, rel=1e-3)
+
+
+def test_every_invariant_has_its_pairs() -> None:
+    wanted = {(each.invariant, each.case.op) for each in cases.load_invariants() if each.invariant != "determinism"}
+    assert wanted == set(invariants.PAIRS)
+    repeated = {each.case.op for each in cases.load_invariants() if each.invariant == "determinism"}
+    assert repeated == {op.name for op in operation_table.OPS}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"size": {}}, "rmsnorm_fn: edge: size is not known"),
+        ({"name": "Edge"}, "lower case letters"),
+        ({"dtypes": ["fp16"]}, "dtypes: fp16 is not known; write some of float32, float16, bfloat16"),
+        ({"where": ["cpu"]}, "where: cpu is not known"),
+        ({"layouts": {"x": "reversed"}}, "layouts: reversed is not known"),
+        ({"model": ["mamba-9b"]}, "rmsnorm_fn: edge: model mamba-9b is not in the table of models"),
+        ({"rows": True, "backward": True}, "leave one of the two out"),
+        ({"sizes": {"b": [1, 1]}}, "two cases have the same id: rmsnorm_fn-edge-b1"),
+        ({"sizes": [1]}, "rmsnorm_fn: edge: sizes: input should be a valid dictionary"),
+        ({"sizes": {"b": "x"}}, "sizes.b: input should be a valid integer"),
+        ({"sizes": {"b": 0}}, "sizes.b: input should be greater than 0"),
+        ({"sizes": {"b": []}}, "sizes.b"),
+        ({"with": "z"}, "with: input should be a valid list"),
+        ({"raises": "x"}, "raises is the error of what is known: write known: as well"),
+        ({"known": {"fp16": "x"}}, "known.fp16: input should be 'float32', 'float16' or 'bfloat16'"),
+        ({"types": {"x": "complex63"}}, "types.x: input should be"),
+    ],
+)
+def test_mistakes_name_the_row(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(cases.CaseError, match=message):
+        cases.load(table(tmp_path, **row))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cases: {x", "is not YAML"),
+        ("", "has no parts"),
+        ("cases: []", "cases: is missing or no table"),
+        ("{cases: {x: []}, models: {}, triton: []}", "x: write a list of rows, one at least"),
+        ("{cases: {x: [a]}, models: {}, triton: []}", "x: row 'a': is no row"),
+    ],
+)
+def test_a_table_that_is_none_is_said(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "cases.yaml"
+    path.write_text(text)
+    with pytest.raises(cases.CaseError, match=message):
+        cases.load(path)
+    with pytest.raises(cases.CaseError, match="cannot be read"):
+        cases.load(tmp_path / "none.yaml")
+
+
+def test_channels_that_lie_next_to_each_other_do_so_at_one_position_too() -> None:
+    (case,) = [case for case in ALL if case.id == "causal_conv1d_fn-states_one-float32"]
+    given = compare.inputs(operation_table.named(case.op), case)
+    assert given["x"].stride() == (16, 1, 16)
+    assert given["initial_states"].stride() == (48, 1, 16)
+
+
+def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
+    room = 2**28
+    blocks = compare.nan_blocks("cpu", room)
+    large = [block for block in blocks if block.numel() >= 2**19]
+    assert room // 2 <= 4 * sum(block.numel() for block in large) + 2**21 <= room
+    assert all(block.isnan().all() for block in blocks)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 4, 16])
+def test_processes_that_share_a_gpu_share_the_room_for_nan(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    """Each keeps its blocks until it ends: all of them together leave three quarters of the memory."""
+    import torch
+
+    free, small, taken = 80 * 2**30, 2**25, []
+
+    def full(size: tuple[int], value: float, device: str) -> object:
+        taken.append(4 * size[0])
+        return object()
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+    monkeypatch.setattr(torch, "full", full)
+    if workers is None:
+        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    else:
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", str(workers))
+    with compare.poisoned("cuda"):
+        pass
+    assert free / 8 - small <= (workers or 1) * sum(taken) <= free / 4 + (workers or 1) * small
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"with": ["w"]}, "with: rmsnorm_fn has no argument w; write one of bias, weight, x, z"),
+        ({"values": {"wieght": "normal"}}, "values: rmsnorm_fn has no argument wieght; did you mean weight?"),
+        ({"values": {"x": "near1"}}, "values: x: no values are called near1; did you mean near_one?"),
+        ({"axes": {"outt": "b l d"}}, "axes: rmsnorm_fn has no argument or result outt; did you mean out?"),
+        ({"axes": {"x": "b L d"}}, "axes: x: no size has the letter L; write one of N, S, b, d, l"),
+        ({"types": {"wieght": "float32"}}, "types: rmsnorm_fn has no argument or result wieght; did you mean weight?"),
+        ({"layouts": {"xx": "padded"}}, "layouts: rmsnorm_fn has no argument or result xx; did you mean x?"),
+    ],
+)
+def test_a_name_that_is_not_there_is_said_with_the_nearest(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    (case, *_) = cases.load(table(tmp_path, **{"sizes": {"b": 1, "l": 2, "d": 4}, **row}))
+    with pytest.raises(cases.CaseError, match=f"^cases.yaml: rmsnorm_fn: edge: {re.escape(message)}"):
+        compare.inputs(operation_table.named("rmsnorm_fn"), case)
+
+
+@pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
+def test_the_rows_name_what_their_operation_has(name: str) -> None:
+    op = operation_table.named(name)
+    timed = [each.case for each in latency_cases.load()]
+    for case in [each for each in (*ALL, *timed) if each.op == name]:
+        inputs.check_names(case, op.arguments, op.outputs, op.sizes(case))
+
+
+def test_one_more_argument_does_not_change_the_others(tmp_path: Path) -> None:
+    (plain, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}))
+    (gated, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, **{"with": ["z"]}))
+    op = operation_table.named("rmsnorm_fn")
+    assert torch.equal(compare.inputs(op, plain)["x"], compare.inputs(op, gated)["x"])
+
+
+@pytest.mark.parametrize(("layout", "strides"), [("transposed", (6, 1, 2)), ("padded", (22, 11, 1))])
+def test_layouts_change_strides_and_not_values(tmp_path: Path, layout: str, strides: tuple[int, ...]) -> None:
+    sizes = {"b": 1, "l": 2, "d": 3}
+    (plain, *_) = cases.load(table(tmp_path, sizes=sizes))
+    (other, *_) = cases.load(table(tmp_path, sizes=sizes, layouts={"x": layout}))
+    first, second = (compare.inputs(operation_table.named("rmsnorm_fn"), case)["x"] for case in (plain, other))
+    assert torch.equal(first, second)
+    assert second.stride() == strides
+
+
+def test_steps_near_a_millionth_are_drawn() -> None:
+    (case,) = [case for case in ALL if case.id == "mamba_chunk_scan_combined-tiny_steps-float32"]
+    steps = torch.nn.functional.softplus(compare.inputs(operation_table.named(case.op), case)["dt"].double())
+    assert steps.min() > 0.9e-6
+    assert steps.max() < 2.2e-6
+
+
+def test_a_gradient_comes_in_the_layout_that_the_case_gives_the_output(tmp_path: Path) -> None:
+    sizes, seen = {"b": 1, "l": 2, "d": 3}, []
+    op = operation_table.named("rmsnorm_fn")
+
+    def watched(**given: Any) -> Any:
+        (y,) = op.reference(**given)
+        y.register_hook(lambda gradient: seen.append(gradient))
+        return y
+
+    for layouts in ({}, {"out": "transposed"}):
+        (case, *_) = cases.load(table(tmp_path, sizes=sizes, layouts=layouts, backward=True))
+        compare.run_op(op, case, compare.inputs(op, case), watched)
+    plain, strided = seen
+    assert torch.equal(plain, strided)
+    assert [gradient.stride() for gradient in seen] == [(6, 3, 1), (6, 1, 2)]
+
+
+def test_an_argument_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
+    op = operation_table.named("rmsnorm_fn")
+    (case, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, backward=True, **{"with": ["z"]}))
+
+    def ungated(**given: Any) -> Any:
+        return op.reference(**{**given, "z": None})
+
+    with pytest.raises(compare.WrongResult, match="no gradient reaches z"):
+        compare.run_op(op, case, compare.inputs(op, case), ungated)
+
+
+def test_only_one_row_passes_the_inner_function_a_bias_and_has_its_gradient() -> None:
+    """The published models pass none, and mamba-ssm's gradient of it raises."""
+    rows = [case for case in ALL if case.op == "mamba_inner_fn" and "out_proj_bias" in case.values]
+    assert {(case.name, case.backward, case.known is not None) for case in rows} == {
+        ("bias", False, False), ("bias_gradient", True, True),
+    }  # fmt: skip
+    for case in ALL:
+        if case.op == "mamba_inner_fn" and case.sizes["l"] < 100:
+            drawn = compare.inputs(operation_table.named(case.op), case)
+            assert (drawn["out_proj_bias"] is None) is ("out_proj_bias" not in case.values)

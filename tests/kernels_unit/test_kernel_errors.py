@@ -1,0 +1,241 @@
+"""Errors of kernels, the criterion, and that faults planted into an operation do not pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanproof.kernels import cases
+from tests.support.late import Late
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from scanproof.kernels import compare, criterion, operation_table
+    from scanproof.kernels.latency import timed_calls
+    from scanproof.kernels.references import precision
+else:
+    torch, criterion, operation_table = (
+        Late("torch"),
+        Late("scanproof.kernels.criterion"),
+        Late("scanproof.kernels.operation_table"),
+    )
+    precision, compare = Late("scanproof.kernels.references.precision"), Late("scanproof.kernels.compare")
+    timed_calls = Late("scanproof.kernels.latency.timed_calls")
+
+SSD = next(case for case in cases.load() if case.id == "mamba_chunk_scan_combined-states-l70-bfloat16")
+SSD_FLOAT32 = replace(SSD, dtype="float32")
+UPDATE = next(case for case in cases.load() if case.id == "selective_state_update-groups-g2-bfloat16")
+Fault = Callable[[dict[str, Any]], Any]
+
+
+def honest(case: cases.KernelCase) -> Fault:
+    """The operation as a correct implementation would be: float32 inside, one rounding at the end."""
+    op = operation_table.named(case.op)
+
+    def call(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+        wide = {
+            key: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for key, value in arguments.items()
+        }
+        dtypes = [getattr(torch, case.dtype if each.dtype == "input" else each.dtype) for each in op.outputs]
+        outputs = [out.to(dtype) for out, dtype in zip(op.reference(**wide), dtypes, strict=False)]
+        for name in reversed(op.changes):
+            arguments[name].copy_(outputs.pop())
+        return tuple(outputs)
+
+    return call
+
+
+def verdict(case: cases.KernelCase, call: Fault) -> str:
+    comparisons = compare.compare_case(operation_table.named(case.op), case, lambda **arguments: call(arguments))
+    return compare.failures(case, comparisons)
+
+
+@pytest.mark.parametrize("case", [SSD, UPDATE], ids=lambda case: case.op)
+def test_a_correct_implementation_passes(case: cases.KernelCase) -> None:
+    assert verdict(case, honest(case)) == ""
+
+
+@pytest.mark.parametrize("name", sorted({case.op for case in cases.load()}))
+def test_a_correct_implementation_passes_with_other_seeds(name: str) -> None:
+    every = [case for case in cases.load() if case.op == name and math.prod(case.sizes.values()) < 10**6]
+    for seed in range(5):
+        case = replace(every[0], seed=seed)
+        assert verdict(case, honest(case)) == ""
+
+
+def changed(arguments: dict[str, Any], **changes: Callable[[Tensor], Tensor]) -> Any:
+    case = SSD if arguments["x"].dtype == torch.bfloat16 else SSD_FLOAT32
+    return honest(case)({**arguments, **{key: change(arguments[key]) for key, change in changes.items()}})
+
+
+def one_wrong(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+    y, state = honest(SSD)(arguments)
+    y[1, 66, 1, 3] += 0.25 * y.abs().max()
+    return y, state
+
+
+FAULTS: list[tuple[str, Fault]] = [
+    ("the state is forgotten", lambda a: changed(a, initial_states=torch.zeros_like)),
+    ("the decay is a tenth off", lambda a: changed(a, A=lambda A: A * 1.1)),
+    ("off by one in time", lambda a: changed(a, x=lambda x: x.roll(1, dims=1))),
+    ("the last chunk is dropped", lambda a: changed(a, x=lambda x: x * (torch.arange(70) < 64)[:, None, None])),
+    ("one element is wrong", one_wrong),
+    ("steps are biased twice", lambda a: changed(a, dt_bias=lambda bias: 2 * bias)),
+]
+SMALL_FAULTS: list[tuple[str, Fault]] = [
+    ("the decay is off by a thousandth", lambda a: changed(a, A=lambda A: A * 1.001)),
+    ("A = -exp(A_log) in bfloat16", lambda a: changed(a, A=lambda A: A.bfloat16().float())),
+    ("TF32 where float32 is meant", lambda a: changed(a, B=precision.tf32, C=precision.tf32, x=precision.tf32)),
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS, ids=[name for name, _ in FAULTS])
+def test_faults_do_not_pass(name: str, fault: Fault) -> None:
+    assert verdict(SSD, fault).startswith(f"{SSD.id}: ")
+
+
+@pytest.mark.parametrize(("name", "fault"), SMALL_FAULTS, ids=[name for name, _ in SMALL_FAULTS])
+def test_faults_that_bfloat16_hides_do_not_pass_in_float32(name: str, fault: Fault) -> None:
+    assert verdict(SSD_FLOAT32, fault).startswith(f"{SSD_FLOAT32.id}: ")
+
+
+def test_the_message_names_operation_case_index_and_both_values() -> None:
+    message = verdict(SSD, one_wrong)
+    assert message.startswith("mamba_chunk_scan_combined-states-l70-bfloat16: 1 of 2 results are wrong\n")
+    assert "out[1, 66, 1, 3]: expected " in message
+    assert ", got " in message
+
+
+def test_of_a_large_batch_the_first_and_the_last_row_are_compared() -> None:
+    case = next(case for case in cases.load() if case.id == "rms_norm_fn-residual-d64-bfloat16")
+    case = replace(case, backward=False, rows=True, sizes={**case.sizes, "b": 3})
+    for row, passes in ((0, False), (1, True), (2, False)):
+
+        def wrong(arguments: dict[str, Any], row: int = row) -> Any:
+            y, total = honest(case)(arguments)
+            y[row] = 0
+            return y, total
+
+        assert (verdict(case, wrong) == "") is passes
+
+
+def test_what_is_never_written_is_nan_and_fails() -> None:
+    def lazy(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+        y, state = honest(SSD)(arguments)
+        out = torch.empty_like(y)
+        out[:, :69] = y[:, :69]
+        return out, state
+
+    assert "out[0, 69, 0, 0]: expected" in verdict(SSD, lazy)
+    assert "got nan; worst error inf" in verdict(SSD, lazy)
+
+
+def test_a_state_that_is_not_updated_fails() -> None:
+    def forgetful(arguments: dict[str, Any]) -> Any:
+        return honest(UPDATE)({**arguments, "state": arguments["state"].clone()})
+
+    assert "state[" in verdict(UPDATE, forgetful)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda y, state: (y.float(), state), r"out is \(2, 70, 2, 16\) torch.float32, expected"),
+        (lambda y, state: (y[:, :-1], state), r"out is \(2, 69, 2, 16\)"),
+        (lambda y, state: (y,), "1 results, expected out, final_states"),
+    ],
+)
+def test_results_of_another_kind_are_refused(wrong: Callable[..., Any], message: str) -> None:
+    with pytest.raises(compare.WrongResult, match=message):
+        verdict(SSD, lambda arguments: wrong(*honest(SSD)(arguments)))
+
+
+def test_memory_is_poisoned_while_an_operation_runs_and_not_after() -> None:
+    with compare.poisoned("cpu"):
+        like = torch.ones(3)
+        made = [torch.empty(3), torch.empty_like(like), like.new_empty(3), torch.empty_strided((3,), (1,))]
+        assert all(each.isnan().all() for each in made)
+        assert torch.empty(3, dtype=torch.int32).shape == (3,)
+    assert torch.empty is not None
+    assert "allocate_and_fill" not in repr(torch.empty)
+
+
+def test_products_that_an_operation_leaves_to_pytorch_sum_in_float32_as_its_form_does() -> None:
+    """Forward and backward, only while the operation runs, and also after one that breaks."""
+    settings, seen = torch.backends.cuda.matmul, []
+
+    def look(*_: Any) -> None:
+        seen.append((settings.allow_fp16_reduced_precision_reduction, settings.allow_bf16_reduced_precision_reduction))
+
+    def call(**arguments: Any) -> tuple[Tensor, ...]:
+        look()
+        out, *rest = timed_calls.pytorch_form(op)(**arguments)
+        out.register_hook(look)
+        return out, *rest
+
+    def broken(**arguments: Any) -> None:
+        raise RuntimeError
+
+    case = next(each for each in cases.load() if each.op == "mamba_inner_fn" and each.backward)
+    op = operation_table.named(case.op)
+    compare.run_op(op, case, compare.inputs(op, case), call)
+    with pytest.raises(RuntimeError):
+        compare.run_op(op, case, compare.inputs(op, case), broken)
+    look()
+    assert seen == [(False, False), (False, False), (True, True)]
+
+
+def test_error_is_free_of_scale_and_says_where() -> None:
+    reference = torch.tensor([[1.0, -2.0], [3.0, 4.0]], dtype=torch.float64)
+    got = reference.clone()
+    got[1, 0] += 0.5
+    for scale in (1.0, 1e6):
+        found = criterion.kernel_error(got * scale, reference * scale)
+        assert found.rms == pytest.approx(0.25 / math.sqrt(7.5))
+        assert found.worst == pytest.approx(0.5 * scale)
+        assert found.index == (1, 0)
+        assert (found.expected, found.got) == (3.0 * scale, 3.5 * scale)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_infinitely_wrong(value: float) -> None:
+    found = criterion.kernel_error(torch.tensor([1.0, value]), torch.ones(2, dtype=torch.float64))
+    assert found.worst == math.inf
+    assert found.index == (1,)
+
+
+def test_equal_infinities_and_empty_results_are_no_error() -> None:
+    infinite = torch.tensor([float("inf")], dtype=torch.float64)
+    assert criterion.kernel_error(infinite.float(), infinite).worst == 0
+    assert criterion.kernel_error(torch.empty(0), torch.empty(0, dtype=torch.float64)).rms == 0
+
+
+@given(st.integers(1, 10**9))
+def test_the_factor_is_two_but_for_few_numbers(count: int) -> None:
+    assert 2.0 <= criterion.factor(count) <= 6.4
+    assert criterion.factor(count) == 2.0 or count <= 16
+
+
+@pytest.mark.parametrize("count", range(1, 64))
+def test_an_equally_good_result_of_few_numbers_fails_once_in_100_000(count: int) -> None:
+    """Both mean squares are estimates: the operation's of n numbers, the form's of n in each of its roundings."""
+    from scipy.stats import f
+
+    assert criterion.FEW == 64
+    quantile = f.isf(1e-5, count, count * len(precision.DITHERS)) ** 0.5
+    assert criterion.factor(count) >= quantile
+    assert count >= 16 or criterion.factor(count) <= quantile + 0.14
+
+
+def test_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"out: has shape \(2,\), expected \(3,\)"):
+        criterion.compare("out", torch.ones(2), [torch.ones(3)], torch.ones(3, dtype=torch.float64), 0.0)

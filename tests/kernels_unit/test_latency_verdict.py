@@ -1,0 +1,176 @@
+"""Noise and verdict of a latency: pure arithmetic, with the false alarms it promises."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from scanproof.kernels.latency import latency_verdict
+from scanproof.kernels.latency.latency_verdict import Baseline, Clock, Latency, Limits, Timing, judge, relative_noise
+from scanproof.numbers.verdict.outcome import LatencyOutcome
+
+SAME, FASTER, SLOWER = LatencyOutcome.SAME, LatencyOutcome.FASTER, LatencyOutcome.SLOWER
+AMBIGUOUS = LatencyOutcome.AMBIGUOUS
+ORDER = {FASTER: -2, AMBIGUOUS: None, SAME: 0, SLOWER: 2}
+
+seconds = st.floats(1e-6, 10.0)
+noises = st.floats(0.0, 0.05)
+jitters = st.lists(st.floats(-0.02, 0.02), min_size=5, max_size=12)
+
+
+def repeats(typical: float, jitter: list[float]) -> Baseline:
+    return Baseline(seconds=tuple(typical * math.exp(each) for each in jitter))
+
+
+QUIET = repeats(1e-3, [-0.001, -0.0005, 0.0, 0.0005, 0.001])
+LOUD = repeats(1e-3, [-0.05, -0.02, 0.0, 0.02, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "ratio", "noise", "outcome"),
+    [
+        (QUIET, 1.0, 0.001, SAME),
+        (QUIET, 1.02, 0.001, SAME),
+        (QUIET, 1.10, 0.001, SLOWER),
+        (QUIET, 0.90, 0.001, FASTER),
+        (QUIET, 1.029, 0.001, AMBIGUOUS),
+        (QUIET, 1.10, 0.05, AMBIGUOUS),
+        (LOUD, 1.0, 0.001, AMBIGUOUS),
+        (LOUD, 1.10, 0.001, AMBIGUOUS),
+        (LOUD, 3.0, 0.001, SLOWER),
+    ],
+)
+def test_what_is_said_follows_from_both_noises(
+    baseline: Baseline, ratio: float, noise: float, outcome: LatencyOutcome
+) -> None:
+    assert judge(baseline, 1e-3 * ratio, noise).outcome is outcome
+
+
+@given(seconds, jitters, noises)
+def test_the_baseline_itself_is_never_called_slower_or_faster(
+    typical: float, jitter: list[float], noise: float
+) -> None:
+    baseline = repeats(typical, jitter)
+    assert judge(baseline, baseline.typical, noise).outcome in (SAME, AMBIGUOUS)
+
+
+@given(seconds, jitters, st.floats(0.3, 3.0), noises, st.floats(1e-3, 1e3))
+def test_the_unit_of_time_does_not_matter(
+    typical: float, jitter: list[float], ratio: float, noise: float, scale: float
+) -> None:
+    first, second = (judge(repeats(each, jitter), each * ratio, noise) for each in (typical, typical * scale))
+    assert math.isclose(first.ratio, second.ratio, rel_tol=1e-9)
+    assert math.isclose(first.called, second.called, rel_tol=1e-6)
+
+
+@given(seconds, jitters, st.floats(1.0, 3.0), noises)
+def test_twice_as_slow_is_as_far_as_twice_as_fast(
+    typical: float, jitter: list[float], ratio: float, noise: float
+) -> None:
+    baseline = repeats(typical, jitter)
+    slow, fast = (judge(baseline, baseline.typical * each, noise) for each in (ratio, 1 / ratio))
+    assume(abs(math.log(ratio) - math.log1p(slow.called)) > 1e-9)
+    assert (slow.outcome is SLOWER) == (fast.outcome is FASTER)
+
+
+@given(seconds, jitters, noises, st.lists(st.floats(0.2, 5.0), min_size=2, max_size=12))
+def test_a_slower_measurement_never_has_a_better_verdict(
+    typical: float, jitter: list[float], noise: float, ratios: list[float]
+) -> None:
+    baseline = repeats(typical, jitter)
+    found = [ORDER[judge(baseline, typical * ratio, noise).outcome] for ratio in sorted(ratios)]
+    decided = [each for each in found if each is not None]
+    assert decided == sorted(decided)
+
+
+@given(seconds, jitters, noises, noises)
+def test_more_noise_never_decides(typical: float, jitter: list[float], noise: float, more: float) -> None:
+    baseline = repeats(typical, jitter)
+    quiet, loud = (judge(baseline, typical * 1.3, each) for each in (noise, noise + more))
+    assert loud.called >= quiet.called
+    assert quiet.outcome is SLOWER or loud.outcome is not SLOWER
+
+
+def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unchanged kernels, with a chance of 1 in 20 instead of 1 in 40,000, so that a simulation sees some."""
+    monkeypatch.setattr(latency_verdict, "FALSE_ALARM", 0.05)
+    monkeypatch.setattr(latency_verdict, "RELEVANT", 1e-6)
+    draw, slower, number = random.Random(7), 0, 8000
+    for _ in range(number):
+        baseline = repeats(1.0, [draw.gauss(0, 0.01) for _ in range(5)])
+        slower += judge(baseline, math.exp(draw.gauss(0, 0.01)), 0.0).outcome is SLOWER
+    # Four standard errors of a share of 0.05.
+    assert slower / number == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / number))
+
+
+def test_the_promise_covers_a_whole_night() -> None:
+    from scanproof.kernels.latency import latency_cases
+
+    compared = [each for each in latency_cases.load() if each.place == "gpu"]
+    assert len(compared) <= latency_verdict.COMPARISONS
+    assert math.isclose(latency_verdict.FALSE_ALARM * latency_verdict.COMPARISONS, 0.01)
+
+
+def test_a_change_that_matters_is_rarely_called_the_same() -> None:
+    draw, same, number = random.Random(3), 0, 4000
+    for _ in range(number):
+        baseline = repeats(1.0, [draw.gauss(0, 0.002) for _ in range(5)])
+        same += judge(baseline, (1 + latency_verdict.RELEVANT) * math.exp(draw.gauss(0, 0.002)), 0.0).outcome is SAME
+    assert same / number <= latency_verdict.SAME_MISSED + 4 * math.sqrt(0.05 * 0.95 / number)
+
+
+def test_a_throttled_clock_that_explains_the_difference_decides_nothing() -> None:
+    baseline = replace(QUIET, clock_mhz=1980.0)
+    held = Clock(lowest_mhz=1500.0, highest_mhz=1600.0, throttled=("hardware thermal slowdown",))
+    verdict = judge(baseline, 1.3e-3, 0.001, held)
+    assert verdict.outcome is AMBIGUOUS
+    assert "held at 1500 MHz (hardware thermal slowdown), 1980 MHz in the baseline" in verdict.because
+    assert judge(baseline, 2e-3, 0.001, held).outcome is SLOWER
+    assert judge(baseline, 1.3e-3, 0.001, replace(held, throttled=())).outcome is SLOWER
+    assert judge(baseline, 0.7e-3, 0.001, held).outcome is FASTER
+    assert judge(baseline, 1e-3, 0.001, held).outcome is SAME
+
+
+def test_what_would_decide_is_said() -> None:
+    assert "the baseline's repeats differ" in judge(LOUD, 1e-3, 0.001).because
+    assert "run again on a quiet device" in judge(QUIET, 1e-3, 0.05).because
+
+
+def test_noise_is_the_standard_error_of_the_median() -> None:
+    draw = random.Random(1)
+    sessions = [[draw.gauss(1.0, 0.02) for _ in range(101)] for _ in range(600)]
+    true = statistics.stdev(statistics.median(each) for each in sessions)
+    estimated = statistics.fmean(relative_noise(each) for each in sessions)
+    assert estimated == pytest.approx(true, rel=0.15)
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=50), st.floats(0.1, 1e3))
+def test_noise_is_relative_and_never_negative(durations: list[float], scale: float) -> None:
+    noise = relative_noise(durations)
+    assert noise >= 0.0
+    assert relative_noise([each * scale for each in durations]) == pytest.approx(noise, rel=1e-6, abs=1e-12)
+
+
+def test_rounds_that_all_fall_on_one_tick_are_not_without_noise() -> None:
+    assert relative_noise([5e-6] * 100) == 0.0
+    assert relative_noise([5e-6] * 100, resolution=0.5e-6) == pytest.approx(0.1 / math.sqrt(12))
+
+
+def test_the_share_of_the_limit_is_that_of_the_larger_floor() -> None:
+    timing = Timing(median=2.0, q1=1.0, q3=3.0, rounds=10, calls=1, noise=0.0, stopped="noise", warmup_rounds=2)
+    limits = Limits(bytes_per_s=100.0, flop_per_s={"bfloat16": 1000.0})
+    made = Latency(
+        id="a", nodeid="a", op="o", direction="forward", kind="cpu", device="d", bytes=50, flop=100.0,
+        rate="bfloat16", limits=limits, timing=timing,
+    )  # fmt: skip
+    assert (made.floor, made.share, made.bound_by) == (0.5, 0.25, "memory")
+    busy = replace(made, flop=1500.0)
+    assert (busy.floor, busy.share, busy.bound_by) == (1.5, 0.75, "arithmetic")
+    assert replace(made, limits=None).share is None
+    assert replace(made, timing=None).share is None

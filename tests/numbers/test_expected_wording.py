@@ -1,0 +1,147 @@
+"""What is said of each kind of mistake in the form of a file, in plain English."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanproof.numbers.expected.schema import SCHEMAS
+from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
+
+__all__ = ["edit", "folder"]
+
+JOB = "  batch_size: 8"
+VALUE = "line: 3"
+SAID = [
+    # string_type, string_too_short, string_pattern_mismatch
+    ("model: Owner/Model-1B", "model: ''", "model: is empty; write the model as the document prints it"),
+    ("model: Owner/Model-1B", "model:", "model: is empty; write the model as the document prints it"),
+    ("model: Owner/Model-1B", "model: [a]", "model: is a list; write the model as the document prints it"),
+    ("model: Owner/Model-1B", "model: {a: b}", "model: is a mapping; write the model as"),
+    (
+        "model: Owner/Model-1B",
+        "model: true",
+        'model: is true without quotes; write text, in quotes if it is meant: "tr',
+    ),
+    ("dtype: not printed", "dtype: ''", "assumed.dtype: is empty; write a reason"),
+    ("dtype: not printed", "dtype:", "assumed.dtype: is empty; write a reason"),
+    (VALUE, f"{VALUE}, known_discrepancy: ''", "values.0.known_discrepancy: is empty; write why this number cannot"),
+    (VALUE, f"{VALUE}, widened: {{by: 1, reason: ''}}", "values.0.widened.reason: is empty; write why"),
+    (JOB, f"{JOB}\n  trust_remote_code: ''", "job.trust_remote_code: is empty; write why code that comes with"),
+    (JOB, f"{JOB}\n  kernels: ['']", "job.kernels.0: is empty; write text"),
+    ("dtype: not printed", "'': no", "assumed.: is an empty key; write the name that the text belongs to"),
+    ("revision: main", "revision: ''", "job.revision: is empty; write a name of letters, digits, ., _ and - alone"),
+    ("revision: main", "revision: a b", "job.revision: is 'a b'; write a name of letters, digits, ., _ and - alone"),
+    ("hub_id: owner/model-1b", "hub_id:", "hub_id: is empty; write the checkpoint, as the hub spells it"),
+    ('"50.0"', "''", "values.0.printed: is empty; write the digits alone"),
+    (JOB, f"{JOB}\n  model_args: {{a b: c}}", "job.model_args.a b: is the key 'a b'; write a name of letters"),
+    # int_type, greater_than_equal
+    (VALUE, "line: ", "values.0.line: is empty; write a whole number"),
+    (VALUE, "line: '3'", "values.0.line: is text, '3'; write the number without quotes"),
+    (VALUE, "line: 3.0", "values.0.line: is 3.0; write a whole number"),
+    (VALUE, "line: true", "values.0.line: is true; write a whole number"),
+    (VALUE, "line: -1", "values.0.line: is -1; write 1 or more"),
+    ("num_fewshot: 0\n", "num_fewshot: -1\n", "job.num_fewshot: is -1; write 0 or more"),
+    # float_type, greater_than
+    (VALUE, f"{VALUE}, widened: {{by: '1.5', reason: x}}", "values.0.widened.by: is text, '1.5'; write the number wi"),
+    (VALUE, f"{VALUE}, widened: {{by: x, reason: x}}", "values.0.widened.by: is 'x'; write a number"),
+    (VALUE, f"{VALUE}, widened: {{by: 0, reason: x}}", "values.0.widened.by: is 0; write a number above 0"),
+    # literal_error
+    ("unit: raw", "unit: ''", "values.2.unit: is empty; write one of percent, fraction, raw"),
+    ("unit: raw", "unit: [raw]", "values.2.unit: is a list; "),
+    # list_type, too_short, dict_type, model_type
+    (VALUE, f"{VALUE}, parts: piqa", "values.0.parts: is 'piqa'; write a list, [one, two]"),
+    (JOB, f"{JOB}\n  kernels: {{a: b}}", "job.kernels: is a mapping; write a list, [one, two]"),
+    ("assumed:\n  dtype: not printed", "assumed: [dtype]", "assumed: is a list; write `key: value` lines"),
+    ("assumed:\n  dtype: not printed", "assumed:", "assumed: is empty; write `key: value` lines"),
+    (VALUE, f"{VALUE}, widened: 3", "values.0.widened: is 3; write `key: value` lines"),
+    # the union of scalars
+    (JOB, f"{JOB}\n  model_args: {{a: }}", "job.model_args.a: is empty; write text, a number, true or false"),
+    (JOB, f"{JOB}\n  model_args: {{a: [1]}}", "job.model_args.a: is a list; write text, a number, true or false"),
+    # texts that would fill the screen
+    ("unit: raw", f"unit: {'x' * 400}", f"values.2.unit: is '{'x' * 40}...{'x' * 10}'; write one of percent"),
+]
+
+
+def nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every node of pydantic's core schema that has a type."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("type"), str):
+            yield schema
+        for key, inner in schema.items():
+            if key not in ("metadata", "serialization"):
+                yield from nodes(inner)
+    elif isinstance(schema, (list, tuple)):
+        for inner in schema:
+            yield from nodes(inner)
+
+
+class TestWording:
+    @pytest.mark.parametrize(("old", "new", "said"), SAID)
+    def test_of_an_evaluation(self, edit: Edit, old: str, new: str, said: str) -> None:
+        (line,) = complaints(edit(old, new))
+        assert re.sub(r"^900-new/model\.yaml:\d+: ", "", line).startswith(said)
+
+    @pytest.mark.parametrize(
+        ("added", "said"),
+        [
+            (
+                "findings: [{check: pair, values: [], reason: x}]",
+                "findings.0.values: is empty; write at least one entry",
+            ),
+            ("findings: none", "findings: is 'none'; write a list, [one, two]"),
+            ("urls: [3]", 'urls.0: is a bare number, which loses digits and zeros; write it in quotes, "3"'),
+            ("environment: {conda: {python: }}", "environment.conda.python: is empty; write text"),
+            ("hardware: {'': x}", "hardware.: is an empty key; write the name that the text belongs to"),
+        ],
+    )
+    def test_of_a_document(self, folder: Path, added: str, said: str) -> None:
+        (folder / "900-new" / "document.yaml").write_text(DOCUMENT + added + "\n")
+        (line,) = complaints(folder)
+        assert line == f"900-new/document.yaml:10: {said}"
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("binary: false", "binary: 'no'", "is 'no'; write true or false"),
+            ("binary: false", "binary: ", "is empty; write true or false"),
+        ],
+    )
+    def test_of_tasks(self, folder: Path, old: str, new: str, said: str) -> None:
+        path = folder / "tasks.yaml"
+        path.write_text(path.read_text().replace(old, new, 1))
+        (line,) = complaints(folder)
+        assert line.endswith(said)
+
+    def test_no_form_can_raise_anything_else(self) -> None:
+        """A type or a constraint that is new here needs a line of `SAID`, and words in scanproof.numbers.expected.messages."""
+        found = [node for _, form in SCHEMAS for node in nodes(form.__pydantic_core_schema__)]
+        structure = {"model", "model-fields", "model-field", "default", "nullable", "definitions", "definition-ref"}
+        assert {node["type"] for node in found} - structure == {
+            *("str", "int", "float", "bool", "literal", "list", "dict", "union")
+        }
+        limits = {"min_length", "max_length", "pattern", "ge", "gt", "le", "lt", "multiple_of", "allow_inf_nan"}
+        assert {(node["type"], key) for node in found for key in limits & set(node)} == {
+            ("str", "min_length"),
+            ("str", "pattern"),
+            ("int", "ge"),
+            ("float", "gt"),
+            ("float", "allow_inf_nan"),
+            ("list", "min_length"),
+            ("dict", "min_length"),
+        }
+
+    def test_an_empty_list_of_tasks(self, folder: Path) -> None:
+        (folder / "tasks.yaml").write_text("tasks: {}\n")
+        assert complaints(folder) == ["tasks.yaml:1: tasks: is empty; write at least one entry"]
+
+    def test_null_is_absent_where_a_key_may_be(self, edit: Edit) -> None:
+        path = edit(VALUE, f"{VALUE}, known_discrepancy: , stderr: null")
+        assert EVALUATION.count("stderr") == 1
+        text = (path / "900-new" / "model.yaml").read_text().replace("line: 4", "lime: 4")
+        (path / "900-new" / "model.yaml").write_text(text)
+        assert not [line for line in complaints(path) if "discrepancy" in line or "stderr" in line]

@@ -1,0 +1,195 @@
+"""The second gate on samples: what it catches, what it leaves alone, what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scanproof.numbers.values import Part
+from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict.answers import Samples, TaskSamples
+from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
+from scanproof.numbers.verdict.paired_tests import Comparison, Finding
+from tests.support.builders import CONSTANTS, JOB, published
+from tests.support.small_history import line, rows, task
+
+VALUE = published(task="piqa", documents=400)
+
+
+def samples(*found: TaskSamples) -> Samples:
+    return {(each.job, each.task): each for each in found}
+
+
+def baseline(*found: TaskSamples, **changes: Any) -> Baseline:
+    return Baseline(name="the run r", samples=samples(*found), harness=changes.pop("harness", "0.4.13"), **changes)
+
+
+def judged(before: TaskSamples, now: TaskSamples, **changes: Any) -> Finding:
+    return baseline_gate.judge(VALUE, samples(now), baseline(before, **changes), CONSTANTS, harness="0.4.13")
+
+
+def moved(documents: int, by: float) -> TaskSamples:
+    return task([line(doc, right=doc < 300, lead=1 + by) for doc in range(documents)])
+
+
+def test_the_same_answers_are_the_same() -> None:
+    found = judged(task(rows(400, 300)), task(rows(400, 300)))
+    assert found.outcome is Comparison.SAME
+    assert [test.name for test in found.tests] == ["flips", "margins"]
+    assert [test.level for test in found.tests] == [CONSTANTS.second_level / 2] * 2
+
+
+@pytest.mark.parametrize(("right", "outcome"), [(300, "SAME"), (281, "SAME"), (278, "CHANGED"), (322, "CHANGED")])
+def test_documents_lost_or_gained_are_a_change(right: int, outcome: str) -> None:
+    before, now = (replace(task(rows(400, count)), loglikelihoods=((),) * 400) for count in (300, right))
+    found = judged(before, now)
+    assert found.outcome.value == outcome
+    assert found.tests[0].lost == max(0, 300 - right)
+    assert found.tests[0].gained == max(0, right - 300)
+
+
+def test_flips_that_cancel_are_noise() -> None:
+    now = task([line(doc, right=15 <= doc < 315) for doc in range(400)])
+    assert judged(task(rows(400, 300)), now).outcome is Comparison.SAME
+
+
+@pytest.mark.parametrize(("by", "outcome"), [(0.0015, "SAME"), (0.01, "CHANGED"), (-0.01, "CHANGED")])
+def test_leads_that_all_move_one_way_are_a_change_before_any_answer_flips(by: float, outcome: str) -> None:
+    """Each right answer leads by a little less, each wrong one trails by a little more; 0.002 nats are allowed."""
+    now = task([line(doc, right=doc < 300, lead=1 + by if doc < 300 else 1 - by) for doc in range(400)])
+    found = judged(task(rows(400, 300)), now)
+    assert found.outcome.value == outcome
+    assert found.tests[0].p_value == 1, "no document flipped"
+
+
+def test_leads_that_move_either_way_are_noise() -> None:
+    assert judged(moved(400, 0), task([
+        line(doc, right=doc < 300, lead=1 + (0.05 if doc % 2 else -0.05)) for doc in range(400)
+    ])).outcome is Comparison.SAME  # fmt: skip
+
+
+def test_where_rounding_has_a_ceiling_one_answer_beyond_it_is_a_change() -> None:
+    before = task(rows(400, 300))
+    now = task([line(doc, right=doc < 300, lead=1.002 if doc == 7 else 1) for doc in range(400)])
+    assert judged(before, now).outcome is Comparison.SAME
+    found = judged(before, now, ceiling=1e-3)
+    assert found.outcome is Comparison.CHANGED
+    assert "1 of 800 answers" in found.because
+
+
+@pytest.mark.parametrize("ceiling", [None, 1e-3])
+def test_an_answer_that_became_no_number_is_a_change(ceiling: float | None) -> None:
+    broken = rows(400, 300)
+    broken[7]["loglikelihoods"] = ["nan", -5.0]
+    found = judged(task(rows(400, 300)), task(broken), ceiling=ceiling)
+    assert found.outcome is Comparison.CHANGED
+    assert "1 of 800 answers are no finite number in one of the two" in found.because
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (task(rows(399, 300)), "piqa: 399 documents were scored, 400 in the baseline"),
+        (task(rows(400, 300, document="other")), "piqa: the documents differ"),
+        (task(rows(400, 300, prompt="other")), "piqa: the prompts differ"),
+        (task(rows(400, 300), name="arc_easy"), "this run kept no samples of piqa"),
+        (replace(task(rows(400, 300)), metrics={}), "acc was not kept per document"),
+        (replace(task(rows(400, 300)), loglikelihoods=((1.0,),) * 400), "the answers that were scored differ"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused_with_the_reason(now: TaskSamples, said: str) -> None:
+    found = judged(task(rows(400, 300)), now)
+    assert found.outcome is Comparison.REFUSED
+    assert said in found.because
+
+
+@pytest.mark.parametrize("harness", ["0.4.2", None])
+def test_another_release_of_the_harness_is_refused(harness: str | None) -> None:
+    found = judged(task(rows(400, 300)), task(rows(400, 300)), harness=harness)
+    assert found.outcome is Comparison.REFUSED
+    assert "lm-eval" in found.because
+
+
+def test_a_perplexity_is_compared_by_its_loglikelihoods() -> None:
+    value = published(task="lambada_openai", metric="perplexity", printed="8.14", unit="raw", documents=300)
+
+    def log(by: float) -> TaskSamples:
+        lines = [{**line(doc, right=True), "loglikelihoods": [-4 - 0.01 * doc + by],
+                  "metrics": {"perplexity": -4 - 0.01 * doc + by}} for doc in range(300)]  # fmt: skip
+        return task(lines, name="lambada_openai")
+
+    outcomes = [
+        baseline_gate.judge(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
+        for by in (0.0015, 0.004, -0.004)
+    ]
+    assert outcomes == ["SAME", "CHANGED", "CHANGED"]
+
+
+def test_a_mass_is_compared_as_a_mass() -> None:
+    value = published(task="truthfulqa_mc2", binary=False, documents=200)
+
+    def log(by: float) -> TaskSamples:
+        lines = [{**line(doc, right=True), "metrics": {"acc": 0.3 + 0.002 * doc + by}} for doc in range(200)]
+        return task(lines, name="truthfulqa_mc2")
+
+    outcomes = [
+        baseline_gate.judge(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
+        for by in (0.0005, -0.005)
+    ]
+    assert outcomes == ["SAME", "CHANGED"]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_number_made_of_several_tasks_is_compared_over_all_their_documents(pooled: bool) -> None:
+    value = published(
+        task="group", pooled=pooled, parts=(Part(task="a", metric="acc"), Part(task="b", metric="acc")), documents=800
+    )
+    before = [task(rows(400, 300), name=name) for name in "ab"]
+    now = [task(rows(400, 286), name=name) for name in "ab"]
+    found = baseline_gate.judge(value, samples(*now), baseline(*before), CONSTANTS, harness="0.4.13")
+    assert found.outcome is Comparison.CHANGED, "14 of each task are too few, 28 of both are not"
+    one = baseline_gate.judge(value, samples(now[0], before[1]), baseline(*before), CONSTANTS, harness="0.4.13")
+    assert one.tests[0].changed is False
+    gone = baseline_gate.judge(value, samples(now[0]), baseline(*before), CONSTANTS, harness="0.4.13")
+    assert "this run kept no samples of b" in gone.because
+
+
+def test_the_right_answer_of_two_is_known_by_its_score_also_where_its_index_is_not_logged() -> None:
+    assert baseline_gate.right_answer(None, (-1.0, -2.0), 1.0) == 0
+    assert baseline_gate.right_answer(None, (-1.0, -2.0), 0.0) == 1
+    assert baseline_gate.right_answer(None, (-1.0, -2.0, -3.0), 0.0) is None
+    assert baseline_gate.right_answer(2, (-1.0, -2.0, -3.0), 0.0) == 2
+    assert baseline_gate.right_answer(1, (-1.0, -2.0), 0.87) is None
+
+
+def test_a_small_drop_spread_over_all_tasks_is_caught_together() -> None:
+    """Four documents of 400 in each of ten tasks: no task shows it, the model does."""
+    pairs = [Pair(task(rows(400, 300), name=str(index)), task(rows(400, 296), name=str(index))) for index in range(10)]
+    alone = [baseline_gate.joint("m", "r", [each], CONSTANTS.joint_level(1), 0.002) for each in pairs]
+    assert not any(found.changed for found in alone)
+    together = baseline_gate.joint("m", "r", pairs, CONSTANTS.joint_level(1), 0.002)
+    assert together.changed
+    assert "0 documents gained, 40 lost of 4000" in together.because
+
+
+def test_a_model_without_anything_to_pair_is_refused() -> None:
+    assert baseline_gate.joint("m", "r", [], 1e-6, 0.002).outcome is Comparison.REFUSED
+
+
+def test_the_shares_of_the_budget_add_up_to_the_promise() -> None:
+    whole = (
+        CONSTANTS.checks * (CONSTANTS.level + CONSTANTS.second_level)
+        + 100 * CONSTANTS.joint_level(100)
+        + CONSTANTS.night_level
+        + 1100 * CONSTANTS.drift_level(1100)
+    )
+    assert whole == pytest.approx(CONSTANTS.false_alarm_rate)
+    assert 500 * CONSTANTS.joint_level(500) + CONSTANTS.night_level <= 0.1 * CONSTANTS.false_alarm_rate * (1 + 1e-9)
+
+
+def test_jobs_are_paired_by_task_whatever_their_name() -> None:
+    before = task(rows(400, 300), job="recorded")
+    assert judged(before, task(rows(400, 300))).outcome is Comparison.SAME
+    assert JOB.name != "recorded"

@@ -1,0 +1,212 @@
+"""Faults planted where a state is handed over: the comparison with plain sees each, in every kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import small_scoring as small
+from tests.support.late import Late
+
+if TYPE_CHECKING:
+    import torch
+
+    from scanproof.models import layers, states
+    from scanproof.scoring import carried_state, mixer_forms
+else:
+    torch, mixer_forms = Late("torch"), Late("scanproof.scoring.mixer_forms")
+    layers, states = Late("scanproof.models.layers"), Late("scanproof.models.states")
+    carried_state = Late("scanproof.scoring.carried_state")
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+START = [5, 6, 7, 8, 9, 10, 11]
+PAIRS = [
+    # Nodes of 2, 6, 6 and 11 tokens behind one of 7, each with branches, so that one batch has them all.
+    *(([*START, 20, 21], [number, 1]) for number in range(30, 39)),
+    *(([*START, *range(40, 46)], [number, 2, 3]) for number in (50, 51, 52)),
+    *(([*START, *range(150, 156)], [number, 2, 3]) for number in (160, 161, 162)),
+    *(([*START, *range(60, 71)], [number]) for number in (80, 81, 82)),
+    # Behind nothing: in the same batches a row without a past, and a past of another length.
+    *((list(range(100, 103)), [number, 4]) for number in (110, 111, 112)),
+    *((list(range(120, 140)), [number, 4]) for number in (140, 141, 142)),
+]
+
+
+Scored = Callable[[str], tuple[Any, list[small.Answer]]]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    """A model, and what plain says of PAIRS; each is made once, and right before anything is planted."""
+    folder = tmp_path_factory.mktemp("faults")
+
+    @cache
+    def made(name: str) -> tuple[Any, list[small.Answer]]:
+        lm = small.model(folder, name)
+        expected = small.one_by_one(lm, PAIRS)
+        assert small.apart(expected, small.shared(lm, PAIRS)[0]) < small.CLOSE
+        return lm, expected
+
+    return made
+
+
+def forgotten_window(patch: pytest.MonkeyPatch) -> None:
+    before, window = carried_state.Passage.before, carried_state.Passage.window
+
+    def wrong(self: Any, slot: int, empty: Any) -> Any:
+        state = before(self, slot, empty)
+        return states.ScanState(torch.zeros_like(state.conv), state.ssm)
+
+    patch.setattr("scanproof.scoring.carried_state.Passage.before", wrong)
+    patch.setattr(
+        "scanproof.scoring.carried_state.Passage.window", lambda self, slot, empty: 0 * window(self, slot, empty)
+    )
+
+
+def forgotten_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("scanproof.scoring.carried_state.Passage._segments", lambda self, slot: iter(()))
+
+
+def window_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    window = mixer_forms.window
+
+    def wrong(joined: Any, width: int, passing: Any) -> Any:
+        return window(joined.roll(1, dims=-1), width, passing)
+
+    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+
+
+def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
+    """Wrong only behind a node that is shorter than the window."""
+    window = mixer_forms.window
+
+    def wrong(joined: Any, width: int, passing: Any) -> Any:
+        return window(torch.cat([torch.zeros_like(joined[..., :width]), joined[..., width:]], dim=-1), width, passing)
+
+    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+
+
+def neighbour(patch: pytest.MonkeyPatch) -> None:
+    """From the next row of the same length: with another, keys would not fit."""
+    row = carried_state.Passage._row
+
+    def wrong(self: Any, kept: Any, number: int) -> Any:
+        alike = [place for place, length in enumerate(self.lengths) if length == self.lengths[number]]
+        return row(self, kept, alike[(alike.index(number) + 1) % len(alike)])
+
+    patch.setattr("scanproof.scoring.carried_state.Passage._row", wrong)
+
+
+def padding_in_the_window(patch: pytest.MonkeyPatch) -> None:
+    window = mixer_forms.window
+
+    def wrong(joined: Any, width: int, passing: Any) -> Any:
+        whole = carried_state.Passage(passing.trails, [joined.shape[-1] - width] * len(joined), True, passing.device)
+        return window(joined, width, whole)
+
+    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+
+
+def padding_in_the_scan(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("scanproof.scoring.carried_state.Passage.real", None)
+
+
+def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
+    row = carried_state.Passage._row
+
+    def wrong(self: Any, kept: Any, number: int) -> Any:
+        if isinstance(kept, carried_state.Segment) and max(self.lengths) > self.lengths[number]:
+            # As many keys, but the last of the padded row.
+            keys, values = (part[number, :, -self.lengths[number] :] for part in (kept.keys, kept.values))
+            return carried_state.Segment(keys, values, None if kept.conv is None else kept.conv[number])
+        return row(self, kept, number)
+
+    patch.setattr("scanproof.scoring.carried_state.Passage._row", wrong)
+
+
+def wrong_parent(patch: pytest.MonkeyPatch) -> None:
+    """Keys and values of the rows before, among those with a past of the same length."""
+    behind = carried_state.Passage._behind.func  # type: ignore[attr-defined]
+
+    def wrong(self: Any) -> Any:
+        found = behind(self)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for place, (stop, trail, _) in enumerate(found):
+            alike.setdefault((stop, trail.length), []).append(place)
+        turned = list(found)
+        for places in alike.values():
+            for place, other in zip(places, places[1:] + places[:1], strict=True):
+                turned[place] = (found[place][0], found[other][1], found[place][2])
+        return turned
+
+    replaced = cached_property(wrong)
+    replaced.__set_name__(carried_state.Passage, "_behind")
+    patch.setattr("scanproof.scoring.carried_state.Passage._behind", replaced)
+
+
+def rotated_one_too_far(patch: pytest.MonkeyPatch) -> None:
+    rotate: Any = layers.rotate
+    positions = carried_state.Passage.positions.func  # type: ignore[attr-defined]
+    patch.setattr(
+        "scanproof.scoring.attention.rotate",
+        lambda *args, start=0: rotate(*args, start=start + (start > 0)),
+    )
+    patch.setattr(
+        "scanproof.scoring.carried_state.Passage.positions",
+        property(lambda self: positions(self) + (torch.tensor(self.seen)[:, None] > 0).long()),
+    )
+
+
+def rotated_as_the_longest(patch: pytest.MonkeyPatch) -> None:
+    """All rows take the positions of the row with the longest past."""
+    init = carried_state.Passage.__init__
+
+    def wrong(self: Any, trails: Any, lengths: Any, keep: bool, device: Any) -> None:
+        init(self, trails, lengths, keep, device)
+        _ = self.visible
+        vars(self).pop("starts", None)
+        self.seen = [max(self.seen)] * len(self.seen)
+
+    patch.setattr("scanproof.scoring.carried_state.Passage.__init__", wrong)
+
+
+def nothing_hidden(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("scanproof.scoring.carried_state.Passage.visible", None)
+
+
+SCANS = ("mamba1", "mamba2")
+HYBRIDS = ("mamba2attn", "mamba_hybrid", "megatron")
+ATTENTION = ("transformer", "llama")
+CONVOLVED = (*SCANS, "transformer", *HYBRIDS)
+TABLE: list[tuple[Fault, tuple[str, ...]]] = [
+    (small.forgotten_scan_state, (*SCANS, *HYBRIDS)),
+    (forgotten_window, CONVOLVED),
+    (forgotten_keys, (*ATTENTION, *HYBRIDS)),
+    (window_off_by_one, CONVOLVED),
+    (window_of_this_pass_alone, CONVOLVED),
+    (neighbour, (*SCANS, *ATTENTION, *HYBRIDS)),
+    (padding_in_the_window, CONVOLVED),
+    (padding_in_the_scan, (*SCANS, *HYBRIDS)),
+    (padding_among_the_keys, (*ATTENTION, *HYBRIDS)),
+    (wrong_parent, (*ATTENTION, *HYBRIDS)),
+    # NemotronH has no rotary positions.
+    (rotated_one_too_far, (*ATTENTION, *HYBRIDS[:2])),
+    (rotated_as_the_longest, (*ATTENTION, *HYBRIDS[:2])),
+    (nothing_hidden, (*ATTENTION, *HYBRIDS)),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [pytest.param(fault, name, id=f"{fault.__name__}-{name}") for fault, names in TABLE for name in names],
+)
+def test_a_fault_in_what_is_handed_over_is_seen(
+    fault: Fault, name: str, scored: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lm, expected = scored(name)
+    fault(monkeypatch)
+    assert small.apart(expected, small.shared(lm, PAIRS)[0]) > 10 * small.CLOSE

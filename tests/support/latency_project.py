@@ -1,0 +1,183 @@
+"""Small projects with latencies: one that measures the suite's own cases on this CPU, one whose numbers are given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KERNELS = Path(__file__).parents[1] / "kernels"
+
+CONFTEST = """
+import pytest
+
+pytest_plugins = ["tests.support.kernel_places", "tests.support.latency_places"]
+"""
+
+CHANGED = """
+@pytest.fixture
+def timed_kernels(place):
+    from tests.support.kernel_places import Kernels
+    from scanproof.kernels.latency.timed_calls import pytorch_form
+
+    def changed(op):
+        call = pytorch_form(op)
+        def wrapper(**arguments):
+            CHANGE
+        return wrapper
+    return Kernels("cpu", "cpu", changed)
+"""
+
+TOLD = """
+class Clock:
+    # Stands still but where it is read and where an operation says how long it took.
+    seconds = 0.0
+
+@pytest.fixture(scope="session")
+def timers():
+    import math
+    from scanproof.kernels.latency.timing import CpuInstant; from scanproof.kernels.latency.timing import CpuTimer
+
+    class Told(CpuTimer):
+        def read(self):
+            Clock.seconds += 1e-6
+            return CpuInstant(Clock.seconds, self)
+
+    return {"cpu": Told(resolution=0.0, warmup=(0.0, math.inf))}
+"""
+
+TRITON = {
+    "triton/runtime/jit.py": "class JITFunction:\n    def run(self, *args, **kwargs): pass\n",
+    "triton/runtime/interpreter.py": "class InterpretedFunction:\n    def run(self, *args, **kwargs): pass\n",
+    "triton/runtime/autotuner.py": """
+class Config:
+    def __init__(self, warps): self.warps = warps
+    def all_kwargs(self): return {"num_warps": self.warps}
+
+class Autotuner:
+    '''Chooses by the size of the first call that it meets, for all: its key holds none.'''
+    def __init__(self, fn):
+        self.base_fn, self.cache, self.cache_results = fn, {}, True
+    def run(self, size, log):
+        if not self.cache:
+            self.cache["float32",] = Config(4 if size < 64 else 8)
+        log(size, self.cache["float32",].warps, self.cache_results)
+""",
+}
+"""A made-up triton, for what needs a GPU: an autotuner that writes down what it is launched with."""
+
+TUNED = """
+@pytest.fixture
+def timed_kernels(place):
+    from tests.support.kernel_places import Kernels
+    from scanproof.kernels.latency.timed_calls import pytorch_form
+    from triton.runtime.autotuner import Autotuner
+
+    def log(*seen):
+        with open("launched.txt", "a") as file:
+            print(*seen, file=file)
+
+    def tuned(op):
+        call = pytorch_form(op)
+        def wrapper(**arguments):
+            TUNER.run(arguments["u"].shape[-1], log)
+            return call(**arguments)
+        return wrapper
+
+    def scan_kernel(): pass
+
+    global TUNER
+    TUNER = globals().get("TUNER") or Autotuner(scan_kernel)
+    return Kernels("cpu", "cpu", tuned)
+"""
+
+GIVEN = """
+import pytest
+from scanproof.report import latency_text as latency_tables
+from scanproof.kernels.latency.latency_verdict import Clock; from scanproof.kernels.latency.latency_verdict import Latency; from scanproof.kernels.latency.latency_verdict import Limits; from scanproof.kernels.latency.latency_verdict import Timing
+from scanproof.kernels.launches.watcher.launched import Choice
+
+MEDIANS = {medians}
+
+@pytest.mark.latency
+@pytest.mark.parametrize("case", MEDIANS)
+def test_given(case, request, scanproof_repeat, scanproof_latency):
+    median = MEDIANS[case] * (1 + 0.0005 * scanproof_repeat)
+    timing = Timing(
+        median=median, q1=median, q3=median, rounds=50, calls=1, noise=0.001, stopped="noise", warmup_rounds=3
+    )
+    found = scanproof_latency(Latency(
+        id=case, nodeid=request.node.nodeid, op="op", direction="forward", kind={kind!r}, device="NVIDIA H200",
+        sizes={{"b": 1}}, dtype="bfloat16", repeat=scanproof_repeat, timing=timing, bytes=10**9, flop=1e9,
+        rate="bfloat16", limits=Limits(bytes_per_s=4e12, flop_per_s={{"bfloat16": 7e14}}),
+        clock=Clock(lowest_mhz=1980.0, highest_mhz=1980.0),
+        choices=(Choice(kernel="scan_kernel", key=("256",), config={{"num_warps": {warps}}}),),
+    ))
+    if found.outcome == "SLOWER":
+        pytest.fail(latency_tables.failure_text(found), pytrace=False)
+"""
+
+
+class LatencyProject:
+    """A pytester folder with latencies."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.root = pytester.path
+
+    def taking(self, seconds: float) -> None:
+        """The suite's own test and cases, timed by a clock for which every call takes so long, on any machine."""
+        self.measuring(change=f"Clock.seconds += {seconds}; return call(**arguments)")
+        path = self.root / "conftest.py"
+        path.write_text(path.read_text() + TOLD)
+
+    def measuring(self, change: str = "") -> None:
+        """The suite's own test and cases; `change` replaces the body of every operation."""
+        for name in ("kernel_places.py", "latency_places.py", "test_latency.py"):
+            shutil.copy(KERNELS / name, self.root / name)
+        self.pytester.makeconftest(CONFTEST + (CHANGED.replace("CHANGE", change) if change else ""))
+
+    def tuned(self) -> None:
+        """The suite's own test and cases, through an operation whose kernel has an autotuner."""
+        self.measuring()
+        self.pytester.makeconftest(CONFTEST + TUNED)
+        for name, content in TRITON.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / "__init__.py").touch()
+            path.write_text(content)
+        (self.root / "triton" / "__init__.py").touch()
+
+    def given(self, kind: str = "cuda", warps: str = "4", **medians: float) -> None:
+        """Latencies that somebody else measured, seconds by case; `warps` is what the autotuner chose, in Python."""
+        (self.root / "test_given.py").write_text(GIVEN.format(medians=medians, kind=kind, warps=warps))
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in a process of its own, as a user does."""
+        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+    def measure(self, *arguments: str, case: str = "rms_norm_fn-small-float32-forward") -> pytest.RunResult:
+        """Measure one of the CPU's cases, briefly."""
+        return self.run("-k", case, "--benchmark-max-time=0.02", *arguments)
+
+    def latencies(self) -> list[dict[str, Any]]:
+        """What the newest run holds."""
+        newest = max((self.root / ".scanproof" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+        found: list[dict[str, Any]] = json.loads(newest.read_text())["latencies"]
+        return found
+
+    def baseline(self, path: str = ".scanproof/latency/cpu.json") -> Any:
+        """A file of baselines."""
+        return json.loads((self.root / path).read_text())
+
+
+@pytest.fixture
+def latency_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> LatencyProject:
+    """An empty project; what it runs is in no xdist worker, also when this test is."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
+    return LatencyProject(pytester)
