@@ -167,7 +167,7 @@ def test_definition_of_the_task_and_code_are_part_of_it(take: Callable[..., Fing
     assert "arc/arc_easy.yaml" in parts["tasks"]
     assert not any("hellaswag" in path for path in parts["tasks"])
     assert parts["code"]["lm_eval"]
-    assert parts["code"]["scanproof/evaluation/worker/run.py"]
+    assert parts["code"]["scanproof/evaluation/worker"]["run.py"]
     assert parts["packages"]["torch"]["version"]
 
 
@@ -289,3 +289,12 @@ def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: py
             dict(os.environ)
         found = variables()
     assert found == before
+
+
+def test_a_name_of_own_code_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, take: Callable[..., Fingerprint]
+) -> None:
+    """A misspelt name would leave code that can move a number out of the key."""
+    monkeypatch.setattr("scanproof.evaluation.fingerprint.OWN_CODE", ("models", "evaluation/workers"))
+    with pytest.raises(FileNotFoundError, match="evaluation/workers is named in OWN_CODE"):
+        take()

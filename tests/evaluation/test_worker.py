@@ -88,7 +88,7 @@ sys.path[:0] = sys.argv[1:3]
 import lm_eval
 from tests.support import small_mirror as small
 from lm_eval.api.registry import get_model
-from scanproof.evaluation.evaluate_job.worker import run as worker
+from scanproof.evaluation.worker import run as worker
 def prompts(results):
     return [sample["arguments"][0][0] for sample in results["samples"]["arc_easy"]]
 def plain(seed):

@@ -25,7 +25,7 @@ from scanproof.triage.bisect.search import Outcome as Side
 from scanproof.triage.read_answers import Runs
 from tests.support.small_report import NUMBER, change, expected, make_nights, report
 
-PACKAGE = Path(outcome.__file__).parent
+PACKAGE = Path(outcome.__file__).parents[2]
 GOOD, OPEN, FAILED, BROKEN = Meaning.GOOD, Meaning.OPEN, Meaning.FAILED, Meaning.BROKEN
 every_outcome = pytest.mark.parametrize("found", list(Outcome))
 
