@@ -24,7 +24,8 @@ import json, logging, sys
 import jinja2, lm_eval.utils
 from lm_eval.api.registry import get_model
 from huggingface_hub import DatasetCard
-from scanproof.evaluation.worker import lm_eval_caches as thrift; from scanproof.evaluation.evaluate_job.worker import run as worker
+from scanproof.evaluation.worker import lm_eval_caches as thrift
+from scanproof.evaluation.worker import run as worker
 
 folders, tasks, documents, shots = json.loads(sys.argv[1])
 counts = {"templates": 0, "cards": 0}
