@@ -14,7 +14,7 @@ from typing import Any
 
 from scoring_engines import Text, silence
 
-from scanproof.evaluation import evaluate_job
+from scanproof.evaluation.request import Settings, request_for_worker
 from scanproof.numbers.values import EvalJob
 from scanproof.plugin import options
 
@@ -34,15 +34,13 @@ class Task:
 
 
 Request = Mapping[str, Any]
-"""What a worker reads, see `scanproof.evaluation.evaluate_job.request_for_worker`."""
+"""What a worker reads, see `scanproof.evaluation.request.request_for_worker`."""
 
 
 def prepared(job: EvalJob, store: Path) -> tuple[Request, Mapping[str, str]]:
     """What a worker reads of a job, and its environment variables."""
-    where = evaluate_job.Settings(
-        store=store, mirror=options.EMBEDDED_MIRROR, fresh=True, timeout=None, session="benchmark"
-    )
-    return evaluate_job.request_for_worker(job, where)
+    where = Settings(store=store, mirror=options.EMBEDDED_MIRROR, fresh=True, timeout=None, session="benchmark")
+    return request_for_worker(job, where)
 
 
 def tasks_of(

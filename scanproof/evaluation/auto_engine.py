@@ -34,7 +34,7 @@ class Auto:
         """What counts for the job: shared's evaluation, or plain's in its place.  Raises EvaluationError."""
         try:
             shared = self.by(job, "shared")
-            kernels_ran.require(job, shared)
+            kernels_ran.require_kernels(job, shared)
         except EvaluationError as error:
             if error.kind not in ENGINES_OWN:
                 raise

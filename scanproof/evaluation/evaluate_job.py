@@ -1,126 +1,75 @@
 """Run an evaluation job once, in a process of its own, and keep what it measured.
 
-Nothing here imports torch or lm-eval: they are loaded by the worker.
+Nothing here imports torch or lm-eval: the worker process loads them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
 from scanproof import files
 from scanproof.errors import EvaluationError, Kind, last_lines
-from scanproof.evaluation import command_line, file_digests, process, results, store, task_files
+from scanproof.evaluation import command_line, process, results, store
 from scanproof.evaluation import fingerprint as fp
-from scanproof.evaluation.hub import mirror
 from scanproof.evaluation.process import Progress
+from scanproof.evaluation.request import ResolvedJob, Settings, resolve_job, worker_environment
 from scanproof.kernels.launches import proof
 from scanproof.kernels.launches.launched import Launches
-from scanproof.models import checkpoint_files
-from scanproof.numbers.values import EvalJob, Scalar
+from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engine
 from scanproof.record import Evaluation
 
-__all__ = ["EvaluationError", "Kind", "Progress", "Settings", "evaluate", "plain_command", "request_for_worker"]
-
-BOOTSTRAP_ITERS = 1000
-"""Draws for lm-eval's bootstrap stderr of perplexities: 2% accurate; its default of 100,000 takes minutes."""
-FORBIDDEN_ARGUMENTS = (
-    "trust_remote_code", "weights_only", "pretrained", "revision", "dtype", "max_length",
-    # They name further repositories, which nothing here would identify.
-    "peft", "delta", "gguf_file",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How jobs are run and where their results are kept."""
-
-    store: Path
-    mirror: Path | None
-    """Folder that serves models and datasets by hub name; None uses the hub and its cache."""
-    fresh: bool
-    """Reuse only what this session measured itself."""
-    timeout: float | None
-    """Seconds a worker may take; None for no limit."""
-    session: str
-    """Name of this session, the same in all its processes."""
-    engine: Engine = "plain"
-    """What has to score the requests; where shared cannot, plain does, and the evaluation says why."""
-    stopped: Callable[[], bool] = lambda: False
-    """Whether the session is over: asked while a job waits or runs, which then ends with SessionOver."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A job with everything resolved that its worker needs."""
-
-    job: EvalJob
-    settings: Settings
-    print: fp.Fingerprint
-    request: dict[str, Any]
-
 
 def evaluate(job: EvalJob, settings: Settings, *, progress: Callable[[Progress], None]) -> Evaluation:
-    """Measure a job, or take its measurements from the store when nothing that can move them has changed.
+    """Measure a job, or read its measurements from the store when nothing that can change them has changed.
 
-    Processes that ask for the same job at the same time run it once.  Raises EvaluationError.
+    Processes that ask for the same job at the same time run it once.
+
+    Raises:
+        EvaluationError: the job cannot be run, or its worker failed.
     """
     started = time.monotonic()
     folder = settings.mirror.resolve() if settings.mirror else None
     settings = replace(settings, store=settings.store.resolve(), mirror=folder)
     try:
-        plan = _plan(job, settings)
-        with _only_one(store.lock(settings.store, plan.print.key), started, progress, settings.stopped):
-            kept, why = _kept(plan)
-            if kept is not None:
-                return kept
-            with _device(plan, started, progress):
-                return _run(plan, why, started, progress)
+        resolved = resolve_job(job, settings)
+        lock = store.lock(settings.store, resolved.fingerprint.key)
+        with _hold_lock(lock, started, progress, settings.stopped):
+            stored, reasons = _read_stored(resolved)
+            if stored is not None:
+                return stored
+            with _hold_device(resolved, started, progress):
+                return _run_worker(resolved, reasons, started, progress)
     except OSError as error:
         raise EvaluationError("worker", f"the store {settings.store} cannot be used: {error}") from error
 
 
-def request_for_worker(job: EvalJob, settings: Settings) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a worker would read for a job, and the environment variables it would run with; nothing is run.
-
-    Raises:
-        EvaluationError: the job cannot be run here.
-    """
-    plan = _plan(job, settings)
-    return plan.request, _environment(plan)
-
-
-def plain_command(job: EvalJob, settings: Settings) -> str:
-    """A shell line that repeats the job with plain `lm_eval`; see `scanproof.evaluation.command_line.command`."""
-    return command_line.command(job, settings.mirror, _selection(job, settings)[1].roots)
-
-
-def _device(plan: _Plan, started: float, progress: Callable[[Progress], None]) -> AbstractContextManager[None]:
-    """Jobs on one GPU wait for each other, or they run out of its memory; CPU jobs wait for nobody."""
-    if not plan.job.device.startswith("cuda"):
+def _hold_device(
+    resolved: ResolvedJob, started: float, progress: Callable[[Progress], None]
+) -> AbstractContextManager[None]:
+    """Wait until no other job uses the GPU, which has memory for one only; CPU jobs do not wait."""
+    if not resolved.job.device.startswith("cuda"):
         return nullcontext()
-    device = f"{plan.job.device} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
-    lock = store.lock(plan.settings.store, f"device-{hashlib.sha256(device.encode()).hexdigest()[:16]}")
-    return _only_one(lock, started, progress, plan.settings.stopped)
+    device = f"{resolved.job.device} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+    lock = store.lock(resolved.settings.store, f"device-{hashlib.sha256(device.encode()).hexdigest()[:16]}")
+    return _hold_lock(lock, started, progress, resolved.settings.stopped)
 
 
 @contextmanager
-def _only_one(
+def _hold_lock(
     lock: BaseFileLock, started: float, progress: Callable[[Progress], None], stopped: Callable[[], bool]
 ) -> Iterator[None]:
-    """Hold a lock; while another process has it, say so every second."""
+    """Hold a lock; while another process holds it, report `waiting` every second."""
     while not lock.is_locked:
         if stopped():
             raise process.SessionOver
@@ -134,98 +83,23 @@ def _only_one(
         lock.release()
 
 
-def _plan(job: EvalJob, settings: Settings) -> _Plan:
-    """Resolve tasks, folders and the fingerprint; raises EvaluationError for what is missing."""
-    forbidden = [name for name, _ in job.model_args if name in FORBIDDEN_ARGUMENTS]
-    if forbidden:
-        raise EvaluationError(
-            "worker",
-            f"job {job.name}: model_args may not set {', '.join(forbidden)}; use the job's own field",
-        )
-    index, selection = _selection(job, settings)
-    served: mirror.Served | None = None
-    if settings.mirror is not None:
-        for name, revision in fp.checkpoints(job, settings.mirror):
-            found = _resolve(settings.mirror, name, "model", revision if name == job.pretrained else None)
-            served = found if name == job.pretrained else served
-        for name in selection.datasets:
-            _resolve(settings.mirror, name, "dataset", None)
-    with file_digests.FileHashes(settings.store / "cache" / "hashes.sqlite") as hashes:
-        try:
-            fingerprint = fp.fingerprint(
-                job, mirror_folder=settings.mirror, selection=selection, index=index, hashes=hashes,
-                session=settings.session, engine=settings.engine,
-            )  # fmt: skip
-        except OSError as error:
-            raise EvaluationError("worker", f"a file the job depends on cannot be read: {error}") from error
-    return _Plan(job, settings, fingerprint, _request(job, selection, settings, served))
-
-
-def _selection(job: EvalJob, settings: Settings) -> tuple[task_files.TaskFiles, task_files.Selection]:
-    package = task_files.package_folder("lm_eval")
-    if package is None:
-        raise EvaluationError("worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'")
-    index = task_files.load_index(package / "tasks", settings.store / "cache")
-    try:
-        return index, task_files.select(index, job.tasks)
-    except task_files.UnknownTask as error:
-        raise EvaluationError("worker", f"job {job.name}: {error}") from error
-
-
-def _resolve(folder: Path, name: str, kind: checkpoint_files.RepoType, revision: str | None) -> mirror.Served:
-    try:
-        return mirror.resolve(folder, name, kind, revision)
-    except mirror.NotInMirror as error:
-        raise EvaluationError("missing", str(error)) from error
-    except mirror.MirrorError as error:
-        raise EvaluationError("checkpoint" if kind == "model" else "dataset", str(error)) from error
-
-
-def _request(
-    job: EvalJob, selection: task_files.Selection, settings: Settings, served: mirror.Served | None
-) -> dict[str, Any]:
-    """What the worker reads."""
-    local = served.folder if served else Path(job.pretrained)
-    is_local = served is not None or (local.is_absolute() and local.is_dir())
-    arguments: dict[str, Scalar] = {
-        **command_line.model_args(job),
-        "pretrained": str(local) if is_local else job.pretrained,
-    }
-    if job.trust_remote_code is not None:
-        arguments["trust_remote_code"] = True
-    own_models = importlib.util.find_spec("scanproof.models")
-    return {
-        "job": asdict(job),
-        "model_args": arguments,
-        "revision": None if is_local else job.revision,
-        "commit": served.commit if served else None,
-        "mirror": str(settings.mirror) if settings.mirror else None,
-        "tasks": list(selection.roots),
-        "leaves": list(selection.leaves),
-        "task_folders": [str(folder) for folder in selection.folders],
-        "models": "scanproof.models" if own_models is not None and own_models.origin else None,
-        "bootstrap_iters": BOOTSTRAP_ITERS,
-        "engine": settings.engine,
-    }
-
-
-def _kept(plan: _Plan) -> tuple[Evaluation | None, list[str]]:
-    """The stored evaluation if it may be used; else None and why the job has to run."""
-    root, key = plan.settings.store, plan.print.key
+def _read_stored(resolved: ResolvedJob) -> tuple[Evaluation | None, list[str]]:
+    """The stored evaluation if it may be used; else None, and the reasons why the job has to run."""
+    root, key = resolved.settings.store, resolved.fingerprint.key
     try:
         entry = store.read(root, key)
     except store.DamagedEntry as error:
         return None, [f"the stored evaluation was damaged: {error}; moved to {store.set_aside(root, key)}"]
     if entry is None:
-        return None, _changed_since_last(plan)
-    if plan.settings.fresh and entry.session != plan.settings.session:
+        return None, _changes_since_last_run(resolved)
+    if resolved.settings.fresh and entry.session != resolved.settings.session:
         return None, ["a fresh run was asked for"]
-    return _evaluation(plan, entry, reused=True), []
+    return _read_evaluation(resolved, entry, reused=True), []
 
 
-def _changed_since_last(plan: _Plan) -> list[str]:
-    """How the job differs from the last one of its name."""
-    latest = _latest(plan.settings.store, plan.job.name, plan.settings.engine)
+def _changes_since_last_run(resolved: ResolvedJob) -> list[str]:
+    """How the job differs from the last job of the same name and engine."""
+    latest = _latest_file(resolved.settings.store, resolved.job.name, resolved.settings.engine)
     if not latest.is_file():
         return ["never run before"]
     try:
@@ -233,130 +107,111 @@ def _changed_since_last(plan: _Plan) -> list[str]:
         old = content.get("parts", content)
     except ValueError:
         return [f"{latest} cannot be read"]
-    changed = fp.changes(old, json.loads(json.dumps(plan.print.parts)))
-    unknown = [f"{name}: not known before the run, so not reused later" for name in plan.print.unknown]
+    changed = fp.changes(old, json.loads(json.dumps(resolved.fingerprint.parts)))
+    unknown = [f"{name}: not known before the run, so not reused later" for name in resolved.fingerprint.unknown]
     return [*changed, *unknown] or ["no longer in the store"]
 
 
 def last_launches(root: Path, job: str, engine: Engine = "plain") -> Launches | None:
-    """What the last stored evaluation of this job launched; None where that is not known any more."""
+    """Which kernels the last stored evaluation of this job launched; None where the store does not hold it any more."""
     try:
-        key = json.loads(_latest(root, job, engine).read_bytes())["key"]
+        key = json.loads(_latest_file(root, job, engine).read_bytes())["key"]
         return results.read_launches(store.folder_of(root, key))
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _latest(root: Path, job: str, engine: Engine) -> Path:
-    """Each engine is held against itself: they launch other kernels."""
+def _latest_file(root: Path, job: str, engine: Engine) -> Path:
+    """The file that names a job's last evaluation: one per engine, because the engines launch different kernels."""
     name = hashlib.sha256((job if engine == "plain" else f"{job} {engine}").encode()).hexdigest()[:16]
     return root / "latest" / f"{name}.json"
 
 
-def _run(plan: _Plan, why: list[str], started: float, progress: Callable[[Progress], None]) -> Evaluation:
-    """Run the worker and store what it leaves; raises EvaluationError."""
-    root = plan.settings.store
-    attempt = store.new_attempt(root)
+def _run_worker(
+    resolved: ResolvedJob, reasons: list[str], started: float, progress: Callable[[Progress], None]
+) -> Evaluation:
+    """Run the worker and store its results; `reasons` say why the job runs.  Raises EvaluationError."""
+    settings, job = resolved.settings, resolved.job
+    attempt = store.new_attempt(settings.store)
     out = attempt / "out"
     out.mkdir()
-    files.write_atomically(attempt / "job.json", store.to_json(plan.request))
+    files.write_atomically(attempt / "job.json", store.to_json(resolved.request))
     begun = time.monotonic()
     try:
-        settings = plan.settings
-        code = process.supervise(attempt, _environment(plan), settings.timeout, started, progress, settings.stopped)
+        environment = worker_environment(resolved)
+        code = process.supervise(attempt, environment, settings.timeout, started, progress, settings.stopped)
         failure = None if code == 0 and (out / "results.json").is_file() else process.why_failed(out, code)
     except subprocess.TimeoutExpired:
         stage = process.last_stage(out)
-        failure = ("timeout", f"no result after {plan.settings.timeout:g} s; the worker was at: {stage}")
+        failure = ("timeout", f"no result after {settings.timeout:g} s; the worker was at: {stage}")
     except BaseException:
-        store.keep_failure(root, plan.job.name, attempt)
+        store.keep_failure(settings.store, job.name, attempt)
         raise
     if failure is None:
-        failure = _changed_meanwhile(plan) or _without_kernels(plan, out)
+        failure = _find_changed_inputs(resolved) or _find_missing_kernels(resolved, out)
     if failure is not None:
-        hints = proof.hints(plan.job.kernels, results.read_launches(out)) if failure[0] != "fallback" else []
-        failure = failure[0], "\n".join([failure[1], *hints])
-        log = store.keep_failure(root, plan.job.name, attempt) / "worker.log"
-        raise EvaluationError(failure[0], failure[1], last_lines(log), str(log))
-    seconds = time.monotonic() - begun
-    before = last_launches(root, plan.job.name, plan.settings.engine)
-    changed = proof.changed(before, results.read_launches(out))
+        raise _keep_failure(resolved, attempt, failure)
+    return _store_results(resolved, attempt, reasons, time.monotonic() - begun)
+
+
+def _keep_failure(resolved: ResolvedJob, attempt: Path, failure: tuple[Kind, str]) -> EvaluationError:
+    """Keep what a failed worker left; returns the error to raise, which names its log."""
+    kind, text = failure
+    launches = results.read_launches(attempt / "out")
+    hints = proof.explain_broken_extensions(resolved.job.kernels, launches) if kind != "fallback" else []
+    log = store.keep_failure(resolved.settings.store, resolved.job.name, attempt) / "worker.log"
+    return EvaluationError(kind, "\n".join([text, *hints]), last_lines(log), str(log))
+
+
+def _store_results(resolved: ResolvedJob, attempt: Path, reasons: list[str], seconds: float) -> Evaluation:
+    """Move the results of a finished worker into the store."""
+    settings, job, fingerprint = resolved.settings, resolved.job, resolved.fingerprint
+    out = attempt / "out"
+    before = last_launches(settings.store, job.name, settings.engine)
+    changed = proof.compare_choices(before, results.read_launches(out))
     documents = {
-        "job.json": asdict(plan.job),
-        "fingerprint.json": {"key": plan.print.key, "parts": plan.print.parts, "unknown": plan.print.unknown},
-        "run.json": {"seconds": seconds, "because": why, "kernel_changes": changed},
+        "job.json": asdict(job),
+        "fingerprint.json": {"key": fingerprint.key, "parts": fingerprint.parts, "unknown": fingerprint.unknown},
+        "run.json": {"seconds": seconds, "because": reasons, "kernel_changes": changed},
     }
     (attempt / "worker.log").rename(out / "worker.log")
-    entry = store.add(root, plan.print.key, out, session=plan.settings.session, documents=documents)
-    latest = {"key": plan.print.key, "parts": plan.print.parts}
-    files.write_atomically(_latest(root, plan.job.name, plan.settings.engine), store.to_json(latest))
+    entry = store.add(settings.store, fingerprint.key, out, session=settings.session, documents=documents)
+    latest = {"key": fingerprint.key, "parts": fingerprint.parts}
+    files.write_atomically(_latest_file(settings.store, job.name, settings.engine), store.to_json(latest))
     (attempt / "job.json").unlink()
     attempt.rmdir()
-    return _evaluation(plan, entry, reused=False)
+    return _read_evaluation(resolved, entry, reused=False)
 
 
-def _environment(plan: _Plan) -> dict[str, str]:
-    """The worker's environment variables: ours, and what keeps it offline and repeatable."""
-    cache = plan.settings.store / "cache"
-    read = [plan.print.parts["datasets"], plan.print.parts["packages"]["datasets"]]
-    data = hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
-    variables = {
-        **fp.variables(),
-        "SCANPROOF_WORKER": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONFAULTHANDLER": "1",
-        "PYTHONHASHSEED": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-        "DISABLE_MULTIPROC": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    for name in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRANSFORMERS_VERBOSITY"):
-        variables.pop(name, None)
-    if plan.job.suite == "embedded":
-        # Operations of a stand-in are too small to share: where cores are busy, threads wait for each other ten times
-        # as long as one thread computes.
-        variables.setdefault("OMP_NUM_THREADS", "1")
-    if plan.settings.mirror is not None:
-        # Arrow files are found by path and time stamp, not by content; a folder per content cannot be stale.
-        variables |= {
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
-            "HF_HOME": str(cache / "hf"),
-            "HF_HUB_CACHE": str(cache / "hf" / "hub"),
-            "HF_MODULES_CACHE": str(cache / "hf" / "modules"),
-            "HF_DATASETS_CACHE": str(cache / "datasets" / data[:32]),
-        }
-    return variables
+def _find_missing_kernels(resolved: ResolvedJob, out: Path) -> tuple[Kind, str] | None:
+    """A failure when kernels that the job needs did not run: such numbers are never stored."""
+    problems = proof.problems(resolved.job.kernels, results.read_launches(out))
+    return ("fallback", proof.message(problems)) if problems else None
 
 
-def _without_kernels(plan: _Plan, out: Path) -> tuple[Kind, str] | None:
-    """An error when kernels that the job needs did not run: its numbers are never stored."""
-    found = proof.problems(plan.job.kernels, results.read_launches(out))
-    return ("fallback", proof.message(found)) if found else None
-
-
-def _changed_meanwhile(plan: _Plan) -> tuple[Kind, str] | None:
-    """An error when something the numbers depend on changed while the worker read it."""
-    if plan.print.unknown:
+def _find_changed_inputs(resolved: ResolvedJob) -> tuple[Kind, str] | None:
+    """A failure when something that the numbers depend on changed while the worker ran."""
+    if resolved.fingerprint.unknown:
         return None
     try:
-        now = _plan(plan.job, plan.settings)
+        now = resolve_job(resolved.job, resolved.settings)
     except EvaluationError as error:
         return error.kind, f"gone while the job ran: {error.message}"
-    found = "; ".join(fp.changes(plan.print.parts, now.print.parts))
-    return ("worker", f"changed while the job ran, so its numbers belong to neither state: {found}") if found else None
+    changes = "; ".join(fp.changes(resolved.fingerprint.parts, now.fingerprint.parts))
+    if not changes:
+        return None
+    return "worker", f"changed while the job ran, so its numbers belong to neither state: {changes}"
 
 
-def _evaluation(plan: _Plan, entry: store.Entry, *, reused: bool) -> Evaluation:
+def _read_evaluation(resolved: ResolvedJob, entry: store.Entry, *, reused: bool) -> Evaluation:
     run = json.loads((entry.folder / "run.json").read_bytes())
     scored = results.read_scored(entry.folder)
     return Evaluation(
-        job=plan.job,
-        key=plan.print.key,
+        job=resolved.job,
+        key=resolved.fingerprint.key,
         measurements=tuple(results.read_measurement(fields) for fields in entry.results["measurements"]),
         samples=str(entry.samples),
-        command=command_line.command(plan.job, plan.settings.mirror, plan.request["tasks"]),
+        command=command_line.command(resolved.job, resolved.settings.mirror, resolved.request["tasks"]),
         environment={**entry.environment, "recomputed_because": run["because"]},
         seconds=run["seconds"],
         peak_memory_bytes=entry.environment.get("peak_memory_bytes"),

@@ -20,7 +20,7 @@ _LARGE = 1 << 26
 Skip = Callable[[Path], bool]
 
 
-class FileHashes:
+class FileDigests:
     """sha256 of files, remembered by path, size, times and inode so that a checkpoint is read once.
 
     A file that changed less than two seconds before it was read is not remembered: a second change could
@@ -34,7 +34,7 @@ class FileHashes:
         self.files_read = 0
         """Files whose bytes were read, because they were new or had changed."""
 
-    def __enter__(self) -> FileHashes:
+    def __enter__(self) -> FileDigests:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,7 +24,7 @@ from scanproof.numbers.verdict.engines import Engine
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 """Packages that people edit in place: identified by content."""
 OWN_CODE = (
-    "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/evaluate_job.py",
+    "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/request.py",
     "evaluation/command_line.py", "evaluation/task_files.py",
 )  # fmt: skip
 """Files and folders of scanproof that can move a number, relative to the package."""
@@ -66,7 +66,7 @@ def fingerprint(
     mirror_folder: Path | None,
     selection: task_files.Selection,
     index: task_files.TaskFiles,
-    hashes: file_digests.FileHashes,
+    digests: file_digests.FileDigests,
     session: str,
     engine: Engine = "plain",
 ) -> Fingerprint:
@@ -79,26 +79,33 @@ def fingerprint(
     parts: dict[str, Any] = {
         "job": job_fields(job),
         "checkpoints": {
-            name: _repository(name, "model", revision, mirror_folder, hashes, unknown)
+            name: _repository(name, "model", revision, mirror_folder, digests, unknown)
             for name, revision in checkpoints(job, mirror_folder)
         },
         "datasets": {
-            name: _repository(name, "dataset", None, mirror_folder, hashes, unknown) for name in selection.datasets
+            name: _repository(name, "dataset", None, mirror_folder, digests, unknown) for name in selection.datasets
         },
-        "files": {name: hashes.digest(path) for name, path in command_line.argument_files(job).items()},
-        "tasks": _definitions(selection, index, hashes),
-        "code": _code(hashes, engine),
+        "files": {name: digests.digest(path) for name, path in command_line.argument_files(job).items()},
+        "tasks": _definitions(selection, index, digests),
+        "code": _code(digests, engine),
         "engine": engine,
         "packages": {name: _release(name) for name in RELEASES},
         "machine": _machine(job.device, unknown),
-        "variables": {name: value for name, value in sorted(variables().items()) if name.startswith(VARIABLES)},
+        "variables": {
+            name: value for name, value in sorted(environment_variables().items()) if name.startswith(VARIABLES)
+        },
     }
     keyed = {**parts, "session": session} if unknown else parts
     canonical = json.dumps(keyed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return Fingerprint(hashlib.sha256(canonical.encode()).hexdigest(), parts, tuple(unknown))
 
 
-def variables() -> dict[str, str]:
+def _variables() -> dict[str, str]:
+    """The environment variables that can change a number."""
+    return {name: value for name, value in sorted(environment_variables().items()) if name.startswith(VARIABLES)}
+
+
+def environment_variables() -> dict[str, str]:
     """The environment variables, also while another thread takes one away, as pytest does at the end of each test."""
     found = {name: os.environ.get(name) for name in os.environ}
     return {name: value for name, value in found.items() if value is not None}
@@ -153,15 +160,15 @@ def _repository(
     kind: checkpoint_files.RepoType,
     revision: str | None,
     folder: Path | None,
-    hashes: file_digests.FileHashes,
+    digests: file_digests.FileDigests,
     unknown: list[str],
 ) -> dict[str, Any]:
     """Identity of one repository: digests of its files in a mirror, else its commit in the hub cache."""
     if folder is not None:
         served = mirror.resolve(folder, name, kind, revision)
-        return {"files": hashes.tree(served.folder, skip=_is_prose if kind == "model" else lambda _: False)}
+        return {"files": digests.tree(served.folder, skip=_is_prose if kind == "model" else lambda _: False)}
     if Path(name).is_absolute() and Path(name).is_dir():
-        return {"files": hashes.tree(Path(name), skip=_is_prose)}
+        return {"files": digests.tree(Path(name), skip=_is_prose)}
     # A branch may move on the hub between two sessions, whatever the local cache says of it.
     commit = revision if revision and _COMMIT.fullmatch(revision) else None
     if commit is None:
@@ -170,28 +177,28 @@ def _repository(
 
 
 def _definitions(
-    selection: task_files.Selection, index: task_files.TaskFiles, hashes: file_digests.FileHashes
+    selection: task_files.Selection, index: task_files.TaskFiles, digests: file_digests.FileDigests
 ) -> dict[str, str]:
     """Digests of the definition files, of what they include, and of all other files beside them."""
     files: set[Path] = {path for folder in selection.folders for path in file_digests.files_below(folder)}
     for name in (*selection.leaves, *selection.groups):
         files.update(task_files.read_definition(index.root / index.files[name])[1])
-    return {os.path.relpath(path, index.root): hashes.digest(path) for path in sorted(files)}
+    return {os.path.relpath(path, index.root): digests.digest(path) for path in sorted(files)}
 
 
-def _code(hashes: file_digests.FileHashes, engine: Engine) -> dict[str, Any]:
+def _code(digests: file_digests.FileDigests, engine: Engine) -> dict[str, Any]:
     """Digests of the code that computes: one per package, over its files."""
     found: dict[str, Any] = {}
     for name in CODE:
         folder = task_files.package_folder(name)
         if folder is not None:
-            found[name] = _joined(hashes.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
+            found[name] = _joined(digests.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
     own = Path(__file__).parents[1]
     for name in (*OWN_CODE, *(("scoring",) if engine == "shared" else ())):
         path = own / name
         if not path.exists():
             raise FileNotFoundError(f"{path} is named in OWN_CODE of {__name__} and does not exist")
-        found[f"scanproof/{name}"] = hashes.tree(path) if path.is_dir() else hashes.digest(path)
+        found[f"scanproof/{name}"] = digests.tree(path) if path.is_dir() else digests.digest(path)
     return found
 
 

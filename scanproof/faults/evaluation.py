@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from scanproof import embedded
-from scanproof.evaluation import evaluate_job, results
+from scanproof.errors import EvaluationError
+from scanproof.evaluation import results
+from scanproof.evaluation.request import Settings, request_for_worker
 from scanproof.faults.fault import Fault
 from scanproof.faults.layers import LAYERS
 from scanproof.numbers.expected.reader import Expected
@@ -30,7 +32,7 @@ TASKS = ("arc_easy", "hellaswag", "lambada_openai")
 NUM_FEWSHOT = 0
 
 
-class SittingError(RuntimeError):
+class StandInError(RuntimeError):
     """The stand-ins could not be evaluated; the message says why."""
 
 
@@ -77,7 +79,7 @@ def _sitting(model: str, faults: Sequence[Fault], expected: Expected) -> dict[st
         lines = _run(job, [fault.id for fault in faults], Path(folder))
     correct, *answers = (_evaluated(model, line, values, expected) for line in lines)
     if correct.caught:
-        raise SittingError(f"{model} without any fault: {correct}; the expected values or this machine are wrong")
+        raise StandInError(f"{model} without any fault: {correct}; the expected values or this machine are wrong")
     return {fault.id: answer for fault, answer in zip(faults, answers, strict=True)}
 
 
@@ -93,18 +95,18 @@ def _job(model: str, expected: Expected) -> tuple[EvalJob, list[PublishedValue]]
 
 def _run(job: EvalJob, faults: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     """The lines that `scanproof.faults.stand_in_worker` writes."""
-    settings = evaluate_job.Settings(store=folder, mirror=embedded.MIRROR, fresh=True, timeout=None, session="exam")
+    settings = Settings(store=folder, mirror=embedded.MIRROR, fresh=True, timeout=None, session="exam")
     try:
-        request, environment = evaluate_job.request_for_worker(job, settings)
-    except evaluate_job.EvaluationError as error:
-        raise SittingError(error.message) from None
+        request, environment = request_for_worker(job, settings)
+    except EvaluationError as error:
+        raise StandInError(error.message) from None
     asked, answered = folder / "request.json", folder / "answers.jsonl"
     asked.write_text(json.dumps({**request, "faults": list(faults)}))
     command = [sys.executable, "-m", "scanproof.faults.stand_in_worker", str(asked), str(answered)]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SittingError(f"the evaluation of {job.pretrained} broke:\n{done.stderr[-2000:]}")
+        raise StandInError(f"the evaluation of {job.pretrained} broke:\n{done.stderr[-2000:]}")
     return [json.loads(line) for line in answered.read_text().splitlines()]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from scanproof import files
-from scanproof.evaluation.evaluate_job import EvaluationError, Settings, request_for_worker
+from scanproof.errors import EvaluationError
+from scanproof.evaluation.request import Settings, request_for_worker
 from scanproof.triage import moves
 from scanproof.triage.evidence import Evidence, Side, Substituted
 from scanproof.triage.gather import substituted_file
@@ -42,7 +43,7 @@ def substitute(evidence: Evidence, folder: Path, root: Path, mirror: Path | None
         request, environment = request_for_worker(now.job, settings)
     except EvaluationError as error:
         raise CannotSubstitute(str(error)) from None
-    request |= {"documents": documents, "limit": moves.ceiling(side), "task": task.name}
+    request |= {"documents": documents, "limit": moves.find_threshold(side), "task": task.name}
     found = run(request, environment)
     path = substituted_file(folder, evidence.number)
     with files.atomic(path) as temporary:

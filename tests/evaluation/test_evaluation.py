@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.evaluation import evaluate_job
-from scanproof.evaluation.evaluate_job import EvaluationError, Progress, evaluate
+from scanproof.errors import EvaluationError
+from scanproof.evaluation import request
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
 from scanproof.numbers.values import EvalJob
 from scanproof.record import Evaluation
 from tests.support import small_mirror as small
@@ -90,7 +92,7 @@ def test_the_worker_gets_no_variable_that_opens_pickles_or_hides_warnings(
 ) -> None:
     monkeypatch.setenv(name, "1")
     monkeypatch.setenv("OF_NO_CONCERN", "kept")
-    variables = evaluate_job._environment(evaluate_job._plan(small.JOB, small.settings(tmp_path, mirror)))
+    variables = request.worker_environment(request.resolve_job(small.JOB, small.settings(tmp_path, mirror)))
     assert name not in variables
     assert variables["OF_NO_CONCERN"] == "kept"
     assert variables["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
@@ -100,7 +102,7 @@ def test_a_stand_in_runs_on_one_thread_unless_the_user_says_otherwise(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def threads(job: EvalJob) -> str | None:
-        return evaluate_job._environment(evaluate_job._plan(job, small.settings(tmp_path, mirror))).get(
+        return request.worker_environment(request.resolve_job(job, small.settings(tmp_path, mirror))).get(
             "OMP_NUM_THREADS"
         )
 
@@ -114,20 +116,20 @@ def test_a_stand_in_runs_on_one_thread_unless_the_user_says_otherwise(
 class TestPlainCommand:
     def test_says_what_plain_lm_eval_cannot_do(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="mamba_ssm")
-        line = evaluate_job.plain_command(job, small.settings(tmp_path, mirror))
+        line = request.plain_command(job, small.settings(tmp_path, mirror))
         assert "&& HF_HUB_OFFLINE=1" in line
         assert " scanproof lm-eval run --model mamba_ssm " in line
 
     def test_without_a_mirror_it_pins_the_revision(self, mirror: Path, tmp_path: Path) -> None:
         settings = replace(small.settings(tmp_path, mirror), mirror=None)
         job = replace(small.JOB, revision="step3000", limit=5)
-        line = evaluate_job.plain_command(job, settings)
+        line = request.plain_command(job, settings)
         assert "revision=step3000" in line
         assert line.endswith("--limit 5")
 
     def test_names_a_group_once_when_its_members_are_asked_for_too(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, tasks=("mmlu", "mmlu_stem"))
-        assert "--tasks mmlu " in evaluate_job.plain_command(job, small.settings(tmp_path, mirror))
+        assert "--tasks mmlu " in request.plain_command(job, small.settings(tmp_path, mirror))
 
 
 def test_parent_side_loads_neither_torch_nor_lm_eval() -> None:

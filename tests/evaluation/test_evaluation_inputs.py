@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from scanproof.evaluation.evaluate_job import EvaluationError, Progress, evaluate
+from scanproof.errors import EvaluationError
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
 from scanproof.record import Evaluation
 from tests.support import small_hub
 from tests.support import small_mirror as small

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.evaluation.evaluate_job import EvaluationError, Progress, evaluate
+from scanproof.errors import EvaluationError
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
 from scanproof.record import Evaluation
 from tests.support import small_mirror as small
 from tests.support.small_jobs import Clock, children, is_running, values, wait_until

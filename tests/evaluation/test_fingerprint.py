@@ -15,8 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof.evaluation import file_digests, task_files
-from scanproof.evaluation.file_digests import FileHashes
-from scanproof.evaluation.fingerprint import Fingerprint, changes, checkpoints, fingerprint, job_fields, variables
+from scanproof.evaluation.file_digests import FileDigests
+from scanproof.evaluation.fingerprint import (
+    Fingerprint,
+    changes,
+    checkpoints,
+    environment_variables,
+    fingerprint,
+    job_fields,
+)
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engine
 from tests.support import small_mirror as small
@@ -60,13 +67,13 @@ def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path) -> Callable[
     def take(
         job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: Engine = "plain"
     ) -> Fingerprint:
-        with FileHashes(tmp_path / "hashes.sqlite") as hashes:
+        with FileDigests(tmp_path / "hashes.sqlite") as digests:
             return fingerprint(
                 job,
                 mirror_folder=folder,
                 selection=task_files.select(index, job.tasks),
                 index=index,
-                hashes=hashes,
+                digests=digests,
                 session=session,
                 engine=engine,
             )
@@ -214,17 +221,17 @@ def test_changes_name_what_appeared_vanished_and_changed() -> None:
     assert changes(old, old) == []
 
 
-class TestFileHashes:
+class TestFileDigests:
     def test_unchanged_file_is_read_once(self, tmp_path: Path) -> None:
         path = tmp_path / "weights"
         path.write_bytes(b"1")
         old_enough(path)
         for _ in range(2):
-            with FileHashes(tmp_path / "db") as hashes:
-                digest = hashes.digest(path)
-        assert hashes.files_read == 0
-        with FileHashes(tmp_path / "other-db") as hashes:
-            assert hashes.digest(path) == digest
+            with FileDigests(tmp_path / "db") as digests:
+                digest = digests.digest(path)
+        assert digests.files_read == 0
+        with FileDigests(tmp_path / "other-db") as digests:
+            assert digests.digest(path) == digest
 
     @pytest.mark.parametrize(("age", "read_again"), [(0.0, 1), (1.9, 1), (2.1, 0)])
     def test_file_that_just_changed_is_not_remembered(
@@ -235,37 +242,37 @@ class TestFileHashes:
         now = path.stat().st_ctime + age
         monkeypatch.setattr(file_digests, "time", SimpleNamespace(time=lambda: now))
         for _ in range(2):
-            with FileHashes(tmp_path / "db") as hashes:
-                hashes.digest(path)
-        assert hashes.files_read == read_again
+            with FileDigests(tmp_path / "db") as digests:
+                digests.digest(path)
+        assert digests.files_read == read_again
 
     def test_remembered_file_is_read_again_when_only_its_change_time_tells(self, tmp_path: Path) -> None:
         path = tmp_path / "weights"
         path.write_bytes(b"1")
         os.utime(path, (OLD, OLD))
         old_enough(path)
-        digests = []
+        seen = []
         for content in (b"1", b"2"):
             if path.read_bytes() != content:
                 path.write_bytes(content)
                 os.utime(path, (OLD, OLD))
-            with FileHashes(tmp_path / "db") as hashes:
-                digests.append(hashes.digest(path))
-        assert digests == [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
+            with FileDigests(tmp_path / "db") as digests:
+                seen.append(digests.digest(path))
+        assert seen == [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
 
     def test_database_that_is_none_is_started_anew(self, tmp_path: Path) -> None:
         (tmp_path / "db").write_bytes(b"not a database at all" * 100)
         path = tmp_path / "weights"
         path.write_bytes(b"1")
-        with FileHashes(tmp_path / "db") as hashes:
-            assert hashes.digest(path).startswith("6b86b273")
+        with FileDigests(tmp_path / "db") as digests:
+            assert digests.digest(path).startswith("6b86b273")
 
     def test_version_control_and_caches_are_no_content(self, tmp_path: Path) -> None:
         for name in (".git/x", ".cache/huggingface/y", "a/__pycache__/z.pyc", "a/b.txt"):
             (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "tree" / name).touch()
-        with FileHashes(tmp_path / "db") as hashes:
-            assert list(hashes.tree(tmp_path / "tree")) == ["a/b.txt"]
+        with FileDigests(tmp_path / "db") as digests:
+            assert list(digests.tree(tmp_path / "tree")) == ["a/b.txt"]
 
 
 def old_enough(path: Path) -> None:
@@ -287,7 +294,7 @@ def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: py
         patched.setattr(os, "environ", Fleeting(before))
         with pytest.raises(KeyError):
             dict(os.environ)
-        found = variables()
+        found = environment_variables()
     assert found == before
 
 

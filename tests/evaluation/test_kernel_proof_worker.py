@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from scanproof import files
-from scanproof.errors import last_lines
+from scanproof.errors import EvaluationError, last_lines
 from scanproof.evaluation import kernels_ran, store
-from scanproof.evaluation.evaluate_job import EvaluationError, evaluate, last_launches
+from scanproof.evaluation.evaluate_job import evaluate, last_launches
 from scanproof.files import to_json
-from scanproof.kernels.launches.launched import Choice, Launches
+from scanproof.kernels.launches.launched import AutotunerChoice, Launches
 from tests.support import kernel_packages as packages
 from tests.support import small_mirror as small
 
@@ -47,7 +47,7 @@ def test_an_entry_point_that_was_called_proves_the_kernel_and_is_stored(
     again = evaluate(packages.JOB, small.settings(tmp_path, mirror), progress=small.ignore)
     assert again.reused
     assert again.kernels == measured.kernels, "the stored evaluation holds the proof"
-    kernels_ran.require(packages.JOB, again)
+    kernels_ran.require_kernels(packages.JOB, again)
 
 
 def test_a_silent_fallback_is_an_error_that_names_kernel_and_install_flag_and_is_not_stored(
@@ -97,7 +97,7 @@ def test_a_job_that_breaks_says_which_extension_it_lacks(mirror: Path, site: Pat
 
 def test_the_launches_of_the_last_evaluation_of_a_job_are_found_again(tmp_path: Path) -> None:
     assert last_launches(tmp_path, "001-mamba-130m-0shot") is None
-    before = Launches(choices=(Choice(kernel="_chunk_scan_fwd_kernel", key=("64",), config={"num_warps": 4}),))
+    before = Launches(choices=(AutotunerChoice(kernel="_chunk_scan_fwd_kernel", key=("64",), config={"num_warps": 4}),))
     entry = store.folder_of(tmp_path, "ab12")
     files.write_atomically(entry / "kernels.json", to_json(before))
     latest = hashlib.sha256(b"001-mamba-130m-0shot").hexdigest()[:16]

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanproof.errors import EvaluationError
 from scanproof.evaluation import kernels_ran
-from scanproof.evaluation.evaluate_job import EvaluationError
 from scanproof.files import from_json, to_json
 from scanproof.kernels.launches import kernel_table, proof
-from scanproof.kernels.launches.launched import Choice, How, Launch, Launches
+from scanproof.kernels.launches.launched import AutotunerChoice, How, Launch, Launches
 from scanproof.record import Evaluation
 from tests.support.builders import JOB
 
@@ -110,11 +110,11 @@ def test_whoever_evaluates_has_to_say_what_was_launched() -> None:
     job = replace(JOB, kernels=(SCAN, SSD))
     evaluation = Evaluation(job=job, key="k", measurements=(), samples="", command="")
     with pytest.raises(EvaluationError) as raised:
-        kernels_ran.require(job, evaluation)
+        kernels_ran.require_kernels(job, evaluation)
     assert raised.value.kind == "fallback"
     assert raised.value.message.count("does not say which kernels it launched") == 2
-    kernels_ran.require(replace(job, kernels=()), evaluation)
-    kernels_ran.require(job, replace(evaluation, kernels=Launches(launched=(entry(), triton()))))
+    kernels_ran.require_kernels(replace(job, kernels=()), evaluation)
+    kernels_ran.require_kernels(job, replace(evaluation, kernels=Launches(launched=(entry(), triton()))))
 
 
 def test_what_to_install_is_said_once_for_a_package() -> None:
@@ -127,7 +127,9 @@ def test_what_to_install_is_said_once_for_a_package() -> None:
 def test_launches_survive_the_store() -> None:
     launches = Launches(
         launched=(entry(), profiled("k")),
-        choices=(Choice(kernel=SSD, key=("64", "torch.float16"), config={"BLOCK_SIZE_M": 64, "maxnreg": None}),),
+        choices=(
+            AutotunerChoice(kernel=SSD, key=("64", "torch.float16"), config={"BLOCK_SIZE_M": 64, "maxnreg": None}),
+        ),
         unavailable={"flash_attn_2_cuda": "No module named 'flash_attn_2_cuda'"},
     )
     assert from_json(Launches, to_json(launches)) == launches
@@ -136,28 +138,36 @@ def test_launches_survive_the_store() -> None:
 class TestAutotuner:
     BEFORE = Launches(
         choices=(
-            Choice(kernel=SSD, key=("64", "fp16"), config={"num_warps": 4, "num_stages": 2, "BLOCK_SIZE_M": 64}),
-            Choice(kernel=SSD, key=("128", "fp16"), config={"num_warps": 4, "num_stages": 2, "BLOCK_SIZE_M": 64}),
+            AutotunerChoice(
+                kernel=SSD, key=("64", "fp16"), config={"num_warps": 4, "num_stages": 2, "BLOCK_SIZE_M": 64}
+            ),
+            AutotunerChoice(
+                kernel=SSD, key=("128", "fp16"), config={"num_warps": 4, "num_stages": 2, "BLOCK_SIZE_M": 64}
+            ),
         )
     )
 
     def test_names_the_settings_that_differ_for_the_same_kernel_and_sizes(self) -> None:
-        chosen = Choice(kernel=SSD, key=("128", "fp16"), config={"num_warps": 8, "num_stages": 2, "BLOCK_SIZE_M": 128})
+        chosen = AutotunerChoice(
+            kernel=SSD, key=("128", "fp16"), config={"num_warps": 8, "num_stages": 2, "BLOCK_SIZE_M": 128}
+        )
         now = Launches(choices=(self.BEFORE.choices[0], chosen))
-        assert proof.changed(self.BEFORE, now) == [
+        assert proof.compare_choices(self.BEFORE, now) == [
             f"autotuner: {SSD} chose BLOCK_SIZE_M 128 (64 before), num_warps 8 (4 before) for 128, fp16"
         ]
 
     @pytest.mark.parametrize("before", [None, BEFORE])
     def test_says_nothing_where_nothing_can_be_compared(self, before: Launches | None) -> None:
-        other = Launches(choices=(Choice(kernel=SSD, key=("7",), config={"num_warps": 1}),))
-        assert proof.changed(before, other) == []
-        assert proof.changed(before, None) == []
+        other = Launches(choices=(AutotunerChoice(kernel=SSD, key=("7",), config={"num_warps": 1}),))
+        assert proof.compare_choices(before, other) == []
+        assert proof.compare_choices(before, None) == []
 
     @given(st.dictionaries(st.sampled_from(["num_warps", "num_stages", "BLOCK"]), st.integers(1, 4)))
     def test_every_difference_is_named_and_equal_choices_none(self, config: dict[str, int]) -> None:
-        old = Launches(choices=(Choice(kernel="k", key=(), config={"num_warps": 2, "BLOCK": 1}),))
-        found = "".join(proof.changed(old, Launches(choices=(Choice(kernel="k", key=(), config={**config}),))))
+        old = Launches(choices=(AutotunerChoice(kernel="k", key=(), config={"num_warps": 2, "BLOCK": 1}),))
+        found = "".join(
+            proof.compare_choices(old, Launches(choices=(AutotunerChoice(kernel="k", key=(), config={**config}),)))
+        )
         names = {
             name
             for name in {"num_warps", "BLOCK", *config}

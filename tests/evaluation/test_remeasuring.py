@@ -7,9 +7,8 @@ from typing import get_args
 
 import pytest
 
-from scanproof.errors import Kind
+from scanproof.errors import EvaluationError, Kind
 from scanproof.evaluation.auto_engine import ENGINES_OWN, Auto, why
-from scanproof.evaluation.evaluate_job import EvaluationError
 from scanproof.files import from_json, to_json
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict.engines import Engine, Scoring, Spot

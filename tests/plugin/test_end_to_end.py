@@ -105,7 +105,8 @@ def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
     from scanproof import embedded as stand_ins
     from scanproof.embedded.record import job
     from scanproof.embedded.record import stand_ins as all_stand_ins
-    from scanproof.evaluation.evaluate_job import Settings, evaluate
+    from scanproof.evaluation.evaluate_job import evaluate
+    from scanproof.evaluation.request import Settings
 
     mirror = tmp_path / "mirror"
     stand_in = next(each for each in all_stand_ins() if each.name == "mamba1-tiny")

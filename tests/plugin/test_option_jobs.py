@@ -23,7 +23,8 @@ SIDE = """
 import json, os, threading, time
 import pytest
 from scanproof.plugin.hooks import progress as progress_line
-from scanproof.evaluation.evaluate_job.evaluate_job import EvaluationError; from scanproof.evaluation.evaluate_job.evaluate_job import Progress
+from scanproof.errors import EvaluationError
+from scanproof.evaluation.process import Progress
 
 BOTH = threading.Barrier(2)
 SHOWN = threading.Event()

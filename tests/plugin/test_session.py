@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.evaluation.evaluate_job import EvaluationError
+from scanproof.errors import EvaluationError
 from scanproof.numbers.values import EvalJob, Part, PublishedValue
 from scanproof.plugin.evaluator import Evaluator, covering
 from scanproof.plugin.run_recorder import new_run_id

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 import pytest
 from scanproof.numbers.verdict.engines import Scoring; from scanproof.numbers.verdict.engines import Spot
-from scanproof.evaluation.evaluate_job.evaluate_job import EvaluationError
+from scanproof.errors import EvaluationError
 from scanproof.record import Evaluation; from scanproof.record import Measurement
 
 HERE = Path(__file__).parent

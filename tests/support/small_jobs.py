@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from scanproof.errors import EvaluationError
 from scanproof.evaluation import process
-from scanproof.evaluation.evaluate_job import EvaluationError, Progress, evaluate
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
 from scanproof.numbers.values import EvalJob
 from scanproof.record import Evaluation
 from tests.support import small_mirror as small

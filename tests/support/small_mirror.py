@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from scanproof.evaluation.evaluate_job import Progress, Settings, evaluate
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
+from scanproof.evaluation.request import Settings
 from scanproof.numbers.values import EvalJob
 
 __all__ = ["JOB", "Settings", "build", "copy_of", "evaluate", "ignore", "rows", "settings", "write_rows"]

@@ -40,9 +40,11 @@ HOOK = """
 import json
 from pathlib import Path
 import pytest
-from scanproof.evaluation.evaluate_job.evaluate_job import EvaluationError
-from scanproof.kernels.launches.watcher.launched import Launches
-from scanproof.record import Evaluation; from scanproof.record import Measurement; from scanproof.record import from_json
+from scanproof.errors import EvaluationError
+from scanproof.kernels.launches.launched import Launches
+from scanproof.files import from_json
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.record import Evaluation
 
 HERE = Path(__file__).parent
 

@@ -1,6 +1,6 @@
 """The process that runs one evaluation: `python -m scanproof.evaluation.worker.run request.json out/`.
 
-Reads a request (written by `scanproof.evaluation.evaluate_job`) and leaves files in `out/`: `results.json`,
+Reads a request (written by `scanproof.evaluation.request`) and leaves files in `out/`: `results.json`,
 `environment.json`, `samples/<task>.jsonl`, where a GPU or kernels are asked for `kernels.json`, or `error.json`
 (kind, message, traceback); `progress.jsonl` grows while it works.
 It ends itself when its standard input closes, which is when the process that started it is gone.
@@ -222,7 +222,7 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
         "device": str(getattr(model, "device", job["device"])),
         "device_name": torch.cuda.get_device_name() if cuda else None,
         "cuda": torch.version.cuda,
-        "commits": machine.commits(),
+        "commits": machine.source_commits(),
         "weights_dtype": weights,
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "network_class": f"{type(network).__module__}.{type(network).__qualname__}",

@@ -82,7 +82,7 @@ def places(network: Any, on_gpu: bool) -> list[Place]:
 
 def in_float64(operation: str) -> Call:
     """A row's reference in float64, with the manners of its operation."""
-    return as_operation(operation_table.named(operation), exact=True)
+    return as_operation(operation_table.find_operation(operation), exact=True)
 
 
 @contextlib.contextmanager
