@@ -2,7 +2,8 @@
 
 `same`: the paper's number and its reproduction in one document.  `other`: one model and task in two documents
 of which one used another harness or names none.  The likelihood of a flip rate is exact for the model of
-`scanproof.numbers.verdict.flip_bounds` and for print: each number stands for every count of documents that prints as it does.
+`scanproof.numbers.verdict.flip_bounds` and for print: each number stands for every count of documents that prints
+as it does.
 
 Models differ in their flip rates by more than chance.  `same` is the rate for which the promise about quiet
 nights holds over models as different as those of the pairs; `other` is `same` times the upper limit of the ratio
