@@ -1,4 +1,4 @@
-"""`--scanproof-engine=auto`: each job by the shared engine, and again by plain where that is to blame for a failure."""
+"""`--scanproof-engine=auto`: the shared engine measures each job, and plain again where a number or a check fails."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from scanproof.record import Evaluation, Replaced
 
 ENGINES_OWN = frozenset({"worker", "fallback"})
 """Kinds of error that the engine may have caused: its code broke, or it did not launch the kernels that the job names.
-Memory, the hub, files, a timeout and a signal are the machine's: plain would meet them again, and later."""
+Other kinds (memory, the hub, files, a timeout, a signal) come from the machine: plain would meet the same error."""
 
-By = Callable[[EvalJob, Engine], Evaluation]
+Evaluate = Callable[[EvalJob, Engine], Evaluation]
 Judge = Callable[[PublishedValue, Evaluation], Verdict]
 
 
-class Auto:
+class AutoEngine:
     """Evaluates a job for all of its selected numbers together, so that one evaluation counts for all of them."""
 
-    def __init__(self, by: By, judge: Judge, values: Iterable[PublishedValue]) -> None:
-        self.by = by
+    def __init__(self, evaluate: Evaluate, judge: Judge, values: Iterable[PublishedValue]) -> None:
+        self.evaluate = evaluate
         self.judge = judge
         self.values = list(values)
 
     def __call__(self, job: EvalJob) -> Evaluation:
-        """What counts for the job: shared's evaluation, or plain's in its place.  Raises EvaluationError."""
+        """The evaluation that counts for the job: by shared, or by plain in its place.
+
+        Raises:
+            EvaluationError: an error of the machine, or plain broke.
+        """
         try:
-            shared = self.by(job, "shared")
+            shared = self.evaluate(job, "shared")
             kernels_ran.require_kernels(job, shared)
         except EvaluationError as error:
             if error.kind not in ENGINES_OWN:
                 raise
-            return self.again(job, Replaced(because={}, error=f"{error.kind}: {error.message}"))
-        reasons = self.reasons(shared) if shared.engine == "shared" else {}
-        if not reasons and not spotted(shared.scoring):
+            return self.measure_again(job, Replaced(because={}, error=f"{error.kind}: {error.message}"))
+        reasons = self.find_failures(shared) if shared.engine == "shared" else {}
+        if not reasons and not spot_check_differs(shared.scoring):
             return shared
-        return self.again(
+        return self.measure_again(
             job,
             Replaced(
                 because=reasons,
@@ -54,41 +58,44 @@ class Auto:
             ),
         )
 
-    def reasons(self, shared: Evaluation) -> dict[str, str]:
-        """The numbers that the shared engine has fail, each with its verdict."""
-        found = {}
-        for value in (each for each in self.values if each.job.name == shared.job.name):
+    def find_failures(self, shared: Evaluation) -> dict[str, str]:
+        """The numbers that fail as the shared engine measured them: id -> verdict in words."""
+        reasons = {}
+        for value in self.values:
+            if value.job.name != shared.job.name:
+                continue
             try:
                 verdict = self.judge(value, shared)
             except derive.DeriveError:
-                # The tasks that ran do not hold it: no engine changes that.
+                # The tasks that ran do not contain this number.  Another engine would not change that.
                 continue
-            if suspicious(verdict):
-                found[value.id] = f"{verdict.outcome.value}: {verdict.because}"
-        return found
+            if needs_second_engine(verdict):
+                reasons[value.id] = f"{verdict.outcome.value}: {verdict.because}"
+        return reasons
 
-    def again(self, job: EvalJob, replaced: Replaced) -> Evaluation:
-        """Plain's evaluation; one that breaks as well says so of both."""
+    def measure_again(self, job: EvalJob, replaced: Replaced) -> Evaluation:
+        """Measure with plain.  If plain breaks too, its error also says why it was asked."""
         try:
-            return replace(self.by(job, "plain"), replaced=replaced)
+            return replace(self.evaluate(job, "plain"), replaced=replaced)
         except EvaluationError as error:
-            told = f"{error.message}\n(measured again by plain after the shared engine: {why(replaced)})"
-            raise EvaluationError(error.kind, told, error.last_words, error.log) from error
+            reason = explain_replacement(replaced)
+            text = f"{error.message}\n(measured again by plain after the shared engine: {reason})"
+            raise EvaluationError(error.kind, text, error.last_words, error.log) from error
 
 
-def spotted(scoring: Scoring | None) -> bool:
-    """Whether plain scored a request otherwise."""
+def spot_check_differs(scoring: Scoring | None) -> bool:
+    """Whether plain gave another score to one of the spot-checked requests."""
     return scoring is not None and scoring.spot is not None and scoring.spot.differs
 
 
-def suspicious(verdict: Verdict) -> bool:
-    """Whether another engine could give another verdict: a number that fails, or that is no number."""
-    impossible = verdict.outcome is Outcome.ERROR and verdict.measured is None
-    return impossible or verdict.outcome in (Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED)
+def needs_second_engine(verdict: Verdict) -> bool:
+    """Whether plain could give another verdict: the number fails, or it is NaN or infinite."""
+    not_finite = verdict.outcome is Outcome.ERROR and verdict.measured is None
+    return not_finite or verdict.outcome in (Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED)
 
 
-def why(replaced: Replaced) -> str:
-    """Why plain measured a job again, in a line."""
+def explain_replacement(replaced: Replaced) -> str:
+    """Why plain measured a job again, in one line."""
     if replaced.error is not None:
         return f"the shared engine broke: {replaced.error.splitlines()[0]}"
     if not replaced.because:

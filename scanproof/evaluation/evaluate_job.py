@@ -107,7 +107,7 @@ def _changes_since_last_run(resolved: ResolvedJob) -> list[str]:
         old = content.get("parts", content)
     except ValueError:
         return [f"{latest} cannot be read"]
-    changed = fp.changes(old, json.loads(json.dumps(resolved.fingerprint.parts)))
+    changed = fp.list_changes(old, json.loads(json.dumps(resolved.fingerprint.parts)))
     unknown = [f"{name}: not known before the run, so not reused later" for name in resolved.fingerprint.unknown]
     return [*changed, *unknown] or ["no longer in the store"]
 
@@ -185,8 +185,8 @@ def _store_results(resolved: ResolvedJob, attempt: Path, reasons: list[str], sec
 
 def _find_missing_kernels(resolved: ResolvedJob, out: Path) -> tuple[Kind, str] | None:
     """A failure when kernels that the job needs did not run: such numbers are never stored."""
-    problems = proof.problems(resolved.job.kernels, results.read_launches(out))
-    return ("fallback", proof.message(problems)) if problems else None
+    problems = proof.find_missing_kernels(resolved.job.kernels, results.read_launches(out))
+    return ("fallback", proof.describe_missing_kernels(problems)) if problems else None
 
 
 def _find_changed_inputs(resolved: ResolvedJob) -> tuple[Kind, str] | None:
@@ -197,7 +197,7 @@ def _find_changed_inputs(resolved: ResolvedJob) -> tuple[Kind, str] | None:
         now = resolve_job(resolved.job, resolved.settings)
     except EvaluationError as error:
         return error.kind, f"gone while the job ran: {error.message}"
-    changes = "; ".join(fp.changes(resolved.fingerprint.parts, now.fingerprint.parts))
+    changes = "; ".join(fp.list_changes(resolved.fingerprint.parts, now.fingerprint.parts))
     if not changes:
         return None
     return "worker", f"changed while the job ran, so its numbers belong to neither state: {changes}"

@@ -1,4 +1,4 @@
-"""Digests of files, each read once: remembered by path, size, times and inode."""
+"""Digests of files.  Each file is read once; its digest is remembered by path, size, times and inode."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _SKIPPED_FOLDERS = {".git", ".cache", "__pycache__"}
 _SKIPPED_FILES = {mirror.METADATA, ".gitattributes", ".gitignore"}
 _SKIPPED_SUFFIXES = (".pyc", ".lock", ".incomplete")
 _RACY_SECONDS = 2.0
+"""A file that changed less than this before it was read may change again with the same time stamp."""
 _LARGE = 1 << 26
+"""Bytes.  The digest of a file of this size is written at once, so that an interruption does not lose it."""
 
 Skip = Callable[[Path], bool]
 
 
 class FileDigests:
-    """sha256 of files, remembered by path, size, times and inode so that a checkpoint is read once.
+    """sha256 of files, remembered in a database so that a checkpoint is read once.
 
     A file that changed less than two seconds before it was read is not remembered: a second change could
-    carry the same time stamp.  Use it in a `with` statement: what was read is written at its end.
+    have the same time stamp.  Use it in a `with` statement: new digests are written at its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +34,7 @@ class FileDigests:
         self._database = _open(path)
         self._pending: list[tuple[str, str, str]] = []
         self.files_read = 0
-        """Files whose bytes were read, because they were new or had changed."""
+        """How many files were read because they were new or had changed."""
 
     def __enter__(self) -> FileDigests:
         return self
@@ -65,14 +67,14 @@ class FileDigests:
 
     def tree(self, folder: Path, *, skip: Skip = lambda _: False) -> dict[str, str]:
         """Digest of each file below a folder, by relative path."""
-        found = files_below(folder, skip=skip)
-        return {path.relative_to(folder).as_posix(): self.digest(path) for path in found}
+        paths = files_below(folder, skip=skip)
+        return {path.relative_to(folder).as_posix(): self.digest(path) for path in paths}
 
 
 def files_below(folder: Path, *, skip: Skip = lambda _: False) -> Iterator[Path]:
-    """All files that count: no version control, no caches, no locks, nothing half downloaded.
+    """All files below a folder, without version control, caches, locks and unfinished downloads.
 
-    `skip` is asked for files and for folders; a skipped folder is not entered.
+    `skip` is called with files and with folders; a skipped folder is not entered.
     """
     for current, folders, names in os.walk(folder, followlinks=True):
         here = Path(current)
@@ -91,7 +93,7 @@ def _sha256(path: Path) -> str:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The database, started anew when its file is not one."""
+    """Open the database; a file that is no database is deleted and made anew."""
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""What a job's numbers depend on, as one key and as readable parts."""
+"""Everything that a job's numbers depend on, as one key and as readable parts."""
 
 from __future__ import annotations
 
@@ -22,45 +22,44 @@ from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engine
 
 CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
-"""Packages that people edit in place: identified by content."""
+"""Packages that people edit in place.  They are identified by the content of their files."""
 OWN_CODE = (
     "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/request.py",
     "evaluation/command_line.py", "evaluation/task_files.py",
 )  # fmt: skip
-"""Files and folders of scanproof that can move a number, relative to the package."""
+"""Files and folders of scanproof that can change a number, relative to the package."""
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
     "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn", "sentencepiece",
 )  # fmt: skip
-"""Distributions identified by version and by the digests that their installer recorded."""
+"""Distributions that are identified by version and by the file list (RECORD) of their installer."""
 VARIABLES = (
     "ACCELERATE_", "ATEN_", "CAUSAL_CONV1D_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES",
     "CUDNN_", "DISABLE_KERNEL_MAPPING", "DNNL_", "FLASH_", "KMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "MAMBA_",
     "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_",
     "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
 )  # fmt: skip
-"""Beginnings of the environment variables that can move a floating-point result."""
+"""Beginnings of the names of environment variables that can change a floating-point result."""
 STATE_SPACES = ("mamba_ssm", "depth_pruned_mamba_ssm")
+"""Model classes that load a checkpoint of state-spaces, which has no tokenizer of its own."""
 MAMBA_TOKENIZER = "EleutherAI/gpt-neox-20b"
 """lm-eval's `mamba_ssm` class reads this tokenizer when the job names none (lm_eval/models/mamba_lm.py)."""
-
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digest of everything that can move a job's numbers."""
+    """Digest of everything that can change a job's numbers."""
 
     key: str
     """sha256 over the parts, 64 hex digits."""
     parts: dict[str, Any]
-    """What the key was made of: mappings by name, file digests by path."""
+    """What the key is computed from: mappings by name, file digests by path."""
     unknown: tuple[str, ...]
-    """What could not be identified.  Not empty: the key holds for one session only."""
+    """What could not be identified.  If this is not empty, the key is valid for one session only."""
 
 
-def fingerprint(
+def take_fingerprint(
     job: EvalJob,
     *,
     mirror_folder: Path | None,
@@ -70,27 +69,31 @@ def fingerprint(
     session: str,
     engine: Engine = "plain",
 ) -> Fingerprint:
-    """Identify everything that can move the numbers of `job`.
+    """Identify everything that can change the numbers of `job`.
 
-    With a mirror, checkpoints and datasets are identified by content; raises MirrorError when one is missing.
-    Without, by the commit in the local hub cache.
+    With a mirror, checkpoints and datasets are identified by content.  Without one, by their commit on the hub.
+
+    Raises:
+        MirrorError: the mirror does not hold a checkpoint or dataset.
+        OSError: a file cannot be read.
     """
     unknown: list[str] = [f"data of {task}" for task in selection.opaque]
     parts: dict[str, Any] = {
         "job": job_fields(job),
         "checkpoints": {
-            name: _repository(name, "model", revision, mirror_folder, digests, unknown)
-            for name, revision in checkpoints(job, mirror_folder)
+            name: _identify_repository(name, "model", revision, mirror_folder, digests, unknown)
+            for name, revision in list_checkpoints(job, mirror_folder)
         },
         "datasets": {
-            name: _repository(name, "dataset", None, mirror_folder, digests, unknown) for name in selection.datasets
+            name: _identify_repository(name, "dataset", None, mirror_folder, digests, unknown)
+            for name in selection.datasets
         },
         "files": {name: digests.digest(path) for name, path in command_line.argument_files(job).items()},
-        "tasks": _definitions(selection, index, digests),
-        "code": _code(digests, engine),
+        "tasks": _digest_definitions(selection, index, digests),
+        "code": _digest_code(digests, engine),
         "engine": engine,
-        "packages": {name: _release(name) for name in RELEASES},
-        "machine": _machine(job.device, unknown),
+        "packages": {name: _identify_release(name) for name in RELEASES},
+        "machine": _identify_machine(job.device, unknown),
         "variables": {
             name: value for name, value in sorted(environment_variables().items()) if name.startswith(VARIABLES)
         },
@@ -106,13 +109,19 @@ def _variables() -> dict[str, str]:
 
 
 def environment_variables() -> dict[str, str]:
-    """The environment variables, also while another thread takes one away, as pytest does at the end of each test."""
-    found = {name: os.environ.get(name) for name in os.environ}
-    return {name: value for name, value in found.items() if value is not None}
+    """The environment variables.
+
+    Another thread may remove one meanwhile, as pytest does at the end of each test; `dict(os.environ)` would raise.
+    """
+    values = {name: os.environ.get(name) for name in os.environ}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def job_fields(job: EvalJob) -> dict[str, Any]:
-    """The fields of a job that can move its numbers: not its name, its suite, its size, or why remote code may run."""
+    """The fields of a job that can change its numbers.
+
+    Its name, its suite, its size and the reason why remote code may run cannot.
+    """
     fields = asdict(job)
     for irrelevant in ("name", "suite", "size", "needs_remote_code"):
         del fields[irrelevant]
@@ -123,8 +132,8 @@ def job_fields(job: EvalJob) -> dict[str, Any]:
     return fields
 
 
-def checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, str], ...]:
-    """Hub names and revisions of all model repositories a job reads: weights, and perhaps a tokenizer."""
+def list_checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, str], ...]:
+    """Hub names and revisions of the model repositories that a job reads: its weights, and a separate tokenizer."""
     named = dict(job.model_args).get("tokenizer")
     needed = [(job.pretrained, job.revision)]
     if isinstance(named, str):
@@ -134,20 +143,20 @@ def checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, st
     return tuple(dict.fromkeys(needed))
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def list_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Where two sets of parts differ, as readable paths: `checkpoints / org/name / config.json: changed`."""
-    found: list[str] = []
+    differences: list[str] = []
     for name in sorted({*old, *new}):
         where = f"{prefix} / {name}" if prefix else name
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found.extend(changes(before, after, where))
+            differences.extend(list_changes(before, after, where))
         elif name not in old or name not in new:
-            found.append(f"{where}: {'new' if name not in old else 'gone'}")
+            differences.append(f"{where}: {'new' if name not in old else 'gone'}")
         elif before != after:
             short = all(len(str(side)) <= 40 for side in (before, after))
-            found.append(f"{where}: {before} -> {after}" if short else f"{where}: changed")
-    return found
+            differences.append(f"{where}: {before} -> {after}" if short else f"{where}: changed")
+    return differences
 
 
 def _has_tokenizer(name: str, mirror_folder: Path | None) -> bool:
@@ -155,7 +164,7 @@ def _has_tokenizer(name: str, mirror_folder: Path | None) -> bool:
     return any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
 
 
-def _repository(
+def _identify_repository(
     name: str,
     kind: checkpoint_files.RepoType,
     revision: str | None,
@@ -163,47 +172,50 @@ def _repository(
     digests: file_digests.FileDigests,
     unknown: list[str],
 ) -> dict[str, Any]:
-    """Identity of one repository: digests of its files in a mirror, else its commit in the hub cache."""
+    """Identity of one repository: the digests of its files where they are local, else its commit on the hub.
+
+    A repository without a commit is added to `unknown`.
+    """
     if folder is not None:
         served = mirror.resolve(folder, name, kind, revision)
         return {"files": digests.tree(served.folder, skip=_is_prose if kind == "model" else lambda _: False)}
     if Path(name).is_absolute() and Path(name).is_dir():
         return {"files": digests.tree(Path(name), skip=_is_prose)}
-    # A branch may move on the hub between two sessions, whatever the local cache says of it.
+    # A branch may move on the hub between two sessions, so only a full commit identifies the files.
     commit = revision if revision and _COMMIT.fullmatch(revision) else None
     if commit is None:
         unknown.append(f"commit of the {kind} {name}")
     return {"commit": commit}
 
 
-def _definitions(
+def _digest_definitions(
     selection: task_files.Selection, index: task_files.TaskFiles, digests: file_digests.FileDigests
 ) -> dict[str, str]:
-    """Digests of the definition files, of what they include, and of all other files beside them."""
+    """Digests of the definition files, of the files they include, and of all other files in their folders."""
     files: set[Path] = {path for folder in selection.folders for path in file_digests.files_below(folder)}
     for name in (*selection.leaves, *selection.groups):
         files.update(task_files.read_definition(index.root / index.files[name])[1])
     return {os.path.relpath(path, index.root): digests.digest(path) for path in sorted(files)}
 
 
-def _code(digests: file_digests.FileDigests, engine: Engine) -> dict[str, Any]:
-    """Digests of the code that computes: one per package, over its files."""
-    found: dict[str, Any] = {}
+def _digest_code(digests: file_digests.FileDigests, engine: Engine) -> dict[str, Any]:
+    """Digests of the code that computes, by package and by file of scanproof."""
+    digests_by_name: dict[str, Any] = {}
     for name in CODE:
         folder = task_files.package_folder(name)
         if folder is not None:
-            found[name] = _joined(digests.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
+            digests_by_name[name] = _join_digests(digests.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
     own = Path(__file__).parents[1]
     for name in (*OWN_CODE, *(("scoring",) if engine == "shared" else ())):
         path = own / name
         if not path.exists():
             raise FileNotFoundError(f"{path} is named in OWN_CODE of {__name__} and does not exist")
-        found[f"scanproof/{name}"] = digests.tree(path) if path.is_dir() else digests.digest(path)
-    return found
+        digests_by_name[f"scanproof/{name}"] = digests.tree(path) if path.is_dir() else digests.digest(path)
+    return digests_by_name
 
 
-def _release(name: str) -> dict[str, str] | None:
-    """Version of a distribution and the digest of the file list its installer wrote."""
+def _identify_release(name: str) -> dict[str, str] | None:
+    """Version of a distribution, and the digest of the file list that its installer wrote; None: not installed."""
     try:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -212,7 +224,8 @@ def _release(name: str) -> dict[str, str] | None:
     return {"version": distribution.version, "record": hashlib.sha256(record.encode()).hexdigest()}
 
 
-def _machine(device: str, unknown: list[str]) -> dict[str, Any]:
+def _identify_machine(device: str, unknown: list[str]) -> dict[str, Any]:
+    """Identity of the machine; a GPU job without a GPU that the driver names is added to `unknown`."""
     machine: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.machine(),
@@ -240,9 +253,9 @@ def _is_prose(path: Path) -> bool:
 
 
 def _is_task_folder(tasks: Path, path: Path) -> bool:
-    """Holds definitions of tasks: these are digested one by one, for the job's tasks only."""
+    """Whether `path` is a folder of task definitions.  `_digest_definitions` digests those of the job's tasks only."""
     return path.parent == tasks and path.is_dir()
 
 
-def _joined(digests: Mapping[str, str]) -> str:
+def _join_digests(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in digests.items()).encode()).hexdigest()

@@ -1,22 +1,25 @@
-"""Whether the kernels that a job's numbers need were launched."""
+"""Checks that the kernels which a job's numbers need were launched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from scanproof.errors import EvaluationError
-from scanproof.kernels.launches.proof import MissingKernel, message, problems
+from scanproof.kernels.launches.proof import MissingKernel, describe_missing_kernels, find_missing_kernels
 from scanproof.numbers.values import EvalJob
 from scanproof.record import Evaluation
 
 
 def require_kernels(job: EvalJob, evaluation: Evaluation) -> None:
-    """Raise EvaluationError unless the evaluation shows that the job's kernels ran, whoever evaluated it."""
-    found = problems(job.kernels, evaluation.kernels)
-    if found:
-        raise fallback_error(found)
+    """Raise EvaluationError unless the evaluation proves that the job's kernels ran.
+
+    It is called for every evaluation, also for those of a user's own hook.
+    """
+    missing = find_missing_kernels(job.kernels, evaluation.kernels)
+    if missing:
+        raise fallback_error(missing)
 
 
-def fallback_error(found: Sequence[MissingKernel]) -> EvaluationError:
+def fallback_error(missing: Sequence[MissingKernel]) -> EvaluationError:
     """The error for kernels that did not run."""
-    return EvaluationError("fallback", message(found))
+    return EvaluationError("fallback", describe_missing_kernels(missing))

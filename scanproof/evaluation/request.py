@@ -77,14 +77,14 @@ def resolve_job(job: EvalJob, settings: Settings) -> ResolvedJob:
     index, selection = select_tasks(job, settings)
     checkpoint: mirror.Served | None = None
     if settings.mirror is not None:
-        for name, revision in fp.checkpoints(job, settings.mirror):
+        for name, revision in fp.list_checkpoints(job, settings.mirror):
             served = _find_in_mirror(settings.mirror, name, "model", revision if name == job.pretrained else None)
             checkpoint = served if name == job.pretrained else checkpoint
         for name in selection.datasets:
             _find_in_mirror(settings.mirror, name, "dataset", None)
     with file_digests.FileDigests(settings.store / "cache" / "hashes.sqlite") as digests:
         try:
-            fingerprint = fp.fingerprint(
+            fingerprint = fp.take_fingerprint(
                 job, mirror_folder=settings.mirror, selection=selection, index=index, digests=digests,
                 session=settings.session, engine=settings.engine,
             )  # fmt: skip

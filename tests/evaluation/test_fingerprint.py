@@ -18,11 +18,11 @@ from scanproof.evaluation import file_digests, task_files
 from scanproof.evaluation.file_digests import FileDigests
 from scanproof.evaluation.fingerprint import (
     Fingerprint,
-    changes,
-    checkpoints,
     environment_variables,
-    fingerprint,
     job_fields,
+    list_changes,
+    list_checkpoints,
+    take_fingerprint,
 )
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engine
@@ -68,7 +68,7 @@ def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path) -> Callable[
         job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: Engine = "plain"
     ) -> Fingerprint:
         with FileDigests(tmp_path / "hashes.sqlite") as digests:
-            return fingerprint(
+            return take_fingerprint(
                 job,
                 mirror_folder=folder,
                 selection=task_files.select(index, job.tasks),
@@ -90,7 +90,7 @@ def test_each_engine_has_a_key_and_plain_does_not_depend_on_the_code_of_the_othe
 ) -> None:
     plain, shared = take(), take(engine="shared")
     assert plain.key != shared.key
-    differ = changes(plain.parts, shared.parts)
+    differ = list_changes(plain.parts, shared.parts)
     assert differ == ["code / scanproof/scoring: new", "engine: plain -> shared"]
 
 
@@ -149,7 +149,7 @@ def test_one_changed_byte_is_seen_even_with_the_old_time(
     os.utime(mirror / path, (OLD, OLD))
     after = take()
     assert after.key != before.key
-    (change,) = changes(before.parts, after.parts)
+    (change,) = list_changes(before.parts, after.parts)
     assert change.endswith(f"{Path(path).name}: changed")
 
 
@@ -159,7 +159,7 @@ def test_environment_variables_that_move_floats_count(
     before = take()
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     after = take()
-    assert changes(before.parts, after.parts) == ["variables / MKL_CBWR: new"]
+    assert list_changes(before.parts, after.parts) == ["variables / MKL_CBWR: new"]
     assert after.key != before.key
 
 
@@ -205,20 +205,20 @@ def test_cuda_without_a_gpu_cannot_be_reused_later(
 
 def test_mamba_needs_the_tokenizer_that_lm_eval_reads_by_default(mirror: Path) -> None:
     job = replace(small.JOB, model="mamba_ssm", pretrained="state-spaces/mamba-130m")
-    assert checkpoints(job, None) == (
+    assert list_checkpoints(job, None) == (
         ("state-spaces/mamba-130m", "main"),
         ("EleutherAI/gpt-neox-20b", "main"),
     )
     named = replace(job, model_args=(("tokenizer", "other/tokens"),))
-    assert checkpoints(named, None)[1] == ("other/tokens", "main")
-    assert checkpoints(replace(job, pretrained=small.MODEL), mirror) == ((small.MODEL, "main"),)
+    assert list_checkpoints(named, None)[1] == ("other/tokens", "main")
+    assert list_checkpoints(replace(job, pretrained=small.MODEL), mirror) == ((small.MODEL, "main"),)
 
 
 def test_changes_name_what_appeared_vanished_and_changed() -> None:
     old = {"a": {"x": 1, "y": 2}, "b": 1}
     new = {"a": {"x": 1, "y": 3, "z": 4}}
-    assert changes(old, new) == ["a / y: 2 -> 3", "a / z: new", "b: gone"]
-    assert changes(old, old) == []
+    assert list_changes(old, new) == ["a / y: 2 -> 3", "a / z: new", "b: gone"]
+    assert list_changes(old, old) == []
 
 
 class TestFileDigests:

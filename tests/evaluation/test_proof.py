@@ -36,7 +36,7 @@ def profiled(name: str) -> Launch:
 
 def problem(needed: str, *launched: Launch, **fields: object) -> str:
     """What is said of the one problem; empty when there is none."""
-    found = proof.problems((needed,), replace(Launches(launched=launched), **fields))  # type: ignore[arg-type]
+    found = proof.find_missing_kernels((needed,), replace(Launches(launched=launched), **fields))  # type: ignore[arg-type]
     assert len(found) <= 1
     return "".join(f"{each.text}; {each.install}" for each in found)
 
@@ -101,9 +101,9 @@ def test_a_kernel_that_only_the_profiler_saw_came_from_elsewhere() -> None:
 
 def test_a_working_copy_counts_only_where_that_is_said() -> None:
     seen = Launches(launched=(entry(distribution=None, module="selective_scan_cuda"),))
-    assert proof.problems((SCAN,), seen)
-    assert proof.problems((SCAN,), seen, installed=False) == []
-    assert proof.problems((SCAN,), Launches(launched=(entry(module=None),)), installed=False)
+    assert proof.find_missing_kernels((SCAN,), seen)
+    assert proof.find_missing_kernels((SCAN,), seen, installed=False) == []
+    assert proof.find_missing_kernels((SCAN,), Launches(launched=(entry(module=None),)), installed=False)
 
 
 def test_whoever_evaluates_has_to_say_what_was_launched() -> None:
@@ -118,7 +118,9 @@ def test_whoever_evaluates_has_to_say_what_was_launched() -> None:
 
 
 def test_what_to_install_is_said_once_for_a_package() -> None:
-    text = proof.message(proof.problems((SSD, "_chunk_state_fwd_kernel", "rotary_kernel"), Launches()))
+    text = proof.describe_missing_kernels(
+        proof.find_missing_kernels((SSD, "_chunk_state_fwd_kernel", "rotary_kernel"), Launches())
+    )
     assert text.count("install mamba-ssm: pip install 'scanproof[gpu]' && MAMBA_FORCE_BUILD=TRUE ") == 1
     assert text.count("install flash-attn: ") == 1
     assert len(text.splitlines()) == 1 + 3 + 2
@@ -182,11 +184,11 @@ HOWS: tuple[How, ...] = ("triton", "extension", "profiler")
 @given(st.lists(st.tuples(st.sampled_from(HOWS), st.sampled_from([SCAN, SSD, "selective_scan_cuda.bwd"])), max_size=5))
 def test_nothing_without_a_file_of_its_package_proves_a_kernel_of_the_table(seen: list[tuple[How, str]]) -> None:
     launched = tuple(Launch(name=name, how=how, count=1) for how, name in seen)
-    assert len(proof.problems((SCAN, SSD), Launches(launched=launched))) == 2
+    assert len(proof.find_missing_kernels((SCAN, SSD), Launches(launched=launched))) == 2
 
 
 def test_names_stand_for_rows_of_the_table() -> None:
-    assert {row.entries for row in kernel_table.rows("causal_conv1d")} == {
+    assert {row.entries for row in kernel_table.find_kernels("causal_conv1d")} == {
         ("causal_conv1d_fwd",), ("causal_conv1d_bwd",), ("causal_conv1d_update",)
     }  # fmt: skip
-    assert kernel_table.rows("nobody_knows") == ()
+    assert kernel_table.find_kernels("nobody_knows") == ()

@@ -90,7 +90,7 @@ def needed(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_files.RepoType
     index = task_files.build_index(package / "tasks")
     found: dict[tuple[str, checkpoint_files.RepoType, str], bool] = {}
     for job in jobs:
-        for name, revision in fingerprint.checkpoints(job, None):
+        for name, revision in fingerprint.list_checkpoints(job, None):
             key: tuple[str, checkpoint_files.RepoType, str] = (name, "model", revision)
             found[key] = found.get(key, False) or name == job.pretrained
         for name in task_files.select(index, job.tasks).datasets:

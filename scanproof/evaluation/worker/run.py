@@ -136,7 +136,7 @@ def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
         try:
             yield profiler.FirstBatch(observer)
         finally:
-            files.write_atomically(out / results.KERNELS, files.to_json(observer.seen()))
+            files.write_atomically(out / results.KERNELS, files.to_json(observer.launches()))
 
 
 def measure(

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from scanproof.errors import EvaluationError, Kind
-from scanproof.evaluation.auto_engine import ENGINES_OWN, Auto, why
+from scanproof.evaluation.auto_engine import ENGINES_OWN, AutoEngine, explain_replacement
 from scanproof.files import from_json, to_json
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict.engines import Engine, Scoring, Spot
@@ -58,7 +58,7 @@ def measured_by(by: Engines, outcomes: dict[str, Verdict]) -> Evaluation:
     def judged(value: PublishedValue, evaluation: Evaluation) -> Verdict:
         return outcomes[value.id]
 
-    return Auto(by, judged, [VALUE, OTHER])(replace(JOB, kernels=()))
+    return AutoEngine(by, judged, [VALUE, OTHER])(replace(JOB, kernels=()))
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -113,7 +113,7 @@ def test_only_an_error_that_the_engine_may_have_made_is_tried_by_plain(kind: Kin
 def test_a_job_whose_kernels_the_shared_engine_did_not_launch_is_left_to_plain() -> None:
     by = Engines()
     passing = dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED))
-    found = Auto(by, lambda value, _: passing[value.id], [VALUE, OTHER])(replace(JOB, kernels=("a_kernel",)))
+    found = AutoEngine(by, lambda value, _: passing[value.id], [VALUE, OTHER])(replace(JOB, kernels=("a_kernel",)))
     assert by.asked == ["shared", "plain"]
     assert found.replaced is not None
     assert (found.replaced.error or "").startswith("fallback: ")
@@ -130,4 +130,6 @@ def test_a_request_that_plain_scores_otherwise_is_enough_to_measure_the_job_agai
     if again:
         assert found.replaced is not None
         assert found.replaced.because == {}
-        assert why(found.replaced).startswith("of 8 requests that plain scored as well, one got -1 by shared and ")
+        assert explain_replacement(found.replaced).startswith(
+            "of 8 requests that plain scored as well, one got -1 by shared and "
+        )
