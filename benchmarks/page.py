@@ -26,7 +26,7 @@ from scanproof import files, record
 from scanproof.history import publish
 from scanproof.history.samples import from_lines, to_parquet
 from scanproof.history.storage import open_place
-from scanproof.kernels.latency.latency_verdict import Baseline, Latency, LatencyVerdict, Limits, Timing
+from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency, LatencyBaseline, LatencyVerdict, Timing
 from scanproof.numbers.expected import reader
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import EvalJob, PublishedValue
@@ -124,7 +124,7 @@ def evaluation(job: EvalJob, night: Night, measurements: tuple[Measurement, ...]
 def latencies(night: Night) -> Iterator[Latency]:
     """Kernel cases; one is slower on the last night."""
     seed = random.Random(-night.number - 1)
-    limits = Limits(bytes_per_s=4.1e12, flop_per_s={"bfloat16": 7.5e14})
+    limits = DeviceLimits(bytes_per_s=4.1e12, flop_per_s={"bfloat16": 7.5e14})
     for case in range(CASES):
         base = 2e-5 * 1.09**case
         slower = case == 7 and night.last
@@ -140,7 +140,7 @@ def latencies(night: Night) -> Iterator[Latency]:
             id=name, nodeid=f"test_latency.py::test[{name}]", op=name.split("-")[0], direction="forward", kind="cuda",
             device="NVIDIA H200", dtype="bfloat16", outcome=outcome.value, because=because, timing=timing,
             bytes=int(base * 3e12 * (0.4 + case % 6 / 10)), flop=1e9, limits=limits, rate="bfloat16",
-            baseline=Baseline(seconds=(base, base * 1.001, base * 0.999)),
+            baseline=LatencyBaseline(seconds=(base, base * 1.001, base * 0.999)),
             verdict=LatencyVerdict(outcome=outcome, ratio=seconds / base, called=0.034, because=because),
         )  # fmt: skip
 

@@ -125,7 +125,7 @@ def doctor() -> int:
     from scanproof.kernels.launches import machine
 
     subprocess.run([sys.executable, "-m", "scanproof", "doctor"], check=False)
-    missing = checks.incomplete(checks.rows(machine.examine()))
+    missing = checks.missing_rows(checks.diagnose(machine.examine()))
     found = [row for row in missing if row.what != "flash-attn" and set(row.found.split("; ")) != {"no flash-attn"}]
     for row in found:
         print(f"missing: {row.what}: {row.found}")

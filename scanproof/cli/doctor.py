@@ -15,9 +15,9 @@ def doctor(style: FormatOption = Format.table) -> None:
     from scanproof.kernels import doctor as checks
     from scanproof.kernels.launches import machine
 
-    rows = checks.rows(machine.examine())
+    rows = checks.diagnose(machine.examine())
     print_rows([asdict(row) for row in rows], checks.COLUMNS, style)
-    missing = checks.incomplete(rows)
+    missing = checks.missing_rows(rows)
     if missing:
         names = ", ".join(dict.fromkeys(row.what for row in missing))
         typer.echo(f"a run on the GPU would be incomplete here: {names}", err=True)

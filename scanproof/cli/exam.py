@@ -13,7 +13,7 @@ import typer
 from scanproof.cli.common import Format, load, print_rows, stop
 
 if TYPE_CHECKING:
-    from scanproof.faults.exam import Answer, Check, Place
+    from scanproof.faults.exam import Check, ExamAnswer, Implementations
     from scanproof.faults.fault import Fault
 
 T = TypeVar("T")
@@ -57,13 +57,13 @@ def exam(
     """Plant known faults, one at a time, and see which check finds them; exit code 1 if one goes unseen."""
     from scanproof.faults import catalogue, implementations
 
-    chosen = catalogue.chosen(faults or [])
+    chosen = catalogue.select_faults(faults or [])
     if not chosen:
         asked = " or ".join(faults or [])
         raise stop(f"--faults: no fault holds {asked!r} in its id or operation; docs/planted-faults.md lists them")
     try:
-        where = implementations.place(place.value)
-    except implementations.PlaceError as error:
+        where = implementations.prepare_implementations(place.value)
+    except implementations.ImplementationError as error:
         raise stop(f"--place {place.value}: {error}") from None
     for name, reason in where.missing.items():
         typer.echo(f"{name} is left out, it cannot be imported: {reason}", err=True)
@@ -75,12 +75,12 @@ def exam(
         _clean(clean, where, style)
 
 
-def _clean(count: int, place: Place, style: ExamFormat) -> None:
+def _clean(count: int, place: Implementations, style: ExamFormat) -> None:
     from scanproof.faults import table
-    from scanproof.faults.exam import clean_runs, suite
+    from scanproof.faults.exam import build_suite, run_clean
 
     seeds = range(FIRST_SEED, FIRST_SEED + count)
-    runs = list(_counted(clean_runs(seeds, suite(place)), count, "clean run"))
+    runs = list(_counted(run_clean(seeds, build_suite(place)), count, "clean run"))
     data = style in (ExamFormat.json, ExamFormat.csv)
     if data:
         rows = [
@@ -97,7 +97,7 @@ def _clean(count: int, place: Place, style: ExamFormat) -> None:
         for run in runs:
             for alarm in run.alarms:
                 typer.echo(f"seed {run.seed}: {told(alarm)}")
-    typer.echo(table.clean_summary(runs), err=data)
+    typer.echo(table.summarize_clean(runs), err=data)
     if any(run.alarms for run in runs):
         raise typer.Exit(1)
 
@@ -107,35 +107,35 @@ def told(alarm: Check) -> str:
     return f"{alarm.kind}: {alarm.message or alarm.id}"
 
 
-def _faults(faults: Sequence[Fault], place: Place, evaluation: bool, style: ExamFormat) -> None:
+def _faults(faults: Sequence[Fault], place: Implementations, evaluation: bool, style: ExamFormat) -> None:
     from scanproof.faults import catalogue, table
-    from scanproof.faults.exam import examine, suite
+    from scanproof.faults.exam import build_suite, examine
 
-    checks = suite(place)
+    checks = build_suite(place)
     here = [fault for fault in faults if fault.op in checks.operations]
     if len(here) < len(faults):
         typer.echo(f"{len(faults) - len(here)} faults are of operations that do not run at {place.name}", err=True)
     answers = list(_counted((examine(fault, checks) for fault in here), len(here), "fault"))
     if evaluation:
         answers = _evaluated(answers)
-    rows = [table.row(answer) for answer in answers]
+    rows = [table.make_row(answer) for answer in answers]
     if style is ExamFormat.markdown:
-        typer.echo(table.markdown(rows, catalogue.NOT_PLANTED))
+        typer.echo(table.to_markdown(rows, catalogue.NOT_PLANTED))
     else:
         print_rows(rows, table.COLUMNS, Format(style.value))
-    typer.echo(table.summary(answers), err=True)
+    typer.echo(table.summarize(answers), err=True)
     if not answers or not all(answer.caught for answer in answers):
         raise typer.Exit(1)
 
 
-def _evaluated(answers: Sequence[Answer]) -> list[Answer]:
+def _evaluated(answers: Sequence[ExamAnswer]) -> list[ExamAnswer]:
     """The same, with what the embedded evaluation says of each fault."""
-    from scanproof.faults.evaluation import SittingError, evaluate
+    from scanproof.faults.evaluation import StandInError, evaluate_faults
 
     typer.echo("evaluating the stand-ins with each fault in them", err=True)
     try:
-        found = evaluate([answer.fault for answer in answers], load(None))
-    except SittingError as error:
+        found = evaluate_faults([answer.fault for answer in answers], load(None))
+    except StandInError as error:
         raise stop(f"--evaluation: {error}") from None
     return [replace(answer, evaluation=found.get(answer.fault.id)) for answer in answers]
 

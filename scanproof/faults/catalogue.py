@@ -36,6 +36,6 @@ NOT_PLANTED: tuple[NotPlanted, ...] = (
 )
 
 
-def chosen(texts: Sequence[str]) -> tuple[Fault, ...]:
+def select_faults(texts: Sequence[str]) -> tuple[Fault, ...]:
     """The faults whose id or operation holds one of some texts; all without any."""
     return tuple(fault for fault in FAULTS if not texts or any(text in fault.id or text in fault.op for text in texts))

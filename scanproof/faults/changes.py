@@ -54,7 +54,7 @@ def with_gradient(value: Tensor, change: Change) -> Tensor:
     return torch.as_tensor(same)
 
 
-def cut(arguments: Arguments, times: Mapping[str, int], start: int, end: int) -> Arguments:
+def cut_time(arguments: Arguments, times: Mapping[str, int], start: int, end: int) -> Arguments:
     """The arguments with those that have a time axis cut to [start, end).
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scanproof.faults.changes import as_if_contiguous, output_of, with_argument, with_gradient, with_output, wrapped
 from scanproof.faults.fault import Arguments, Call, Fault
-from scanproof.faults.scans import FLA, MAMBA, TRANSFORMERS, VLLM, small, wrapped_rows
+from scanproof.faults.scans import FLA, MAMBA, TRANSFORMERS, VLLM, at_size, wrapped_rows
 
 DAO = "https://github.com/Dao-AILab/causal-conv1d"
 CONV, UPDATE = "causal_conv1d_fn", "causal_conv1d_update"
@@ -106,7 +106,7 @@ def ring_restarts(value: Tensor) -> Tensor:
 FAULTS = (
     Fault(
         "conv_offset_wraps", CONV, "An offset in 32 bits wraps: late positions read from the start of the sequence.",
-        with_argument("x", wrapped(-1)), (f"{DAO}/pull/114",), small("2^32 elements", "past_2_32"),
+        with_argument("x", wrapped(-1)), (f"{DAO}/pull/114",), at_size("2^32 elements", "past_2_32"),
     ),
     Fault(
         "conv_seq_idx_outside", CONV, "seq_idx is read past its end at the tail of the last chunk.",
@@ -151,7 +151,7 @@ FAULTS = (
     ),
     Fault(
         "conv_update_row_wraps", UPDATE, "A row number times a stride wraps: the wrong rows of the cache are used.",
-        wrapped_rows("conv_state", "conv_state_indices"), (f"{VLLM}/pull/20938",), small("a cache of 2^31 elements"),
+        wrapped_rows("conv_state", "conv_state_indices"), (f"{VLLM}/pull/20938",), at_size("a cache of 2^31 elements"),
     ),
     Fault("conv_update_not_written", UPDATE, "The cache is not updated.", not_written),
     Fault(

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scanproof.kernels.compare import converted
-from scanproof.kernels.inputs import Argument, Output
+from scanproof.kernels.compare import convert
+from scanproof.kernels.inputs import ArgumentSpec, OutputSpec
 from scanproof.kernels.operation import Op
 from scanproof.kernels.references.precision import dithered, exact, rounded_to
 
 Compute = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
-def correct(op: Op, seed: int) -> Callable[..., Any]:
+def make_correct(op: Op, seed: int) -> Callable[..., Any]:
     """The operation, computed correctly and with roundings of its own; equal calls give equal bits.
 
     Args:
@@ -38,7 +38,7 @@ def correct(op: Op, seed: int) -> Callable[..., Any]:
         names = [name for name, value in arguments.items() if _is_floating(value) or _is_complex(value)]
 
         def compute(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            wide = {name: converted(each, torch.float64) for name, each in zip(names, tensors, strict=True)}
+            wide = {name: convert(each, torch.float64) for name, each in zip(names, tensors, strict=True)}
             found = op.reference(**{**arguments, **wide}, hold=hold if dtype != torch.float32 else exact)
             return tuple(found)
 
@@ -59,7 +59,9 @@ def _is_complex(value: Any) -> bool:
 
 def _input_dtype(op: Op, arguments: dict[str, Any]) -> torch.dtype:
     """The dtype of a case, from an argument that has it: a state may be kept wider than what is scanned."""
-    inputs: list[Argument] = [each for each in op.arguments if each.dtype == "input" and each.name not in op.changes]
+    inputs: list[ArgumentSpec] = [
+        each for each in op.arguments if each.dtype == "input" and each.name not in op.changes
+    ]
     for each in inputs:
         if _is_floating(arguments.get(each.name)):
             dtype: torch.dtype = arguments[each.name].dtype
@@ -69,13 +71,13 @@ def _input_dtype(op: Op, arguments: dict[str, Any]) -> torch.dtype:
 
 def _returned(op: Op, arguments: dict[str, Any], results: tuple[Tensor, ...], dtype: torch.dtype) -> Any:
     """As the installed operation: states written in place, the others returned, a single one not in a tuple."""
-    wanted: list[Output] = [each for each in op.outputs if each.option is None or arguments.get(each.option)]
+    wanted: list[OutputSpec] = [each for each in op.outputs if each.option is None or arguments.get(each.option)]
     returned = []
     for each, value in zip(wanted, results, strict=True):
         if each.name in op.changes:
             arguments[each.name].copy_(value)
         else:
-            returned.append(converted(value, dtype if each.dtype == "input" else getattr(torch, each.dtype)))
+            returned.append(convert(value, dtype if each.dtype == "input" else getattr(torch, each.dtype)))
     return tuple(returned) if len(returned) > 1 else returned[0]
 
 
@@ -122,4 +124,4 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(value, Tensor) or value.dtype not in (torch.float64, torch.complex128):
             return value
         scale = 1.0 + self._random.random()
-        return converted(converted(value * scale, torch.float32), torch.float64).div_(scale)
+        return convert(convert(value * scale, torch.float32), torch.float64).div_(scale)

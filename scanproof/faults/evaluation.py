@@ -58,7 +58,7 @@ class Evaluated:
         return f"{found} ({self.model}, {self.seconds:.0f} s)"
 
 
-def evaluate(faults: Sequence[Fault], expected: Expected) -> dict[str, Evaluated]:
+def evaluate_faults(faults: Sequence[Fault], expected: Expected) -> dict[str, Evaluated]:
     """Fault id -> what the evaluation says, for those faults whose operation the stand-ins have.
 
     Raises:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from scanproof.faults.fault import Call, Fault, planted
+from scanproof.faults.fault import Call, Fault, plant
 from scanproof.kernels import compare, invariants, operation_table
 from scanproof.kernels.cases import InvariantCase, KernelCase, load, load_invariants
-from scanproof.kernels.costs import cost
+from scanproof.kernels.costs import forward_cost
 from scanproof.kernels.operation import Op
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SEED = 7
 
 
 @dataclass(frozen=True)
-class Place:
+class Implementations:
     """Where the operations under test come from."""
 
     name: str
@@ -62,7 +62,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExamAnswer:
     """All checks of one fault."""
 
     fault: Fault
@@ -79,22 +79,22 @@ class Answer:
         return any(each.message for each in self.checks)
 
 
-def small_cases(place: Place) -> tuple[KernelCase, ...]:
+def select_small_cases(place: Implementations) -> tuple[KernelCase, ...]:
     """The suite's rows that are small enough, but for those that the installed operation is known to miss."""
     return tuple(case for case in load() if _is_small(case) and _runs(case, place))
 
 
-def small_invariants(place: Place) -> tuple[InvariantCase, ...]:
+def select_small_invariants(place: Implementations) -> tuple[InvariantCase, ...]:
     """The suite's invariants whose case is small enough."""
     return tuple(row for row in load_invariants() if _is_small(row.case) and _runs(row.case, place))
 
 
 def _is_small(case: KernelCase) -> bool:
-    small = cost(operation_table.named(case.op), case).bytes <= SMALL_BYTES
+    small = forward_cost(operation_table.find_operation(case.op), case).bytes <= SMALL_BYTES
     return small and case.sizes.get("l", 1) <= SMALL_SEQLEN and not case.rows
 
 
-def _runs(case: KernelCase, place: Place) -> bool:
+def _runs(case: KernelCase, place: Implementations) -> bool:
     if place.name == "reference":
         return True
     return place.name in case.where and case.known is None and case.op not in place.missing
@@ -104,7 +104,7 @@ def _runs(case: KernelCase, place: Place) -> bool:
 class Suite:
     """What `tests/kernels` checks, as far as a place can run it and it is small."""
 
-    place: Place
+    place: Implementations
     cases: tuple[KernelCase, ...]
     invariants: tuple[tuple[InvariantCase, frozenset[str]], ...]
     """Each with the operations that it calls."""
@@ -115,16 +115,16 @@ class Suite:
         return frozenset(case.op for case in self.cases)
 
 
-def suite(place: Place) -> Suite:
+def build_suite(place: Implementations) -> Suite:
     """The checks of a place."""
-    rows = [(row, _uses(row, place)) for row in small_invariants(place)]
-    return Suite(place, small_cases(place), tuple(row for row in rows if not row[1] & place.missing.keys()))
+    rows = [(row, _uses(row, place)) for row in select_small_invariants(place)]
+    return Suite(place, select_small_cases(place), tuple(row for row in rows if not row[1] & place.missing.keys()))
 
 
-def numerics(case: KernelCase, call: Call, device: str) -> Check:
+def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
     """The criterion on one row."""
     started = time.process_time()
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
     try:
         comparisons = compare.compare_case(op, case, call, device)
     except compare.WrongResult as error:
@@ -133,24 +133,24 @@ def numerics(case: KernelCase, call: Call, device: str) -> Check:
         # In the suite it is a failed test; an installed kernel may refuse a call.
         message = f"{case.id}: {RAISED}{str(error).partition(chr(10))[0]}"
         return Check("numerics", case.id, message, time.process_time() - started, 1)
-    message = compare.failures(case, comparisons)
+    message = compare.describe_failures(case, comparisons)
     return Check("numerics", case.id, message, time.process_time() - started, len(comparisons))
 
 
-def invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> Check:
+def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> Check:
     """One invariant; `calls` gives the operation of a name."""
     started = time.process_time()
-    case, op = row.case, operation_table.named(row.case.op)
+    case, op = row.case, operation_table.find_operation(row.case.op)
 
     def as_tuples(name: str) -> Call:
-        return compare.returning_tuples(calls(name))
+        return compare.return_tuples(calls(name))
 
     try:
         if row.invariant == "determinism":
-            wrong, compared = compare.unrepeated(op, case, calls(op.name), device), len(op.outputs)
+            wrong, compared = compare.find_unrepeated(op, case, calls(op.name), device), len(op.outputs)
         else:
-            pairs = invariants.PAIRS[row.invariant, case.op](as_tuples, compare.inputs(op, case, device))
-            wrong = invariants.violations(case, pairs, tf32=compare.uses_tf32(op, case, device))
+            pairs = invariants.PAIRS[row.invariant, case.op](as_tuples, compare.draw_inputs(op, case, device))
+            wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, device))
             compared = len(pairs)
     except (compare.WrongResult, RuntimeError):
         # Results of a wrong shape cannot be put together; that they are wrong is for numerics to say.
@@ -158,21 +158,21 @@ def invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> 
     return Check(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
 
 
-def _uses(row: InvariantCase, place: Place) -> frozenset[str]:
+def _uses(row: InvariantCase, place: Implementations) -> frozenset[str]:
     """The operations that an invariant calls."""
     seen = set()
 
     def calls(name: str) -> Call:
         seen.add(name)
-        return place.call(operation_table.named(name), SEED)
+        return place.call(operation_table.find_operation(name), SEED)
 
     # It ends at the first operation that is missing, which is enough to know.
     with contextlib.suppress(ImportError):
-        invariant(row, calls, place.device)
+        check_invariant(row, calls, place.device)
     return frozenset(seen)
 
 
-def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> Answer:
+def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> ExamAnswer:
     """Plant a fault and run every check of its operation.
 
     Args:
@@ -183,7 +183,7 @@ def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> Answer:
         checks.append(check)
         if until_caught and check.message:
             break
-    return Answer(fault, tuple(checks))
+    return ExamAnswer(fault, tuple(checks))
 
 
 def _checks(fault: Fault, suite: Suite) -> Iterator[Check]:
@@ -191,16 +191,16 @@ def _checks(fault: Fault, suite: Suite) -> Iterator[Check]:
     place = suite.place
 
     def calls(name: str) -> Call:
-        call = place.call(operation_table.named(name), SEED)
-        return planted(fault, call) if name == fault.op else call
+        call = place.call(operation_table.find_operation(name), SEED)
+        return plant(fault, call) if name == fault.op else call
 
     for case in suite.cases:
         # Faults are written for real arguments; with complex ones an axis of time holds pairs.
         if case.op == fault.op and not case.types:
-            yield numerics(case, calls(fault.op), place.device)
+            yield check_numerics(case, calls(fault.op), place.device)
     for row, used in suite.invariants:
         if fault.op in used:
-            yield invariant(row, calls, place.device)
+            yield check_invariant(row, calls, place.device)
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class CleanRun:
     alarms: tuple[Check, ...]
 
 
-def clean_runs(seeds: Sequence[int], suite: Suite) -> Iterator[CleanRun]:
+def run_clean(seeds: Sequence[int], suite: Suite) -> Iterator[CleanRun]:
     """The same checks without a fault: inputs and roundings are drawn anew from each seed.
 
     Each run takes, of every operation and dtype, one in SHARE of the rows; SHARE runs on end take them all.
@@ -241,10 +241,12 @@ def _in_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Callabl
     return turn
 
 
-def _clean_case(case: KernelCase, seed: int, place: Place) -> Check:
-    return numerics(replace(case, seed=seed), place.call(operation_table.named(case.op), seed), place.device)
+def _clean_case(case: KernelCase, seed: int, place: Implementations) -> Check:
+    return check_numerics(
+        replace(case, seed=seed), place.call(operation_table.find_operation(case.op), seed), place.device
+    )
 
 
-def _clean_row(row: InvariantCase, seed: int, place: Place) -> Check:
+def _clean_row(row: InvariantCase, seed: int, place: Implementations) -> Check:
     fresh = replace(row, case=replace(row.case, seed=seed))
-    return invariant(fresh, lambda name: place.call(operation_table.named(name), seed), place.device)
+    return check_invariant(fresh, lambda name: place.call(operation_table.find_operation(name), seed), place.device)

@@ -37,7 +37,7 @@ class NotPlanted:
     because: str
 
 
-def planted(fault: Fault, call: Call) -> Call:
+def plant(fault: Fault, call: Call) -> Call:
     """The operation with the fault in it."""
 
     def faulty(**arguments: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanproof.faults.changes import cut, output_of, rms, with_arguments, with_output
+from scanproof.faults.changes import cut_time, output_of, rms, with_arguments, with_output
 from scanproof.faults.fault import Arguments, Call, Fault, Spoil
 from scanproof.kernels.references.precision import tf32
 
@@ -19,7 +19,7 @@ PARTS = 16
 
 
 @dataclass(frozen=True)
-class Shape:
+class OperationTraits:
     """What the generic faults have to know of an operation."""
 
     op: str
@@ -40,37 +40,37 @@ class Shape:
 
 
 SHAPES = (
-    Shape(
+    OperationTraits(
         "selective_scan_fn", -1, {"u": -1, "delta": -1, "B": -1, "C": -1, "z": -1},
         narrow=("u", "B", "C"), summed=("C", -2), after=("D", "z"), wide_state=True,
     ),
-    Shape("mamba_inner_fn", -2, {"xz": -1}, summed=("out_proj_weight", -1), after=("out_proj_bias",)),
-    Shape(
+    OperationTraits("mamba_inner_fn", -2, {"xz": -1}, summed=("out_proj_weight", -1), after=("out_proj_bias",)),
+    OperationTraits(
         "selective_state_update",
         history=("state",), narrow=("x", "B", "C"), summed=("C", -1), after=("D", "z"),
     ),
-    Shape(
+    OperationTraits(
         "mamba_chunk_scan_combined", -3, {"x": -3, "dt": -2, "B": -3, "C": -3, "z": -3, "seq_idx": -1},
         history=("initial_states",), summed=("C", -1), after=("D", "z"), wide_state=True,
     ),
-    Shape(
+    OperationTraits(
         "mamba_split_conv1d_scan_combined", -2, {"zxbcdt": -2, "seq_idx": -1},
         history=("initial_states",), summed=("outproj_weight", -1), after=("outproj_bias",),
     ),
-    Shape(
+    OperationTraits(
         "causal_conv1d_fn", -1, {"x": -1, "seq_idx": -1},
         history=("initial_states",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
     ),
-    Shape(
+    OperationTraits(
         "causal_conv1d_update", -1,
         history=("conv_state",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
     ),
-    Shape("flash_attn_func", -3, summed=("v", 1)),
-    Shape("flash_attn_varlen_func", -3, summed=("v", 0)),
-    Shape("flash_attn_with_kvcache", -3, history=("k_cache", "v_cache")),
-    Shape("layer_norm_fn", narrow=("x",)),
-    Shape("rms_norm_fn", narrow=("x",)),
-    Shape("rmsnorm_fn", narrow=("x", "z")),
+    OperationTraits("flash_attn_func", -3, summed=("v", 1)),
+    OperationTraits("flash_attn_varlen_func", -3, summed=("v", 0)),
+    OperationTraits("flash_attn_with_kvcache", -3, history=("k_cache", "v_cache")),
+    OperationTraits("layer_norm_fn", narrow=("x",)),
+    OperationTraits("rms_norm_fn", narrow=("x",)),
+    OperationTraits("rmsnorm_fn", narrow=("x", "z")),
 )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def tail_missing(axis: int) -> Spoil:
     return spoil
 
 
-def state_lost(shape: Shape) -> Spoil:
+def state_lost(shape: OperationTraits) -> Spoil:
     """The second half of a sequence begins from nothing; of an operation that gets a state, the state reads as zero."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
@@ -132,9 +132,9 @@ def state_lost(shape: Shape) -> Spoil:
         length = arguments[lead].shape[axis]
         if length < 2 or arguments.get("cu_seqlens") is not None:
             return call(**arguments)
-        first = call(**cut(arguments, shape.times, 0, length // 2))
+        first = call(**cut_time(arguments, shape.times, 0, length // 2))
         later = {**arguments, **dict.fromkeys(given)}
-        second = call(**cut(later, shape.times, length // 2, length))
+        second = call(**cut_time(later, shape.times, length // 2, length))
         assert shape.out_time is not None
         y = torch.cat([output_of(first), output_of(second)], shape.out_time)
         return with_output(second, lambda _: y)
@@ -142,7 +142,7 @@ def state_lost(shape: Shape) -> Spoil:
     return spoil
 
 
-def summed_in_bfloat16(shape: Shape) -> Spoil:
+def summed_in_bfloat16(shape: OperationTraits) -> Spoil:
     """The output is a sum of parts, and the running sum is kept in bfloat16."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
@@ -215,7 +215,7 @@ def narrow_state(call: Call, arguments: Arguments) -> Any:
     return (result[0], result[1].to(result[0].dtype), *result[2:])
 
 
-def _rows(shape: Shape) -> Iterator[Fault]:
+def _rows(shape: OperationTraits) -> Iterator[Fault]:
     op = shape.op
     yield Fault(f"one_element-{op}", op, "One element of the output is wrong by the output's rms.", one_element)
     yield Fault(f"unrepeatable-{op}", op, "Half of the output differs by one last bit from call to call.", unrepeatable)

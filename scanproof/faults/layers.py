@@ -12,7 +12,7 @@ from unittest import mock
 from torch import Tensor
 from torch.nn import functional
 
-from scanproof.faults.fault import Call, Fault, planted
+from scanproof.faults.fault import Call, Fault, plant
 from scanproof.models import layers
 
 Adapt = Callable[[Call, Callable[[Call], Call]], Call]
@@ -111,9 +111,9 @@ LAYERS: Mapping[str, Layer] = MappingProxyType(
 
 
 @contextmanager
-def planted_in_layers(fault: Fault) -> Iterator[None]:
+def plant_in_layers(fault: Fault) -> Iterator[None]:
     """While it lasts, the stand-ins run with the fault."""
     layer = LAYERS[fault.op]
     function = getattr(layer.owner, layer.function)
-    with mock.patch.object(layer.owner, layer.function, layer.adapt(function, lambda call: planted(fault, call))):
+    with mock.patch.object(layer.owner, layer.function, layer.adapt(function, lambda call: plant(fault, call))):
         yield

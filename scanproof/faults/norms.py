@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scanproof.faults.changes import with_argument, with_arguments, with_output
 from scanproof.faults.fault import Arguments, Call, Fault
-from scanproof.faults.scans import FLA, MAMBA, gate_order_swapped, small
+from scanproof.faults.scans import FLA, MAMBA, at_size, gate_order_swapped
 
 LAYER, RMS, GATED = "layer_norm_fn", "rms_norm_fn", "rmsnorm_fn"
 
@@ -44,15 +44,17 @@ def gradient_of_one_group(call: Call, arguments: Arguments) -> Any:
 FAULTS = (
     Fault(
         "layer_norm_rows_wrap", LAYER, "Row offsets wrap: late rows are read from the beginning.",
-        with_arguments(("x", "residual"), wrapped_rows), (f"{MAMBA}/issues/1015",), small("2^31 elements", "past_2_31"),
+        with_arguments(("x", "residual"), wrapped_rows), (f"{MAMBA}/issues/1015",),
+        at_size("2^31 elements", "past_2_31"),
     ),
     Fault(
         "rms_norm_rows_wrap", RMS, "Row offsets wrap: late rows are read from the beginning.",
-        with_arguments(("x", "residual"), wrapped_rows), (f"{MAMBA}/issues/1015",), small("2^31 elements", "past_2_31"),
+        with_arguments(("x", "residual"), wrapped_rows), (f"{MAMBA}/issues/1015",),
+        at_size("2^31 elements", "past_2_31"),
     ),
     Fault(
         "gated_norm_rows_wrap", GATED, "Row offsets of the gate wrap: late rows have early rows' gates.",
-        with_argument("z", wrapped_rows), (f"{MAMBA}/issues/1015",), small("2^31 elements", "past_2_31"),
+        with_argument("z", wrapped_rows), (f"{MAMBA}/issues/1015",), at_size("2^31 elements", "past_2_31"),
     ),
     Fault(
         "gated_norm_backward_groups", GATED, "The backward pass ignores group_size.",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scanproof.faults.changes import (
     as_if_contiguous,
-    cut,
+    cut_time,
     first_row_for_all,
     first_row_for_last,
     output_of,
@@ -33,7 +33,7 @@ SSD, SPLIT = "mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined"
 SSD_TIME = {"x": -3, "dt": -2, "B": -3, "C": -3, "z": -3, "seq_idx": -1}
 
 
-def small(needs: str, row: str | None = None) -> str:
+def at_size(needs: str, row: str | None = None) -> str:
     """How a wrap that needs 2^31 elements is planted, and whether the suite has a row that reaches the real one."""
     reached = f"the row `{row}` reaches it on a GPU" if row else "no row of the suite reaches it"
     return f"planted at the size of each case; the reported one needs {needs}: {reached}"
@@ -71,7 +71,7 @@ def dt_twice(call: Call, arguments: Arguments) -> Any:
     return call(**{**arguments, "dt": F.softplus(dt).to(arguments["dt"].dtype)})
 
 
-def steps(arguments: Arguments) -> Tensor:
+def effective_dt(arguments: Arguments) -> Tensor:
     """dt as the recurrence uses it: (b, l, h)."""
     dt = arguments["dt"].detach().to(torch.float32)
     if arguments.get("dt_bias") is not None:
@@ -93,10 +93,10 @@ def initial_not_decayed(call: Call, arguments: Arguments) -> Any:
     initial, chunk, length = arguments.get("initial_states"), arguments["chunk_size"], arguments["x"].shape[1]
     if initial is None or arguments.get("seq_idx") is not None or length <= chunk:
         return call(**arguments)
-    first = cut(arguments, SSD_TIME, 0, chunk)
+    first = cut_time(arguments, SSD_TIME, 0, chunk)
     y = output_of(call(**first))
     state = call(**{**first, "initial_states": None, "return_final_states": True})[1] + initial
-    second = call(**{**cut(arguments, SSD_TIME, chunk, length), "initial_states": state})
+    second = call(**{**cut_time(arguments, SSD_TIME, chunk, length), "initial_states": state})
     return with_output(second, lambda later: torch.cat([y, later], dim=1))
 
 
@@ -110,9 +110,9 @@ def decayed_from_the_chunk(call: Call, arguments: Arguments) -> Any:
     if start == grid or end >= length:
         return call(**arguments)
     alone = {**arguments, "seq_idx": None, "initial_states": None, "return_final_states": True}
-    _, state, *_ = call(**cut(alone, SSD_TIME, start, end))
-    extra = torch.exp((steps(arguments)[:, grid:start] * arguments["A"].detach()).sum(1))
-    second = call(**{**cut(alone, SSD_TIME, end, length), "initial_states": state * extra[..., None, None]})
+    _, state, *_ = call(**cut_time(alone, SSD_TIME, start, end))
+    extra = torch.exp((effective_dt(arguments)[:, grid:start] * arguments["A"].detach()).sum(1))
+    second = call(**{**cut_time(alone, SSD_TIME, end, length), "initial_states": state * extra[..., None, None]})
     result = call(**arguments)
     y = torch.cat([output_of(result)[:, :end], second[0]], dim=1)
     return (y, second[1], *result[2:]) if arguments.get("return_final_states") else y
@@ -131,7 +131,7 @@ def state_off_the_grid(call: Call, arguments: Arguments) -> Any:
             "return_final_states": True, "return_varlen_states": False,
         }  # fmt: skip
         if off and end - start > off:
-            states[number] = call(**cut(alone, SSD_TIME, start, end - off))[1][0]
+            states[number] = call(**cut_time(alone, SSD_TIME, start, end - off))[1][0]
         elif off:
             states[number] = 0
     return (*result[:-1], states)
@@ -178,12 +178,12 @@ def gate_order_swapped(call: Call, arguments: Arguments) -> Any:
 FAULTS = (
     Fault(
         "scan_stride_truncated", SCAN, "A batch stride stored in 32 bits is 0: every row reads the first row's u.",
-        with_argument("u", first_row_for_all), (f"{MAMBA}/issues/880",), small("2^32 elements"),
+        with_argument("u", first_row_for_all), (f"{MAMBA}/issues/880",), at_size("2^32 elements"),
     ),
     Fault(
         "scan_state_buffer_wraps", SCAN, "The backward pass of the last row reads the first row's chunk states.",
         last_gradient_is_first, (f"{MAMBA}/issues/884", f"{MAMBA}/pull/883"),
-        small("batch x dim x chunks x dstate past 2^31"),
+        at_size("batch x dim x chunks x dstate past 2^31"),
     ),
     Fault(
         "scan_last_state_without_B", SCAN, "last_state lacks the factor B where B is constant in time.",
@@ -195,7 +195,7 @@ FAULTS = (
     ),
     Fault(
         "inner_stride_truncated", INNER, "A batch stride stored in 32 bits is 0: every row reads the first row's xz.",
-        with_argument("xz", first_row_for_all), (f"{MAMBA}/issues/880",), small("2^32 elements"),
+        with_argument("xz", first_row_for_all), (f"{MAMBA}/issues/880",), at_size("2^32 elements"),
     ),
     Fault(
         "step_state_not_written", STEP, "The step's state is not written back.",
@@ -204,7 +204,7 @@ FAULTS = (
     Fault(
         "step_row_wraps", STEP, "A row number times a stride wraps: states are read and written in the wrong rows.",
         wrapped_rows("state", "state_batch_indices"), (f"{VLLM}/pull/35275",),
-        small("a cache of 2^32 elements", "past_2_32"),
+        at_size("a cache of 2^32 elements", "past_2_32"),
     ),
     Fault(
         "step_padding_written", STEP, "A padded row (index -1) updates the last row of the cache.",
@@ -215,16 +215,16 @@ FAULTS = (
     Fault(
         "ssd_dt_wraps", SSD, "The offset of a late chunk's dt wraps: an earlier chunk's dt is read.",
         with_argument("dt", wrapped(1)), (f"{MAMBA}/issues/1015", f"{MAMBA}/pull/987"),
-        small("dt as a part of a much wider tensor"),
+        at_size("dt as a part of a much wider tensor"),
     ),
     Fault(
         "ssd_projections_wrap", SSD, "The batch offset of B and C wraps: the last row reads the first row's.",
         with_arguments(("B", "C"), first_row_for_last), (f"{MAMBA}/issues/1015", f"{MAMBA}/pull/1034"),
-        small("2^31 elements of B C^T"),
+        at_size("2^31 elements of B C^T"),
     ),
     Fault(
         "ssd_states_wrap", SSD, "The batch offset of the states wraps: the last row has the first row's state.",
-        last_state_of_first_row, (f"{MAMBA}/issues/1015", f"{MAMBA}/pull/1035"), small("2^31 elements of states"),
+        last_state_of_first_row, (f"{MAMBA}/issues/1015", f"{MAMBA}/pull/1035"), at_size("2^31 elements of states"),
     ),
     Fault(
         "ssd_A_from_bf16", SSD, "A is the exponential of a logarithm kept in bfloat16.",
@@ -271,6 +271,6 @@ FAULTS = (
     Fault(
         "split_batch_wraps", SPLIT, "The batch offset of the convolution wraps: the last row reads the first row's.",
         with_argument("zxbcdt", first_row_for_last), (f"{MAMBA}/issues/1015", f"{MAMBA}/pull/1037"),
-        small("zxbcdt past 2^32 elements"),
+        at_size("zxbcdt past 2^32 elements"),
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
-"""The process that evaluates one stand-in once per fault: `python -m scanproof.faults.stand_in_worker request.json out.jsonl`.
+"""Evaluates one stand-in once per fault, in a process of its own.
 
-The request is a worker's (see `scanproof.evaluation.worker.run`) and a list of faults.  The checkpoint and the tasks are loaded once.
+`python -m scanproof.faults.stand_in_worker request.json out.jsonl`: the request is that of an evaluation worker
+(`scanproof.evaluation.worker.run`) and a list of fault ids.  The checkpoint is loaded once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from scanproof.evaluation import results
 from scanproof.evaluation.worker import lm_eval_tasks
 from scanproof.faults.catalogue import FAULTS
-from scanproof.faults.layers import planted_in_layers
+from scanproof.faults.layers import plant_in_layers
 
 
 def main(arguments: list[str]) -> None:
@@ -34,13 +35,13 @@ def main(arguments: list[str]) -> None:
     found = {fault.id: fault for fault in FAULTS}
     with out.open("w") as lines:
         for name in (None, *request["faults"]):
-            with planted_in_layers(found[name]) if name else contextlib.nullcontext():
-                line = {"fault": name, **sit(model, request)}
+            with plant_in_layers(found[name]) if name else contextlib.nullcontext():
+                line = {"fault": name, **evaluate_once(model, request)}
             lines.write(json.dumps(line) + "\n")
             lines.flush()
 
 
-def sit(model: Any, request: dict[str, Any]) -> dict[str, Any]:
+def evaluate_once(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     """One evaluation as the suite does it."""
     started = time.process_time()
     manager, tasks = lm_eval_tasks.load_tasks(request)

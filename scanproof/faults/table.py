@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scanproof.faults.exam import Answer, Check, CleanRun
+from scanproof.faults.exam import Check, CleanRun, ExamAnswer
 from scanproof.faults.fault import NotPlanted
 
 COLUMNS = ("fault", "operation", "numerics", "first", "invariants", "seconds", "evaluation")
 
 
-def row(answer: Answer) -> dict[str, Any]:
+def make_row(answer: ExamAnswer) -> dict[str, Any]:
     """One fault: which checks saw it, and what that cost."""
     seen, broken = answer.found(numerics=True), answer.found(numerics=False)
     rows = [each for each in answer.checks if each.kind == "numerics"]
@@ -24,7 +24,7 @@ def row(answer: Answer) -> dict[str, Any]:
         "note": answer.fault.note,
         "caught": answer.caught,
         "numerics": f"{len(seen)} of {len(rows)}",
-        "first": short(first) if first else "NOT CAUGHT",
+        "first": short_id(first) if first else "NOT CAUGHT",
         "message": first.message if first else None,
         "invariants": sorted({each.kind for each in broken}),
         "seconds": round(first.seconds, 3) if first else None,
@@ -33,12 +33,12 @@ def row(answer: Answer) -> dict[str, Any]:
     }
 
 
-def short(check: Check) -> str:
+def short_id(check: Check) -> str:
     """A check without its operation, which has a column of its own."""
     return check.id.partition("-")[2]
 
 
-def summary(answers: Sequence[Answer]) -> str:
+def summarize(answers: Sequence[ExamAnswer]) -> str:
     """How many faults were caught, and by what."""
     numerics = sum(bool(each.found(numerics=True)) for each in answers)
     invariants = sum(bool(each.found(numerics=False)) for each in answers)
@@ -49,14 +49,14 @@ def summary(answers: Sequence[Answer]) -> str:
     return f"{said}; NOT CAUGHT: {', '.join(lost)}" if lost else said
 
 
-def clean_summary(runs: Sequence[CleanRun]) -> str:
+def summarize_clean(runs: Sequence[CleanRun]) -> str:
     """How many clean runs raised how many alarms."""
     checks, results = sum(each.checks for each in runs), sum(each.results for each in runs)
     alarms = sum(len(each.alarms) for each in runs)
     return f"{len(runs)} clean runs, {checks} checks, {results} results compared: {alarms} alarms"
 
 
-def markdown(rows: Iterable[dict[str, Any]], left_out: Iterable[NotPlanted]) -> str:
+def to_markdown(rows: Iterable[dict[str, Any]], left_out: Iterable[NotPlanted]) -> str:
     """Two tables, and what could not be planted."""
     rows = list(rows)
     lines = ["## Reported faults", ""]
@@ -64,7 +64,7 @@ def markdown(rows: Iterable[dict[str, Any]], left_out: Iterable[NotPlanted]) -> 
     lines += ["", "## Generic faults", ""]
     lines += _table([each for each in rows if not each["links"]])
     lines += ["", "## Not planted", ""]
-    lines += [f"- {each.what} ({linked(each.links)}): {each.because}." for each in left_out]
+    lines += [f"- {each.what} ({format_links(each.links)}): {each.because}." for each in left_out]
     return "\n".join(lines)
 
 
@@ -76,7 +76,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for each in rows:
         what = each["what"] + (f" ({each['note']})" if each["note"] else "")
         cells = [
-            f"`{each['fault']}`", each["operation"], what, linked(each["links"]), each["numerics"],
+            f"`{each['fault']}`", each["operation"], what, format_links(each["links"]), each["numerics"],
             ", ".join(each["invariants"]), each["first"], f"{each['seconds']:.3f}" if each["seconds"] else "",
             each["evaluation"] or "",
         ]  # fmt: skip
@@ -84,7 +84,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def linked(links: Iterable[str]) -> str:
+def format_links(links: Iterable[str]) -> str:
     """Links as the project and the number."""
     return ", ".join(f"[{_name(link)}]({link})" for link in links)
 

@@ -77,20 +77,20 @@ class KernelCase:
 
 def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
     """All cases of a table; CaseError names the row that cannot be used."""
-    table = read(path, "cases", "models", "triton")
+    table = read_table(path, "cases", "models", "triton")
     check_tuned(table, path)
     cases = tuple(
         case
         for op, rows in table["cases"].items()
         for row in rows
-        for case in expand(op, checked_row(row, place(path, op, row)), table, place(path, op, row))
+        for case in expand_row(op, validate_row(row, describe_row(path, op, row)), table, describe_row(path, op, row))
     )
     ids = [case.id for case in cases]
     check_ids(ids, path)
     return cases
 
 
-def read(path: Path, *parts: str) -> dict[str, Any]:
+def read_table(path: Path, *parts: str) -> dict[str, Any]:
     """A table as it is in its file; raises CaseError where it cannot be read, or lacks a part."""
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -105,11 +105,11 @@ def read(path: Path, *parts: str) -> dict[str, Any]:
         if not isinstance(table.get(part), wanted):
             raise CaseError(f"{path.name}: {part}: is missing or no {'list' if wanted is list else 'table'}")
     for op, rows in table.get("cases", {}).items():
-        check_rows(rows, f"{path.name}: {op}")
+        check_row_list(rows, f"{path.name}: {op}")
     return table
 
 
-def check_rows(rows: Any, place: str) -> None:
+def check_row_list(rows: Any, place: str) -> None:
     """Raise CaseError unless the rows of an operation are a list that is not empty."""
     if not isinstance(rows, list) or not rows:
         raise CaseError(f"{place}: write a list of rows, one at least")
@@ -124,7 +124,7 @@ def check_tuned(table: Mapping[str, Any], path: Path) -> None:
             raise CaseError(f"{path.name}: tuned: {op} has no row {', '.join(missing) or 'at all'}")
 
 
-def place(path: Path, op: str, row: Any) -> str:
+def describe_row(path: Path, op: str, row: Any) -> str:
     """Where a row is, for messages."""
     name = row.get("name", "(no name)") if isinstance(row, dict) else f"row {row!r}"
     return f"{path.name}: {op}: {name}"
@@ -139,7 +139,7 @@ def check_ids(ids: list[str], path: Path) -> None:
 
 def not_interpreted(path: Path = TABLE) -> tuple[str, ...]:
     """Operations of a table that Triton's interpreter cannot run."""
-    table = read(path, "cases", "triton")
+    table = read_table(path, "cases", "triton")
     return tuple(op for op in table["cases"] if op not in table["triton"])
 
 
@@ -162,7 +162,7 @@ class InvariantCase:
 
 def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
     """All invariants of a table, for each dtype of the case they take; CaseError names one whose case is missing."""
-    table = read(path, "invariants")["invariants"]
+    table = read_table(path, "invariants")["invariants"]
     found: dict[tuple[str, str], list[KernelCase]] = {}
     for case in load(path):
         found.setdefault((case.op, case.name), []).append(case)
@@ -179,7 +179,7 @@ KEYS = {
 }  # fmt: skip
 
 
-class Row(BaseModel):
+class CaseRow(BaseModel):
     """What kind of thing each key of a row is."""
 
     model_config = ConfigDict(strict=True)
@@ -203,7 +203,7 @@ class Row(BaseModel):
     raises: str = ""
 
 
-def checked_row(row: Any, place: str) -> dict[str, Any]:
+def validate_row(row: Any, place: str) -> dict[str, Any]:
     """The row, if its keys are known and hold what they should; raises CaseError beginning with `place`."""
     if not isinstance(row, dict):
         raise CaseError(f"{place}: is no row; write name: and sizes: under it")
@@ -214,7 +214,7 @@ def checked_row(row: Any, place: str) -> dict[str, Any]:
         if key not in row:
             raise CaseError(f"{place}: {key} is missing")
     try:
-        Row.model_validate(row)
+        CaseRow.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"][:2]))
@@ -235,7 +235,7 @@ def checked_row(row: Any, place: str) -> dict[str, Any]:
     return row
 
 
-def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
+def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
     """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
     models: Mapping[str, Mapping[str, int]] = table["models"]
     chosen_rows: list[str] | None = table.get("tuned", {}).get(op)
@@ -246,7 +246,7 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -
         names, itertools.product(*lists.values()), row.get("dtypes", list(DTYPES))
     ):
         if model is not None and model not in models:
-            raise CaseError(f"{place}: model {model} is not in the table of models{nearest(model, models)}")
+            raise CaseError(f"{place}: model {model} is not in the table of models{suggest_nearest(model, models)}")
         chosen = dict(zip(lists, sizes, strict=True))
         varying = [f"{letter}{chosen[letter]}" for letter, each in lists.items() if len(each) > 1]
         yield KernelCase(
@@ -273,7 +273,7 @@ def expand(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -
         )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?`, or all names where none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scanproof.kernels.inputs import axes_of, dtype_of, shape
+from scanproof.kernels.inputs import axes_of, dtype_of, shape_of
 
 if TYPE_CHECKING:
     from scanproof.kernels.cases import KernelCase
-    from scanproof.kernels.inputs import Argument, Output
+    from scanproof.kernels.inputs import ArgumentSpec, OutputSpec
     from scanproof.kernels.operation import Op
 
 Sizes = Mapping[str, int]
@@ -34,21 +34,21 @@ LEAST_MEMORY = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class Cost:
+class CallCost:
     """One call."""
 
     bytes: int
     flop: float
 
 
-def cost(op: Op, case: KernelCase) -> Cost:
+def forward_cost(op: Op, case: KernelCase) -> CallCost:
     """A forward call: every argument that is given read once, every result written once."""
     sizes = _moving_sizes(op, case)
-    parts: list[Argument | Output] = [*_given(op, case), *op.expected_outputs(case)]
-    return Cost(sum(_size(each, case, sizes) for each in parts), op.flop(sizes, case.options))
+    parts: list[ArgumentSpec | OutputSpec] = [*_given(op, case), *op.expected_outputs(case)]
+    return CallCost(sum(_size(each, case, sizes) for each in parts), op.flop(sizes, case.options))
 
 
-def backward_cost(op: Op, case: KernelCase) -> Cost:
+def backward_cost(op: Op, case: KernelCase) -> CallCost:
     """A backward call: arguments and gradients of the results read once, gradients of the arguments written once.
 
     Raises:
@@ -57,16 +57,16 @@ def backward_cost(op: Op, case: KernelCase) -> Cost:
     if op.backward_flop is None:
         raise ValueError(f"{op.name} has no backward pass")
     sizes, given = _moving_sizes(op, case), _given(op, case)
-    parts: list[Argument | Output] = [*given, *(each for each in given if each.differentiable)]
+    parts: list[ArgumentSpec | OutputSpec] = [*given, *(each for each in given if each.differentiable)]
     parts += [each for each in op.expected_outputs(case) if each.differentiable]
-    return Cost(sum(_size(each, case, sizes) for each in parts), op.backward_flop(sizes, case.options))
+    return CallCost(sum(_size(each, case, sizes) for each in parts), op.backward_flop(sizes, case.options))
 
 
-def memory(op: Op, case: KernelCase) -> int:
+def memory_needed(op: Op, case: KernelCase) -> int:
     """Bytes of memory, about, that comparing a case with its references takes, forward and backward."""
     if case.rows:
-        return max(LEAST_MEMORY, ROWS_FACTOR * cost(op, case).bytes)
-    moved = cost(op, case).bytes + (backward_cost(op, case).bytes if case.backward else 0)
+        return max(LEAST_MEMORY, ROWS_FACTOR * forward_cost(op, case).bytes)
+    moved = forward_cost(op, case).bytes + (backward_cost(op, case).bytes if case.backward else 0)
     return max(LEAST_MEMORY, MEMORY_FACTOR * moved)
 
 
@@ -76,18 +76,18 @@ def _moving_sizes(op: Op, case: KernelCase) -> dict[str, int]:
     return {**sizes, "N": min(sizes["N"], sizes.get("b", sizes["N"]))}
 
 
-def _given(op: Op, case: KernelCase) -> list[Argument]:
+def _given(op: Op, case: KernelCase) -> list[ArgumentSpec]:
     return [each for each in op.arguments if not each.optional or each.name in case.given]
 
 
-def _size(part: Argument | Output, case: KernelCase, sizes: Sizes) -> int:
+def _size(part: ArgumentSpec | OutputSpec, case: KernelCase, sizes: Sizes) -> int:
     """Bytes that move; what is tied is one number per head in memory."""
     axes = getattr(part, "moved", None) or axes_of(part, case)
     if not axes:
         return 0
     if case.layouts.get(part.name) == "tied":
         axes = axes[: axes.index("h") + 1]
-    return math.prod(shape(axes, sizes)) * dtype_of(part, case).itemsize
+    return math.prod(shape_of(axes, sizes)) * dtype_of(part, case).itemsize
 
 
 def selective_scan(s: Sizes, options: Options) -> float:

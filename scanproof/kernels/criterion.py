@@ -41,7 +41,7 @@ class KernelError:
     got: float
 
 
-def kernel_error(got: Tensor, reference: Tensor) -> KernelError:
+def measure_error(got: Tensor, reference: Tensor) -> KernelError:
     """Compare a result with its reference of the same shape.
 
     Args:
@@ -70,7 +70,7 @@ def _rms(value: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ResultComparison:
     """One result of one call: its error, the PyTorch form's error, and what is allowed."""
 
     result: str
@@ -94,7 +94,7 @@ class Comparison:
         )
 
 
-def factor(count: int) -> float:
+def allowed_factor(count: int) -> float:
     """How many times the form's error is allowed for a result of `count` numbers: 2 from 16 numbers on.
 
     The ratio of two mean squares of independent normal errors, one of n numbers and one of n numbers in each of 16
@@ -105,7 +105,9 @@ def factor(count: int) -> float:
     return max(FACTOR, 1.0 + 4.0 / math.sqrt(n) + 1.4 / n**2)
 
 
-def compare(result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor, atol: float) -> Comparison:
+def compare_result(
+    result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor, atol: float
+) -> ResultComparison:
     """The criterion on one result.
 
     Args:
@@ -119,18 +121,18 @@ def compare(result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor
     """
     if got.shape != reference.shape:
         raise ValueError(f"{result}: has shape {tuple(got.shape)}, expected {tuple(reference.shape)}")
-    errors = [kernel_error(form, reference) for form in forms]
+    errors = [measure_error(form, reference) for form in forms]
     form = replace(
         max(errors, key=lambda error: error.worst),
         rms=math.sqrt(sum(error.rms**2 for error in errors) / len(errors)),
     )
     times, largest = (
-        factor(reference.numel()),
+        allowed_factor(reference.numel()),
         float(torch.linalg.vector_norm(reference, math.inf)) if reference.numel() else 0.0,
     )
-    return Comparison(
+    return ResultComparison(
         result=result,
-        error=kernel_error(got, reference),
+        error=measure_error(got, reference),
         form=form,
         allowed_rms=times * form.rms + atol,
         allowed_worst=times * form.worst + atol * largest,

@@ -32,7 +32,7 @@ class Divergence:
 
     def excess(self, dtype: str, tf32: bool = False) -> str:
         """What is above the bar for models of this dtype; empty when nothing is."""
-        mean, worst = bars(dtype, tf32)
+        mean, worst = allowed_divergence(dtype, tf32)
         if self.mean <= mean and self.worst <= worst:
             return ""
         return f"{self}; allowed are {mean:g} and {worst:g} in {dtype}"
@@ -60,7 +60,7 @@ def kl_divergence(expected: Tensor, got: Tensor) -> Divergence:
     return Divergence(mean=float(each.mean()), worst=float(each.max()), row=row, position=position)
 
 
-def bars(dtype: str, tf32: bool = False) -> tuple[float, float]:
+def allowed_divergence(dtype: str, tf32: bool = False) -> tuple[float, float]:
     """Largest mean, and largest at one position, between two correct ways to run a model of this dtype.
 
     Args:

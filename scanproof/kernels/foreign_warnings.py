@@ -35,7 +35,7 @@ class RaisedIn:
 
 
 @contextmanager
-def shown() -> Iterator[None]:
+def show_package_warnings() -> Iterator[None]:
     """Show what the packages warn of, whatever filters there are; all other warnings meet those filters."""
     with warnings.catch_warnings():
         warnings.filterwarnings("default", message=FROM_CPP)

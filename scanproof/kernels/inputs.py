@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanproof.kernels.cases import CaseError, KernelCase, nearest
+from scanproof.kernels.cases import CaseError, KernelCase, suggest_nearest
 
 Draw = Callable[[tuple[int, ...], torch.Generator, KernelCase], Any]
 
 
 @dataclass(frozen=True)
-class Argument:
+class ArgumentSpec:
     """One argument of an operation."""
 
     name: str
@@ -34,7 +34,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputSpec:
     """One result of an operation, in the order in which it returns them; what it changes in place comes last."""
 
     name: str
@@ -47,27 +47,27 @@ class Output:
     """Axes of what a call writes of it, where that is less than all."""
 
 
-def input_dtype(case: KernelCase) -> torch.dtype:
+def case_dtype(case: KernelCase) -> torch.dtype:
     """The dtype of a case."""
     dtype = getattr(torch, case.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
-def dtype_of(part: Argument | Output, case: KernelCase) -> torch.dtype:
+def dtype_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> torch.dtype:
     """Dtype of an argument or output in this case."""
     name = case.types.get(part.name, part.dtype)
-    dtype = input_dtype(case) if name == "input" else getattr(torch, name)
+    dtype = case_dtype(case) if name == "input" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
-def axes_of(part: Argument | Output, case: KernelCase) -> str:
+def axes_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> str:
     """Axes of an argument or output in this case: some operations take it in more than one form."""
     return case.axes.get(part.name, part.axes)
 
 
-def shape(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def shape_of(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Sizes of the axes; a number stands for itself."""
     return tuple(int(letter) if letter.isdigit() else sizes[letter] for letter in axes.split())
 
@@ -85,7 +85,7 @@ def _uniform(low: float, high: float) -> Draw:
 
 def _log_uniform(low: float, high: float) -> Draw:
     uniform = _uniform(math.log(low), math.log(high))
-    return lambda shape, generator, case: torch.as_tensor(torch.exp(uniform(shape, generator, case)))
+    return lambda shape_of, generator, case: torch.as_tensor(torch.exp(uniform(shape_of, generator, case)))
 
 
 def _before_softplus(low: float, high: float) -> Draw:
@@ -100,7 +100,7 @@ def _before_softplus(low: float, high: float) -> Draw:
 
 
 def _negative(draw: Draw) -> Draw:
-    return lambda shape, generator, case: -draw(shape, generator, case)
+    return lambda shape_of, generator, case: -draw(shape_of, generator, case)
 
 
 def _scaled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
@@ -187,12 +187,12 @@ DRAWS: Mapping[str, Draw] = MappingProxyType(
 )
 
 
-def draw(
+def draw_arguments(
     case: KernelCase,
-    arguments: tuple[Argument, ...],
+    arguments: tuple[ArgumentSpec, ...],
     sizes: Mapping[str, int],
     device: str,
-    outputs: tuple[Output, ...] = (),
+    outputs: tuple[OutputSpec, ...] = (),
 ) -> dict[str, Any]:
     """Arguments of one call, by name: those that are always given, and those that the case gives.
 
@@ -209,18 +209,18 @@ def draw(
         seed = zlib.crc32(f"{case.op}-{case.name}-{argument.name}".encode()) + case.seed
         generator = torch.Generator(device).manual_seed(seed)
         axes = axes_of(argument, case)
-        value = DRAWS[case.values.get(argument.name, argument.values)](shape(axes, sizes), generator, case)
+        value = DRAWS[case.values.get(argument.name, argument.values)](shape_of(axes, sizes), generator, case)
         if isinstance(value, Tensor):
             dtype = dtype_of(argument, case)
             if dtype.is_complex:
                 value = torch.complex(value, _normal(tuple(value.shape), generator, case))
-            value = laid_out(value.to(dtype), axes, case.layouts.get(argument.name))
+            value = lay_out(value.to(dtype), axes, case.layouts.get(argument.name))
         drawn[argument.name] = value
     return drawn
 
 
 def check_names(
-    case: KernelCase, arguments: tuple[Argument, ...], outputs: tuple[Output, ...], sizes: Mapping[str, int]
+    case: KernelCase, arguments: tuple[ArgumentSpec, ...], outputs: tuple[OutputSpec, ...], sizes: Mapping[str, int]
 ) -> None:
     """Raise CaseError, naming the row, the key and the nearest known name, where a row names what is not there."""
     taken = {each.name for each in arguments}
@@ -239,10 +239,10 @@ def check_names(
 
 def _known(case: KernelCase, what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise CaseError(f"{case.place}: {what} {name}{nearest(name, known)}")
+        raise CaseError(f"{case.place}: {what} {name}{suggest_nearest(name, known)}")
 
 
-def laid_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
+def lay_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
     """The same values, as a layout of `scanproof.kernels.cases` has them in memory."""
     if layout == "tied":
         after = axes.split().index("h") + 1

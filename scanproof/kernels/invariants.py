@@ -29,7 +29,7 @@ BOUND: Mapping[str, float] = MappingProxyType(
 may lose (`op.LOSSY_SOFTPLUS`), which not every operation has.  docs/decisions/0005 has what was measured."""
 
 
-def difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
+def measure_difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
     """rms(first - second) / rms(first), and where the two are furthest apart; infinite where one is not finite."""
     first, second = (each.detach().to(torch.float64) for each in pair[1:])
     apart = torch.nan_to_num((first - second).abs(), nan=float("inf"))
@@ -38,12 +38,12 @@ def difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
     return float(apart.square().mean().sqrt()) / scale, tuple(int(each) for each in index)
 
 
-def violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
+def find_violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
     """One line per pair that is further apart than the case's dtype, or TF32, explains."""
     bound = BOUND["tf32" if tf32 else case.dtype]
     found = []
     for pair in pairs:
-        apart, index = difference(pair)
+        apart, index = measure_difference(pair)
         if not apart <= bound:
             name, first, second = pair
             at = ", ".join(map(str, index))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scanproof.kernels.cases import KernelCase
-from scanproof.kernels.inputs import Argument, Output
+from scanproof.kernels.inputs import ArgumentSpec, OutputSpec
 from scanproof.kernels.launches import kernel_table
 
 Sizes = Mapping[str, int]
@@ -30,8 +30,8 @@ class Op:
     module: str
     """Where it is imported from, when it is needed."""
     reference: Callable[..., Any]
-    arguments: tuple[Argument, ...]
-    outputs: tuple[Output, ...]
+    arguments: tuple[ArgumentSpec, ...]
+    outputs: tuple[OutputSpec, ...]
     flop: Callable[[Sizes, Mapping[str, Any]], float]
     """FLOP that must be done for one forward call."""
     backward_flop: Callable[[Sizes, Mapping[str, Any]], float] | None = None
@@ -53,9 +53,9 @@ class Op:
     atomic: tuple[str, ...] = ()
     """Results that add up atomically on a GPU, so that two calls agree only to rounding (`grad of` a name)."""
 
-    def launches(self, case: KernelCase) -> tuple[str, ...]:
+    def needed_kernels(self, case: KernelCase) -> tuple[str, ...]:
         """Kernels and entry points that a case has to launch."""
-        row = kernel_table.operation(self.name)
+        row = kernel_table.find_operation(self.name)
         return (*row.forward, *row.backward) if case.backward else row.forward
 
     def sizes(self, case: KernelCase) -> dict[str, int]:
@@ -63,7 +63,7 @@ class Op:
         given = {"N": case.sizes.get("b", 1), "S": len(case.segments), **case.sizes}
         return {**given, **self.derived(given)}
 
-    def implementation(self) -> Callable[..., Any]:
+    def load_implementation(self) -> Callable[..., Any]:
         """The installed operation.
 
         Raises:
@@ -78,16 +78,16 @@ class Op:
             raise ImportError(f"{type(error).__name__}: {error}") from error
         return found
 
-    def expected_outputs(self, case: KernelCase) -> tuple[Output, ...]:
+    def expected_outputs(self, case: KernelCase) -> tuple[OutputSpec, ...]:
         """What this case returns, in order."""
         return tuple(each for each in self.outputs if each.option is None or case.options.get(each.option))
 
 
-def optional(name: str, axes: str, values: str = "normal", dtype: str = "input") -> Argument:
+def optional_argument(name: str, axes: str, values: str = "normal", dtype: str = "input") -> ArgumentSpec:
     """One that a case may leave out."""
-    return Argument(name, axes, values, dtype, optional=True)
+    return ArgumentSpec(name, axes, values, dtype, optional=True)
 
 
-def fixed(name: str, axes: str, values: str, optional: bool = True) -> Argument:
+def integer_argument(name: str, axes: str, values: str, optional: bool = True) -> ArgumentSpec:
     """One of whole numbers: indices, lengths."""
-    return Argument(name, axes, values, "int32", optional=optional, differentiable=False)
+    return ArgumentSpec(name, axes, values, "int32", optional=optional, differentiable=False)

@@ -66,7 +66,7 @@ class Evaluator:
                 return EvaluationError(*json.loads(broken.read_bytes()))
             try:
                 finished = self.evaluate(self.narrowed(job))
-                kernels_ran.require(job, finished)
+                kernels_ran.require_kernels(job, finished)
                 evaluation = self.with_samples(finished)
                 with files.atomic(path) as temporary:
                     temporary.write_bytes(files.to_json(evaluation))

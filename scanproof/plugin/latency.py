@@ -76,7 +76,7 @@ def judged(config: pytest.Config, measured: Latency) -> Latency:
     if config.stash[stash.SETTINGS].record_latency:
         return replace(measured, outcome=outcomes.RECORDED.value)
     path = baseline_path(config, measured.kind, measured.device)
-    found = baseline_files.read_for(path, measured.kind, measured.device) if path else None
+    found = baseline_files.read_for_device(path, measured.kind, measured.device) if path else None
     baseline = found.baseline(measured.id, path) if found and path else None
     if baseline is None:
         because = f"{measured.device} has no baseline of this case; {RECORD} records them"
@@ -195,7 +195,7 @@ class Latencies:
         from scanproof.kernels.latency import baseline_files, latency_verdict
         from scanproof.plugin import run_recorder
 
-        first, cases = found[0], baseline_files.collected(found)
+        first, cases = found[0], baseline_files.collect_repeats(found)
         counts = Counter(each.id for each in found if each.timing is not None)
         short = sorted({each.id for each in found if counts[each.id] < latency_verdict.FEWEST_REPEATS})
         if short or first.limits is None:

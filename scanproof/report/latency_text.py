@@ -142,7 +142,7 @@ def choice_lines(found: Latency) -> list[str]:
     if not found.choices or not kept or any(each.choices == found.choices for each in kept):
         return []
     most = max(kept, key=lambda each: len(each.repeats))
-    changed = proof.changed(Launches(choices=most.choices), Launches(choices=found.choices))
+    changed = proof.compare_choices(Launches(choices=most.choices), Launches(choices=found.choices))
     others = " (the repeats differ too)" if len(kept) > 1 else ""
     return [f"  autotuner   chose differently: {each.removeprefix('autotuner: ')}{others}" for each in changed]
 

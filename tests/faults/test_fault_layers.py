@@ -35,7 +35,7 @@ def test_one_wrong_element_moves_the_logits_of_the_stand_in(operation: str) -> N
     tokens = torch.arange(5, 45).view(2, 20)
     with torch.no_grad():
         right = model(tokens).logits
-        with layers.planted_in_layers(fault):
+        with layers.plant_in_layers(fault):
             wrong = model(tokens).logits
         again = model(tokens).logits
     assert torch.equal(right, again)

@@ -32,7 +32,7 @@ FRESH_SEEDS = range(7)
 
 @pytest.fixture(scope="module")
 def suite() -> exam.Suite:
-    return exam.suite(implementations.place("reference"))
+    return exam.build_suite(implementations.prepare_implementations("reference"))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -49,7 +49,7 @@ def test_every_fault_of_an_operation_is_seen_by_a_kernel_check(suite: exam.Suite
 
 
 def test_a_clean_run_raises_no_alarm(suite: exam.Suite) -> None:
-    runs = list(exam.clean_runs(FRESH_SEEDS, suite))
+    runs = list(exam.run_clean(FRESH_SEEDS, suite))
     assert sum(each.checks for each in runs) >= len(suite.cases) + len(suite.invariants), "every row had its turn"
     assert [alarm.message or alarm.id for each in runs for alarm in each.alarms] == []
 
@@ -59,11 +59,11 @@ def test_a_clean_run_of_a_wrong_implementation_raises_alarms(suite: exam.Suite) 
 
     def wrong(op: Op, seed: int) -> fault.Call:
         call = suite.place.call(op, seed)
-        return fault.planted(late, call) if op.name == late.op else call
+        return fault.plant(late, call) if op.name == late.op else call
 
-    place = exam.Place("reference", "cpu", wrong)
+    place = exam.Implementations("reference", "cpu", wrong)
     only = exam.Suite(place, tuple(each for each in suite.cases if each.op == late.op), ())
-    (clean,) = exam.clean_runs([3], only)
+    (clean,) = exam.run_clean([3], only)
     assert clean.alarms
     assert {alarm.id.partition("-")[0] for alarm in clean.alarms} == {late.op}
 
@@ -74,8 +74,8 @@ def test_what_cannot_be_imported_is_left_out_with_the_invariants_that_call_it() 
             raise ImportError("no module")
         return op.reference
 
-    place = exam.Place("interpreter", "cpu", call, {"selective_state_update": "no module"})
-    here = exam.suite(place)
+    place = exam.Implementations("interpreter", "cpu", call, {"selective_state_update": "no module"})
+    here = exam.build_suite(place)
     assert "mamba_chunk_scan_combined" in here.operations
     assert "selective_state_update" not in here.operations
     assert here.invariants
@@ -119,19 +119,19 @@ def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exa
     (row,) = [row for row, _ in suite.invariants if row.id == "causal_conv1d_fn-split-float32"]
 
     def calls(name: str) -> fault.Call:
-        return fault.planted(sliced, suite.place.call(operation_table.named(name), 0))
+        return fault.plant(sliced, suite.place.call(operation_table.find_operation(name), 0))
 
-    assert exam.invariant(row, calls, "cpu").message == ""
+    assert exam.check_invariant(row, calls, "cpu").message == ""
     assert "expected (" in exam.examine(sliced, suite, until_caught=True).found(numerics=True)[0].message
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: exam.Suite, operation: str) -> None:
     """Its roundings are its own, so that a clean run says something; equal calls still give equal bits."""
-    op = operation_table.named(operation)
+    op = operation_table.find_operation(operation)
     wide = [case for case in suite.cases if case.op == operation and case.dtype == op.dtypes[0]]
     case = max(wide, key=lambda each: each.sizes.get("l", 1) * each.sizes.get("d", 1))
-    arguments = compare.inputs(op, case)
+    arguments = compare.draw_inputs(op, case)
     first, again, other = (compare.run_op(op, case, arguments, suite.place.call(op, seed)) for seed in (1, 1, 2))
     form = compare.run_form(op, case, arguments)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -144,7 +144,9 @@ def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: ex
 def test_a_fault_in_an_installed_kernel_is_seen(interpreter: str | None, name: str) -> None:
     if interpreter is not None:
         pytest.skip(interpreter)
-    place = exam.Place("interpreter", "cpu", implementations.installed)
+    place = exam.Implementations("interpreter", "cpu", implementations.load_installed)
     (planted,) = [each for each in catalogue.FAULTS if each.id == name]
-    float32 = tuple(case for case in exam.small_cases(place) if case.op == planted.op and case.dtype == "float32")
+    float32 = tuple(
+        case for case in exam.select_small_cases(place) if case.op == planted.op and case.dtype == "float32"
+    )
     assert exam.examine(planted, exam.Suite(place, float32, ()), until_caught=True).caught

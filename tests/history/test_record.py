@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof import files, record
-from scanproof.kernels.latency.latency_verdict import Baseline, Chosen, Clock, Latency, Limits, Timing, judge
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.latency.latency_verdict import (
+    Chosen,
+    Clock,
+    DeviceLimits,
+    Latency,
+    LatencyBaseline,
+    Timing,
+    judge,
+)
+from scanproof.kernels.launches.launched import AutotunerChoice
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.record import Evaluation, RecordError, Run
@@ -24,11 +32,12 @@ JOB = EvalJob(
 )  # fmt: skip
 MEASUREMENT = Measurement(task="piqa", metric="acc", value=0.5, stderr=None, n_samples=3)
 EVALUATION = Evaluation(job=JOB, key="k", measurements=(MEASUREMENT,), samples="s", command="c", environment={"a": [1]})
-BASELINE = Baseline(seconds=(1.0, 1.1, 1.2, 1.0, 1.1), clock_mhz=1980.0, source="f")
+BASELINE = LatencyBaseline(seconds=(1.0, 1.1, 1.2, 1.0, 1.1), clock_mhz=1980.0, source="f")
 LATENCY = Latency(
     id="a", nodeid="n", op="o", direction="backward", kind="cuda", device="d", sizes={"b": 1}, dtype="bfloat16",
     timing=Timing(median=1.0, q1=1.0, q3=1.0, rounds=9, calls=2, noise=0.1, stopped="time", warmup_rounds=2),
-    limits=Limits(bytes_per_s=1.0, flop_per_s={"tf32": 1.0}), rate="tf32", clock=Clock(lowest_mhz=1.0, highest_mhz=2.0),
+    limits=DeviceLimits(bytes_per_s=1.0, flop_per_s={"tf32": 1.0}),
+    rate="tf32", clock=Clock(lowest_mhz=1.0, highest_mhz=2.0),
     baseline=BASELINE, verdict=judge(BASELINE, 1.0, 0.1),
 )  # fmt: skip
 RUN = Run(
@@ -45,7 +54,9 @@ def test_every_float_survives_also_those_that_json_lacks(value: float) -> None:
 
 def test_a_latency_keeps_what_the_autotuner_chose_and_one_of_before_is_read() -> None:
     choices = (
-        Choice(kernel="k", key=("256", "torch.bfloat16"), config={"num_warps": 4, "flag": True, "maxnreg": None}),
+        AutotunerChoice(
+            kernel="k", key=("256", "torch.bfloat16"), config={"num_warps": 4, "flag": True, "maxnreg": None}
+        ),
     )
     made = replace(
         LATENCY, choices=choices, baseline=replace(BASELINE, chosen=(Chosen(repeats=(1,), choices=choices),))

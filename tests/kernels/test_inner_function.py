@@ -100,9 +100,9 @@ def inner(interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.interpreted
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
 def test_the_inner_function_is_right_but_for_what_is_known(case: KernelCase, inner: Any) -> None:
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
     if case.raises is None:
-        assert compare.failures(case, compare.compare_case(op, case, inner)) == ""
+        assert compare.describe_failures(case, compare.compare_case(op, case, inner)) == ""
         return
     with pytest.raises(RuntimeError) as raised:
         compare.compare_case(op, case, inner)

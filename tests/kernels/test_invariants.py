@@ -27,16 +27,16 @@ def test_invariant(row: InvariantCase, kernels: Kernels, require: Require, prove
     case = row.case
 
     def calls(name: str) -> Callable[..., Any]:
-        op = operation_table.named(name)
+        op = operation_table.find_operation(name)
         require(op, case)
-        return compare.returning_tuples(kernels.call(op))
+        return compare.return_tuples(kernels.call(op))
 
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
     require(op, case)
     # Forward passes only, whatever the case is otherwise used for.
-    with proven(case.id, op.launches(replace(case, backward=False))):
-        pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.inputs(op, case, kernels.device))
-    wrong = invariants.violations(case, pairs, tf32=compare.uses_tf32(op, case, kernels.device))
+    with proven(case.id, op.needed_kernels(replace(case, backward=False))):
+        pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.draw_inputs(op, case, kernels.device))
+    wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, kernels.device))
     assert not wrong, "\n".join(wrong)
 
 
@@ -45,9 +45,11 @@ def test_the_references_keep_the_invariants_in_float64(row: InvariantCase) -> No
     from scanproof.kernels import compare, invariants, operation_table
 
     case = replace(row.case, dtype="float64")
-    inputs = compare.in_float64(compare.inputs(operation_table.named(case.op), case))
-    pairs = invariants.PAIRS[row.invariant, case.op](lambda name: operation_table.named(name).reference, inputs)
-    assert invariants.violations(case, pairs) == []
+    inputs = compare.convert_to_float64(compare.draw_inputs(operation_table.find_operation(case.op), case))
+    pairs = invariants.PAIRS[row.invariant, case.op](
+        lambda name: operation_table.find_operation(name).reference, inputs
+    )
+    assert invariants.find_violations(case, pairs) == []
 
 
 @pytest.mark.parametrize(("row", "place"), parameters(DETERMINISM))
@@ -57,8 +59,8 @@ def test_two_identical_calls_agree_bit_for_bit(
     """But for sums whose order a GPU does not fix, which the operation's row lists: those agree to rounding."""
     from scanproof.kernels import compare, operation_table
 
-    op, case = operation_table.named(row.case.op), row.case
+    op, case = operation_table.find_operation(row.case.op), row.case
     require(op, case)
-    with proven(case.id, op.launches(case)):
-        wrong = compare.unrepeated(op, case, kernels.call(op), kernels.device)
+    with proven(case.id, op.needed_kernels(case)):
+        wrong = compare.find_unrepeated(op, case, kernels.call(op), kernels.device)
     assert not wrong, "\n".join(wrong)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.kernels.latency.latency_cases import LatencyCase, load
-from scanproof.kernels.latency.latency_verdict import Latency, Limits
+from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from tests.support.kernel_places import table
 from tests.support.latency_places import NotMeasured, Stopwatch, parameters
@@ -23,7 +23,7 @@ def test_latency(
     timed: LatencyCase,
     stopwatch: Stopwatch,
     benchmark: Any,
-    limits_of: Callable[[str], Limits],
+    limits_of: Callable[[str], DeviceLimits],
     scanproof_repeat: int,
     scanproof_latency: Callable[[Latency], Latency],
     unmeasured: str | None,

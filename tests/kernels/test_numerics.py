@@ -25,14 +25,14 @@ def test_error_is_at_most_twice_that_of_the_pytorch_form(
 ) -> None:
     from scanproof.kernels import compare, operation_table
 
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
     require(op, case)
-    with known_error(case.raises), proven(case.id, op.launches(case)):
+    with known_error(case.raises), proven(case.id, op.needed_kernels(case)):
         comparisons = compare.compare_case(op, case, kernels.call(op), kernels.device)
     for each in comparisons:
         record_property(f"rms error: {each.result}", each.error.rms)
         record_property(f"rms error of the PyTorch form: {each.result}", each.form.rms)
-    message = compare.failures(case, comparisons)
+    message = compare.describe_failures(case, comparisons)
     if message and case.raises is None:
         fail_as_wrong(request.node, message)
     if message:
@@ -44,4 +44,4 @@ def test_error_is_at_most_twice_that_of_the_pytorch_form(
 def test_what_the_interpreter_cannot_run_is_said(name: str) -> None:
     from scanproof.kernels import operation_table
 
-    pytest.skip(f"{name}: {operation_table.named(name).interpreter}")
+    pytest.skip(f"{name}: {operation_table.find_operation(name).interpreter}")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from scanproof.kernels import compare, invariants, operation_table
 else:
     invariants, ops, run = (
-        Late("scanproof.kernels.invariants"), Late("scanproof.kernels.operation_table"), Late("scanproof.kernels.compare"),
+        Late("scanproof.kernels.invariants"), Late("scanproof.kernels.operation_table"),
+        Late("scanproof.kernels.compare"),
     )  # fmt: skip
 
 ROWS = [case for case in cases.load() if case.quick]
@@ -90,15 +91,15 @@ def test_the_selection_tunes_few_configurations(interpreter: str | None, monkeyp
     monkeypatch.setattr(Autotuner, "run", noted)
     for case in ROWS:
         if case.tuned:
-            op = operation_table.named(case.op)
-            compare.run_op(op, case, compare.inputs(op, case), op.implementation())
+            op = operation_table.find_operation(case.op)
+            compare.run_op(op, case, compare.draw_inputs(op, case), op.load_implementation())
     for row in INVARIANTS:
         if row.case.tuned and row.invariant != "determinism":
-            op = operation_table.named(row.case.op)
+            op = operation_table.find_operation(row.case.op)
             pairs = invariants.PAIRS[row.invariant, op.name]
             pairs(
-                lambda name: compare.returning_tuples(operation_table.named(name).implementation()),
-                compare.inputs(op, row.case),
+                lambda name: compare.return_tuples(operation_table.find_operation(name).load_implementation()),
+                compare.draw_inputs(op, row.case),
             )
     assert {case.op for case in ROWS if case.tuned} >= {"mamba_chunk_scan_combined", "layer_norm_fn"}
     assert 0 < sum(tuned.values()) <= MOST_TUNINGS, tuned
@@ -121,6 +122,6 @@ def test_what_is_not_marked_as_tuned_has_no_autotuner(interpreter: str | None, m
     first = {case.op: case for case in reversed(cases.load()) if "interpreter" in case.where}
     for case in first.values():
         launched.clear()
-        op = operation_table.named(case.op)
-        compare.run_op(op, case, compare.inputs(op, case), op.implementation())
+        op = operation_table.find_operation(case.op)
+        compare.run_op(op, case, compare.draw_inputs(op, case), op.load_implementation())
         assert bool(launched) is case.tuned, case.id

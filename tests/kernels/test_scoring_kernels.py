@@ -79,7 +79,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     choose = operations.operations
 
     def chosen(device: Any) -> Any:
-        return replace(choose(device), **{SCAN: operations.installed(operation_table.named(SCAN))})
+        return replace(choose(device), **{SCAN: operations.installed(operation_table.find_operation(SCAN))})
 
     monkeypatch.setattr("scanproof.scoring.network.operations", chosen)
 

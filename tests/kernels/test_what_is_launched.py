@@ -29,10 +29,10 @@ class TestProof:
     ) -> None:
         from scanproof.kernels import compare, operation_table
 
-        op = operation_table.named(SMALL.op)
+        op = operation_table.find_operation(SMALL.op)
         require(op, SMALL)
-        with proven(SMALL.id, op.launches(SMALL)):
-            compare.run_op(op, SMALL, compare.inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
+        with proven(SMALL.id, op.needed_kernels(SMALL)):
+            compare.run_op(op, SMALL, compare.draw_inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
         kept: dict[str, Any] = dict(request.node.user_properties)
         launched = {launch["name"]: launch for launch in kept["launched"]}
         assert launched["_chunk_scan_fwd_kernel"]["count"] >= 1
@@ -48,11 +48,11 @@ class TestProof:
     ) -> None:
         from scanproof.kernels import compare, operation_table
 
-        op = operation_table.named(SMALL.op)
+        op = operation_table.find_operation(SMALL.op)
         require(op, SMALL)
         found = compare.compare_case(op, SMALL, op.reference, kernels.device)
-        assert compare.failures(SMALL, found) == ""
-        with pytest.raises(pytest.fail.Exception) as raised, proven(SMALL.id, op.launches(SMALL)):
+        assert compare.describe_failures(SMALL, found) == ""
+        with pytest.raises(pytest.fail.Exception) as raised, proven(SMALL.id, op.needed_kernels(SMALL)):
             compare.compare_case(op, SMALL, op.reference, kernels.device)
         assert "_chunk_scan_fwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "_state_passing_bwd_kernel of mamba-ssm: not launched" in str(raised.value)
@@ -72,7 +72,7 @@ def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str 
     with watcher.observe() as observer:
         for length in (8, 16):
             assert tuned_kernel.double(torch.ones(length)).tolist() == [2.0] * length
-    seen = observer.seen()
+    seen = observer.launches()
     found = {choice.key: choice.config["BLOCK"] for choice in seen.choices if choice.kernel == "double_kernel"}
     assert found == {(str(length), "torch.float32", "torch.float32"): tuned_kernel.FASTEST for length in (5, 8, 16)}
     assert [launch.name for launch in seen.launched] == ["double_kernel"]
@@ -122,7 +122,7 @@ def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_n
     torch.rand(64, 64, device="cuda").sort()
     profile.stop()
     torch.rand(64, device="cuda").cumsum(0)
-    seen = observer.seen()
+    seen = observer.launches()
     assert seen.unprofiled is None
     assert any("sort" in launch.name.lower() for launch in seen.launched), seen.launched
     assert all(launch.how == "profiler" and launch.count >= 1 for launch in seen.launched)

@@ -12,7 +12,7 @@ import pytest
 from scanproof.kernels.latency import baseline_files
 from scanproof.kernels.latency.baseline_files import BaselineError, BaselineFile
 from scanproof.kernels.latency.latency_verdict import Chosen, Clock, Latency, Timing
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.launches.launched import AutotunerChoice
 from scanproof.numbers.expected import reader
 
 SHIPPED = Path(__file__).parents[2] / "expected"
@@ -35,7 +35,7 @@ def file(tmp_path: Path, name: str = "nvidia-h200.json", **changes: Any) -> Path
 
 def test_a_case_is_read_with_its_source(tmp_path: Path) -> None:
     path = file(tmp_path)
-    found = baseline_files.read_for(path, "cuda", "NVIDIA H200")
+    found = baseline_files.read_for_device(path, "cuda", "NVIDIA H200")
     assert found is not None
     one = found.baseline("rms_norm_fn-a-bfloat16-forward", path)
     assert one is not None
@@ -45,7 +45,7 @@ def test_a_case_is_read_with_its_source(tmp_path: Path) -> None:
 
 
 def test_a_device_without_a_file_has_no_baseline(tmp_path: Path) -> None:
-    assert baseline_files.read_for(tmp_path / "nvidia-h200.json", "cuda", "NVIDIA H200") is None
+    assert baseline_files.read_for_device(tmp_path / "nvidia-h200.json", "cuda", "NVIDIA H200") is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, changes: dict[str,
 @pytest.mark.parametrize(("kind", "name"), [("cpu", "NVIDIA H200"), ("cuda", "NVIDIA A100")])
 def test_one_device_is_never_compared_with_another(tmp_path: Path, kind: str, name: str) -> None:
     with pytest.raises(BaselineError, match=r"device: is NVIDIA H200 \(cuda\), but this is"):
-        baseline_files.read_for(file(tmp_path), kind, name)
+        baseline_files.read_for_device(file(tmp_path), kind, name)
 
 
 def test_a_cpu_has_no_place_among_gpus(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def latency(case: str, repeat: int, median: float | None, mhz: float | None = No
 
 def test_repeats_come_together_by_case_and_what_was_not_measured_is_never_zero() -> None:
     found = [latency("a", n, 1.0 + n, 1900.0 + n) for n in range(5)] + [latency("b", 1, None)]
-    kept = baseline_files.collected(found)
+    kept = baseline_files.collect_repeats(found)
     assert list(kept) == ["a"]
     assert kept["a"].seconds == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert kept["a"].clock_mhz == 1900.0
 
 
-def chose(warps: int) -> tuple[Choice, ...]:
-    return (Choice(kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"num_warps": warps}),)
+def chose(warps: int) -> tuple[AutotunerChoice, ...]:
+    return (AutotunerChoice(kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"num_warps": warps}),)
 
 
 def test_what_the_autotuners_chose_is_kept_with_the_repeats_that_chose_it(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_the_autotuners_chose_is_kept_with_the_repeats_that_chose_it(tmp_pa
     found = [replace(latency("a", n, 1.0 + n), choices=chose(warps[n])) for n in range(5)]
     found += [latency("b", n, 1.0) for n in range(5)]
     content = BaselineFile.model_validate({**CONTENT, "cases": {}}).model_copy(
-        update={"cases": baseline_files.collected(found)}
+        update={"cases": baseline_files.collect_repeats(found)}
     )
     path = tmp_path / "latency" / "nvidia-h200.json"
     baseline_files.write(path, content)

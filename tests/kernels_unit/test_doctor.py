@@ -33,12 +33,12 @@ def without(distribution: str, **changes: Any) -> Machine:
     return replace(WHOLE, packages=tuple(changed))
 
 
-def missing(what: Machine) -> dict[str, doctor.Row]:
-    return {row.what: row for row in doctor.incomplete(doctor.rows(what))}
+def missing(what: Machine) -> dict[str, doctor.DoctorRow]:
+    return {row.what: row for row in doctor.missing_rows(doctor.diagnose(what))}
 
 
 def test_a_machine_with_everything_is_complete() -> None:
-    rows = doctor.rows(WHOLE)
+    rows = doctor.diagnose(WHOLE)
     assert {row.state for row in rows} == {"ok"}
     assert {row.what for row in rows if row.found == "real"} == {each.name for each in kernel_table.OPERATIONS}
 
@@ -106,11 +106,13 @@ def test_a_package_that_is_too_old_is_missing(version: str, old: bool) -> None:
 
 def test_what_a_build_needs_is_told_where_something_has_to_be_built() -> None:
     bare = without("flash-attn", importable=False, version=None)
-    tools = [row for row in doctor.rows(replace(bare, not_to_build=("ninja", "wheel"))) if row.what == "build tools"]
+    tools = [
+        row for row in doctor.diagnose(replace(bare, not_to_build=("ninja", "wheel"))) if row.what == "build tools"
+    ]
     assert [row.state for row in tools] == ["warning"]
     assert tools[0].found.endswith("ninja, wheel")
     assert tools[0].advice == "pip install 'scanproof[gpu]'"
-    assert {row.state for row in doctor.rows(replace(WHOLE, not_to_build=("ninja", "wheel")))} == {"ok"}
+    assert {row.state for row in doctor.diagnose(replace(WHOLE, not_to_build=("ninja", "wheel")))} == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +128,10 @@ def test_a_compiler_of_torchs_cuda_is_asked_for_where_something_has_to_be_built(
     nvcc: str | None, version: str | None, state: str
 ) -> None:
     bare = replace(without("flash-attn", importable=False, version=None), nvcc=nvcc, nvcc_cuda=version)
-    [row] = [row for row in doctor.rows(bare) if row.what == "CUDA"]
+    [row] = [row for row in doctor.diagnose(bare) if row.what == "CUDA"]
     assert row.state == state
     assert ("install CUDA's compiler 12.8" in row.advice) == (state == "warning")
-    [row] = [row for row in doctor.rows(replace(WHOLE, nvcc=nvcc, nvcc_cuda=version)) if row.what == "CUDA"]
+    [row] = [row for row in doctor.diagnose(replace(WHOLE, nvcc=nvcc, nvcc_cuda=version)) if row.what == "CUDA"]
     assert row.state == "ok", "nothing has to be built"
 
 
@@ -158,13 +160,13 @@ def test_newer_tritons_will_do(version: str) -> None:
 
 def test_traps_are_warnings() -> None:
     copy = without("mamba-ssm", shadowed="/home/me/mamba/mamba_ssm/__init__.py")
-    warned = {row.what: row for row in doctor.rows(replace(copy, hub_kernels="0.18.2")) if row.state == "warning"}
+    warned = {row.what: row for row in doctor.diagnose(replace(copy, hub_kernels="0.18.2")) if row.state == "warning"}
     assert warned.keys() == {"working copy", "hub kernels"}
     assert "/home/me/mamba" in warned["working copy"].found
     assert "USE_HUB_KERNELS=NO" in warned["hub kernels"].advice
     assert not missing(replace(copy, hub_kernels="0.18.2"))
     no_gpu = replace(WHOLE, no_gpu="needs an NVIDIA GPU: none", gpus=())
-    assert "mamba_ssm on the CPU" in {row.what for row in doctor.rows(no_gpu)}
+    assert "mamba_ssm on the CPU" in {row.what for row in doctor.diagnose(no_gpu)}
 
 
 def test_extensions_are_loaded_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def outcome(warn: Callable[[], None]) -> str:
     """`error`, or `shown` with the file that the warning is attributed to; filters as in the suite."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("error")
-        with foreign_warnings.shown():
+        with foreign_warnings.show_package_warnings():
             try:
                 warn()
             except Warning:
@@ -86,6 +86,6 @@ def test_a_warning_of_ours_through_torch_stays_an_error() -> None:
 
 def test_the_filters_are_as_they_were_afterwards() -> None:
     before = list(warnings.filters)
-    with foreign_warnings.shown():
+    with foreign_warnings.show_package_warnings():
         pass
     assert list(warnings.filters) == before

@@ -49,7 +49,7 @@ def test_every_dtype_of_an_operation_has_cases() -> None:
 
 @pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
 def test_references_take_the_arguments_and_options_of_their_cases(name: str) -> None:
-    op = operation_table.named(name)
+    op = operation_table.find_operation(name)
     known = set(inspect.signature(op.reference).parameters)
     assert {each.name for each in op.arguments} <= known
     assert {option for case in ALL if case.op == op.name for option in case.options} <= known
@@ -58,33 +58,33 @@ def test_references_take_the_arguments_and_options_of_their_cases(name: str) -> 
 def test_small_cases_can_be_drawn_and_referenced() -> None:
     small = [case for case in ALL if "interpreter" in case.where and case.dtype == "float32" and not case.backward]
     for case in small:
-        op = operation_table.named(case.op)
-        results = compare.run_reference(op, case, compare.inputs(op, case))
+        op = operation_table.find_operation(case.op)
+        results = compare.run_reference(op, case, compare.draw_inputs(op, case))
         for output in op.expected_outputs(case):
-            expected = inputs.shape(inputs.axes_of(output, case), op.sizes(case))
+            expected = inputs.shape_of(inputs.axes_of(output, case), op.sizes(case))
             assert tuple(results[output.name].shape) == expected, case.id
             assert results[output.name].isfinite().all(), case.id
 
 
 def test_what_has_a_tensor_of_2_31_elements_runs_alone_on_a_gpu() -> None:
     for case in ALL:
-        op = operation_table.named(case.op)
+        op = operation_table.find_operation(case.op)
         passed = [each for each in op.arguments if not each.optional or each.name in case.given]
         axes = [inputs.axes_of(each, case) for each in passed]
         axes += [inputs.axes_of(each, case) for each in op.expected_outputs(case)]
-        largest = max(math.prod(inputs.shape(each, op.sizes(case))) for each in axes)
+        largest = max(math.prod(inputs.shape_of(each, op.sizes(case))) for each in axes)
         assert case.alone is (largest >= 2**31), case.id
         assert not case.alone or case.where == ("gpu",), case.id
 
 
 def test_costs_count_each_tensor_once() -> None:
     (case,) = [case for case in ALL if case.id == "rms_norm_fn-residual-d64-bfloat16"]
-    assert costs.cost(operation_table.named("rms_norm_fn"), case).bytes == 2 * (4 * 2 * 3 * 64 + 64)
+    assert costs.forward_cost(operation_table.find_operation("rms_norm_fn"), case).bytes == 2 * (4 * 2 * 3 * 64 + 64)
 
 
 def test_every_case_has_a_cost() -> None:
     for case in ALL:
-        found = costs.cost(operation_table.named(case.op), case)
+        found = costs.forward_cost(operation_table.find_operation(case.op), case)
         assert found.bytes > 0
         assert found.flop > 0
 
@@ -93,7 +93,9 @@ def test_a_causal_square_costs_half() -> None:
     found = {case.name: case for case in ALL if case.op == "flash_attn_func" and case.dtype == "float16"}
     case = found["evaluation-llama-8b"]
     whole = 4 * 16 * 32 * 128 * 2048 * 2048
-    assert costs.cost(operation_table.named("flash_attn_func"), case).flop == pytest.approx(whole / 2, rel=1e-3)
+    assert costs.forward_cost(operation_table.find_operation("flash_attn_func"), case).flop == pytest.approx(
+        whole / 2, rel=1e-3
+    )
 
 
 def test_every_invariant_has_its_pairs() -> None:
@@ -150,14 +152,14 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, text: str, message: str) -
 
 def test_channels_that_lie_next_to_each_other_do_so_at_one_position_too() -> None:
     (case,) = [case for case in ALL if case.id == "causal_conv1d_fn-states_one-float32"]
-    given = compare.inputs(operation_table.named(case.op), case)
+    given = compare.draw_inputs(operation_table.find_operation(case.op), case)
     assert given["x"].stride() == (16, 1, 16)
     assert given["initial_states"].stride() == (48, 1, 16)
 
 
 def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
     room = 2**28
-    blocks = compare.nan_blocks("cpu", room)
+    blocks = compare.allocate_nan_blocks("cpu", room)
     large = [block for block in blocks if block.numel() >= 2**19]
     assert room // 2 <= 4 * sum(block.numel() for block in large) + 2**21 <= room
     assert all(block.isnan().all() for block in blocks)
@@ -182,7 +184,7 @@ def test_processes_that_share_a_gpu_share_the_room_for_nan(
         monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
     else:
         monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", str(workers))
-    with compare.poisoned("cuda"):
+    with compare.poison_new_memory("cuda"):
         pass
     assert free / 8 - small <= (workers or 1) * sum(taken) <= free / 4 + (workers or 1) * small
 
@@ -202,12 +204,12 @@ def test_processes_that_share_a_gpu_share_the_room_for_nan(
 def test_a_name_that_is_not_there_is_said_with_the_nearest(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     (case, *_) = cases.load(table(tmp_path, **{"sizes": {"b": 1, "l": 2, "d": 4}, **row}))
     with pytest.raises(cases.CaseError, match=f"^cases.yaml: rmsnorm_fn: edge: {re.escape(message)}"):
-        compare.inputs(operation_table.named("rmsnorm_fn"), case)
+        compare.draw_inputs(operation_table.find_operation("rmsnorm_fn"), case)
 
 
 @pytest.mark.parametrize("name", sorted({case.op for case in ALL}))
 def test_the_rows_name_what_their_operation_has(name: str) -> None:
-    op = operation_table.named(name)
+    op = operation_table.find_operation(name)
     timed = [each.case for each in latency_cases.load()]
     for case in [each for each in (*ALL, *timed) if each.op == name]:
         inputs.check_names(case, op.arguments, op.outputs, op.sizes(case))
@@ -216,8 +218,8 @@ def test_the_rows_name_what_their_operation_has(name: str) -> None:
 def test_one_more_argument_does_not_change_the_others(tmp_path: Path) -> None:
     (plain, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}))
     (gated, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, **{"with": ["z"]}))
-    op = operation_table.named("rmsnorm_fn")
-    assert torch.equal(compare.inputs(op, plain)["x"], compare.inputs(op, gated)["x"])
+    op = operation_table.find_operation("rmsnorm_fn")
+    assert torch.equal(compare.draw_inputs(op, plain)["x"], compare.draw_inputs(op, gated)["x"])
 
 
 @pytest.mark.parametrize(("layout", "strides"), [("transposed", (6, 1, 2)), ("padded", (22, 11, 1))])
@@ -225,21 +227,25 @@ def test_layouts_change_strides_and_not_values(tmp_path: Path, layout: str, stri
     sizes = {"b": 1, "l": 2, "d": 3}
     (plain, *_) = cases.load(table(tmp_path, sizes=sizes))
     (other, *_) = cases.load(table(tmp_path, sizes=sizes, layouts={"x": layout}))
-    first, second = (compare.inputs(operation_table.named("rmsnorm_fn"), case)["x"] for case in (plain, other))
+    first, second = (
+        compare.draw_inputs(operation_table.find_operation("rmsnorm_fn"), case)["x"] for case in (plain, other)
+    )
     assert torch.equal(first, second)
     assert second.stride() == strides
 
 
 def test_steps_near_a_millionth_are_drawn() -> None:
     (case,) = [case for case in ALL if case.id == "mamba_chunk_scan_combined-tiny_steps-float32"]
-    steps = torch.nn.functional.softplus(compare.inputs(operation_table.named(case.op), case)["dt"].double())
+    steps = torch.nn.functional.softplus(
+        compare.draw_inputs(operation_table.find_operation(case.op), case)["dt"].double()
+    )
     assert steps.min() > 0.9e-6
     assert steps.max() < 2.2e-6
 
 
 def test_a_gradient_comes_in_the_layout_that_the_case_gives_the_output(tmp_path: Path) -> None:
     sizes, seen = {"b": 1, "l": 2, "d": 3}, []
-    op = operation_table.named("rmsnorm_fn")
+    op = operation_table.find_operation("rmsnorm_fn")
 
     def watched(**given: Any) -> Any:
         (y,) = op.reference(**given)
@@ -248,21 +254,21 @@ def test_a_gradient_comes_in_the_layout_that_the_case_gives_the_output(tmp_path:
 
     for layouts in ({}, {"out": "transposed"}):
         (case, *_) = cases.load(table(tmp_path, sizes=sizes, layouts=layouts, backward=True))
-        compare.run_op(op, case, compare.inputs(op, case), watched)
+        compare.run_op(op, case, compare.draw_inputs(op, case), watched)
     plain, strided = seen
     assert torch.equal(plain, strided)
     assert [gradient.stride() for gradient in seen] == [(6, 3, 1), (6, 1, 2)]
 
 
 def test_an_argument_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
-    op = operation_table.named("rmsnorm_fn")
+    op = operation_table.find_operation("rmsnorm_fn")
     (case, *_) = cases.load(table(tmp_path, sizes={"b": 1, "l": 2, "d": 4}, backward=True, **{"with": ["z"]}))
 
     def ungated(**given: Any) -> Any:
         return op.reference(**{**given, "z": None})
 
     with pytest.raises(compare.WrongResult, match="no gradient reaches z"):
-        compare.run_op(op, case, compare.inputs(op, case), ungated)
+        compare.run_op(op, case, compare.draw_inputs(op, case), ungated)
 
 
 def test_only_one_row_passes_the_inner_function_a_bias_and_has_its_gradient() -> None:
@@ -273,5 +279,5 @@ def test_only_one_row_passes_the_inner_function_a_bias_and_has_its_gradient() ->
     }  # fmt: skip
     for case in ALL:
         if case.op == "mamba_inner_fn" and case.sizes["l"] < 100:
-            drawn = compare.inputs(operation_table.named(case.op), case)
+            drawn = compare.draw_inputs(operation_table.find_operation(case.op), case)
             assert (drawn["out_proj_bias"] is None) is ("out_proj_bias" not in case.values)

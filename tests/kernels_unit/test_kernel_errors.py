@@ -38,7 +38,7 @@ Fault = Callable[[dict[str, Any]], Any]
 
 def honest(case: cases.KernelCase) -> Fault:
     """The operation as a correct implementation would be: float32 inside, one rounding at the end."""
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
 
     def call(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
         wide = {
@@ -55,8 +55,10 @@ def honest(case: cases.KernelCase) -> Fault:
 
 
 def verdict(case: cases.KernelCase, call: Fault) -> str:
-    comparisons = compare.compare_case(operation_table.named(case.op), case, lambda **arguments: call(arguments))
-    return compare.failures(case, comparisons)
+    comparisons = compare.compare_case(
+        operation_table.find_operation(case.op), case, lambda **arguments: call(arguments)
+    )
+    return compare.describe_failures(case, comparisons)
 
 
 @pytest.mark.parametrize("case", [SSD, UPDATE], ids=lambda case: case.op)
@@ -160,7 +162,7 @@ def test_results_of_another_kind_are_refused(wrong: Callable[..., Any], message:
 
 
 def test_memory_is_poisoned_while_an_operation_runs_and_not_after() -> None:
-    with compare.poisoned("cpu"):
+    with compare.poison_new_memory("cpu"):
         like = torch.ones(3)
         made = [torch.empty(3), torch.empty_like(like), like.new_empty(3), torch.empty_strided((3,), (1,))]
         assert all(each.isnan().all() for each in made)
@@ -186,10 +188,10 @@ def test_products_that_an_operation_leaves_to_pytorch_sum_in_float32_as_its_form
         raise RuntimeError
 
     case = next(each for each in cases.load() if each.op == "mamba_inner_fn" and each.backward)
-    op = operation_table.named(case.op)
-    compare.run_op(op, case, compare.inputs(op, case), call)
+    op = operation_table.find_operation(case.op)
+    compare.run_op(op, case, compare.draw_inputs(op, case), call)
     with pytest.raises(RuntimeError):
-        compare.run_op(op, case, compare.inputs(op, case), broken)
+        compare.run_op(op, case, compare.draw_inputs(op, case), broken)
     look()
     assert seen == [(False, False), (False, False), (True, True)]
 
@@ -199,7 +201,7 @@ def test_error_is_free_of_scale_and_says_where() -> None:
     got = reference.clone()
     got[1, 0] += 0.5
     for scale in (1.0, 1e6):
-        found = criterion.kernel_error(got * scale, reference * scale)
+        found = criterion.measure_error(got * scale, reference * scale)
         assert found.rms == pytest.approx(0.25 / math.sqrt(7.5))
         assert found.worst == pytest.approx(0.5 * scale)
         assert found.index == (1, 0)
@@ -208,21 +210,21 @@ def test_error_is_free_of_scale_and_says_where() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_infinitely_wrong(value: float) -> None:
-    found = criterion.kernel_error(torch.tensor([1.0, value]), torch.ones(2, dtype=torch.float64))
+    found = criterion.measure_error(torch.tensor([1.0, value]), torch.ones(2, dtype=torch.float64))
     assert found.worst == math.inf
     assert found.index == (1,)
 
 
 def test_equal_infinities_and_empty_results_are_no_error() -> None:
     infinite = torch.tensor([float("inf")], dtype=torch.float64)
-    assert criterion.kernel_error(infinite.float(), infinite).worst == 0
-    assert criterion.kernel_error(torch.empty(0), torch.empty(0, dtype=torch.float64)).rms == 0
+    assert criterion.measure_error(infinite.float(), infinite).worst == 0
+    assert criterion.measure_error(torch.empty(0), torch.empty(0, dtype=torch.float64)).rms == 0
 
 
 @given(st.integers(1, 10**9))
 def test_the_factor_is_two_but_for_few_numbers(count: int) -> None:
-    assert 2.0 <= criterion.factor(count) <= 6.4
-    assert criterion.factor(count) == 2.0 or count <= 16
+    assert 2.0 <= criterion.allowed_factor(count) <= 6.4
+    assert criterion.allowed_factor(count) == 2.0 or count <= 16
 
 
 @pytest.mark.parametrize("count", range(1, 64))
@@ -232,10 +234,10 @@ def test_an_equally_good_result_of_few_numbers_fails_once_in_100_000(count: int)
 
     assert criterion.FEW == 64
     quantile = f.isf(1e-5, count, count * len(precision.DITHERS)) ** 0.5
-    assert criterion.factor(count) >= quantile
-    assert count >= 16 or criterion.factor(count) <= quantile + 0.14
+    assert criterion.allowed_factor(count) >= quantile
+    assert count >= 16 or criterion.allowed_factor(count) <= quantile + 0.14
 
 
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"out: has shape \(2,\), expected \(3,\)"):
-        criterion.compare("out", torch.ones(2), [torch.ones(3)], torch.ones(3, dtype=torch.float64), 0.0)
+        criterion.compare_result("out", torch.ones(2), [torch.ones(3)], torch.ones(3, dtype=torch.float64), 0.0)

@@ -29,7 +29,7 @@ else:
 
 def call(op: Op, case: cases.KernelCase) -> Callable[..., Any]:
     """Results of the right shape that depend on every argument, for next to no memory of their own."""
-    shapes = [inputs.shape(inputs.axes_of(each, case), op.sizes(case)) for each in op.expected_outputs(case)]
+    shapes = [inputs.shape_of(inputs.axes_of(each, case), op.sizes(case)) for each in op.expected_outputs(case)]
 
     def results(**given: Any) -> Any:
         seen: Any = sum(0 * each.flatten()[0].float() for each in given.values() if torch.is_tensor(each))
@@ -52,9 +52,9 @@ def test_the_memory_that_is_asked_for_is_enough(wanted: str, seqlen: int) -> Non
     case = next(each for each in cases.load() if each.id == wanted)
     keys = {"m": seqlen} if case.op.startswith("flash") else {}
     case = replace(case, sizes={**case.sizes, "l": seqlen, **keys})
-    op = operation_table.named(case.op)
+    op = operation_table.find_operation(case.op)
     with mock.patch("scanproof.kernels.costs.LEAST_MEMORY", 0):
-        asked = costs.memory(op, case)
+        asked = costs.memory_needed(op, case)
     with counted.counted_memory() as memory:
         compare.compare_case(op, case, call(op, case))
     assert asked / 8 <= memory.peak <= asked

@@ -85,8 +85,8 @@ DIFFERENTIABLE = [
 
 @pytest.mark.parametrize(("name", "changes"), DIFFERENTIABLE)
 def test_gradients_are_those_of_finite_differences(name: str, changes: dict[str, Any]) -> None:
-    op, case = operation_table.named(name), small_case(name, **changes)
-    arguments = compare.in_float64(compare.inputs(op, case))
+    op, case = operation_table.find_operation(name), small_case(name, **changes)
+    arguments = compare.convert_to_float64(compare.draw_inputs(op, case))
     names = [
         each.name for each in op.arguments if each.differentiable and isinstance(arguments.get(each.name), torch.Tensor)
     ]
@@ -314,9 +314,9 @@ def test_norms_are_those_of_pytorch() -> None:
 
 @pytest.mark.parametrize("name", sorted(FIRST))
 def test_a_form_rounds_and_the_reference_does_not(name: str) -> None:
-    op = operation_table.named(name)
+    op = operation_table.find_operation(name)
     case = replace(FIRST[name], dtype="bfloat16")
-    arguments = compare.inputs(op, case)
+    arguments = compare.draw_inputs(op, case)
     form, exact = compare.run_form(op, case, arguments), compare.run_reference(op, case, arguments)
     for output in op.expected_outputs(case):
         assert exact[output.name].dtype == torch.float64

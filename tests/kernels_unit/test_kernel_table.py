@@ -23,7 +23,7 @@ EXPECTED = Path(__file__).parents[2] / "expected"
 def test_every_kernel_that_a_job_names_is_in_the_table() -> None:
     named = {name for value in reader.load(EXPECTED).values for name in value.job.kernels}
     assert named, "the published numbers name kernels"
-    assert [name for name in sorted(named) if not kernel_table.rows(name)] == []
+    assert [name for name in sorted(named) if not kernel_table.find_kernels(name)] == []
 
 
 def test_no_embedded_job_names_a_kernel_and_every_mamba_job_on_a_gpu_does() -> None:
@@ -36,13 +36,13 @@ def test_no_embedded_job_names_a_kernel_and_every_mamba_job_on_a_gpu_does() -> N
 
 @pytest.mark.parametrize("row", kernel_table.OPERATIONS, ids=lambda row: row.name)
 def test_what_an_operation_launches_is_in_the_table_and_comes_from_its_package(row: kernel_table.Operation) -> None:
-    op = operation_table.named(row.name)
+    op = operation_table.find_operation(row.name)
     for name in (*row.forward, *row.backward):
-        assert kernel_table.rows(name), name
-    distributions = {each.distribution for name in row.forward for each in kernel_table.rows(name)}
+        assert kernel_table.find_kernels(name), name
+    distributions = {each.distribution for name in row.forward for each in kernel_table.find_kernels(name)}
     assert op.package in distributions
     module = op.module.partition(".")[0]
-    assert module in kernel_table.package(op.package).modules
+    assert module in kernel_table.find_package(op.package).modules
 
 
 def test_every_operation_of_the_suite_says_what_it_launches() -> None:
@@ -51,7 +51,7 @@ def test_every_operation_of_the_suite_says_what_it_launches() -> None:
 
 def test_no_proof_in_the_interpreter_is_empty() -> None:
     for op in operation_table.OPS:
-        triton = [name for name in kernel_table.operation(op.name).forward if "." not in name]
+        triton = [name for name in kernel_table.find_operation(op.name).forward if "." not in name]
         assert bool(triton) == (op.interpreter is None), op.name
 
 
@@ -60,8 +60,8 @@ def test_a_case_with_a_backward_pass_has_to_launch_its_kernels_too() -> None:
 
     case = next(each for each in load() if each.id == "mamba_split_conv1d_scan_combined-block-float32")
     assert case.backward
-    op = operation_table.named(case.op)
-    assert {"causal_conv1d_cuda.causal_conv1d_bwd", "_state_passing_bwd_kernel"} <= set(op.launches(case))
-    forward = op.launches(replace(case, backward=False))
+    op = operation_table.find_operation(case.op)
+    assert {"causal_conv1d_cuda.causal_conv1d_bwd", "_state_passing_bwd_kernel"} <= set(op.needed_kernels(case))
+    forward = op.needed_kernels(replace(case, backward=False))
     assert "_chunk_scan_fwd_kernel" in forward
     assert not any("bwd" in name for name in forward)

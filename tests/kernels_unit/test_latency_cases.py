@@ -63,7 +63,7 @@ def test_a_case_is_checked_at_no_larger_sizes_and_otherwise_as_it_is_timed() -> 
 def test_a_backward_pass_is_asked_only_of_operations_that_have_one() -> None:
     for each in ALL:
         if each.direction == "backward":
-            assert operation_table.named(each.case.op).backward_flop is not None, each.id
+            assert operation_table.find_operation(each.case.op).backward_flop is not None, each.id
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_a_convolution_is_timed_as_its_model_lays_its_input_out(channels: int, s
     found = [each for each in GPU if each.case.op == "causal_conv1d_fn" and each.case.sizes["d"] == channels]
     assert {each.direction for each in found} == {"forward", "backward"}
     for each in found:
-        assert compare.inputs(operation_table.named(each.case.op), each.check)["x"].stride()[1:] == strides, each.id
+        assert (
+            compare.draw_inputs(operation_table.find_operation(each.case.op), each.check)["x"].stride()[1:] == strides
+        ), each.id
 
 
 @pytest.mark.parametrize("layout", [None, "transposed"])
@@ -111,7 +113,7 @@ def test_the_gradient_of_a_backward_pass_is_laid_out_as_its_row_says(layout: str
         return out
 
     case = replace(named("causal_conv1d_fn-small-float32-backward"), layouts={"out": layout} if layout else {})
-    timed_calls.backward(operation_table.named(case.op), case, call, "cpu")(0)()
+    timed_calls.prepare_backward(operation_table.find_operation(case.op), case, call, "cpu")(0)()
     assert seen == [(64 * 128, 1, 64) if layout else (64 * 128, 128, 1)]
 
 
@@ -123,9 +125,9 @@ def test_bytes_of_a_forward_and_a_backward_pass() -> None:
     case = named("rms_norm_fn-small-float32-forward")
     tensor, weight = 4 * 2 * 64 * 256, 4 * 256
     # x and residual in, out and residual out.
-    assert costs.cost(operation_table.named(case.op), case).bytes == 4 * tensor + weight
+    assert costs.forward_cost(operation_table.find_operation(case.op), case).bytes == 4 * tensor + weight
     # x, residual, weight and the gradients of both results in; gradients of x, residual and weight out.
-    assert costs.backward_cost(operation_table.named(case.op), case).bytes == 6 * tensor + 2 * weight
+    assert costs.backward_cost(operation_table.find_operation(case.op), case).bytes == 6 * tensor + 2 * weight
 
 
 def test_a_decode_step_moves_the_state_twice_and_what_is_tied_once() -> None:
@@ -134,27 +136,30 @@ def test_a_decode_step_moves_the_state_twice_and_what_is_tied_once() -> None:
     state, step = 2 * b * h * p * n, 2 * b * h * p
     # A, D and dt_bias are float32, one number per head; B and C of one group; dt one number per row and head.
     expected = 2 * state + 2 * step + 2 * b * h + 2 * 2 * b * n + 3 * 4 * h
-    assert costs.cost(operation_table.named(case.op), case).bytes == expected
+    assert costs.forward_cost(operation_table.find_operation(case.op), case).bytes == expected
 
 
 def test_a_cache_is_read_whole_and_written_where_it_is_new() -> None:
     case = named("flash_attn_with_kvcache-decode-llama-8b-b16-m8192-bfloat16-forward")
     b, m, q, k, p = 16, 8192, 32, 8, 128
     cache, new, query = 2 * b * m * k * p, 2 * b * k * p, 2 * b * q * p
-    assert costs.cost(operation_table.named(case.op), case).bytes == 2 * cache + 4 * new + 2 * query + 4 * b
+    assert (
+        costs.forward_cost(operation_table.find_operation(case.op), case).bytes
+        == 2 * cache + 4 * new + 2 * query + 4 * b
+    )
 
 
 @pytest.mark.parametrize("op", [*SCANS, "causal_conv1d_fn", "flash_attn_func", "rms_norm_fn", "mamba_inner_fn"])
 def test_a_backward_pass_costs_two_to_three_forward_passes(op: str) -> None:
     for each in (each for each in GPU if each.case.op == op and each.direction == "backward"):
-        row = operation_table.named(op)
-        assert 1.9 <= costs.backward_cost(row, each.case).flop / costs.cost(row, each.case).flop <= 3.0, each.id
+        row = operation_table.find_operation(op)
+        assert 1.9 <= costs.backward_cost(row, each.case).flop / costs.forward_cost(row, each.case).flop <= 3.0, each.id
 
 
 def test_an_operation_without_a_backward_pass_has_no_cost_of_one() -> None:
     case = named("selective_state_update-small-float32-forward")
     with pytest.raises(ValueError, match="selective_state_update has no backward pass"):
-        costs.backward_cost(operation_table.named(case.op), case)
+        costs.backward_cost(operation_table.find_operation(case.op), case)
 
 
 @pytest.mark.parametrize(
@@ -168,4 +173,4 @@ def test_an_operation_without_a_backward_pass_has_no_cost_of_one() -> None:
 )
 def test_arithmetic_is_held_to_the_unit_that_does_it(op: str, dtype: str, device: str, rate: str) -> None:
     case = replace(next(each.case for each in GPU if each.case.op == op), dtype=dtype)
-    assert roofline.rate(operation_table.named(op), case, device) == rate
+    assert roofline.bounding_rate(operation_table.find_operation(op), case, device) == rate

@@ -63,7 +63,7 @@ class Scripted:
 
 
 def work(log: list[int]) -> Any:
-    made = timing.Work(lambda seed: lambda: log.append(seed))
+    made = timing.TimedCalls(lambda seed: lambda: log.append(seed))
     made.resize(1)
     return made
 
@@ -117,7 +117,7 @@ def test_rounds_are_added_until_the_noise_is_small(
 ) -> None:
     timer, log = Scripted(noisy(spread)), []  # type: ignore[var-annotated]
     benchmark = benchmark_with(request, timer)
-    found = timing.measure(benchmark, work(log), timer, timing.Rule(seconds=math.inf), 3, clocks.Reader())
+    found = timing.measure(benchmark, work(log), timer, timing.StopRule(seconds=math.inf), 3, clocks.ClockReader())
     assert found.stopped == "noise"
     assert found.noise <= 0.005
     assert rounds[0] <= found.rounds <= rounds[1]
@@ -131,7 +131,7 @@ def test_rounds_are_added_until_the_noise_is_small(
 def test_a_loud_operation_is_stopped_by_the_time(request: pytest.FixtureRequest) -> None:
     timer = Scripted(noisy(0.5))
     benchmark = benchmark_with(request, timer)
-    found = timing.measure(benchmark, work([]), timer, timing.Rule(seconds=0.0), 1, clocks.Reader())
+    found = timing.measure(benchmark, work([]), timer, timing.StopRule(seconds=0.0), 1, clocks.ClockReader())
     assert found.stopped == "time"
     assert found.noise > 0.005
     assert found.rounds == 11
@@ -165,22 +165,22 @@ def test_device_events_give_seconds_per_call_and_tell_when_the_device_may_have_w
 
 
 def test_reasons_to_hold_a_clock_down_are_told_from_others() -> None:
-    assert clocks.reasons(0x1) == ()
-    assert clocks.reasons(0x2 | 0x10) == ()
-    assert clocks.reasons(0x4 | 0x40) == ("software power cap", "hardware thermal slowdown")
+    assert clocks.throttle_reasons(0x1) == ()
+    assert clocks.throttle_reasons(0x2 | 0x10) == ()
+    assert clocks.throttle_reasons(0x4 | 0x40) == ("software power cap", "hardware thermal slowdown")
 
 
 def test_what_was_seen_of_a_clock_is_its_range_and_every_reason() -> None:
     seen = iter([(1980.0, ()), (1410.0, ("hardware thermal slowdown",)), (1500.0, ("software power cap",))])
-    reader = clocks.Reader(lambda: next(seen))
+    reader = clocks.ClockReader(lambda: next(seen))
     for _ in range(3):
         reader.read()
-    found = timing.clock_of(reader)
+    found = timing.summarize_clock(reader)
     assert found is not None
     assert (found.lowest_mhz, found.highest_mhz) == (1410.0, 1980.0)
     assert found.throttled == ("hardware thermal slowdown", "software power cap")
-    assert timing.clock_of(clocks.Reader()) is None
-    assert clocks.reader("cpu").why_not == "not read on a processor"
+    assert timing.summarize_clock(clocks.ClockReader()) is None
+    assert clocks.make_reader("cpu").why_not == "not read on a processor"
 
 
 class Pynvml(ModuleType):
@@ -212,13 +212,13 @@ class Pynvml(ModuleType):
         return 0x4
 
 
-def reader_of(monkeypatch: pytest.MonkeyPatch, answers: int) -> tuple[clocks.Reader, Pynvml]:
+def reader_of(monkeypatch: pytest.MonkeyPatch, answers: int) -> tuple[clocks.ClockReader, Pynvml]:
     import torch
 
     library = Pynvml(answers)
     monkeypatch.setitem(sys.modules, "pynvml", library)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="6f2a"))
-    return clocks.reader("cuda"), library
+    return clocks.make_reader("cuda"), library
 
 
 @pytest.mark.latency
@@ -228,18 +228,20 @@ def test_a_clock_that_can_no_longer_be_read_does_not_end_the_measurement(
     reader, library = reader_of(monkeypatch, answers=3)
     timer = Scripted(noisy(0.05))
     benchmark = benchmark_with(request, timer)
-    found = timing.measure(benchmark, work([]), timer, timing.Rule(seconds=60.0), 3, reader)
+    found = timing.measure(benchmark, work([]), timer, timing.StopRule(seconds=60.0), 3, reader)
     assert found.rounds >= 30
     # One answer when it was made, two while it measured, and one refusal; then it was left alone.
     assert library.asked == 4
-    assert timing.clock_of(reader) == Clock(lowest_mhz=1980.0, highest_mhz=1980.0, throttled=("software power cap",))
+    assert timing.summarize_clock(reader) == Clock(
+        lowest_mhz=1980.0, highest_mhz=1980.0, throttled=("software power cap",)
+    )
     assert reader.why_not == "not read: GPU is lost"
 
 
 def test_a_clock_that_cannot_be_read_at_all_leaves_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, library = reader_of(monkeypatch, answers=0)
     reader.read()
-    assert (timing.clock_of(reader), reader.why_not, library.asked) == (None, "not read: GPU is lost", 1)
+    assert (timing.summarize_clock(reader), reader.why_not, library.asked) == (None, "not read: GPU is lost", 1)
 
 
 CPU = [each for each in latency_cases.load() if each.place == "cpu"]
@@ -247,11 +249,11 @@ CPU = [each for each in latency_cases.load() if each.place == "cpu"]
 
 @pytest.mark.parametrize("timed", CPU, ids=lambda timed: timed.id)
 def test_what_is_timed_is_the_operation_in_its_direction(timed: latency_cases.LatencyCase) -> None:
-    op = operation_table.named(timed.case.op)
+    op = operation_table.find_operation(timed.case.op)
     form = timed_calls.pytorch_form(op)
-    make = timed_calls.backward if timed.direction == "backward" else timed_calls.forward
+    make = timed_calls.prepare_backward if timed.direction == "backward" else timed_calls.prepare_forward
     returned: Any = make(op, timed.case, form, "cpu")(0)()
-    expected = compare.run_op(op, timed.case, compare.inputs(op, timed.case), form)
+    expected = compare.run_op(op, timed.case, compare.draw_inputs(op, timed.case), form)
     names = [name for name in expected if name.startswith("grad of ")] if timed.direction == "backward" else [
         each.name for each in op.expected_outputs(timed.case) if each.name not in op.changes
     ]  # fmt: skip
@@ -262,6 +264,6 @@ def test_what_is_timed_is_the_operation_in_its_direction(timed: latency_cases.La
 
 
 def test_limits_do_not_depend_on_the_calls_of_the_case_before() -> None:
-    found = roofline.measure("cpu", Scripted(repeat(1.0), calls=32))
+    found = roofline.measure_limits("cpu", Scripted(repeat(1.0), calls=32))
     assert found.bytes_per_s == 2 * roofline.COPY_BYTES["cpu"]
     assert found.flop_per_s == {"float32": 2.0 * roofline.PRODUCT["cpu"] ** 3}

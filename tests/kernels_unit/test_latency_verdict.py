@@ -12,7 +12,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scanproof.kernels.latency import latency_verdict
-from scanproof.kernels.latency.latency_verdict import Baseline, Clock, Latency, Limits, Timing, judge, relative_noise
+from scanproof.kernels.latency.latency_verdict import (
+    Clock,
+    DeviceLimits,
+    Latency,
+    LatencyBaseline,
+    Timing,
+    judge,
+    relative_noise,
+)
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 
 SAME, FASTER, SLOWER = LatencyOutcome.SAME, LatencyOutcome.FASTER, LatencyOutcome.SLOWER
@@ -24,8 +32,8 @@ noises = st.floats(0.0, 0.05)
 jitters = st.lists(st.floats(-0.02, 0.02), min_size=5, max_size=12)
 
 
-def repeats(typical: float, jitter: list[float]) -> Baseline:
-    return Baseline(seconds=tuple(typical * math.exp(each) for each in jitter))
+def repeats(typical: float, jitter: list[float]) -> LatencyBaseline:
+    return LatencyBaseline(seconds=tuple(typical * math.exp(each) for each in jitter))
 
 
 QUIET = repeats(1e-3, [-0.001, -0.0005, 0.0, 0.0005, 0.001])
@@ -47,7 +55,7 @@ LOUD = repeats(1e-3, [-0.05, -0.02, 0.0, 0.02, 0.05])
     ],
 )
 def test_what_is_said_follows_from_both_noises(
-    baseline: Baseline, ratio: float, noise: float, outcome: LatencyOutcome
+    baseline: LatencyBaseline, ratio: float, noise: float, outcome: LatencyOutcome
 ) -> None:
     assert judge(baseline, 1e-3 * ratio, noise).outcome is outcome
 
@@ -164,7 +172,7 @@ def test_rounds_that_all_fall_on_one_tick_are_not_without_noise() -> None:
 
 def test_the_share_of_the_limit_is_that_of_the_larger_floor() -> None:
     timing = Timing(median=2.0, q1=1.0, q3=3.0, rounds=10, calls=1, noise=0.0, stopped="noise", warmup_rounds=2)
-    limits = Limits(bytes_per_s=100.0, flop_per_s={"bfloat16": 1000.0})
+    limits = DeviceLimits(bytes_per_s=100.0, flop_per_s={"bfloat16": 1000.0})
     made = Latency(
         id="a", nodeid="a", op="o", direction="forward", kind="cpu", device="d", bytes=50, flop=100.0,
         rate="bfloat16", limits=limits, timing=timing,

@@ -40,7 +40,7 @@ def test_calls_through_the_extension_are_counted_and_its_functions_put_back(
         monkeypatch.setitem(sys.modules, "selective_scan_cuda", extension)
         assert [extension.fwd(number) for number in range(3)] == [0, 1, 2]
     extension.fwd(3)
-    [launch] = observer.seen().launched
+    [launch] = observer.launches().launched
     assert (launch.name, launch.count) == ("selective_scan_cuda.fwd", 3)
     assert (launch.distribution, launch.module) == ("mamba-ssm", "selective_scan_cuda")
 
@@ -52,7 +52,7 @@ def test_a_call_that_raises_launched_nothing(site: Path, monkeypatch: pytest.Mon
         monkeypatch.setitem(sys.modules, "selective_scan_cuda", extension)
         with pytest.raises(TypeError):
             extension.fwd()
-    assert observer.seen().launched == ()
+    assert observer.launches().launched == ()
 
 
 def test_an_extension_that_cannot_be_imported_says_why(site: Path) -> None:
@@ -60,7 +60,7 @@ def test_an_extension_that_cannot_be_imported_says_why(site: Path) -> None:
     (site / "selective_scan_cuda.py").write_text("raise ImportError('undefined symbol: _ZN3c104cuda')")
     with watcher.observe() as observer:
         pass
-    unavailable = observer.seen().unavailable
+    unavailable = observer.launches().unavailable
     assert unavailable["selective_scan_cuda"] == "undefined symbol: _ZN3c104cuda"
     assert unavailable["flash_attn_2_cuda"] == "No module named 'flash_attn_2_cuda'"
 
@@ -119,12 +119,12 @@ class TestOrigin:
     ],
 )  # fmt: skip
 def test_names_of_the_profiler_lose_types_and_arguments(name: str, short: str) -> None:
-    assert profiler.short_name(name) == short
+    assert profiler.shorten_name(name) == short
 
 
 def test_copies_are_no_kernels() -> None:
     names = ["Memcpy HtoD (Pageable -> Device)", "Memset (Device)", "void k<1>(int)", "void k<2>(int)"]
-    assert dict(profiler.kernel_names(names)) == {"k": 2}
+    assert dict(profiler.count_kernels(names)) == {"k": 2}
 
 
 def test_without_a_gpu_the_profiler_is_left_alone() -> None:
@@ -132,7 +132,7 @@ def test_without_a_gpu_the_profiler_is_left_alone() -> None:
     profile = profiler.FirstBatch(observer)
     profile.start()
     profile.stop()
-    assert observer.seen().launched == ()
+    assert observer.launches().launched == ()
 
 
 class Profile:
@@ -181,7 +181,7 @@ def test_what_the_profiler_warns_of_keeps_nothing_from_being_profiled(
     profile = profiler.FirstBatch(observer)
     profile.start()
     profile.stop()
-    seen = observer.seen()
+    seen = observer.launches()
     assert ([launch.name for launch in seen.launched], seen.unprofiled) == (["k"], None)
     assert [str(each.message) for each in recwarn] == ["Profiler clears events"]
 
@@ -195,5 +195,5 @@ def test_a_profiler_that_fails_leaves_its_reason_and_is_no_error_of_the_work(
     profile = profiler.FirstBatch(observer)
     profile.start()
     profile.stop()
-    seen = observer.seen()
+    seen = observer.launches()
     assert (seen.launched, seen.unprofiled) == ((), f"ValueError: no {when}")

@@ -272,7 +272,7 @@ def test_the_kernels_are_called_with_what_their_rows_describe(tmp_path: Path, mi
     plain = operations.operations(torch.device("cpu"))
     watched = operations.Operations(
         **{
-            item.name: checked(operation_table.named(item.name), getattr(plain, item.name), seen)
+            item.name: checked(operation_table.find_operation(item.name), getattr(plain, item.name), seen)
             for item in fields(plain)
         }
     )
@@ -286,14 +286,14 @@ def test_the_kernels_are_called_with_what_their_rows_describe(tmp_path: Path, mi
 
 
 def test_a_gpu_without_the_kernels_is_told_what_to_install() -> None:
-    row = operation_table.named("selective_scan_fn")
+    row = operation_table.find_operation("selective_scan_fn")
     try:
-        row.implementation()
+        row.load_implementation()
     except ImportError:
         with pytest.raises(ImportError, match=r"selective_scan_fn of mamba-ssm: .*scanproof\[gpu\]"):
             operations.operations(torch.device("cuda"))
     else:
-        assert operations.operations(torch.device("cuda")).selective_scan_fn is row.implementation()
+        assert operations.operations(torch.device("cuda")).selective_scan_fn is row.load_implementation()
 
 
 def test_a_cache_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -6,15 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from scanproof.kernels.latency.latency_verdict import Baseline, Chosen, Clock, Latency, LatencyVerdict, Limits, Timing
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.latency.latency_verdict import (
+    Chosen,
+    Clock,
+    DeviceLimits,
+    Latency,
+    LatencyBaseline,
+    LatencyVerdict,
+    Timing,
+)
+from scanproof.kernels.launches.launched import AutotunerChoice
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.report import latency_text
 
 TIMING = Timing(median=2e-3, q1=1.9e-3, q3=2.1e-3, rounds=50, calls=1, noise=0.004, stopped="noise", warmup_rounds=3)
 MADE = Latency(
     id="scan", nodeid="n", op="o", direction="forward", kind="cuda", device="NVIDIA H200", bytes=4 * 10**9, flop=1e12,
-    outcome="SAME", timing=TIMING, limits=Limits(bytes_per_s=4e12, flop_per_s={"bfloat16": 8e14}), rate="bfloat16",
+    outcome="SAME", timing=TIMING,
+    limits=DeviceLimits(bytes_per_s=4e12, flop_per_s={"bfloat16": 8e14}), rate="bfloat16",
 )  # fmt: skip
 
 
@@ -68,10 +77,12 @@ def test_a_recording_shows_its_last_repeat() -> None:
     assert said(*found).endswith("1 latencies: 1 RECORDED")
 
 
-def chose(warps: int) -> tuple[Choice, ...]:
+def chose(warps: int) -> tuple[AutotunerChoice, ...]:
     return (
-        Choice(kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"BLOCK_SIZE_M": 64, "num_warps": warps}),
-        Choice(kernel="_bmm_chunk_fwd_kernel", key=("256",), config={"num_warps": 4}),
+        AutotunerChoice(
+            kernel="_chunk_scan_fwd_kernel", key=("256", "64"), config={"BLOCK_SIZE_M": 64, "num_warps": warps}
+        ),
+        AutotunerChoice(kernel="_bmm_chunk_fwd_kernel", key=("256",), config={"num_warps": 4}),
     )
 
 
@@ -88,9 +99,9 @@ def chose(warps: int) -> tuple[Choice, ...]:
     ],
 )  # fmt: skip
 def test_a_slower_latency_says_what_the_autotuner_chose_differently(
-    now: tuple[Choice, ...], kept: tuple[tuple[int, tuple[Choice, ...]], ...], told: list[str]
+    now: tuple[AutotunerChoice, ...], kept: tuple[tuple[int, tuple[AutotunerChoice, ...]], ...], told: list[str]
 ) -> None:
-    baseline = Baseline(
+    baseline = LatencyBaseline(
         seconds=(1e-3,) * 7,
         chosen=tuple(Chosen(repeats=tuple(range(1, count + 1)), choices=choices) for count, choices in kept),
     )

@@ -13,7 +13,7 @@ from scanproof import record
 from scanproof.history import baseline
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
-from scanproof.kernels.latency.latency_verdict import Baseline, Latency, LatencyVerdict, Limits, Timing
+from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency, LatencyBaseline, LatencyVerdict, Timing
 from scanproof.numbers.verdict.outcome import LatencyOutcome as Slow
 from scanproof.numbers.verdict.paired_tests import Comparison, Finding
 from scanproof.report import content, nights
@@ -257,13 +257,13 @@ class TestSamples:
 
 
 def latency(seconds: float, found: Slow) -> Latency:
-    limits = Limits(bytes_per_s=1e12, flop_per_s={"float16": 1e15})
+    limits = DeviceLimits(bytes_per_s=1e12, flop_per_s={"float16": 1e15})
     return Latency(
         id="scan-float16", nodeid="t", op="scan", direction="forward", kind="cuda", device="NVIDIA H200",
         outcome=found.value, because="b", bytes=10**8, flop=1e9, limits=limits, rate="float16",
         timing=Timing(median=seconds, q1=seconds, q3=seconds, rounds=9, calls=1, noise=0.01, stopped="noise",
                       warmup_rounds=1),
-        baseline=Baseline(seconds=(2e-4, 2e-4)),
+        baseline=LatencyBaseline(seconds=(2e-4, 2e-4)),
         verdict=LatencyVerdict(outcome=found, ratio=seconds / 2e-4, called=0.03, because="b"),
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ def table(load: Callable[[], T]) -> T:
 
 def installed(op: Op) -> Callable[..., Any]:
     """The installed operation, imported now."""
-    return op.implementation()
+    return op.load_implementation()
 
 
 Missing = Callable[[str], None]
@@ -113,7 +113,7 @@ def missing(request: pytest.FixtureRequest) -> Missing:
 @pytest.fixture(autouse=True)
 def warnings_of_packages(request: pytest.FixtureRequest) -> Iterator[None]:
     """On a GPU torch and the packages under test warn of what no kernel can help: shown, and no error."""
-    with foreign_warnings.shown() if request.node.get_closest_marker("gpu") else nullcontext():
+    with foreign_warnings.show_package_warnings() if request.node.get_closest_marker("gpu") else nullcontext():
         yield
 
 
@@ -162,9 +162,9 @@ def require(kernels: Kernels, missing: Missing) -> Callable[[Op, KernelCase], No
                 pytest.skip(f"{op.name}: {op.interpreter}")
             return
         try:
-            op.implementation()
+            op.load_implementation()
         except ImportError as error:
-            advice = kernel_table.package(op.package).advice
+            advice = kernel_table.find_package(op.package).advice
             missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {advice}")
         _has_memory(op, case)
 
@@ -202,19 +202,19 @@ def watched(item: pytest.Item, place: str, name: str, needed: Iterable[str]) -> 
 
     with watcher.observe() as observer:
         yield
-    seen = observer.seen()
+    seen = observer.launches()
     item.user_properties.append(("launched", [asdict(launch) for launch in seen.launched]))
     item.user_properties.append(("autotuner", [asdict(choice) for choice in seen.choices]))
     there = [each for each in needed if place != "interpreter" or "." not in each]
-    found = proof.problems(there, seen, installed=False)
+    found = proof.find_missing_kernels(there, seen, installed=False)
     if found:
-        pytest.fail(f"{name}: {proof.message(found)}", pytrace=False)
+        pytest.fail(f"{name}: {proof.describe_missing_kernels(found)}", pytrace=False)
 
 
 def _has_memory(op: Op, case: KernelCase) -> None:
     from scanproof.kernels import device
-    from scanproof.kernels.costs import memory
+    from scanproof.kernels.costs import memory_needed
 
-    needed, free = memory(op, case), device.free_bytes()
+    needed, free = memory_needed(op, case), device.free_bytes()
     if needed > free:
         pytest.skip(f"{case.id} needs about {needed / 2**30:.0f} GiB of GPU memory, {free / 2**30:.0f} GiB are free")

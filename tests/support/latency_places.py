@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.kernels.latency.latency_cases import LatencyCase
-from scanproof.kernels.latency.latency_verdict import Latency, Limits
+from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency
 from scanproof.kernels.launches import kernel_table
 from scanproof.plugin import latency
 from tests.support.kernel_places import Kernels, Missing, names_are_known, watched
 
 if TYPE_CHECKING:
-    from scanproof.kernels.latency.timed_calls import Make
+    from scanproof.kernels.latency.timed_calls import MakeCall
     from scanproof.kernels.latency.timing import Timer
-    from scanproof.kernels.launches.launched import Choice
+    from scanproof.kernels.launches.launched import AutotunerChoice
     from scanproof.kernels.operation import Op
 
 MARKS = {"gpu": [pytest.mark.gpu, pytest.mark.latency], "cpu": [pytest.mark.latency]}
@@ -45,7 +45,7 @@ class Stopwatch:
     call: Callable[..., Any]
     kind: str
     timer: Timer
-    choices: tuple[Choice, ...]
+    choices: tuple[AutotunerChoice, ...]
     """What the autotuners of its kernels chose at the size that is timed."""
 
     def result(self, nodeid: str, repeat: int, **measured: Any) -> Latency:
@@ -53,7 +53,7 @@ class Stopwatch:
         from scanproof.kernels import costs
         from scanproof.kernels.latency import roofline
 
-        case, cost = self.timed.case, costs.backward_cost if self.timed.direction == "backward" else costs.cost
+        case, cost = self.timed.case, costs.backward_cost if self.timed.direction == "backward" else costs.forward_cost
         work = cost(self.op, case)
         return Latency(
             id=self.timed.id,
@@ -67,7 +67,7 @@ class Stopwatch:
             repeat=repeat,
             bytes=work.bytes,
             flop=work.flop,
-            rate=roofline.rate(self.op, case, self.kind),
+            rate=roofline.bounding_rate(self.op, case, self.kind),
             choices=self.choices,
             **measured,
         )
@@ -77,27 +77,29 @@ class Stopwatch:
         from scanproof.kernels import costs
         from scanproof.kernels.latency import clocks, timing
 
-        work = timing.Work(maker(self.timed, self.op, self.call, self.kind))
+        work = timing.TimedCalls(maker(self.timed, self.op, self.call, self.kind))
         if benchmark.disabled:
             work.resize(1)
             benchmark.pedantic(work)
             raise NotMeasured
-        warmup = timing.make_ready(work, self.timer, costs.cost(self.op, self.timed.case).bytes, room(self.kind))
-        rule = timing.Rule(seconds=seconds, rounds=max(timing.Rule.rounds, rounds))
-        reader = clocks.reader(self.kind)
+        warmup = timing.make_ready(
+            work, self.timer, costs.forward_cost(self.op, self.timed.case).bytes, room(self.kind)
+        )
+        rule = timing.StopRule(seconds=seconds, rounds=max(timing.StopRule.rounds, rounds))
+        reader = clocks.make_reader(self.kind)
         found = timing.measure(benchmark, work, self.timer, rule, warmup, reader)
-        return {"timing": found, "clock": timing.clock_of(reader), "clock_unread": reader.why_not}
+        return {"timing": found, "clock": timing.summarize_clock(reader), "clock_unread": reader.why_not}
 
 
 class NotMeasured(Exception):
     """pytest-benchmark is disabled: the call ran once, untimed."""
 
 
-def maker(timed: LatencyCase, op: Op, call: Callable[..., Any], kind: str) -> Make:
+def maker(timed: LatencyCase, op: Op, call: Callable[..., Any], kind: str) -> MakeCall:
     """Calls of a case in its direction."""
     from scanproof.kernels.latency import timed_calls
 
-    make = timed_calls.backward if timed.direction == "backward" else timed_calls.forward
+    make = timed_calls.prepare_backward if timed.direction == "backward" else timed_calls.prepare_forward
     return make(op, timed.case, call, kind)
 
 
@@ -137,7 +139,7 @@ def numerics() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def device_limits() -> dict[str, Limits]:
+def device_limits() -> dict[str, DeviceLimits]:
     """Limits of each kind of device, measured when they are first asked for."""
     return {}
 
@@ -171,7 +173,7 @@ def stopwatch(
     from scanproof.kernels import operation_table
     from scanproof.kernels.latency import tuning
 
-    op = operation_table.named(timed.case.op)
+    op = operation_table.find_operation(timed.case.op)
     names_are_known(op, timed.case)
     kind = KINDS[timed.place]
     call = _installed(op, timed_kernels, missing)
@@ -191,7 +193,7 @@ def _installed(op: Op, kernels: Kernels, missing: Missing) -> Callable[..., Any]
     try:
         return kernels.call(op)
     except ImportError as error:
-        advice = kernel_table.package(op.package).advice
+        advice = kernel_table.find_package(op.package).advice
         missing(f"{op.name} of {op.package} cannot be imported ({error}); install it: {advice}")
         raise
 
@@ -201,7 +203,7 @@ def _has_memory(op: Op, timed: LatencyCase, kind: str) -> None:
         return
     from scanproof.kernels import costs, device
 
-    moved = costs.cost(op, timed.case).bytes
+    moved = costs.forward_cost(op, timed.case).bytes
     moved += costs.backward_cost(op, timed.case).bytes if timed.direction == "backward" else 0
     needed, free = MEMORY_FACTOR * moved, device.free_bytes()
     if needed > free:
@@ -222,10 +224,10 @@ def _wrong(item: pytest.Item, watch: Stopwatch, numerics: dict[str, str]) -> str
     timed, check = watch.timed, watch.timed.check
     known = repr((replace(check, name="", place=""), watch.choices))
     if known not in numerics:
-        needed = watch.op.launches(check) if timed.place == "gpu" else ()
+        needed = watch.op.needed_kernels(check) if timed.place == "gpu" else ()
         try:
             with watched(item, timed.place, timed.id, needed):
-                found = compare.failures(check, compare.compare_case(watch.op, check, watch.call, watch.kind))
+                found = compare.describe_failures(check, compare.compare_case(watch.op, check, watch.call, watch.kind))
         except compare.WrongResult as error:
             found = str(error)
         numerics[known] = found
@@ -233,14 +235,14 @@ def _wrong(item: pytest.Item, watch: Stopwatch, numerics: dict[str, str]) -> str
 
 
 @pytest.fixture
-def limits_of(device_limits: dict[str, Limits], timers: dict[str, Timer]) -> Callable[[str], Limits]:
+def limits_of(device_limits: dict[str, DeviceLimits], timers: dict[str, Timer]) -> Callable[[str], DeviceLimits]:
     """The limits of a kind of device, measured once per session."""
 
-    def find(kind: str) -> Limits:
+    def find(kind: str) -> DeviceLimits:
         if kind not in device_limits:
             from scanproof.kernels.latency import roofline
 
-            device_limits[kind] = roofline.measure(kind, timers[kind])
+            device_limits[kind] = roofline.measure_limits(kind, timers[kind])
         return device_limits[kind]
 
     return find

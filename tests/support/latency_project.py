@@ -39,7 +39,7 @@ class Clock:
 @pytest.fixture(scope="session")
 def timers():
     import math
-    from scanproof.kernels.latency.timing import CpuInstant; from scanproof.kernels.latency.timing import CpuTimer
+    from scanproof.kernels.latency.timing import CpuInstant, CpuTimer
 
     class Told(CpuTimer):
         def read(self):
@@ -97,8 +97,8 @@ def timed_kernels(place):
 GIVEN = """
 import pytest
 from scanproof.report import latency_text as latency_tables
-from scanproof.kernels.latency.latency_verdict import Clock; from scanproof.kernels.latency.latency_verdict import Latency; from scanproof.kernels.latency.latency_verdict import Limits; from scanproof.kernels.latency.latency_verdict import Timing
-from scanproof.kernels.launches.watcher.launched import Choice
+from scanproof.kernels.latency.latency_verdict import Clock, DeviceLimits, Latency, Timing
+from scanproof.kernels.launches.launched import AutotunerChoice
 
 MEDIANS = {medians}
 
@@ -112,9 +112,9 @@ def test_given(case, request, scanproof_repeat, scanproof_latency):
     found = scanproof_latency(Latency(
         id=case, nodeid=request.node.nodeid, op="op", direction="forward", kind={kind!r}, device="NVIDIA H200",
         sizes={{"b": 1}}, dtype="bfloat16", repeat=scanproof_repeat, timing=timing, bytes=10**9, flop=1e9,
-        rate="bfloat16", limits=Limits(bytes_per_s=4e12, flop_per_s={{"bfloat16": 7e14}}),
+        rate="bfloat16", limits=DeviceLimits(bytes_per_s=4e12, flop_per_s={{"bfloat16": 7e14}}),
         clock=Clock(lowest_mhz=1980.0, highest_mhz=1980.0),
-        choices=(Choice(kernel="scan_kernel", key=("256",), config={{"num_warps": {warps}}}),),
+        choices=(AutotunerChoice(kernel="scan_kernel", key=("256",), config={{"num_warps": {warps}}}),),
     ))
     if found.outcome == "SLOWER":
         pytest.fail(latency_tables.failure_text(found), pytrace=False)

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scanproof.files import atomic
-from scanproof.kernels.latency.latency_verdict import FEWEST_REPEATS, Baseline, Chosen, Latency
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.latency.latency_verdict import FEWEST_REPEATS, Chosen, Latency, LatencyBaseline
+from scanproof.kernels.launches.launched import AutotunerChoice
 
 FOLDER = "latency"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -82,17 +82,17 @@ class BaselineFile(Form):
     limits: LimitsForm
     cases: dict[str, CaseForm]
 
-    def baseline(self, case: str, path: Path) -> Baseline | None:
+    def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
         """The baseline of one case; None when the file has none."""
         found = self.cases.get(case)
         if found is None:
             return None
         source = f"{path}, recorded {self.recorded[:10]} with {self.versions}"
         chosen = tuple(
-            Chosen(repeats=each.repeats, choices=tuple(Choice(**one.model_dump()) for one in each.choices))
+            Chosen(repeats=each.repeats, choices=tuple(AutotunerChoice(**one.model_dump()) for one in each.choices))
             for each in found.autotuner
         )
-        return Baseline(seconds=found.seconds, clock_mhz=found.clock_mhz, chosen=chosen, source=source)
+        return LatencyBaseline(seconds=found.seconds, clock_mhz=found.clock_mhz, chosen=chosen, source=source)
 
     @property
     def versions(self) -> str:
@@ -118,7 +118,7 @@ def read(path: Path) -> BaselineFile:
         raise BaselineError(f"{path}: not a file of latency baselines: {'; '.join(wrong)}") from error
 
 
-def read_for(path: Path, kind: str, device: str) -> BaselineFile | None:
+def read_for_device(path: Path, kind: str, device: str) -> BaselineFile | None:
     """The baselines of one device; None when there is no file.
 
     Raises:
@@ -153,7 +153,7 @@ def check_folder(folder: Path) -> list[str]:
     return wrong
 
 
-def collected(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
+def collect_repeats(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
     """Repeats of one session put together, by case; those that were not measured are left out."""
     repeats: dict[str, list[Latency]] = {}
     for each in latencies:
@@ -163,15 +163,15 @@ def collected(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
         case: CaseForm.model_construct(
             seconds=tuple(each.timing.median for each in found if each.timing is not None),
             clock_mhz=min((each.clock.lowest_mhz for each in found if each.clock), default=None),
-            autotuner=chosen(found),
+            autotuner=group_choices(found),
         )
         for case, found in sorted(repeats.items())
     }
 
 
-def chosen(repeats: Iterable[Latency]) -> tuple[ChosenForm, ...]:
+def group_choices(repeats: Iterable[Latency]) -> tuple[ChosenForm, ...]:
     """The choices of a case's repeats, those that are the same once."""
-    found: list[tuple[list[int], tuple[Choice, ...]]] = []
+    found: list[tuple[list[int], tuple[AutotunerChoice, ...]]] = []
     for number, each in enumerate(repeats, 1):
         for numbers, choices in found if each.choices else ():
             if choices == each.choices:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from scanproof.kernels.launches import kernel_table
 
-Seen = tuple[float, tuple[str, ...]]
+ClockReading = tuple[float, tuple[str, ...]]
 """SM clock in MHz, reasons to hold it down."""
 
 REASONS: Mapping[int, str] = MappingProxyType(
@@ -23,7 +23,7 @@ REASONS: Mapping[int, str] = MappingProxyType(
 """Bits of NVML's clock event reasons that slow a busy device; others say that it idles or how clocks are set."""
 
 
-def reasons(mask: int) -> tuple[str, ...]:
+def throttle_reasons(mask: int) -> tuple[str, ...]:
     """The reasons in a mask of NVML."""
     return tuple(name for bit, name in REASONS.items() if mask & bit)
 
@@ -33,13 +33,13 @@ class ClockError(Exception):
 
 
 @dataclass
-class Reader:
+class ClockReader:
     """Reads the clock while a device works; `ask` is None where it cannot be read, or no longer."""
 
-    ask: Callable[[], Seen] | None = None
+    ask: Callable[[], ClockReading] | None = None
     """Raises ClockError."""
     why_not: str = ""
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ClockReading] = field(default_factory=list)
 
     def read(self) -> None:
         """Keep one reading.  The first that fails is the last: a driver may take seconds to say no."""
@@ -51,14 +51,14 @@ class Reader:
             self.ask, self.why_not = None, f"not read: {error}"
 
 
-def reader(device: str) -> Reader:
+def make_reader(device: str) -> ClockReader:
     """A reader of the clock of the current device."""
     if device != "cuda":
-        return Reader(why_not="not read on a processor")
+        return ClockReader(why_not="not read on a processor")
     try:
         import pynvml
     except ImportError:
-        return Reader(why_not=f"not read: {kernel_table.INSTALL_EXTRA}")
+        return ClockReader(why_not=f"not read: {kernel_table.INSTALL_EXTRA}")
     import torch
 
     refusals = (pynvml.NVMLError, AttributeError)
@@ -66,16 +66,16 @@ def reader(device: str) -> Reader:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties('cuda').uuid}")
     except refusals as error:
-        return Reader(why_not=f"not read: {error}")
+        return ClockReader(why_not=f"not read: {error}")
 
-    def ask() -> Seen:
+    def ask() -> ClockReading:
         try:
             speed = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-            return float(speed), reasons(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+            return float(speed), throttle_reasons(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         except refusals as error:
             raise ClockError(str(error)) from error
 
-    found = Reader(ask)
+    found = ClockReader(ask)
     found.read()
     found.seen.clear()
     return found

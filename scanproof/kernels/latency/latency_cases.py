@@ -40,20 +40,20 @@ class LatencyCase:
 
 def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, ...]:
     """All latency cases of a table, with the models of the numerics' table; CaseError names a row that is wrong."""
-    rows = cases.read(path)
+    rows = cases.read_table(path)
     for place, ops in rows.items():
         if place not in PLACES or not isinstance(ops, dict):
             raise CaseError(f"{path.name}: {place}: write one of {', '.join(PLACES)}, and its operations under it")
         for op, listed in ops.items():
-            cases.check_rows(listed, f"{path.name}: {place}: {op}")
-    numerics = cases.read(models, "models")
+            cases.check_row_list(listed, f"{path.name}: {place}: {op}")
+    numerics = cases.read_table(models, "models")
     table = {"models": numerics["models"], "triton": ()}
     found = tuple(
         each
         for place, ops in rows.items()
         for op, listed in ops.items()
         for row in listed
-        for each in _expand(op, row, place, table, cases.place(path, f"{place}: {op}", row))
+        for each in _expand(op, row, place, table, cases.describe_row(path, f"{place}: {op}", row))
     )
     cases.check_ids([each.id for each in found], path)
     first = {(each.case.op, each.place): each.case for each in reversed(found)}
@@ -81,11 +81,11 @@ def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any
     refused = sorted(row.keys() & {"backward", "rows", "where", "alone", "known", "raises"})
     if refused:
         raise CaseError(f"{where}: {', '.join(refused)} is not for latencies; a backward pass is a direction")
-    rest = cases.checked_row({key: each for key, each in row.items() if key not in ("directions", "check")}, where)
+    rest = cases.validate_row({key: each for key, each in row.items() if key not in ("directions", "check")}, where)
     unknown = sorted(check.keys() - rest["sizes"].keys())
     if unknown:
         raise CaseError(f"{where}: check: {', '.join(unknown)} is not among the row's sizes")
-    for case in cases.expand(op, rest, table, where):
+    for case in cases.expand_row(op, rest, table, where):
         for direction in directions:
             one = replace(case, backward=direction == "backward", where=(place,))
             sizes = {letter: min(size, check.get(letter, size)) for letter, size in case.sizes.items()}

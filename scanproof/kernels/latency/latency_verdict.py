@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.launches.launched import AutotunerChoice
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 
 FEWEST_REPEATS = 5
@@ -48,7 +48,7 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class DeviceLimits:
     """What a device can do, measured in the same session."""
 
     bytes_per_s: float
@@ -73,11 +73,11 @@ class Chosen:
 
     repeats: tuple[int, ...]
     """From 1."""
-    choices: tuple[Choice, ...]
+    choices: tuple[AutotunerChoice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class LatencyBaseline:
     """What a case took when it was recorded."""
 
     seconds: tuple[float, ...]
@@ -137,16 +137,16 @@ class Latency:
     """What must move."""
     flop: float = 0.0
     """What must be done."""
-    limits: Limits | None = None
+    limits: DeviceLimits | None = None
     rate: str = ""
     """Which of the limits' rates the arithmetic is held to."""
     clock: Clock | None = None
     """None where it was not read."""
     clock_unread: str = ""
     """Why not, or not to the end."""
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[AutotunerChoice, ...] = ()
     """What the autotuners of its kernels chose, at the size that was timed; empty where nothing is tuned."""
-    baseline: Baseline | None = None
+    baseline: LatencyBaseline | None = None
     verdict: LatencyVerdict | None = None
 
     @property
@@ -185,7 +185,7 @@ def relative_noise(durations: Sequence[float], resolution: float = 0.0) -> float
     return math.hypot(sampling, resolution / math.sqrt(12)) / statistics.median(durations)
 
 
-def judge(baseline: Baseline, measured: float, noise: float, clock: Clock | None = None) -> LatencyVerdict:
+def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock | None = None) -> LatencyVerdict:
     """Compare a median with a baseline, by the noise of both.
 
     The difference of an unchanged kernel is one more draw from what the repeats were drawn from, known from few of
@@ -221,7 +221,7 @@ def _quantile(probability: float, freedom: int) -> float:
     return float(stats.t.ppf(probability, freedom))
 
 
-def _explained(excess: float, baseline: Baseline, clock: Clock | None) -> str:
+def _explained(excess: float, baseline: LatencyBaseline, clock: Clock | None) -> str:
     """Why a throttled clock accounts for what is beyond RELEVANT; empty when it does not."""
     if clock is None or not clock.throttled or baseline.clock_mhz is None:
         return ""

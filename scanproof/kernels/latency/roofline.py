@@ -9,8 +9,8 @@ from statistics import median
 import torch
 
 from scanproof.kernels.cases import KernelCase
-from scanproof.kernels.latency.latency_verdict import Limits
-from scanproof.kernels.latency.timing import Timer, Work, one_round, warm_up
+from scanproof.kernels.latency.latency_verdict import DeviceLimits
+from scanproof.kernels.latency.timing import TimedCalls, Timer, one_round, warm_up
 from scanproof.kernels.operation import Op
 
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
@@ -20,12 +20,15 @@ RATES = {"cuda": ("float32", "tf32", "float16", "bfloat16"), "cpu": ("float32",)
 ROUNDS = 20
 
 
-def measure(device: str, timer: Timer) -> Limits:
+def measure_limits(device: str, timer: Timer) -> DeviceLimits:
     """The limits of the current device of a kind, `cuda` or `cpu`."""
     source = torch.randn(COPY_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
     moved = 2 * COPY_BYTES[device] / _seconds(lambda: target.copy_(source), timer)
-    return Limits(bytes_per_s=moved, flop_per_s={rate: _product(rate, device, timer) for rate in RATES[device]})
+    return DeviceLimits(
+        bytes_per_s=moved,
+        flop_per_s={bounding_rate: _product(bounding_rate, device, timer) for bounding_rate in RATES[device]},
+    )
 
 
 def _product(rate: str, device: str, timer: Timer) -> float:
@@ -49,7 +52,7 @@ def _float32_precision(name: str) -> Iterator[None]:
 
 
 def _seconds(call: Callable[[], object], timer: Timer) -> float:
-    work = Work(lambda seed: call)
+    work = TimedCalls(lambda seed: call)
     # The timer is the session's: it still divides by the calls of the case that was measured before.
     timer.calls = 1
     work.resize(1)
@@ -57,7 +60,7 @@ def _seconds(call: Callable[[], object], timer: Timer) -> float:
     return median(one_round(work, timer) for _ in range(ROUNDS))
 
 
-def rate(op: Op, case: KernelCase, device: str) -> str:
+def bounding_rate(op: Op, case: KernelCase, device: str) -> str:
     """The rate that bounds an operation's arithmetic: tensor cores where it multiplies matrices, else float32's."""
     if not op.matmul or device == "cpu":
         return "float32"

@@ -10,19 +10,19 @@ import torch
 
 from scanproof.kernels import compare
 from scanproof.kernels.cases import KernelCase
-from scanproof.kernels.inputs import axes_of, laid_out
+from scanproof.kernels.inputs import axes_of, lay_out
 from scanproof.kernels.operation import Op
 
 Call = Callable[..., Any]
-Make = Callable[[int], Callable[[], object]]
+MakeCall = Callable[[int], Callable[[], object]]
 """From a seed to a call."""
 
 
-def forward(op: Op, case: KernelCase, call: Call, device: str) -> Make:
+def prepare_forward(op: Op, case: KernelCase, call: Call, device: str) -> MakeCall:
     """Calls of the operation, without autograd."""
 
     def make(seed: int) -> Callable[[], object]:
-        given = compare.inputs(op, _seeded(case, seed), device)
+        given = compare.draw_inputs(op, _seeded(case, seed), device)
 
         def once() -> object:
             with torch.no_grad():
@@ -33,19 +33,19 @@ def forward(op: Op, case: KernelCase, call: Call, device: str) -> Make:
     return make
 
 
-def backward(op: Op, case: KernelCase, call: Call, device: str) -> Make:
+def prepare_backward(op: Op, case: KernelCase, call: Call, device: str) -> MakeCall:
     """Backward passes of the operation; the forward pass ran before."""
 
     def make(seed: int) -> Callable[[], object]:
-        given = compare.inputs(op, _seeded(case, seed), device)
+        given = compare.draw_inputs(op, _seeded(case, seed), device)
         names = [each.name for each in op.arguments if each.differentiable and given.get(each.name) is not None]
         leaves = {name: given[name].detach().requires_grad_() for name in names}
-        results = compare.returning_tuples(call)(**{**given, **leaves})
+        results = compare.return_tuples(call)(**{**given, **leaves})
         expected = op.expected_outputs(case)
         asked = [(each, value) for each, value in zip(expected, results, strict=True) if each.differentiable]
         outputs = [value for _, value in asked]
         cotangents = [
-            laid_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name)) for each, value in asked
+            lay_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name)) for each, value in asked
         ]
         wanted = list(leaves.values())
         return lambda: torch.autograd.grad(outputs, wanted, cotangents, retain_graph=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scanproof.kernels.latency.clocks import Reader
+from scanproof.kernels.latency.clocks import ClockReader
 from scanproof.kernels.latency.latency_verdict import Clock, Timing, relative_noise
 
 LONG_ENOUGH = 200e-6
@@ -156,7 +156,7 @@ TIMERS: Mapping[str, Callable[[], Timer]] = {"cuda": CudaTimer, "cpu": CpuTimer}
 
 
 @dataclass
-class Work:
+class TimedCalls:
     """The calls between two readings, each on inputs of its own: none finds its inputs in a cache."""
 
     make: Callable[[int], Callable[[], object]]
@@ -174,7 +174,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Rule:
+class StopRule:
     """When a measurement has enough rounds."""
 
     noise: float = 0.005
@@ -185,7 +185,7 @@ class Rule:
     """At least so many."""
 
 
-def one_round(work: Work, timer: Timer) -> float:
+def one_round(work: TimedCalls, timer: Timer) -> float:
     """Seconds per call."""
     timer.prepare()
     started = timer.read()
@@ -193,7 +193,7 @@ def one_round(work: Work, timer: Timer) -> float:
     return timer.read() - started
 
 
-def warm_up(work: Work, timer: Timer) -> tuple[int, float]:
+def warm_up(work: TimedCalls, timer: Timer) -> tuple[int, float]:
     """Run rounds until two agree and the clocks have had time to rise; their number, and seconds per call."""
     at_least, at_most = timer.warmup
     started, rounds, last, this = time.monotonic(), 0, math.inf, math.inf
@@ -204,7 +204,7 @@ def warm_up(work: Work, timer: Timer) -> tuple[int, float]:
             return rounds, this
 
 
-def make_ready(work: Work, timer: Timer, size: int, room: int) -> int:
+def make_ready(work: TimedCalls, timer: Timer, size: int, room: int) -> int:
     """Warm up, and choose how many calls a round has; the number of warm-up rounds.
 
     Args:
@@ -222,7 +222,9 @@ def make_ready(work: Work, timer: Timer, size: int, room: int) -> int:
     return rounds + more
 
 
-def measure(benchmark: Any, work: Work, timer: Timer, rule: Rule, warmup_rounds: int, clocks: Reader) -> Timing:
+def measure(
+    benchmark: Any, work: TimedCalls, timer: Timer, rule: StopRule, warmup_rounds: int, clocks: ClockReader
+) -> Timing:
     """Time a work that is ready through pytest-benchmark's fixture, until its noise is small or its time is up.
 
     Its `pedantic` runs the first rounds; rounds that the noise asks for join them in `benchmark.stats`, so that all
@@ -256,7 +258,7 @@ def measure(benchmark: Any, work: Work, timer: Timer, rule: Rule, warmup_rounds:
     )
 
 
-def look_at_clock(work: Work, timer: Timer, clocks: Reader) -> None:
+def look_at_clock(work: TimedCalls, timer: Timer, clocks: ClockReader) -> None:
     """Read the clock while the device works on a round that is not timed."""
     if clocks.ask is not None:
         timer.prepare()
@@ -264,7 +266,7 @@ def look_at_clock(work: Work, timer: Timer, clocks: Reader) -> None:
         clocks.read()
 
 
-def clock_of(clocks: Reader) -> Clock | None:
+def summarize_clock(clocks: ClockReader) -> Clock | None:
     """What was read of the clock meanwhile; None where nothing could be."""
     if not clocks.seen:
         return None

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from scanproof.kernels.launches import watcher
-from scanproof.kernels.launches.launched import Choice
+from scanproof.kernels.launches.launched import AutotunerChoice
 
 
-def choose(call: Callable[[], object]) -> tuple[Choice, ...]:
+def choose(call: Callable[[], object]) -> tuple[AutotunerChoice, ...]:
     """Run a call in which each autotuner that it reaches chooses anew; the choices, which hold for later calls.
 
     What lies on disk from other processes is not taken either, and nothing is left there: the key is the same.
     """
     with watcher.observe() as observer, _forgetting():
         call()
-    return observer.seen().choices
+    return observer.launches().choices
 
 
 @contextlib.contextmanager

@@ -228,28 +228,28 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def package(distribution: str) -> Package:
+def find_package(distribution: str) -> Package:
     """The row of a distribution; KeyError where there is none."""
     return {each.distribution: each for each in PACKAGES}[distribution]
 
 
-def operation(name: str) -> Operation:
+def find_operation(name: str) -> Operation:
     """The row of an operation; KeyError where there is none."""
     return {each.name: each for each in OPERATIONS}[name]
 
 
 def launched_by(*operations: str) -> tuple[str, ...]:
     """What operations have to launch in their forward passes."""
-    return tuple(dict.fromkeys(name for each in operations for name in operation(each).forward))
+    return tuple(dict.fromkeys(name for each in operations for name in find_operation(each).forward))
 
 
-def entries(kernel: Kernel) -> tuple[str, ...]:
+def entry_points(kernel: Kernel) -> tuple[str, ...]:
     """The entry points of a kernel, with their module: `selective_scan_cuda.fwd`."""
-    return tuple(f"{package(kernel.distribution).extension}.{entry}" for entry in kernel.entries)
+    return tuple(f"{find_package(kernel.distribution).extension}.{entry}" for entry in kernel.entries)
 
 
-def rows(needed: str) -> tuple[Kernel, ...]:
+def find_kernels(needed: str) -> tuple[Kernel, ...]:
     """The kernels that a name stands for: part of a kernel's name, or an entry point with its module."""
     return tuple(
-        kernel for kernel in KERNELS if needed in entries(kernel) or any(needed in name for name in kernel.names)
+        kernel for kernel in KERNELS if needed in entry_points(kernel) or any(needed in name for name in kernel.names)
     )

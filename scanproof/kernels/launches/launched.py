@@ -29,7 +29,7 @@ class Launch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class AutotunerChoice:
     """What Triton's autotuner chose for a kernel."""
 
     kernel: str
@@ -44,7 +44,7 @@ class Launches:
     """Everything that was seen."""
 
     launched: tuple[Launch, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[AutotunerChoice, ...] = ()
     unavailable: dict[str, str] = field(default_factory=dict)
     """CUDA extension -> why it cannot be imported."""
     unprofiled: str | None = None

@@ -119,13 +119,13 @@ def load_extensions(names: list[str], seconds: float = LOAD_SECONDS) -> dict[str
 
 def kernel_package(package: kernel_table.Package, reasons: dict[str, str | None]) -> KernelPackage:
     """How a package is installed; `reasons` as `load_extensions` gives them."""
-    installed = origin.installed(package.distribution)
+    installed = origin.find_installed(package.distribution)
     module = package.modules[0]
     place = _place(module)
     return KernelPackage(
         distribution=package.distribution,
         version=installed.version if installed else None,
-        commit=commit(installed) if installed else None,
+        commit=source_commit(installed) if installed else None,
         importable=place is not None,
         shadowed=place if place and installed and origin.distribution_of(place) is None else None,
         no_extension=reasons.get(package.extension, f"there is no module {package.extension}"),
@@ -133,7 +133,7 @@ def kernel_package(package: kernel_table.Package, reasons: dict[str, str | None]
     )
 
 
-def commit(installed: metadata.Distribution) -> str | None:
+def source_commit(installed: metadata.Distribution) -> str | None:
     """Commit of a distribution's sources: noted by the installer (PEP 610), or of the clone it is edited in."""
     direct = origin.direct_url(installed)
     info = direct.get("vcs_info")
@@ -150,10 +150,10 @@ def commit(installed: metadata.Distribution) -> str | None:
     return done.stdout.strip() or None
 
 
-def commits() -> dict[str, str | None]:
+def source_commits() -> dict[str, str | None]:
     """Commit of each installed kernel package, None where it cannot be known: a version alone may be many commits."""
-    found = {package.distribution: origin.installed(package.distribution) for package in kernel_table.PACKAGES}
-    return {name: commit(installed) for name, installed in found.items() if installed is not None}
+    found = {package.distribution: origin.find_installed(package.distribution) for package in kernel_table.PACKAGES}
+    return {name: source_commit(installed) for name, installed in found.items() if installed is not None}
 
 
 def torch_cuda() -> str | None:

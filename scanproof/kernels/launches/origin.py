@@ -17,13 +17,13 @@ def distribution_of(file: str) -> str | None:
     """The installed kernel package of the table that holds a file, or None."""
     path = os.path.realpath(file)
     for package in kernel_table.PACKAGES:
-        found = installed(package.distribution)
+        found = find_installed(package.distribution)
         if found is not None and _holds(found, package.modules, path):
             return package.distribution
     return None
 
 
-def installed(distribution: str) -> metadata.Distribution | None:
+def find_installed(distribution: str) -> metadata.Distribution | None:
     """An installed distribution, or None."""
     try:
         return metadata.distribution(distribution)

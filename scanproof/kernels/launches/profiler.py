@@ -32,7 +32,7 @@ class FirstBatch:
         if not torch.cuda.is_available() or self._profile is not None:
             return
         try:
-            with foreign_warnings.shown():
+            with foreign_warnings.show_package_warnings():
                 profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
                 profile.start()
         except Exception as error:
@@ -51,24 +51,24 @@ class FirstBatch:
         # An error of the device is one of the work.
         torch.cuda.synchronize()
         try:
-            with foreign_warnings.shown():
+            with foreign_warnings.show_package_warnings():
                 profile.stop()
                 events = profile.events()
         except Exception as error:
             self._observer.unprofiled = f"{type(error).__name__}: {error}"
             return
-        names = kernel_names(event.name for event in events if event.device_type.name == "CUDA")
+        names = count_kernels(event.name for event in events if event.device_type.name == "CUDA")
         for name, count in names.items():
             self._observer.count(name, "profiler", times=count)
         self._observer.unprofiled = None if names else "the profiler saw no kernel"
 
 
-def kernel_names(events: Iterable[str]) -> Counter[str]:
+def count_kernels(events: Iterable[str]) -> Counter[str]:
     """Kernels by short name, from the names of the profiler's device events."""
-    return Counter(short_name(event) for event in events if not event.startswith(_NOT_KERNELS))
+    return Counter(shorten_name(event) for event in events if not event.startswith(_NOT_KERNELS))
 
 
-def short_name(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A kernel's name without return type, template arguments and parameters; namespaces stay.
 
     `void flash::flash_fwd_kernel<Traits<64>, true>(Params)` becomes `flash::flash_fwd_kernel`.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from scanproof.kernels.launches import kernel_table
 from scanproof.kernels.launches.kernel_table import Kernel
-from scanproof.kernels.launches.launched import Choice, Launch, Launches
+from scanproof.kernels.launches.launched import AutotunerChoice, Launch, Launches
 
 SHOWN = 8
 """Names listed of what ran instead."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class MissingKernel:
     """One kernel that did not run."""
 
     text: str
@@ -22,13 +22,15 @@ class Problem:
     """What brings it; empty where the table knows nothing of it."""
 
 
-def message(found: Sequence[Problem]) -> str:
+def describe_missing_kernels(found: Sequence[MissingKernel]) -> str:
     """What is missing, one line each, and what to install, once."""
     lines = [*(problem.text for problem in found), *(problem.install for problem in found if problem.install)]
     return "\n".join(["kernels that the numbers need did not run", *(f"  {line}" for line in dict.fromkeys(lines))])
 
 
-def problems(needed: Iterable[str], seen: Launches | None, *, installed: bool = True) -> list[Problem]:
+def find_missing_kernels(
+    needed: Iterable[str], seen: Launches | None, *, installed: bool = True
+) -> list[MissingKernel]:
     """What is missing of the kernels that are needed; empty when all of them ran.
 
     A kernel that the table knows must have been launched by Triton or through an entry point of its package's
@@ -40,32 +42,32 @@ def problems(needed: Iterable[str], seen: Launches | None, *, installed: bool = 
     if not needed:
         return []
     if seen is None:
-        return [Problem(f"{name}: the evaluation does not say which kernels it launched") for name in needed]
+        return [MissingKernel(f"{name}: the evaluation does not say which kernels it launched") for name in needed]
     return [problem for name in needed if (problem := _problem(name, seen, installed)) is not None]
 
 
-def _problem(name: str, seen: Launches, installed: bool) -> Problem | None:
-    rows = kernel_table.rows(name)
+def _problem(name: str, seen: Launches, installed: bool) -> MissingKernel | None:
+    rows = kernel_table.find_kernels(name)
     named = [launch for launch in seen.launched if name in launch.name]
     if not rows:
-        return None if named else Problem(f"{name}: not launched. {_instead(seen, ())}")
+        return None if named else MissingKernel(f"{name}: not launched. {_instead(seen, ())}")
     launched = [launch for row in rows for launch in _launches(row, name, seen)]
     strange = [launch for launch in launched if not _is_home(launch, rows, installed)]
     if launched and not strange:
         return None
     text = f"{name} of {rows[0].distribution}: {_reason(rows, seen, strange, named)}"
-    return Problem(text, _install(rows[0]))
+    return MissingKernel(text, _install(rows[0]))
 
 
-def hints(needed: Iterable[str], seen: Launches | None) -> list[str]:
+def explain_broken_extensions(needed: Iterable[str], seen: Launches | None) -> list[str]:
     """What may have broken a job before it was done: extensions it needs that cannot be imported."""
     if seen is None:
         return []
-    rows = {row for name in needed for row in kernel_table.rows(name) if row.entries}
-    broken = {row.distribution: kernel_table.package(row.distribution).extension for row in rows}
+    rows = {row for name in needed for row in kernel_table.find_kernels(name) if row.entries}
+    broken = {row.distribution: kernel_table.find_package(row.distribution).extension for row in rows}
     return [
         f"{extension}, which the job needs, cannot be imported ({seen.unavailable[extension]}); "
-        f"install it: {kernel_table.package(distribution).advice}"
+        f"install it: {kernel_table.find_package(distribution).advice}"
         for distribution, extension in sorted(broken.items())
         if extension in seen.unavailable
     ]
@@ -73,7 +75,7 @@ def hints(needed: Iterable[str], seen: Launches | None) -> list[str]:
 
 def _launches(row: Kernel, name: str, seen: Launches) -> list[Launch]:
     """The launches that count as this kernel, wherever its file lies."""
-    wanted = kernel_table.entries(row)
+    wanted = kernel_table.entry_points(row)
     if wanted:
         wanted = (name,) if name in wanted else wanted
         return [launch for launch in seen.launched if launch.how == "extension" and launch.name in wanted]
@@ -81,7 +83,7 @@ def _launches(row: Kernel, name: str, seen: Launches) -> list[Launch]:
 
 
 def _is_home(launch: Launch, rows: Sequence[Kernel], installed: bool) -> bool:
-    packages = [kernel_table.package(row.distribution) for row in rows]
+    packages = [kernel_table.find_package(row.distribution) for row in rows]
     if installed:
         return launch.distribution in [package.distribution for package in packages]
     return launch.module in [module for package in packages for module in package.modules]
@@ -91,11 +93,11 @@ def _reason(rows: Sequence[Kernel], seen: Launches, strange: Sequence[Launch], n
     if strange:
         files = ", ".join(dict.fromkeys(launch.file or "a file that is not known" for launch in strange))
         return f"it came from elsewhere ({files}), not from an installed {rows[0].distribution}"
-    extension = kernel_table.package(rows[0].distribution).extension
+    extension = kernel_table.find_package(rows[0].distribution).extension
     why = seen.unavailable.get(extension) if rows[0].entries else None
     if why is not None:
         return f"not launched, {extension} cannot be imported ({why}). {_instead(seen, named)}"
-    entries = " or ".join(kernel_table.entries(rows[0]))
+    entries = " or ".join(kernel_table.entry_points(rows[0]))
     return f"not launched{f', {entries} was not called' if entries else ''}. {_instead(seen, named)}"
 
 
@@ -112,11 +114,11 @@ def _instead(seen: Launches, named: Sequence[Launch]) -> str:
 
 
 def _install(row: Kernel) -> str:
-    package = kernel_table.package(row.distribution)
+    package = kernel_table.find_package(row.distribution)
     return f"install {package.distribution}: {package.advice}"
 
 
-def changed(before: Launches | None, now: Launches | None) -> list[str]:
+def compare_choices(before: Launches | None, now: Launches | None) -> list[str]:
     """How the autotuner's choices differ between two evaluations of one job, one text each."""
     if before is None or now is None:
         return []
@@ -128,7 +130,7 @@ def changed(before: Launches | None, now: Launches | None) -> list[str]:
     ]
 
 
-def _by_key(choices: Iterable[Choice]) -> dict[tuple[str, tuple[str, ...]], Mapping[str, object]]:
+def _by_key(choices: Iterable[AutotunerChoice]) -> dict[tuple[str, tuple[str, ...]], Mapping[str, object]]:
     return {(choice.kernel, choice.key): choice.config for choice in choices}
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from scanproof.kernels.launches import kernel_table, origin
-from scanproof.kernels.launches.launched import Choice, How, Launch, Launches
+from scanproof.kernels.launches.launched import AutotunerChoice, How, Launch, Launches
 
 LAUNCHERS = (("triton.runtime.jit", "JITFunction"), ("triton.runtime.interpreter", "InterpretedFunction"))
 """Classes whose `run` launches a Triton kernel, on a GPU and in the interpreter."""
@@ -40,15 +40,15 @@ class Observer:
         """One more launch, or `times` more."""
         self._counts[name, how, file] += times
 
-    def tuned(self, tuner: Any) -> None:
+    def add_tuner(self, tuner: Any) -> None:
         """An autotuner has run."""
         self._tuners[id(tuner)] = tuner
 
-    def seen(self) -> Launches:
+    def launches(self) -> Launches:
         """Everything seen so far, by name."""
         return Launches(
             launched=tuple(_launch(*key, count) for key, count in sorted(self._counts.items(), key=str)),
-            choices=tuple(choice for tuner in self._tuners.values() for choice in choices(tuner)),
+            choices=tuple(choice for tuner in self._tuners.values() for choice in read_choices(tuner)),
             unavailable=dict(self.unavailable),
             unprofiled=self.unprofiled,
         )
@@ -118,7 +118,7 @@ def _tuning(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
     @functools.wraps(run)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = run(self, *args, **kwargs)
-        observer.tuned(self)
+        observer.add_tuner(self)
         return result
 
     return call
@@ -129,11 +129,11 @@ def _replace(stack: contextlib.ExitStack, owner: Any, name: str, new: Any) -> No
     setattr(owner, name, new)
 
 
-def choices(tuner: Any) -> list[Choice]:
+def read_choices(tuner: Any) -> list[AutotunerChoice]:
     """What a `triton.runtime.autotuner.Autotuner` that ran chose, for each key; one without a choice has no key."""
     chosen = dict(tuner.cache) or {(): tuner.best_config}
     return [
-        Choice(kernel=tuner.base_fn.__name__, key=tuple(map(str, key)), config=_settings(config))
+        AutotunerChoice(kernel=tuner.base_fn.__name__, key=tuple(map(str, key)), config=_settings(config))
         for key, config in chosen.items()
     ]
 

@@ -43,7 +43,7 @@ REDUCED = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precisi
 
 
 @contextlib.contextmanager
-def products_summed_in_float32() -> Iterator[None]:
+def sum_products_in_float32() -> Iterator[None]:
     """PyTorch's own products of halves are summed in float32, as the forms sum them; afterwards as it was."""
     settings = torch.backends.cuda.matmul
     before = {name: getattr(settings, name) for name in REDUCED}

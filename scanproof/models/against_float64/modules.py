@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scanproof.kernels.criterion import ATOL, Comparison, compare
+from scanproof.kernels.criterion import ATOL, ResultComparison, compare_result
 from scanproof.kernels.invariants import BOUND
 from scanproof.kernels.operation import LOSSY_SOFTPLUS
 from scanproof.models.against_float64.module_cases import MAMBA2, Module
@@ -107,7 +107,7 @@ def atol(dtype: str, device: str) -> float:
     return LOSSY_SOFTPLUS.get(dtype, ATOL[getattr(torch, dtype)])
 
 
-def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Tensor, device: str) -> Comparison:
+def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Tensor, device: str) -> ResultComparison:
     """The criterion on what a module computed: its error, and that of the mixer in the module's dtype.
 
     Args:
@@ -117,7 +117,7 @@ def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Ten
     form = mixer(module.layer, D_MODEL, getattr(torch, dtype), dict(module.settings))
     form.load_state_dict(exact.state_dict())
     x = hidden(dtype)
-    return compare(
+    return compare_result(
         f"{module.name}, {way}",
         got.cpu(),
         [run_mixer(form, x, way)],
@@ -127,7 +127,7 @@ def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Ten
     )
 
 
-def compare_block(fused: bool, dtype: str, device: str) -> Comparison:
+def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
     """The criterion on mamba_ssm's Block: norm, Mamba-2, norm, gated MLP, with the residual in float32.
 
     Args:
@@ -161,7 +161,7 @@ def compare_block(fused: bool, dtype: str, device: str) -> Comparison:
     x, before = hidden(dtype), hidden("float32").flip(0)
     with torch.no_grad():
         out, residual = made(x.to(device), before.to(device))
-        return compare(
+        return compare_result(
             f"block, {'fused' if fused else 'unfused'} addition and norm",
             (out.float() + residual).cpu(),
             [form(before + x, x.dtype)[0]],

@@ -40,17 +40,17 @@ def operations(device: torch.device) -> Operations:
         ImportError: a GPU is asked for and a package with its kernels is not installed; the message says which.
     """
     choose = as_operation if device.type == "cpu" else installed
-    return Operations(*(choose(operation_table.named(item.name)) for item in fields(Operations)))
+    return Operations(*(choose(operation_table.find_operation(item.name)) for item in fields(Operations)))
 
 
 def installed(row: Op) -> Call:
     """The kernel of a row; never something else in its place."""
     try:
-        return row.implementation()
+        return row.load_implementation()
     except (ImportError, AttributeError) as error:
         raise ImportError(
             f"scoring on a GPU needs {row.name} of {row.package}: {error}; use device=cpu, or install it: "
-            f"{kernel_table.package(row.package).advice}"
+            f"{kernel_table.find_package(row.package).advice}"
         ) from error
 
 

@@ -21,7 +21,7 @@ def check(evidence: Evidence) -> list[Finding]:
     now = evidence.now
     if now is None or now.job is None or not now.job.kernels:
         return []
-    missing = proof.problems(now.job.kernels, now.kernels)
+    missing = proof.find_missing_kernels(now.job.kernels, now.kernels)
     if missing:
         return [
             Finding(
