@@ -18,9 +18,12 @@ from typing import Annotated, Any
 import typer
 
 from scanproof import embedded, environment
-from scanproof.evaluation.evaluate_job import Progress, Settings, evaluate
+from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation.process import Progress
+from scanproof.evaluation.request import Settings
 from scanproof.files import atomic
 from scanproof.numbers.values import EvalJob, Scalar, model_slug
+from scanproof.numbers.verdict.answers import ANSWERS
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.record import Evaluation
 
@@ -186,7 +189,7 @@ def main(
         zero, few = measure(stand_in, store)
         with atomic(folder / f"{stand_in.name}.yaml") as temporary:
             temporary.write_text(evaluation_file(stand_in, zero, few))
-        write_answers(folder / f"{stand_in.name}.answers.jsonl.gz", (zero, few))
+        write_answers(folder / f"{stand_in.name}{ANSWERS}", (zero, few))
         typer.echo(f"{folder / stand_in.name}.yaml")
 
 

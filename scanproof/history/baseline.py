@@ -22,7 +22,6 @@ from scanproof.numbers.verdict.baseline_gate import Baseline
 from scanproof.numbers.verdict.outcome import number_outcome
 from scanproof.record import Evaluation, Run
 
-"""Outcomes that a baseline may hold.  CHANGED: moving the baseline is how a change is accepted, with its reason."""
 IDENTITY = (
     "model", "pretrained", "revision", "model_args", "dtype", "device", "num_fewshot", "batch_size", "max_length",
     "limit", "seed",
@@ -193,6 +192,7 @@ class Baselines:
             samples=from_parquet(content, {job}),
             harness=harness(evaluation.environment),
             engine=evaluation.engine,
+            evaluation=evaluation,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,22 +52,6 @@ def read_logs(job: str, folder: Path) -> Samples:
     """Every task's log in a folder; raises HistoryError."""
     found = [read_log(job, path) for path in sorted(folder.glob("*.jsonl"))]
     return {(job, task.task): task for task in found}
-
-
-def read_answers(job: str, path: Path) -> Samples:
-    """The answers that are kept beside the stand-ins' expected values: all tasks in one gzipped file.
-
-    Raises HistoryError naming the file.
-    """
-    rows: dict[str, list[dict[str, Any]]] = {}
-    try:
-        with gzip.open(path, "rt") as lines:
-            for line in lines:
-                row = json.loads(line)
-                rows.setdefault(row["task"], []).append(row)
-        return {(job, task): from_lines(job, task, found) for task, found in rows.items()}
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise HistoryError(f"{path}: answers cannot be read: {type(error).__name__}: {error}") from error
 
 
 def to_parquet(samples: Iterable[TaskSamples]) -> bytes:

@@ -10,7 +10,8 @@ from pathlib import Path
 from scanproof.evaluation import auto_engine
 from scanproof.history.baseline import Baselines, harness, identity
 from scanproof.history.errors import HistoryError
-from scanproof.history.samples import read_answers, read_logs
+from scanproof.history.recorded_answers import find_recorded_file, read_recorded_answers
+from scanproof.history.samples import read_logs
 from scanproof.history.store import open_history
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
@@ -26,8 +27,6 @@ from scanproof.record import Evaluation
 
 APART = 8
 """Documents that are named where the engines disagree."""
-ANSWERS = ".answers.jsonl.gz"
-"""Beside an evaluation file: what each document answered when its values were recorded."""
 
 
 @dataclass
@@ -38,7 +37,8 @@ class SecondGate:
     history: str | None
     """Folder or URL of the history that holds the baselines."""
     logs: dict[str, Samples] = field(default_factory=dict)
-    answers: dict[Path, Samples] = field(default_factory=dict)
+    recorded: dict[Path, Baseline] = field(default_factory=dict)
+    """The recorded answers of each stand-in, by their file."""
     baselines: Baselines | None = None
     unreachable: str | None = None
     """Why the history's baselines could not be read."""
@@ -52,7 +52,7 @@ class SecondGate:
             found = self.opened().find(evaluation)
             if found is not None:
                 return found.against(evaluation.engine).beside(evaluation)
-        recorded = self.recorded(value)
+        recorded = self.recorded_baseline(value)
         return recorded.beside(evaluation) if recorded is not None else None
 
     def opened(self) -> Baselines:
@@ -68,19 +68,16 @@ class SecondGate:
                 raise
         return self.baselines
 
-    def recorded(self, value: PublishedValue) -> Baseline | None:
-        """The answers of a stand-in, recorded in float64 with its expected values."""
-        path = self.expected.folder / Path(value.file).with_suffix(ANSWERS)
-        if value.job.suite != "embedded" or not path.is_file():
+    def recorded_baseline(self, value: PublishedValue) -> Baseline | None:
+        """The answers of a stand-in, recorded in float64 with its expected values; raises HistoryError."""
+        path = find_recorded_file(self.expected, value)
+        if path is None:
             return None
-        if path not in self.answers:
-            self.answers[path] = read_answers("recorded", path)
-        document = next(each for each in self.expected.documents if each.number == value.document)
-        return Baseline(
-            name=f"the answers recorded in float64 ({path.name})",
-            samples=self.answers[path],
-            harness=document.harness.get("version"),
-        )
+        if path not in self.recorded:
+            answers = read_recorded_answers(self.expected, value, path)
+            samples = {(task.job, task.task): task for task in answers.samples.values()}
+            self.recorded[path] = Baseline(name=answers.name, samples=samples, harness=answers.harness)
+        return self.recorded[path]
 
     def samples(self, evaluation: Evaluation) -> Samples:
         """What the documents of an evaluation got; raises HistoryError."""
@@ -112,7 +109,7 @@ class SecondGate:
         replaced = evaluation.replaced
         if replaced is None:
             return None
-        because = replaced.because.get(value.id) or auto_engine.why(replaced)
+        because = replaced.because.get(value.id) or auto_engine.explain_replacement(replaced)
         made = Engines(
             shared=measured(value, replaced.measurements), plain=measured(value, evaluation.measurements),
             because=because,

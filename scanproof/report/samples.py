@@ -13,6 +13,7 @@ from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.answers import Samples as Answers
 from scanproof.numbers.verdict.baseline_gate import Baseline
+from scanproof.numbers.verdict.rounding import FLOAT32_CEILING
 from scanproof.report.content import Sample, Samples
 
 MOST_SAMPLES = 12
@@ -21,8 +22,6 @@ MOST_CHARACTERS = 2_000
 """Of one prompt: its end, where the question stands; a choice has a quarter of it."""
 ALL_CHARACTERS = 1_200_000
 """Of all texts of a page together."""
-MOVED = 1e-3
-"""A score that moved by less is as before: rounding moves masses and log-likelihoods of equal runs."""
 LEFT_OUT = "[…] "
 
 
@@ -84,7 +83,8 @@ def changed(value: PublishedValue, samples: Answers, baseline: Baseline, texts: 
     if reasons:
         return nothing(reasons[0], baseline.name)
     found_rows = [row for each, (_, metric) in zip(pairs, leaves, strict=True) for row in rows_of(each, metric)]
-    rows = [row for row in found_rows if row["moved"] >= MOVED]
+    # Rounding moves the log-likelihoods of equal runs, and their masses by less.
+    rows = [row for row in found_rows if row["moved"] >= FLOAT32_CEILING]
     rows.sort(key=lambda row: -row["moved"])
     return Samples(
         compared_with=baseline.name,

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 import torch
 
 from scanproof.numbers.verdict.engines import Spot
+from scanproof.numbers.verdict.rounding import FLOAT32_CEILING
 
 REQUESTS = 8
 """That plain scores, in its own batches."""
 ROUNDING = {torch.float16: 2**-5, torch.bfloat16: 2**-2}
 """Nats that the engines may be apart in a token, in several with the root of their number.
 
-Four steps of a logit between 8 and 16; the sum is rounded as well.
+Four steps of a logit between 8 and 16; the sum is rounded as well.  Other dtypes have the ceiling of float32.
 """
-SMALLEST = 1e-3
-"""The same for other dtypes: the second gate's ceiling for a stand-in in float32."""
 Request = tuple[None, list[int], list[int]]
 Plain = Callable[[list[Request]], list[tuple[float, bool]]]
 
@@ -67,7 +66,7 @@ def check(plain: Plain, sampled: Sequence[Answered], dtype: torch.dtype) -> Spot
 def rounding(answered: Answered, value: float, dtype: torch.dtype) -> float:
     """Nats that two right answers to a request may be apart."""
     total = torch.finfo(dtype).eps * abs(value) if math.isfinite(value) else 0.0
-    return ROUNDING.get(dtype, SMALLEST) * math.sqrt(len(answered.continuation)) + total
+    return ROUNDING.get(dtype, FLOAT32_CEILING) * math.sqrt(len(answered.continuation)) + total
 
 
 def number(value: float) -> float | None:

@@ -16,7 +16,7 @@ from scanproof.numbers.verdict.outcome import meaning_of
 Texts = Mapping[int, Mapping[str, Any]]
 """doc_id -> `prompts` and `choices`, see `scanproof.evaluation.results.texts_line`."""
 Rows = Mapping[int, Mapping[str, Any]]
-"""doc_id -> the logged line, see `scanproof.evaluation.results.sample_line`."""
+"""doc_id -> the logged line, see `scanproof.evaluation.results.answer_line`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def of_number(
             url = history
             before = read("the history", lambda: read_answers.from_history(url, made, root))
         if now is not None and value is not None:
-            shipped = read("the recorded answers", lambda: read_answers.recorded(expected, value, made, now))
+            shipped = read("the recorded answers", lambda: read_answers.read_recorded_side(expected, value, made, now))
     document = next((each for each in expected.documents if each.number == kept.document), None)
     return Evidence(
         run=run,

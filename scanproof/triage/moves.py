@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict import baseline_gate, rounding
 from scanproof.numbers.verdict.baseline_gate import Pair
 from scanproof.triage.evidence import Evidence, Side, TaskAnswers
-
-ROUNDING = 1e-3
-"""Nats that an answer may move without being called moved, where no ceiling is known: float32's, see the gate."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ def largest_move(found: list[Task]) -> float | None:
     return max(every) if every else None
 
 
-def ceiling(side: Side) -> float:
-    """Nats above which an answer has moved."""
-    return ROUNDING if side.ceiling is None else side.ceiling
+def find_threshold(side: Side) -> float:
+    """Nats above which an answer is called moved: the ceiling of rounding, or that of float32 where none is known."""
+    return rounding.FLOAT32_CEILING if side.ceiling is None else side.ceiling
 
 
 def answers_moved(evidence: Evidence) -> bool | None:
@@ -86,4 +83,4 @@ def answers_moved(evidence: Evidence) -> bool | None:
     if side is None:
         return None
     moved = largest_move(tasks(evidence, side))
-    return None if moved is None else moved > ceiling(side)
+    return None if moved is None else moved > find_threshold(side)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,18 +12,18 @@ from typing import Any
 from scanproof import record
 from scanproof.evaluation import results, store
 from scanproof.history.baseline import Baselines
+from scanproof.history.recorded_answers import find_recorded_file, read_recorded_answers
 from scanproof.history.samples import from_lines, from_parquet
 from scanproof.history.store import open_history
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
-from scanproof.numbers.verdict import baseline_gate
+from scanproof.numbers.verdict import rounding
 from scanproof.numbers.verdict.outcome import meaning_of
 from scanproof.record import Evaluation, Run
 from scanproof.triage.evidence import Side, TaskAnswers
 
 LOOKED_AT = 50
 """Newest runs of a store among which the last good one is looked for."""
-ANSWERS = ".answers.jsonl.gz"
 
 
 def of_evaluation(
@@ -115,7 +114,7 @@ def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tas
         return None
     if evaluation is not None and before.job.limit != evaluation.job.limit:
         return None
-    ceiling = baseline_gate.ceiling(before, evaluation) if evaluation is not None else None
+    ceiling = rounding.find_ceiling(before, evaluation) if evaluation is not None else None
     side = of_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
     # The commit is the run's, not the evaluation's.
     side = replace(side, environment={**side.environment, "source": run.environment.get("source")})
@@ -144,37 +143,28 @@ def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
         kernels=before.kernels,
         engine=before.engine,
         tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},
-        ceiling=baseline_gate.ceiling(before, evaluation),
+        ceiling=rounding.find_ceiling(before, evaluation),
     )
 
 
-def recorded(expected: Expected, value: PublishedValue, evaluation: Evaluation, now: Side) -> Side | None:
+def read_recorded_side(expected: Expected, value: PublishedValue, evaluation: Evaluation, now: Side) -> Side | None:
     """The float64 answers shipped with a stand-in's values; of a limited run, those of its documents.
 
-    Raises OSError, EOFError, ValueError, KeyError or TypeError.
+    None where there are none.  Raises HistoryError when they cannot be read.
     """
-    path = expected.folder / Path(value.file).with_suffix(ANSWERS)
-    if value.job.suite != "embedded" or not path.is_file():
+    path = find_recorded_file(expected, value)
+    if path is None:
         return None
-    rows: dict[str, dict[int, dict[str, Any]]] = {}
-    with gzip.open(path, "rt") as lines:
-        for row in map(json.loads, lines):
-            rows.setdefault(row["task"], {})[row["doc_id"]] = row
+    recorded = read_recorded_answers(expected, value, path)
     if evaluation.job.limit is not None:
-        rows = {
-            task: {doc: row for doc, row in rows[task].items() if doc in (side.rows or {})}
-            for task, side in now.tasks.items()
-            if task in rows
-        }
-    document = next(each for each in expected.documents if each.number == value.document)
-    harness = {"packages": {"lm-eval": document.harness.get("version")}}
+        recorded = recorded.of_documents({task: set(answers.rows or {}) for task, answers in now.tasks.items()})
     return Side(
-        name=f"the answers recorded in float64 ({path.name})",
-        environment=harness,
+        name=recorded.name,
+        environment={"packages": {"lm-eval": recorded.harness}},
         tasks={
-            task: TaskAnswers(samples=from_lines("recorded", task, found.values()), rows=found)
-            for task, found in rows.items()
+            task: TaskAnswers(samples=samples, rows=recorded.rows[task])
+            for task, samples in recorded.samples.items()
             if task in now.tasks
         },
-        ceiling=baseline_gate.ceiling(evaluation),
+        ceiling=rounding.find_ceiling(evaluation),
     )

@@ -178,9 +178,10 @@ def test_the_ceiling_of_rounding_is_that_of_where_a_stand_in_ran(
 ) -> None:
     """One answer that moves by 0.01 nats is no flip and no lean; on a CPU rounding cannot make it."""
     job = replace(STRICT_JOB, suite=suite, dtype="float32", device=device)
+    environment = {**ENVIRONMENT, "device": ran_on} if ran_on else ENVIRONMENT
     moved = rows(400, 300)
     moved[7] |= {"loglikelihoods": [moved[7]["loglikelihoods"][0] + 0.01, -5.0]}
-    paths = [make_run(tmp_path / "store", run, {"piqa": log}, job=job)
+    paths = [make_run(tmp_path / "store", run, {"piqa": log}, job=job, environment=environment)
              for run, log in ((FIRST, rows(400, 300)), (SECOND, moved))]  # fmt: skip
     history = open_history(str(tmp_path / "history"))
     for path in paths:
@@ -192,8 +193,7 @@ def test_the_ceiling_of_rounding_is_that_of_where_a_stand_in_ran(
     )  # fmt: skip
     now = read_run(paths[1])
     first = now.evaluations[0]
-    environment = {**first.environment, "device": ran_on} if ran_on else first.environment
-    evaluation = replace(first, environment=environment, samples=str(paths[1].parent / "samples" / job.name))
+    evaluation = replace(first, samples=str(paths[1].parent / "samples" / job.name))
     finding = SecondGate(loaded, history.place.name).finding(value, evaluation)
     assert finding is not None
     assert finding.baseline == f"the run {FIRST}"

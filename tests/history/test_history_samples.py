@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scanproof.history import samples
 from scanproof.history.errors import HistoryError
+from scanproof.history.recorded_answers import read_answers_file
 from tests.support.small_history import rows, task
 
 VALUES = st.floats(allow_nan=False)
@@ -58,12 +59,20 @@ def test_what_is_no_log_is_named(tmp_path: Path, content: str) -> None:
 
 def test_the_answers_of_the_stand_ins_are_read(tmp_path: Path) -> None:
     kept = Path(__file__).parents[2] / "expected" / "embedded" / "mamba1-tiny.answers.jsonl.gz"
-    found = samples.read_answers("recorded", kept)
-    assert len(found["recorded", "lambada_openai"].doc_ids) == 200
+    rows, found = read_answers_file(kept)
+    assert len(found["lambada_openai"].doc_ids) == len(rows["lambada_openai"]) == 200
     cut = tmp_path / "cut.gz"
     cut.write_bytes(kept.read_bytes()[:1000])
     with pytest.raises(HistoryError, match=r"cut\.gz: answers cannot be read"):
-        samples.read_answers("recorded", cut)
+        read_answers_file(cut)
     cut.write_bytes(gzip.compress(json.dumps({"task": "x"}).encode()))
     with pytest.raises(HistoryError, match=r"cut\.gz"):
-        samples.read_answers("recorded", cut)
+        read_answers_file(cut)
+
+
+def test_an_answer_that_is_recorded_twice_is_refused(tmp_path: Path) -> None:
+    row = {"task": "piqa", **rows(1, 1)[0]}
+    twice = tmp_path / "twice.gz"
+    twice.write_bytes(gzip.compress(f"{json.dumps(row)}\n{json.dumps(row)}\n".encode()))
+    with pytest.raises(HistoryError, match=r"twice\.gz: answers cannot be read: ValueError: piqa: doc_id 0 is there"):
+        read_answers_file(twice)

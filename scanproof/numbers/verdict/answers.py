@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+ANSWERS = ".answers.jsonl.gz"
+"""Ending of the file beside a stand-in's expected file: what each document got in float64, a line per document."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSamples:

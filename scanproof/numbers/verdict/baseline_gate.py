@@ -20,15 +20,10 @@ from scanproof.numbers.verdict.paired_tests import (
     refuse,
     shift_test,
 )
+from scanproof.numbers.verdict.rounding import describe_unbounded, find_ceiling
 
 if TYPE_CHECKING:
     from scanproof.record import Evaluation
-
-FLOAT32_CEILING = 1e-3
-"""Nats by which rounding can move an answer between float64 and float32 on a CPU.
-
-The largest of 36,320 answers of the stand-ins moved by 2.3e-5; docs/decisions/0010-second-gate.md.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,40 +38,24 @@ class Baseline:
     ceiling: float | None = None
     """Nats by which rounding can move an answer at all, where that is known."""
     unbounded: str = ""
-    """What a stand-in computed in, and on what, where that is not known."""
+    """dtype and device of a stand-in, `float32 on cuda:0`, where that is not known."""
     engine: Engine | None = None
     """What scored it; None for answers that no run holds."""
+    evaluation: Evaluation | None = None
+    """The evaluation whose answers these are; None for answers recorded in float64."""
 
     def beside(self, evaluation: Evaluation) -> Baseline:
-        """The baseline with what is known of rounding where this evaluation of a stand-in ran; others stay as is."""
+        """The baseline with the ceiling of rounding between it and this evaluation of a stand-in; others stay as is."""
         if evaluation.job.suite != "embedded":
             return self
-        found = ceiling(evaluation)
-        unbounded = "" if found is not None else f"{evaluation.job.dtype} on {ran_on(evaluation)}"
-        return replace(self, ceiling=found, unbounded=unbounded)
+        both = [evaluation] if self.evaluation is None else [evaluation, self.evaluation]
+        return replace(self, ceiling=find_ceiling(*both), unbounded=describe_unbounded(*both))
 
     def against(self, engine: Engine) -> Baseline:
         """The baseline as it is spoken of beside an evaluation by this engine: one by the other may be compared."""
         if self.engine in (None, engine):
             return self
         return replace(self, name=f"{self.name} (scored by {self.engine}, this by {engine})")
-
-
-def ran_on(evaluation: Evaluation) -> str:
-    """The device that its worker computed on; where that is not kept, the one that its job asks for."""
-    return str(evaluation.environment.get("device") or evaluation.job.device)
-
-
-def ceiling(*evaluations: Evaluation) -> float | None:
-    """Nats by which rounding can move an answer of a stand-in, measured for float32 on a CPU; None elsewhere.
-
-    It depends on where each ran.  A GPU multiplies float32 in TF32 in some kernels, and adds in other orders.
-    """
-    known = all(
-        each.job.suite == "embedded" and each.job.dtype == "float32" and ran_on(each).startswith("cpu")
-        for each in evaluations
-    )
-    return FLOAT32_CEILING if known else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanproof.numbers.verdict import rounding
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
@@ -75,7 +76,7 @@ def scored_differently(task: Task, side: Side) -> list[str]:
     if task.metric not in old.metrics or task.metric not in new.metrics:
         return []
     rows = zip(moves.moves(task), old.metrics[task.metric], new.metrics[task.metric], strict=True)
-    limit = moves.ceiling(side)
+    limit = moves.find_threshold(side)
     # A tie may be broken either way by the smallest rounding.
     odd = [doc for (doc, moved), first, second in rows if moved <= limit and first != second and not near(task, doc)]
     if not odd:
@@ -91,7 +92,7 @@ def near(task: Task, doc: int) -> bool:
     if samples.metrics[task.metric][place] not in (0.0, 1.0):
         return True
     values = sorted(samples.loglikelihoods[place], reverse=True)
-    return len(values) > 1 and values[0] - values[1] <= 2 * moves.ROUNDING
+    return len(values) > 1 and values[0] - values[1] <= 2 * rounding.FLOAT32_CEILING
 
 
 def inputs(evidence: Evidence, differ: list[Difference], moved: bool | None) -> list[Finding]:

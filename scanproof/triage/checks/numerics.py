@@ -60,7 +60,7 @@ def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
     command = None
     if evidence.substituted is None:
         command = f"scanproof triage {evidence.run} {evidence.number} --substitute --store {evidence.store}"
-    if known and largest <= moves.ceiling(side):
+    if known and largest <= moves.find_threshold(side):
         title = f"nothing moved: every answer is that of {side.name} to rounding"
         if evidence.failed and not (evidence.engines and evidence.engines.disagree):
             title += "; what differs is the printed number, or how it is made of the answers"

@@ -98,7 +98,7 @@ def verdict(task: Task, side: Side) -> tuple[State, list[str]]:
     same = [moved for doc, moved in moves.moves(task) if doc not in set(changed)]
     if not same:
         return State.CAUSE, ["every question changed: nothing is left that could tell of kernels"]
-    over = sum(moved > moves.ceiling(side) for moved in same)
+    over = sum(moved > moves.find_threshold(side) for moved in same)
     if over:
         return State.SUSPECT, [f"but {over} of {len(same)} documents whose question did not change moved too"]
     return State.CAUSE, [f"the other {len(same)} documents answer as before: largest move {max(same):.2g} nats"]
