@@ -1,4 +1,4 @@
-"""A job as a command line of lm-eval, for people who want to repeat it by hand."""
+"""Print a job as a command line of lm-eval, for people who want to repeat it by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from scanproof.numbers.values import EvalJob, Scalar
 
 
 def command(job: EvalJob, mirror: Path | None, tasks: Sequence[str]) -> str:
-    """A shell line that repeats the job; `tasks` without members of groups that are named as well.
+    """A shell line that repeats the job.
 
-    Plain `lm_eval` where it knows the model class, else the same with our classes, `scanproof lm-eval`.
+    It calls `lm_eval` if lm-eval knows the model class, else `scanproof lm-eval`, which adds scanproof's classes.
+
+    Args:
+        job: the job.
+        mirror: folder that serves models and datasets; None for the hub.
+        tasks: names of tasks and groups, without members of the named groups.
     """
     arguments: dict[str, Scalar] = {"pretrained": job.pretrained, **model_args(job)}
     if mirror is None:
@@ -30,16 +35,16 @@ def command(job: EvalJob, mirror: Path | None, tasks: Sequence[str]) -> str:
         words += ["--trust_remote_code"]
     line = shlex.join(words)
     if mirror is not None:
-        place = shlex.quote(str(mirror.resolve()))
-        line = f"cd {place} && HF_HUB_OFFLINE=1 HF_DATASETS_CACHE=$(mktemp -d) {line}"
+        folder = shlex.quote(str(mirror.resolve()))
+        line = f"cd {folder} && HF_HUB_OFFLINE=1 HF_DATASETS_CACHE=$(mktemp -d) {line}"
     note = _note(job)
     return f"{line}  # {note}" if note else line
 
 
 def model_args(job: EvalJob) -> dict[str, Scalar]:
-    """Arguments of the model class, without the checkpoint."""
+    """Arguments of the model class, without the name of the checkpoint."""
     arguments: dict[str, Scalar] = {"dtype": job.dtype, **dict(job.model_args)}
-    # Both the worker and the printed command change the working directory.
+    # Absolute paths, because the worker and the printed command change the working directory.
     arguments.update((name, str(path)) for name, path in argument_files(job).items())
     if job.max_length is not None:
         arguments["max_length"] = job.max_length
@@ -47,19 +52,19 @@ def model_args(job: EvalJob) -> dict[str, Scalar]:
 
 
 def argument_files(job: EvalJob) -> dict[str, Path]:
-    """Arguments of the model class that name a file, below the working directory or by full path; absolute."""
+    """Arguments of the model class that name an existing file: name of the argument -> absolute path."""
     values = ((name, Path(value).absolute()) for name, value in job.model_args if isinstance(value, str))
     return {name: path for name, path in values if path.is_file()}
 
 
 def program(job: EvalJob) -> tuple[str, ...]:
-    """Whose command line runs the job: lm-eval's own `mamba_ssm` class needs the GPU package."""
+    """The program that runs the job.  lm-eval's own `mamba_ssm` class needs the GPU package."""
     known = job.model in ("hf", "hf-auto", "huggingface") or (job.model == "mamba_ssm" and job.device != "cpu")
     return ("lm_eval",) if known else ("scanproof", "lm-eval")
 
 
 def _note(job: EvalJob) -> str:
-    """What plain lm-eval does otherwise than the job, or nothing."""
+    """What plain lm-eval does differently from the job; empty if nothing."""
     if job.model == "mamba_ssm" and job.device != "cpu":
         return "lm-eval's own mamba_ssm class ignores the revision and loads the checkpoint's default branch"
     return ""

@@ -1,4 +1,4 @@
-"""Start a worker process, follow it, and make sure that nothing of it survives."""
+"""Start a worker process, report its progress, and kill what is left of it at the end."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """How far a job has come."""
 
     stage: str
     """`waiting` (another process runs the same job), `start`, `checkpoint`, `requests`, ..."""
     done: int
     total: int
-    """Requests; 0 when the stage counts nothing."""
+    """Requests; 0 in a stage that counts nothing."""
     seconds: float
-    """Since the call."""
+    """Since `evaluate` was called."""
 
 
 class SessionOver(BaseException):
-    """The session ended before a job did, by Ctrl-C or `-x`; no error of the job."""
+    """The session ended before the job, by Ctrl-C or `-x`.  This is not an error of the job."""
 
 
 def supervise(
@@ -44,11 +44,14 @@ def supervise(
     progress: Callable[[Progress], None],
     stopped: Callable[[], bool],
 ) -> int:
-    """Run a worker on `attempt/job.json`, its output in `attempt/out`; its exit code.
+    """Run a worker that reads `attempt/job.json` and writes to `attempt/out`; returns its exit code.
 
-    Raises subprocess.TimeoutExpired after `timeout` seconds, SessionOver soon after `stopped()` is true.  However this
-    function is left, no process of the worker's group survives it.  `started` is the time.monotonic() that progress
-    counts its seconds from.
+    Whether this function returns or raises, it first kills every process of the worker's group.  Progress counts its
+    seconds from `started`, a value of time.monotonic().
+
+    Raises:
+        subprocess.TimeoutExpired: the worker took more than `timeout` seconds.
+        SessionOver: `stopped()` returned true.
     """
     out = attempt / "out"
     command = [sys.executable, "-m", "scanproof.evaluation.worker.run", str(attempt / "job.json"), str(out)]
@@ -58,7 +61,7 @@ def supervise(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # The folder that holds the package, so that a clone works without being installed.
+            # The folder that contains the package, so that a clone works without being installed.
             cwd=Path(__file__).resolve().parents[2],
             env=dict(environment),
             start_new_session=True,
@@ -81,7 +84,7 @@ def _watch(
     progress: Callable[[Progress], None],
     stopped: Callable[[], bool],
 ) -> int:
-    """Pass on the worker's progress until it ends; its exit code."""
+    """Pass on the worker's progress until it ends; returns its exit code."""
     begun = time.monotonic()
     path.touch()
     with path.open() as lines:
@@ -103,7 +106,7 @@ def _watch(
 
 
 def why_failed(out: Path, code: int) -> tuple[Kind, str]:
-    """What a worker without a result died of: its own words if it could leave them, else its exit status."""
+    """Why a worker left no result: its own error message if it wrote one, else its exit status."""
     told = out / "error.json"
     if told.is_file():
         error = json.loads(told.read_bytes())
@@ -113,7 +116,7 @@ def why_failed(out: Path, code: int) -> tuple[Kind, str]:
 
 
 def last_stage(out: Path) -> str:
-    """The worker's last reported state."""
+    """The stage that the worker reported last, with the number of answered requests."""
     path = out / "progress.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     if not lines:

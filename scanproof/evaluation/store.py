@@ -1,10 +1,10 @@
-"""The store of finished evaluations: one folder per key, written once, checked on every read.
+"""The store of finished evaluations: one folder per key, which is written once and checked whenever it is read.
 
 <store>/<key[:2]>/<key>/   job, fingerprint, results, environment, run, entry, checksums (.json), samples/
 <store>/failed/            attempts that ended in an error, with the worker's log
 <store>/damaged/           entries whose bytes no longer match their checksums
-<store>/texts/             the questions of all entries, each once; entries hold hard links to them
-<store>/cache/             file hashes, task index, arrow files: all of it can be deleted at any time
+<store>/texts/             the questions of all entries; equal files are kept once, and entries hold hard links to them
+<store>/cache/             file digests, task index, Arrow files; can be deleted at any time
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from scanproof.files import write_atomically
 
 CHECKSUMS = "checksums.json"
 TEXTS = ".texts.jsonl.gz"
-"""How the name of a file of questions ends."""
+"""Ending of the name of a file of questions."""
 REQUIRED = ("job.json", "fingerprint.json", "results.json", "environment.json", "entry.json")
 
 
 class DamagedEntry(Exception):
-    """A stored evaluation whose files are not the ones that were written."""
+    """A stored evaluation whose files changed or vanished after they were written."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Entry:
     results: dict[str, Any]
     environment: dict[str, Any]
     session: str
-    """Session that measured it."""
+    """Name of the session that measured it."""
 
     @property
     def samples(self) -> Path:
@@ -55,31 +55,35 @@ def folder_of(root: Path, key: str) -> Path:
 
 
 def lock(root: Path, key: str) -> FileLock:
-    """Lock of one key between processes; the operating system frees it when its holder dies."""
+    """Lock of one key between processes; the operating system frees it when the process that holds it dies."""
     path = root / "locks" / f"{key}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
 def new_attempt(root: Path) -> Path:
-    """A fresh folder for a worker's output, on the same file system as the entries."""
+    """Make a folder for a worker's output, on the same file system as the entries."""
     folder = root / "attempts" / uuid.uuid4().hex
     folder.mkdir(parents=True)
     return folder
 
 
 def read(root: Path, key: str) -> Entry | None:
-    """The entry of `key`, or None; raises DamagedEntry when a byte of it changed or a file is gone."""
+    """The entry of `key`, or None if there is none.
+
+    Raises:
+        DamagedEntry: a byte of it changed, or a file is gone.
+    """
     folder = folder_of(root, key)
     if not folder.is_dir():
         return None
     try:
-        wanted = json.loads((folder / CHECKSUMS).read_bytes())
-        found = _checksums(folder)
-        missing = [name for name in REQUIRED if name not in wanted]
+        written = json.loads((folder / CHECKSUMS).read_bytes())
+        present = _checksums(folder)
+        missing = [name for name in REQUIRED if name not in written]
     except (OSError, ValueError, TypeError) as error:
         raise DamagedEntry(f"{folder}: {CHECKSUMS} cannot be read ({error})") from error
-    wrong = sorted({*missing, *(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))})
+    wrong = sorted({*missing, *(name for name in {*written, *present} if written.get(name) != present.get(name))})
     if wrong:
         raise DamagedEntry(f"{folder}: {', '.join(wrong)} changed or missing since the evaluation was stored")
     return Entry(
@@ -91,9 +95,9 @@ def read(root: Path, key: str) -> Entry | None:
 
 
 def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[str, Any]) -> Entry:
-    """Move a finished attempt into the store under `key`, replacing what was there.
+    """Move a finished attempt into the store under `key`; it replaces an older entry.
 
-    `documents` are further JSON files by name.  The caller holds the key's lock.
+    `documents` are further JSON files, name -> content.  The caller holds the key's lock.
     """
     for name, content in documents.items():
         write_atomically(attempt / name, to_json(content))
@@ -113,7 +117,7 @@ def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[st
 
 
 def set_aside(root: Path, key: str) -> Path:
-    """Move a damaged entry out of the way; returns where it went."""
+    """Move a damaged entry to `damaged/`; returns its new folder."""
     target = root / "damaged" / f"{key}-{_stamp()}"
     target.parent.mkdir(parents=True, exist_ok=True)
     folder_of(root, key).rename(target)
@@ -121,7 +125,7 @@ def set_aside(root: Path, key: str) -> Path:
 
 
 def keep_failure(root: Path, name: str, attempt: Path) -> Path:
-    """Keep what a failed worker left, under a readable name; returns the folder."""
+    """Move what a failed worker left to `failed/`, under a readable name; returns the folder."""
     target = root / "failed" / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{_stamp()}-{attempt.name[:6]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     attempt.rename(target)
@@ -142,7 +146,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _share_texts(root: Path, attempt: Path, checksums: dict[str, str]) -> None:
-    """Replace files of questions by hard links to equal ones of earlier entries, where the file system has links."""
+    """Replace files of questions by hard links to equal files of earlier entries, where the file system has links."""
     for name in (name for name in checksums if name.endswith(TEXTS)):
         shared, own = root / "texts" / f"{checksums[name]}{TEXTS}", attempt / name
         shared.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +159,7 @@ def _share_texts(root: Path, attempt: Path, checksums: dict[str, str]) -> None:
 
 
 def _discard(root: Path, folder: Path) -> None:
-    """Remove an entry so that it is gone at once, however long the deletion of its files takes."""
+    """Remove an entry: rename its folder first, because deleting its files may take long."""
     grave = root / "attempts" / f"old-{uuid.uuid4().hex}"
     grave.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(grave)

@@ -1,4 +1,4 @@
-"""Which files of lm-eval define a task: without importing lm-eval or parsing its 14,000 files."""
+"""Find the files of lm-eval that define a task, without importing lm-eval or parsing its 14,000 files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UnknownTask(Exception):
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Where each task and group is defined."""
+    """An index of lm-eval's task definitions: where each task and group is defined."""
 
     root: Path
     """lm-eval's folder of task definitions."""
@@ -43,23 +43,24 @@ class TaskFiles:
 
 @dataclass(frozen=True)
 class Selection:
-    """Everything of lm-eval that a job's tasks are made of."""
+    """The part of lm-eval's definitions that a job's tasks need."""
 
     roots: tuple[str, ...]
-    """The names that were asked for, without those that are members of another one."""
+    """The requested names, without those that are members of another requested name."""
     leaves: tuple[str, ...]
-    """The tasks that are evaluated."""
+    """The single tasks that are evaluated."""
     groups: tuple[str, ...]
+    """The groups that contain them."""
     folders: tuple[Path, ...]
-    """Folders that define all of it, none inside another."""
+    """Folders with all these definitions; none lies inside another."""
     datasets: tuple[str, ...]
     """Hub names of the datasets."""
     opaque: tuple[str, ...]
-    """Tasks whose data cannot be told from the definition: Python tasks, data files by address."""
+    """Tasks whose definition does not name their data on the hub: Python tasks, and data files given by address."""
 
 
 def package_folder(name: str) -> Path | None:
-    """Folder of an installed package, found without importing it; None when it is not installed."""
+    """Folder of an installed package, without importing it; None when it is not installed."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -67,22 +68,22 @@ def package_folder(name: str) -> Path | None:
 
 
 def load_index(root: Path, cache: Path) -> TaskFiles:
-    """The index of `root`, taken from `cache` (a folder) while no definition file has changed."""
+    """The index of `root`: read from the folder `cache` unless a definition file changed since, else built anew."""
     paths, stamp = _definition_files(root)
-    kept = cache / f"tasks-{stamp[:32]}.json"
-    if kept.is_file():
+    cached = cache / f"tasks-{stamp[:32]}.json"
+    if cached.is_file():
         try:
-            data = json.loads(kept.read_bytes())
+            data = json.loads(cached.read_bytes())
             return TaskFiles(root, data["files"], {tag: tuple(names) for tag, names in data["tags"].items()})
         except (ValueError, KeyError):
-            kept.unlink(missing_ok=True)
+            cached.unlink(missing_ok=True)
     index = build_index(root, paths)
-    files.write_atomically(kept, json.dumps({"files": index.files, "tags": index.tags}).encode())
+    files.write_atomically(cached, json.dumps({"files": index.files, "tags": index.tags}).encode())
     return index
 
 
 def build_index(root: Path, paths: Iterable[str] | None = None) -> TaskFiles:
-    """Read names, tags and includes of every definition file by text search, about 1 s for lm-eval 0.4.13."""
+    """Read names, tags and includes of every definition file by text search; takes about 1 s for lm-eval 0.4.13."""
     listed = sorted(_definition_files(root)[0] if paths is None else paths)
     heads: dict[str, _Head] = {}
     files: dict[str, str] = {}
@@ -98,7 +99,11 @@ def build_index(root: Path, paths: Iterable[str] | None = None) -> TaskFiles:
 
 
 def select(index: TaskFiles, names: Iterable[str]) -> Selection:
-    """Resolve task, group and tag names; raises UnknownTask with the nearest names lm-eval has."""
+    """Find everything that these tasks, groups and tags need.
+
+    Raises:
+        UnknownTask: lm-eval does not define a name; the message lists the most similar names that it defines.
+    """
     wanted = tuple(dict.fromkeys(names))
     below = {name: _expand(index, name) for name in wanted}
     roots = tuple(name for name in wanted if not any(name in below[o] for o in wanted if o != name))
@@ -118,9 +123,9 @@ def select(index: TaskFiles, names: Iterable[str]) -> Selection:
 
 
 def read_definition(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """A definition file merged with what it includes, and the files that were read.
+    """A definition file merged with the files that it includes, and the paths of all of them.
 
-    Functions (`!function`) stay strings; nothing of the task is executed.
+    Functions (`!function`) stay strings; no code of the task is executed.
     """
     config = yaml.load(path.read_bytes(), Loader=_Loader)
     if not isinstance(config, dict):
@@ -145,6 +150,8 @@ _Loader.add_constructor("!function", lambda loader, node: f"!function {node.valu
 
 @dataclass(frozen=True)
 class _Head:
+    """The keys of a definition file that the index needs."""
+
     name: str | None
     is_group: bool
     tags: tuple[str, ...] | None
@@ -153,14 +160,15 @@ class _Head:
 
 def _definition_files(root: Path) -> tuple[list[str], str]:
     """Relative paths of all YAML files, and a digest of their names, sizes and times."""
-    found = sorted(_walk(str(root), ""))
+    definitions = sorted(_walk(str(root), ""))
     digest = hashlib.sha256(str(root).encode())
-    for path, size, changed in found:
+    for path, size, changed in definitions:
         digest.update(f"\n{path} {size} {changed}".encode())
-    return [path for path, _, _ in found], digest.hexdigest()
+    return [path for path, _, _ in definitions], digest.hexdigest()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
+    """Relative path, size in bytes and time of change in nanoseconds of each YAML file."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
@@ -190,7 +198,7 @@ def _words(body: bytes) -> tuple[str, ...]:
 
 
 def _tags(root: Path, path: str, heads: dict[str, _Head], seen: frozenset[str]) -> tuple[str, ...]:
-    """Tags of a file: its own, else those of the last included file that has any."""
+    """Tags of a file: its own, or else those of the last included file that has tags."""
     head = _head(root, path, heads)
     if head.tags is not None or path in seen:
         return head.tags or ()
@@ -203,17 +211,18 @@ def _tags(root: Path, path: str, heads: dict[str, _Head], seen: frozenset[str]) 
 
 def _expand(index: TaskFiles, name: str) -> frozenset[str]:
     """All names below a group or tag, without itself."""
-    found: set[str] = set()
+    members: set[str] = set()
     pending = [name]
     while pending:
         current = pending.pop()
         children = _children(index, current)
-        pending.extend(child for child in children if child not in found)
-        found.update(children)
-    return frozenset(found - {name})
+        pending.extend(child for child in children if child not in members)
+        members.update(children)
+    return frozenset(members - {name})
 
 
 def _children(index: TaskFiles, name: str) -> tuple[str, ...]:
+    """Direct members of a group or tag; none for a task.  Raises UnknownTask."""
     if name in index.files:
         config, _ = read_definition(index.root / index.files[name])
         if "group" not in config:
@@ -237,10 +246,12 @@ def _member(member: Any) -> str:
 
 
 def _dataset(config: Mapping[str, Any]) -> str | None:
+    """Hub name of a task's dataset; None where the definition does not name one."""
     path = config.get("dataset_path")
     opaque = "class" in config or "custom_dataset" in config or not isinstance(path, str) or path in _BUILDERS
     return None if opaque else path
 
 
 def _outermost(folders: set[Path]) -> tuple[Path, ...]:
+    """The folders that lie inside no other folder of the set."""
     return tuple(sorted(f for f in folders if not any(f != o and f.is_relative_to(o) for o in folders)))

@@ -49,7 +49,7 @@ def evaluate_once(model: Any, request: dict[str, Any]) -> dict[str, Any]:
         measured = lm_eval_tasks.evaluate(model, request["job"], tasks, manager, request["bootstrap_iters"])
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:
         return {"error": f"{type(error).__name__}: {error}", "seconds": time.process_time() - started}
-    return {"measurements": results.measurements(measured), "seconds": time.process_time() - started}
+    return {"measurements": results.list_measurements(measured), "seconds": time.process_time() - started}
 
 
 if __name__ == "__main__":

@@ -38,27 +38,27 @@ def lm_eval_results(**metrics: Any) -> dict[str, Any]:
 
 
 def test_measurement_carries_value_stderr_and_documents() -> None:
-    (fields,) = results.measurements(lm_eval_results(**{"acc,none": 0.5, "acc_stderr,none": 0.25}))
+    (fields,) = results.list_measurements(lm_eval_results(**{"acc,none": 0.5, "acc_stderr,none": 0.25}))
     found = results.read_measurement(fields)
     assert (found.task, found.metric, found.value, found.stderr, found.n_samples) == ("task", "acc", 0.5, 0.25, 2)
     assert (found.num_fewshot, found.task_version) == (5, "1.0")
 
 
 def test_missing_stderr_is_none_and_filters_are_named() -> None:
-    (fields,) = results.measurements(lm_eval_results(**{"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"}))
+    (fields,) = results.list_measurements(lm_eval_results(**{"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"}))
     assert results.read_measurement(fields).stderr is None
     assert fields["metric"] == "exact_match,strict"
 
 
 def test_group_has_the_shots_of_its_tasks_when_they_agree() -> None:
     told = {"n-shot": {"a": 5, "b": 5, "c": 0}, "group_subtasks": {"g": ["a", "h"], "h": ["b"], "mixed": ["a", "c"]}}
-    assert results.shots(told, "g") == 5
-    assert results.shots(told, "mixed") is None
+    assert results.count_shots(told, "g") == 5
+    assert results.count_shots(told, "mixed") is None
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_what_is_not_finite_survives_strict_json(value: float) -> None:
-    (fields,) = results.measurements(lm_eval_results(**{"perplexity,none": value}))
+    (fields,) = results.list_measurements(lm_eval_results(**{"perplexity,none": value}))
     text = json.dumps(fields, allow_nan=False)
     read = results.read_measurement(json.loads(text)).value
     assert read == value or (math.isnan(read) and math.isnan(value))
@@ -66,13 +66,13 @@ def test_what_is_not_finite_survives_strict_json(value: float) -> None:
 
 def test_prompts_hash_follows_the_documents_not_the_order_of_the_log() -> None:
     forward, backward = [sample(0), sample(1)], [sample(1), sample(0)]
-    assert results.prompts_hash(forward) == results.prompts_hash(backward)
-    assert results.prompts_hash(forward) != results.prompts_hash([sample(0), sample(1, prompt_hash="x")])
-    assert results.prompts_hash([]) is None
+    assert results.hash_prompts(forward) == results.hash_prompts(backward)
+    assert results.hash_prompts(forward) != results.hash_prompts([sample(0), sample(1, prompt_hash="x")])
+    assert results.hash_prompts([]) is None
 
 
 def test_sample_line_keeps_what_a_paired_test_needs_and_no_text() -> None:
-    line = results.sample_line(sample(7))
+    line = results.answer_line(sample(7))
     assert line["loglikelihoods"] == [-1.5, -0.5]
     assert line["is_greedy"] == [False, True]
     assert line["metrics"] == {"acc": 1.0, "acc_norm": 0.0}
@@ -80,7 +80,7 @@ def test_sample_line_keeps_what_a_paired_test_needs_and_no_text() -> None:
 
 
 def test_samples_are_there_before_results_say_so(tmp_path: Path) -> None:
-    results.write(tmp_path, lm_eval_results(**{"acc,none": 0.5}), {"python": "3"})
+    results.write_results(tmp_path, lm_eval_results(**{"acc,none": 0.5}), {"python": "3"})
     assert len((tmp_path / "samples" / "task.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"samples", "environment.json", "results.json"}
 
@@ -88,11 +88,11 @@ def test_samples_are_there_before_results_say_so(tmp_path: Path) -> None:
 def test_questions_are_kept_by_document_and_make_the_same_bytes_in_any_order(tmp_path: Path) -> None:
     samples = [sample(1), sample(0), sample(0, filter="another")]
     path = tmp_path / "task.texts.jsonl.gz"
-    path.write_bytes(results.texts(samples))
+    path.write_bytes(results.compress_texts(samples))
     assert results.read_texts(path) == {
         number: {"doc_id": number, "prompts": [f"question {number}"], "choices": [" yes", " no"]} for number in (0, 1)
     }
-    assert results.texts(samples[::-1]) == path.read_bytes()
+    assert results.compress_texts(samples[::-1]) == path.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     told = scored()
     reporter.stage("write")
     files.write_atomically(out / results.SCORED, files.to_json(told))
-    results.write(out, measured, used)
+    results.write_results(out, measured, used)
 
 
 @contextmanager
