@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scanproof.models.mamba_in_llama import adapters
     from tests.support import hybrid_oracle as oracle
 else:
-    torch, numpy, hybrid_oracle = Late("torch"), Late("numpy"), Late("hybrid_oracle")
+    torch, np, oracle = Late("torch"), Late("numpy"), Late("tests.support.hybrid_oracle")
     adapters = Late("scanproof.models.mamba_in_llama.adapters")
 
 NAMES = {"mamba_hybrid": ("mamba1", "8b"), "mamba2_hybrid": ("mamba2", "3b")}
@@ -162,9 +162,9 @@ def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.Monk
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     module = sys.modules[adapters.MambaHybrid.__module__]
     monkeypatch.setattr(module, "find_spec", lambda name: name == "flash_attn")
-    assert adapters.attention(gpu, torch.bfloat16) == "flash_attention_2"
-    assert adapters.attention(gpu, torch.float32) == "sdpa"
-    assert adapters.attention(cpu, torch.bfloat16) == "sdpa"
+    assert adapters.choose_attention(gpu, torch.bfloat16) == "flash_attention_2"
+    assert adapters.choose_attention(gpu, torch.float32) == "sdpa"
+    assert adapters.choose_attention(cpu, torch.bfloat16) == "sdpa"
 
 
 def test_the_command_line_of_the_documents_runs(folders: dict[str, Path]) -> None:

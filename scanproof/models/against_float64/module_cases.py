@@ -1,4 +1,4 @@
-"""The modules of mamba_ssm under test, and their ways to compute; `scanproof.models.against_float64.modules` runs them."""
+"""The modules of mamba_ssm under test, and the ways in which each can compute."""
 
 from __future__ import annotations
 
