@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from scanproof.models.megatron import architecture, conversion, reading
     from tests.support import small_megatron
 else:
-    torch, functional, loading = Late("torch"), Late("torch.nn.functional"), Late("scanproof.models.loading")
+    torch, F, loading = Late("torch"), Late("torch.nn.functional"), Late("scanproof.models.loading")
     hybrids, hybrid_config = (
         Late("scanproof.models.mamba_in_llama.loading"),
         Late("scanproof.models.mamba_in_llama.config"),
     )
     architectures, train = Late("scanproof.embedded.architectures"), Late("scanproof.embedded.train")
-    megatron_folder, small_megatron = Late("scanproof.embedded.megatron_folder"), Late("small_megatron")
+    megatron_folder, small_megatron = Late("scanproof.embedded.megatron_folder"), Late("tests.support.small_megatron")
     architecture, conversion, reading = (
         Late("scanproof.models.megatron.architecture"),
         Late("scanproof.models.megatron.conversion"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scanproof.models.against_float64 import decoding
     from scanproof.models.pruning import layer_distance, removal
 else:
-    numpy, torch, transformers = Late("numpy"), Late("torch"), Late("transformers")
+    np, torch, transformers = Late("numpy"), Late("torch"), Late("transformers")
     loading, removal = Late("scanproof.models.loading"), Late("scanproof.models.pruning.removal")
     decoding, states = Late("scanproof.models.against_float64.decoding"), Late("scanproof.models.states")
     layer_distance = Late("scanproof.models.pruning.layer_distance")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import safetensors.torch as safetensors
     import torch
 else:
-    torch, torch = Late("torch"), Late("safetensors.torch")
+    torch, safetensors = Late("torch"), Late("safetensors.torch")
 
 KEYS = {
     "llama": "model.layers.1.mlp.up_proj.weight",

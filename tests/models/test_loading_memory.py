@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scanproof.models import language_model, loading, shards
     from tests.support import counted_memory as counted
 else:
-    torch, counted_memory = Late("torch"), Late("counted_memory")
+    torch, counted = Late("torch"), Late("tests.support.counted_memory")
     language_model, loading = Late("scanproof.models.language_model"), Late("scanproof.models.loading")
     shards = Late("scanproof.models.shards")
 

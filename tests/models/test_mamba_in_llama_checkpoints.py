@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scanproof.models.mamba_in_llama import config, loading, model
     from tests.support import counted_memory as counted
 else:
-    torch, counted_memory, shards = Late("torch"), Late("counted_memory"), Late("scanproof.models.shards")
+    torch, counted, shards = Late("torch"), Late("tests.support.counted_memory"), Late("scanproof.models.shards")
     config, loading = Late("scanproof.models.mamba_in_llama.config"), Late("scanproof.models.mamba_in_llama.loading")
 
 MIXERS = ("mamba1", "mamba2")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from scanproof.models import language_model, loading
 else:
-    torch, torch = Late("torch"), Late("safetensors.torch")
+    torch, safetensors = Late("torch"), Late("safetensors.torch")
     language_model, loading = Late("scanproof.models.language_model"), Late("scanproof.models.loading")
 
 ENDS = {"backbone.embedding.weight": (104, 32), "backbone.norm_f.weight": (32,), "lm_head.weight": (104, 32)}

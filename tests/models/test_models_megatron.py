@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scanproof.models.megatron import architecture, conversion, reading, tokenizer
     from tests.support import counted_memory as counted
 else:
-    torch, counted_memory = Late("torch"), Late("counted_memory")
+    torch, counted = Late("torch"), Late("tests.support.counted_memory")
     architecture, conversion = (Late(f"scanproof.models.megatron.{name}") for name in ("architecture", "conversion"))
     reading, tokenizer = (Late(f"scanproof.models.megatron.{name}") for name in ("reading", "tokenizer"))
 

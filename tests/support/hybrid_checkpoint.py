@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import safetensors.torch as safetensors
     import torch
 else:
-    torch, torch = Late("torch"), Late("safetensors.torch")
+    torch, safetensors = Late("torch"), Late("safetensors.torch")
 
 LLAMA3 = {
     "factor": 32.0,
