@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scanproof.kernels.operation import Op
     from tests.support import counted_memory as counted
 else:
-    torch, counted_memory, inputs = Late("torch"), Late("counted_memory"), Late("scanproof.kernels.inputs")
+    torch, counted, inputs = Late("torch"), Late("tests.support.counted_memory"), Late("scanproof.kernels.inputs")
     costs, operation_table, compare = (
         Late("scanproof.kernels.costs"),
         Late("scanproof.kernels.operation_table"),

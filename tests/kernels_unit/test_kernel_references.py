@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scanproof.kernels import compare, operation_table
     from scanproof.kernels.references import attention, convolution, mamba1, mamba2, norms, papers, precision
 else:
-    torch, functional = Late("torch"), Late("torch.nn.functional")
+    torch, F = Late("torch"), Late("torch.nn.functional")
     attention, convolution = (
         Late("scanproof.kernels.references.attention"),
         Late("scanproof.kernels.references.convolution"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from scanproof.kernels.references import papers
 else:
-    torch, functional, papers = Late("torch"), Late("torch.nn.functional"), Late("scanproof.kernels.references.papers")
+    torch, F, papers = Late("torch"), Late("torch.nn.functional"), Late("scanproof.kernels.references.papers")
 
 CHUNK = 8
 LENGTHS = (1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5)

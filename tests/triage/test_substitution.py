@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scanproof.models import loading
 else:
     torch = Late("torch")
-    functional = Late("torch.nn.functional")
+    F = Late("torch.nn.functional")
     papers = Late("scanproof.kernels.references.papers")
     loading = Late("scanproof.models.loading")
     departure = Late("scanproof.evaluation.worker.substitution.departure")
