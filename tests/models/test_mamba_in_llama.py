@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from scanproof.models.mamba_in_llama import config, loading, model, operations
     from tests.support import hybrid_oracle as oracle
 else:
-    torch, numpy, hybrid_oracle, operation_table = (
+    torch, np, oracle, operation_table = (
         Late("torch"),
         Late("numpy"),
-        Late("hybrid_oracle"),
+        Late("tests.support.hybrid_oracle"),
         Late("scanproof.kernels.operation_table"),
     )
     config, loading = Late("scanproof.models.mamba_in_llama.config"), Late("scanproof.models.mamba_in_llama.loading")
