@@ -36,7 +36,7 @@ from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.plugin import run_recorder
 from scanproof.record import Evaluation, Record, Run
-from scanproof.report import content, page
+from scanproof.report import page
 from scanproof.report.gather import Reporter
 
 EXPECTED = Path(__file__).parents[1] / "expected"
@@ -253,7 +253,7 @@ def main() -> None:
         rendered = time.perf_counter()
         out = given.out or root / "page.html"
         out.write_text(html, encoding="utf-8")
-        parts = {"page": len(html.encode()), "data": len(content.to_json(report)), "libraries": sum(
+        parts = {"page": len(html.encode()), "data": len(files.to_json(report, indent=None)), "libraries": sum(
             len(page.text(name)) for name in page.SCRIPTS
         )}  # fmt: skip
         print(f"{len(report.numbers)} numbers, {len(report.nights)} nights, {len(report.latencies)} kernel cases")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scanproof.files import atomic, from_json, to_json
+from scanproof.files import from_json, to_json, write_atomically
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.values import EvalJob
@@ -136,8 +136,7 @@ class Run:
 def write_run(folder: Path, run: Run) -> Path:
     """Write `run` to `folder/<run.id>/run.json` in one step; returns the file."""
     path = folder / run.id / RUN_FILE
-    with atomic(path) as temporary:
-        temporary.write_bytes(to_json(run))
+    write_atomically(path, to_json(run))
     return path
 
 

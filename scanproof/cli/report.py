@@ -61,7 +61,7 @@ def report(
     from scanproof import files
 
     try:
-        with files.atomic(target) as temporary:
+        with files.replace_atomically(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise stop(f"--out: {target} cannot be written: {error.strerror}") from None
@@ -106,10 +106,11 @@ def build(run: str, since: Since | None, history: str | None, store: Path, expec
 
 def rendered(made: Report, style: Style) -> str:
     """The report as it is written."""
-    from scanproof.report import content, markdown, page
+    from scanproof import files
+    from scanproof.report import markdown, page
 
     if style is Style.markdown:
         return markdown.render(made)
     if style is Style.json:
-        return content.to_json(made, indent=1).decode() + "\n"
+        return files.to_json(made).decode() + "\n"
     return page.render(made)

@@ -21,7 +21,7 @@ from scanproof import embedded, environment
 from scanproof.evaluation.evaluate_job import evaluate
 from scanproof.evaluation.process import Progress
 from scanproof.evaluation.request import Settings
-from scanproof.files import atomic
+from scanproof.files import replace_atomically, write_atomically
 from scanproof.numbers.values import EvalJob, Scalar, model_slug
 from scanproof.numbers.verdict.answers import ANSWERS
 from scanproof.numbers.verdict.measurement import Measurement
@@ -173,8 +173,7 @@ def answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
     """All answers as gzipped JSON lines; the same answers give the same bytes."""
     text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in answers(evaluation))
-    with atomic(path) as temporary:
-        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+    write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
 def main(
@@ -187,7 +186,7 @@ def main(
         if model and stand_in.name not in model:
             continue
         zero, few = measure(stand_in, store)
-        with atomic(folder / f"{stand_in.name}.yaml") as temporary:
+        with replace_atomically(folder / f"{stand_in.name}.yaml") as temporary:
             temporary.write_text(evaluation_file(stand_in, zero, few))
         write_answers(folder / f"{stand_in.name}{ANSWERS}", (zero, few))
         typer.echo(f"{folder / stand_in.name}.yaml")

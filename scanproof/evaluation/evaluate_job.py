@@ -135,7 +135,7 @@ def _run_worker(
     attempt = store.new_attempt(settings.store)
     out = attempt / "out"
     out.mkdir()
-    files.write_atomically(attempt / "job.json", store.to_json(resolved.request))
+    files.write_atomically(attempt / "job.json", files.to_sorted_json(resolved.request))
     begun = time.monotonic()
     try:
         environment = worker_environment(resolved)
@@ -177,7 +177,7 @@ def _store_results(resolved: ResolvedJob, attempt: Path, reasons: list[str], sec
     (attempt / "worker.log").rename(out / "worker.log")
     entry = store.add(settings.store, fingerprint.key, out, session=settings.session, documents=documents)
     latest = {"key": fingerprint.key, "parts": fingerprint.parts}
-    files.write_atomically(_latest_file(settings.store, job.name, settings.engine), store.to_json(latest))
+    files.write_atomically(_latest_file(settings.store, job.name, settings.engine), files.to_sorted_json(latest))
     (attempt / "job.json").unlink()
     attempt.rmdir()
     return _read_evaluation(resolved, entry, reused=False)

@@ -48,8 +48,8 @@ def write_results(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]
         (partial / f"{task}.jsonl").write_text("".join(f"{line}\n" for line in lines))
         (partial / f"{task}{store.TEXTS}").write_bytes(compress_texts(samples))
     partial.rename(out / "samples")
-    files.write_atomically(out / "environment.json", store.to_json(used))
-    files.write_atomically(out / "results.json", store.to_json({"measurements": list_measurements(results)}))
+    files.write_atomically(out / "environment.json", files.to_sorted_json(used))
+    files.write_atomically(out / "results.json", files.to_sorted_json({"measurements": list_measurements(results)}))
 
 
 def list_measurements(results: Mapping[str, Any]) -> list[dict[str, Any]]:

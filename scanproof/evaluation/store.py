@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from scanproof.files import write_atomically
+from scanproof.files import to_sorted_json, write_atomically
 
 CHECKSUMS = "checksums.json"
 TEXTS = ".texts.jsonl.gz"
@@ -100,11 +100,11 @@ def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[st
     `documents` are further JSON files, name -> content.  The caller holds the key's lock.
     """
     for name, content in documents.items():
-        write_atomically(attempt / name, to_json(content))
-    write_atomically(attempt / "entry.json", to_json({"session": session, "finished": time.time()}))
+        write_atomically(attempt / name, to_sorted_json(content))
+    write_atomically(attempt / "entry.json", to_sorted_json({"session": session, "finished": time.time()}))
     checksums = _checksums(attempt)
     _share_texts(root, attempt, checksums)
-    write_atomically(attempt / CHECKSUMS, to_json(checksums))
+    write_atomically(attempt / CHECKSUMS, to_sorted_json(checksums))
     folder = folder_of(root, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
@@ -130,11 +130,6 @@ def keep_failure(root: Path, name: str, attempt: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     attempt.rename(target)
     return target
-
-
-def to_json(content: Any) -> bytes:
-    """Readable, and the same bytes for the same content."""
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _checksums(folder: Path) -> dict[str, str]:

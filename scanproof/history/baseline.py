@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scanproof import record
+from scanproof.files import to_sorted_json
 from scanproof.history import store
 from scanproof.history.errors import HistoryError
 from scanproof.history.samples import from_parquet
@@ -54,7 +55,7 @@ def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
     """Key of what was evaluated and on which GPU: two evaluations with one key can be compared."""
     fields = {name: getattr(job, name) for name in IDENTITY}
     content = {**fields, "gpu": store.gpu_name(environment.get("gpus"))}
-    return sha256(store.to_json(content))
+    return sha256(to_sorted_json(content))
 
 
 def declared(history: History) -> list[Declared]:

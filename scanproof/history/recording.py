@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scanproof.files import atomic
+from scanproof.files import replace_atomically
 from scanproof.numbers.values import UNRECORDED, PublishedValue
 from scanproof.numbers.verdict import derive
 from scanproof.numbers.verdict.outcome import number_outcome
@@ -113,7 +113,7 @@ def write(run: Run, found: Iterable[Recorded], folder: Path) -> list[Path]:
         by_file.setdefault(each.value.file, []).append(each)
     texts = {folder / name: _edited(run, folder / name, numbers) for name, numbers in by_file.items()}
     for path, text in texts.items():
-        with atomic(path) as temporary:
+        with replace_atomically(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return list(texts)
 

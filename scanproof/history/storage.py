@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanproof import files
 from scanproof.history.errors import HistoryError
 
 
@@ -72,7 +72,7 @@ class Place:
         """
         try:
             if self.is_local:
-                add_file(Path(self.path(path)), content)
+                files.add_atomically(Path(self.path(path)), content)
             else:
                 # A bucket shows an object when its upload is complete.
                 if self.system.exists(self.path(path)):
@@ -134,28 +134,6 @@ def read_file(path: Path) -> bytes | Exception:
         return path.read_bytes()
     except OSError as error:
         return error
-
-
-def add_file(path: Path, content: bytes) -> None:
-    """Write a new file in one step; raises FileExistsError where there is one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # Unlike a rename, a link never replaces what another process has written meanwhile.
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:
-            if path.exists():
-                raise FileExistsError(path) from None
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_place(name: str) -> Place:

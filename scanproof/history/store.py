@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from scanproof.files import to_sorted_json
 from scanproof.history.errors import HistoryError, Problem
 from scanproof.history.storage import Place, open_place, sha256
 
@@ -193,7 +194,7 @@ def open_history(name: str) -> History:
 
 def seal(content: dict[str, Any]) -> bytes:
     """JSON with the digest of its own content."""
-    return to_json({**content, "sha256": own_digest(content)})
+    return to_sorted_json({**content, "sha256": own_digest(content)})
 
 
 def own_digest(content: dict[str, Any]) -> str:
@@ -216,11 +217,6 @@ def unseal(content: bytes | Exception) -> dict[str, Any]:
     if own_digest(found) != claimed:
         raise HistoryError("its bytes are not those that were written (wrong checksum)")
     return dict(found)
-
-
-def to_json(content: Any) -> bytes:
-    """The same bytes for the same content."""
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def gpu_name(gpus: Iterable[dict[str, Any]] | None) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from scanproof import files
+from scanproof.errors import EvaluationError
 from scanproof.evaluation import kernels_ran
-from scanproof.evaluation.evaluate_job import EvaluationError
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.record import Evaluation
 
@@ -68,7 +68,7 @@ class Evaluator:
                 finished = self.evaluate(self.narrowed(job))
                 kernels_ran.require_kernels(job, finished)
                 evaluation = self.with_samples(finished)
-                with files.atomic(path) as temporary:
+                with files.replace_atomically(path) as temporary:
                     temporary.write_bytes(files.to_json(evaluation))
             except EvaluationError as error:
                 return keep_error(broken, error)
@@ -89,14 +89,14 @@ class Evaluator:
         """Put logs into a folder of the run; returns the folder."""
         target = self.folder / kind / job
         if Path(source).is_dir() and not target.exists():
-            with files.atomic(target) as temporary:
+            with files.replace_atomically(target) as temporary:
                 shutil.copytree(source, temporary, copy_function=link_or_copy)
         return str(target)
 
 
 def keep_error(path: Path, error: EvaluationError) -> EvaluationError:
     """Leave an error for the other processes of this session, if that can be written; returns it."""
-    with suppress(OSError), files.atomic(path) as temporary:
+    with suppress(OSError), files.replace_atomically(path) as temporary:
         temporary.write_text(json.dumps([error.kind, error.message, error.last_words, error.log]))
     return error
 

@@ -59,7 +59,7 @@ def write_page(path: Path, made: Report) -> str:
     from scanproof.report import page
 
     try:
-        with files.atomic(path) as temporary:
+        with files.replace_atomically(path) as temporary:
             temporary.write_text(page.render(made), encoding="utf-8")
     except OSError as error:
         return f"NO page: {path} cannot be written: {error.strerror}"

@@ -238,11 +238,6 @@ def with_remarks(report: Report, remarks: Iterable[str]) -> Report:
     return replace(report, remarks=tuple(dict.fromkeys(remarks)))
 
 
-def to_json(report: Report, *, indent: int | None = None) -> bytes:
-    """The report as JSON."""
-    return TypeAdapter(Report).dump_json(report, indent=indent)
-
-
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the report."""
     found = TypeAdapter(Report).json_schema(mode="serialization")

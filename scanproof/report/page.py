@@ -18,9 +18,10 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scanproof import files
 from scanproof.numbers.verdict import outcome
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, fails, meaning_of
-from scanproof.report import content, latency_text, terminal
+from scanproof.report import latency_text, terminal
 from scanproof.report.content import Number, Report
 
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "templates/page.js")
@@ -100,7 +101,7 @@ def policy(scripts: Sequence[str]) -> str:
 
 def data(report: Report) -> Markup:
     """The report as JSON."""
-    return escaped(content.to_json(report).decode())
+    return escaped(files.to_json(report, indent=None).decode())
 
 
 def escaped(plain: str) -> Markup:

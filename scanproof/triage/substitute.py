@@ -46,8 +46,7 @@ def substitute(evidence: Evidence, folder: Path, root: Path, mirror: Path | None
     request |= {"documents": documents, "limit": moves.find_threshold(side), "task": task.name}
     found = run(request, environment)
     path = substituted_file(folder, evidence.number)
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(files.to_json(found))
+    files.write_atomically(path, files.to_json(found))
     return found
 
 

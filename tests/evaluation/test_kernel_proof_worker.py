@@ -101,7 +101,7 @@ def test_the_launches_of_the_last_evaluation_of_a_job_are_found_again(tmp_path: 
     entry = store.folder_of(tmp_path, "ab12")
     files.write_atomically(entry / "kernels.json", to_json(before))
     latest = hashlib.sha256(b"001-mamba-130m-0shot").hexdigest()[:16]
-    files.write_atomically(tmp_path / "latest" / f"{latest}.json", store.to_json({"key": "ab12", "parts": {}}))
+    files.write_atomically(tmp_path / "latest" / f"{latest}.json", files.to_sorted_json({"key": "ab12", "parts": {}}))
     assert last_launches(tmp_path, "001-mamba-130m-0shot") == before
     assert last_launches(tmp_path, "001-mamba-370m-0shot") is None
     (entry / "kernels.json").unlink()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from scanproof import files
 from scanproof.history import queries, store
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
@@ -132,7 +133,7 @@ def test_a_damaged_file_is_named_and_its_run_skipped(tmp_path: Path, kind: str, 
         (b"", "cut short"),
         (b'{"format": 1, "run": "x"', "cut short"),
         (b"[1]", "cut short or no file of this kind"),
-        (store.to_json({"format": 1, "sha256": "0" * 64}), "wrong checksum"),
+        (files.to_sorted_json({"format": 1, "sha256": "0" * 64}), "wrong checksum"),
         (store.seal({"format": 99}), "format 99, newer than this scanproof reads"),
     ],
 )
@@ -210,15 +211,16 @@ def test_many_processes_publish_the_same_run_at_once(tmp_path: Path) -> None:
 KILLED = """
     import sys, time
     from pathlib import Path
+    from scanproof import files
     from scanproof.history import storage as place
     from scanproof.history.publish import publish
-    whole = place.add_file
+    whole = files.add_atomically
     def slow(path, content):
         if path.name.startswith(sys.argv[3]):
             print("now", flush=True)
             time.sleep(600)
         whole(path, content)
-    place.add_file = slow
+    files.add_atomically = slow
     publish(Path(sys.argv[1]), place.open_place(sys.argv[2]))
 """
 

@@ -108,18 +108,3 @@ def test_runs_are_found_by_path_by_id_and_as_the_latest(tmp_path: Path) -> None:
     assert record.find_run(tmp_path, str(newest)) == newest
     with pytest.raises(RecordError, match=r"no run 'nothing'.*20260102T000000Z-1"):
         record.find_run(tmp_path, "nothing")
-
-
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
-    path.write_text("old")
-
-    def fail_half_way() -> None:
-        with files.atomic(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_half_way()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scanproof import record
+from scanproof import files, record
 from scanproof.history import baseline
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
@@ -290,7 +290,7 @@ def test_the_json_follows_the_published_schema(store: Path) -> None:
     path = make_nights(store)[-1]
     texts(path)
     schema = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
-    found = json.loads(content.to_json(report(path)))
+    found = json.loads(files.to_json(report(path)))
     jsonschema.validate(found, schema)
     broken = {**found, "verdict": {**found["verdict"], "failed": 3}}
     with pytest.raises(jsonschema.ValidationError):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scanproof import files
-from scanproof.evaluation import fingerprint, store, task_files
+from scanproof.evaluation import fingerprint, task_files
 from scanproof.evaluation.hub import mirror
 from scanproof.evaluation.hub.download import PrefetchError, RemoteFile, explain, fetch, is_intact, size_of
 from scanproof.models import checkpoint_files
@@ -195,7 +195,7 @@ def _fetch_repository(endpoint: str, plan: RepositoryPlan, folder: Path, report:
         "endpoint": endpoint,
         "files": [asdict(file) for file in plan.files],
     }
-    files.write_atomically(folder / mirror.METADATA, store.to_json(metadata))
+    files.write_atomically(folder / mirror.METADATA, files.to_sorted_json(metadata))
     shutil.rmtree(partial_folder)
 
 

@@ -1,9 +1,13 @@
 """The process that runs one evaluation: `python -m scanproof.evaluation.worker.run request.json out/`.
 
-Reads a request (written by `scanproof.evaluation.request`) and leaves files in `out/`: `results.json`,
-`environment.json`, `samples/<task>.jsonl`, where a GPU or kernels are asked for `kernels.json`, or `error.json`
-(kind, message, traceback); `progress.jsonl` grows while it works.
-It ends itself when its standard input closes, which is when the process that started it is gone.
+It reads a request, which `scanproof.evaluation.request` makes, and writes files into `out/`:
+
+- `progress.jsonl`, one line per stage or step, while it works;
+- `results.json`, `environment.json`, `scored.json` and `samples/<task>.jsonl` at the end;
+- `kernels.json`, if the job uses a GPU or names kernels;
+- `error.json` (kind, message, stage, traceback) in place of the results, if it fails.
+
+It kills itself when its standard input closes, because then the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -25,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanproof import environment, errors, files
-from scanproof.evaluation import results, store
+from scanproof.evaluation import results
 from scanproof.evaluation.results import Scored
-from scanproof.evaluation.worker.checkpoint_check import check_tokenizer, complete_checkpoint
-from scanproof.evaluation.worker.lm_eval_tasks import evaluate, load_tasks
+from scanproof.evaluation.worker.checkpoint_check import check_tokenizer, require_complete_checkpoint
+from scanproof.evaluation.worker.lm_eval_tasks import evaluate_tasks, load_tasks
 from scanproof.kernels.launches import machine
 from scanproof.models.snapshot import snapshot
 from scanproof.numbers.verdict.engines import Scoring
@@ -38,10 +42,11 @@ if TYPE_CHECKING:
 
 REPORT_EVERY_SECONDS = 0.5
 PROBE = "A probe."
+"""Text whose tokens are recorded; see `probe_tokens`."""
 
 
-class Reporter:
-    """Writes the stage and the number of finished requests, one JSON line each."""
+class ProgressWriter:
+    """Writes the stage and the number of answered requests as JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,12 +55,12 @@ class Reporter:
         self.name, self.done, self.total = "start", 0, 0
 
     def stage(self, name: str, total: int = 0) -> None:
-        """Enter a stage; it is written at once."""
+        """Enter a stage; the line is written at once."""
         self.name, self.done, self.total = name, 0, total
         self._write()
 
     def advance(self) -> None:
-        """One more request is answered; written at most twice a second."""
+        """Count one more answered request; lines are written at most twice a second."""
         self.done += 1
         if self.done == self.total or time.monotonic() - self._written >= REPORT_EVERY_SECONDS:
             self._write()
@@ -69,7 +74,7 @@ class Reporter:
 
 
 class CountingHook:
-    """Takes the place of lm-eval's cache hook, which is told of each answered request; caches nothing."""
+    """Replaces lm-eval's cache hook, which is called with each answered request.  It counts and caches nothing."""
 
     def __init__(self, advance: Callable[[], None], profile: FirstBatch | None = None) -> None:
         self._advance, self._profile = advance, profile
@@ -85,47 +90,48 @@ def main(arguments: list[str]) -> int:
     request = json.loads(Path(arguments[0]).read_bytes())
     out = Path(arguments[1]).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(out / "progress.jsonl")
+    reporter = ProgressWriter(out / "progress.jsonl")
     try:
         reporter.stage("start")
         if request["mirror"]:
             os.chdir(request["mirror"])
-        run(request, out, reporter)
+        run_request(request, out, reporter)
     except BaseException as error:
-        report_failure(error, reporter.name, out)
+        write_failure(error, reporter.name, out)
         return 1
     return 0
 
 
-def report_failure(error: BaseException, stage: str, out: Path) -> None:
-    """Leave the kind, the message and the traceback for the parent."""
+def write_failure(error: BaseException, stage: str, out: Path) -> None:
+    """Write the kind, the message and the traceback for the parent process."""
     (out / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-    told = {
+    failure = {
         "kind": errors.classify(stage, error),
         "message": errors.describe(error),
         "stage": stage,
         "traceback": "traceback.txt",
     }
-    files.write_atomically(out / "error.json", store.to_json(told))
+    files.write_atomically(out / "error.json", files.to_sorted_json(failure))
     traceback.print_exception(error)
 
 
-def run(request: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
-    """Evaluate, watching what is launched where that matters, and write the results."""
-    with watched(request["job"], out) as profile:
-        measured, used, scored = measure(request, reporter, profile)
-    # Plain launches kernels as well, and they prove nothing of what the engine scored.
-    told = scored()
+def run_request(request: Mapping[str, Any], out: Path, reporter: ProgressWriter) -> None:
+    """Evaluate the request, record which kernels are launched, and write the results."""
+    with record_launches(request["job"], out) as profile:
+        measured, used, describe_scoring = measure(request, reporter, profile)
+    # The spot check runs after the recording: its kernels, launched by plain, prove nothing about the shared engine.
+    scored = describe_scoring()
     reporter.stage("write")
-    files.write_atomically(out / results.SCORED, files.to_json(told))
+    files.write_atomically(out / results.SCORED, files.to_json(scored))
     results.write_results(out, measured, used)
 
 
 @contextmanager
-def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
-    """Leave `kernels.json`, what was launched, when the block ends; a CPU job that names no kernels leaves none.
+def record_launches(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
+    """Record which kernels the block launches, and write them to `kernels.json` at its end.
 
-    It comes before any model is imported: a function that a model took out of an extension could not be counted.
+    Nothing is recorded for a CPU job that names no kernels.  The models have to be imported in the block: a
+    function that a model imported from an extension earlier could not be counted.
     """
     if not job["kernels"] and not job["device"].startswith("cuda"):
         yield None
@@ -140,9 +146,14 @@ def watched(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | None]:
 
 
 def measure(
-    request: Mapping[str, Any], reporter: Reporter, profile: FirstBatch | None
+    request: Mapping[str, Any], reporter: ProgressWriter, profile: FirstBatch | None
 ) -> tuple[Mapping[str, Any], dict[str, Any], Callable[[], Scored]]:
-    """Load the checkpoint and the tasks and evaluate; lm-eval's results, what they were made with, and how scored."""
+    """Load the checkpoint and the tasks, and evaluate.
+
+    Returns:
+        lm-eval's results; machine, packages and model (`describe_run`); and a function that spot-checks the shared
+        engine and returns how the requests were scored.
+    """
     import torch
     from lm_eval.api.registry import get_model
 
@@ -156,42 +167,46 @@ def measure(
     commit = request["commit"]
     if request["revision"] is not None:
         arguments["pretrained"], commit = snapshot(job["pretrained"], request["revision"])
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         model = get_model(job["model"]).create_from_arg_obj(
             arguments, {"batch_size": job["batch_size"], "device": job["device"]}
         )
     check_tokenizer(model, job["pretrained"])
-    scored = shared_engine(model) if request["engine"] == "shared" else Scored
+    describe_scoring = use_shared_engine(model) if request["engine"] == "shared" else Scored
     model.set_cache_hook(CountingHook(reporter.advance, profile))
     reporter.stage("tasks")
     manager, loaded = load_tasks(request)
     count_requests(model, reporter, profile)
     reporter.stage("prompts")
-    measured = evaluate(model, job, loaded, manager, request["bootstrap_iters"])
-    return measured, describe_run(model, job, commit, torch), scored
+    measured = evaluate_tasks(model, job, loaded, manager, request["bootstrap_iters"])
+    return measured, describe_run(model, job, commit, torch), describe_scoring
 
 
-def shared_engine(model: Any) -> Callable[[], Scored]:
-    """Let the model score each distinct token once, where its class can; returns what to ask at the end."""
+def use_shared_engine(model: Any) -> Callable[[], Scored]:
+    """Let the shared engine score this model's requests, if it supports the model class.
+
+    Returns:
+        A function to call after the evaluation: it spot-checks the engine and returns how the requests were scored.
+    """
     from scanproof import scoring
 
     try:
         tally = scoring.install(model, say=print)
     except scoring.Unsupported as error:
-        why = str(error)
-        print(f"scored plain: {why}")
-        return lambda: Scored(because=why)
+        reason = str(error)
+        print(f"scored plain: {reason}")
+        return lambda: Scored(because=reason)
 
-    def scored() -> Scored:
+    def describe_scoring() -> Scored:
         spot = scoring.spot_check(model, tally)
-        counted = {each.name: getattr(tally, each.name) for each in fields(Scoring) if each.name != "spot"}
-        return Scored(engine="shared", scoring=Scoring(**{**counted, "notes": tuple(tally.notes), "spot": spot}))
+        counts = {field.name: getattr(tally, field.name) for field in fields(Scoring) if field.name != "spot"}
+        return Scored(engine="shared", scoring=Scoring(**{**counts, "notes": tuple(tally.notes), "spot": spot}))
 
-    return scored
+    return describe_scoring
 
 
-def count_requests(model: Any, reporter: Reporter, profile: FirstBatch | None = None) -> None:
-    """Report the number of requests when lm-eval hands them to the model, and profile their first batch."""
+def count_requests(model: Any, reporter: ProgressWriter, profile: FirstBatch | None = None) -> None:
+    """Report the number of requests when lm-eval passes them to the model, and profile their first batch."""
     for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
         answer = getattr(model, kind)
 
@@ -209,7 +224,7 @@ def count_requests(model: Any, reporter: Reporter, profile: FirstBatch | None = 
 
 
 def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: Any) -> dict[str, Any]:
-    """Machine, packages, and what the model really ran with."""
+    """Machine, packages, and the settings that the model really used."""
     network = getattr(model, "model", None)
     weights: dict[str, int] = {}
     for parameter in network.parameters() if isinstance(network, torch.nn.Module) else ():
@@ -227,28 +242,28 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "network_class": f"{type(network).__module__}.{type(network).__qualname__}",
         "max_length": getattr(model, "max_length", None),
-        "probe_tokens": probe(model),
+        "probe_tokens": probe_tokens(model),
         "checkpoint_commit": commit,
         "removed_layers": str(removed) if (removed := getattr(model, "removed", None)) else None,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
     }
 
 
-def probe(model: Any) -> list[int] | None:
-    """Tokens of a fixed text as the model class makes them: a changed BOS or tokenizer shows in the first of them."""
+def probe_tokens(model: Any) -> list[int] | None:
+    """Tokens that the model class makes of a fixed text; they show when the BOS token or the tokenizer changed."""
     encode = getattr(model, "tok_encode", None)
     return None if encode is None else [int(token) for token in encode(PROBE)]
 
 
-def peak_memory() -> int:
+def peak_memory_bytes() -> int:
     """Largest resident size of this process, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def end_with_parent() -> None:
-    """Kill this process and its children when standard input, held open by the parent, closes."""
+    """Kill this process and its children when standard input closes; the parent keeps it open while it lives."""
 
     def watch() -> None:
         while os.read(0, 1):
@@ -264,5 +279,5 @@ if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # All results are on disk; tearing down torch and CUDA takes long and can hang or crash.
+    # All results are on disk.  Shutting down torch and CUDA takes long, and can hang or crash.
     os._exit(status)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scanproof.files import atomic
+from scanproof.files import replace_atomically
 from scanproof.kernels.latency.latency_verdict import FEWEST_REPEATS, Chosen, Latency, LatencyBaseline
 from scanproof.kernels.launches.launched import AutotunerChoice
 
@@ -200,7 +200,7 @@ def write(path: Path, content: BaselineFile) -> None:
                 "a baseline is recorded as a whole: run all its cases, or remove the file first"
             )
     try:
-        with atomic(path) as temporary:
+        with replace_atomically(path) as temporary:
             temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise BaselineError(f"{path}: cannot be written: {error.strerror}; what was there is as it was") from error

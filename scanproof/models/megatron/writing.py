@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from scanproof.files import atomic
+from scanproof.files import replace_atomically
 from scanproof.models.layout import CheckpointError
 from scanproof.models.megatron.conversion import build
 from scanproof.models.megatron.reading import read_checkpoint
@@ -28,7 +28,7 @@ def convert(folder: Path, out: Path, dtype: torch.dtype | None = None) -> Path:
     checkpoint = read_checkpoint(folder)
     tokenizer = read_tokenizer(folder, checkpoint.vocab_size)
     network = build(checkpoint, dtype, special=special_ids(tokenizer))
-    with atomic(out) as temporary:
+    with replace_atomically(out) as temporary:
         network.save_pretrained(temporary, max_shard_size=SHARD)
         tokenizer.save_pretrained(temporary)
     return out
