@@ -3,8 +3,6 @@
 pytest_plugins = [
     "pytester",
     "tests.support.small_project",
-    "tests.support.kernel_places",
-    "tests.support.latency_places",
     "tests.support.latency_project",
     "tests.support.small_jobs",
     "tests.support.rates",

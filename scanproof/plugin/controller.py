@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scanproof.numbers.values import PublishedValue
-from scanproof.plugin import reports, stash
+from scanproof.plugin import reports
+from scanproof.plugin.session import Session
 
 if TYPE_CHECKING:
     from scanproof.numbers.verdict.paired_tests import Finding
@@ -18,23 +19,22 @@ PROPERTY = "scanproof"
 """Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
 
 
-def start_run(config: pytest.Config, selected: int) -> None:
+def start_run(session: Session, selected: int) -> None:
     """Begin the record of this session; raises pytest.UsageError when it cannot be kept."""
     from scanproof import environment, record
     from scanproof.plugin import run_recorder
 
-    given = config.stash[stash.SETTINGS]
     run = record.Run(
-        id=stash.run_id(config),
+        id=session.run_id,
         started=run_recorder.utc_now().isoformat(timespec="seconds"),
         finished=None,
-        strict=given.strict,
-        limit=given.limit,
-        environment=environment.snapshot(config.rootpath),
+        strict=session.settings.strict,
+        limit=session.settings.limit,
+        environment=environment.snapshot(session.config.rootpath),
         records=(),
         selected=selected,
     )
-    recorder = run_recorder.Recorder(stash.run_folder(config), run)
+    recorder = run_recorder.Recorder(session.runs_folder, run)
     try:
         recorder.write(finished=False)
     except OSError as error:
@@ -42,14 +42,14 @@ def start_run(config: pytest.Config, selected: int) -> None:
             f"scanproof: runs cannot be kept in {recorder.folder}: {error.strerror}; "
             "name another folder with --scanproof-store=DIR"
         ) from None
-    config.stash[stash.RECORDER] = recorder
+    session.recorder = recorder
 
 
 class Controller:
     """The part of the plugin that lives where the session's files are written."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.not_written: str | None = None
         self.published: str | None = None
         """What became of the run's publication; None where no history was named."""
@@ -59,7 +59,7 @@ class Controller:
     @cached_property
     def values(self) -> dict[str, PublishedValue]:
         """The published numbers, by the end of their test's id."""
-        loaded = self.config.stash.get(stash.EXPECTED, None)
+        loaded = self.session.expected_if_read
         return {f"[{value.id}]": value for value in loaded.numbers} if loaded else {}
 
     def value(self, nodeid: str) -> PublishedValue | None:
@@ -69,12 +69,12 @@ class Controller:
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         """Called by pytest-xdist when a worker has collected; all of them collect the same."""
         selected = sum(self.value(nodeid) is not None for nodeid in ids)
-        if selected and stash.RECORDER not in self.config.stash and not self.config.option.collectonly:
-            start_run(self.config, selected)
+        if selected and self.session.recorder is None and not self.session.config.option.collectonly:
+            start_run(self.session, selected)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the record that a test left; a test that died without leaving one is an error."""
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         value = self.value(report.nodeid)
         if recorder is None or value is None:
             return
@@ -97,12 +97,12 @@ class Controller:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the run before the summary speaks of it; one that cannot be written fails the session."""
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         if recorder is None:
             return
         from scanproof.plugin import jobs
 
-        jobs.close(self.config)
+        jobs.close(self.session)
         try:
             recorder.write(finished=False)
             recorder.add_joint(self.joint())
@@ -113,26 +113,26 @@ class Controller:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         if any(found.changed for found in recorder.run.joint) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        history = self.config.stash[stash.SETTINGS].history
+        history = self.session.settings.history
         if history is not None and self.not_written is None:
             self.published = publish(recorder.path, history)
         if self.not_written is None:
-            self.reported = reports.write(self.config, recorder.path)
+            self.reported = reports.write(self.session, recorder.path)
 
     def joint(self) -> tuple[Finding, ...]:
         """Every model, and the night, against the baseline: what no single number shows."""
-        recorder = self.config.stash[stash.RECORDER]
-        if not recorder.run.evaluations:
+        recorder = self.session.recorder
+        if recorder is None or not recorder.run.evaluations:
             return ()
-        return stash.second_gate(self.config).joint(self.values.values(), recorder.run.evaluations)
+        return self.session.second_gate.joint(self.values.values(), recorder.run.evaluations)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         if recorder is None:
             return
         from scanproof.plugin import summary
 
-        loaded = self.config.stash.get(stash.EXPECTED, None)
+        loaded = self.session.expected_if_read
         summary.write(terminalreporter, recorder, loaded, self.not_written, self.published)
         for line in self.reported:
             terminalreporter.write_line(line, red=line.startswith("NO"))

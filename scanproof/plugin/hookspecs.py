@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from scanproof.evaluation.evaluate_job import Progress, Settings
+    from scanproof.evaluation.process import Progress
+    from scanproof.evaluation.request import Settings
     from scanproof.numbers.values import EvalJob
     from scanproof.record import Evaluation
 
@@ -24,8 +25,8 @@ def pytest_scanproof_evaluate(
     session is over, `settings.stopped()` is true, and the implementation ends soon, by raising.
     The default implementation runs lm-eval in a worker process on this machine; implement the hook to run jobs
     elsewhere.  Return None to leave the job to the next implementation.  A job that cannot be run raises
-    `scanproof.evaluation.evaluate_job.EvaluationError`; its numbers are then reported as errors, never as failures.  So are those of
-    a job that names kernels when the result's `kernels` does not show that they ran (`scanproof.kernels.launches.proof`).
+    `scanproof.errors.EvaluationError`; its numbers are then reported as errors, never as failures.  So are those of a
+    job that names kernels when the result's `kernels` does not show that they ran (`scanproof.kernels.launches.proof`).
 
     `settings.engine` is `plain` or `shared`.  An implementation that only knows lm-eval may ignore it: an `Evaluation`
     whose `engine` is `plain` is never measured again.  One that scores by `shared` may be asked for the same job by

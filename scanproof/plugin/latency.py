@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.numbers.verdict.outcome import LatencyOutcome
-from scanproof.plugin import options, own_process, stash
+from scanproof.plugin import options, own_process
+from scanproof.plugin.session import Session
 
 if TYPE_CHECKING:
     from scanproof.kernels.latency.baseline_files import BaselineFile
@@ -25,11 +26,12 @@ PACKAGES = ("causal-conv1d", "flash-attn", "mamba-ssm", "scanproof", "torch", "t
 RECORD = "--scanproof-record-latency"
 
 
-def why_not_measured(config: pytest.Config) -> str | None:
+def why_not_measured(session: Session) -> str | None:
     """Why pytest-benchmark measures nothing in this session; None when it does."""
+    config = session.config
     if not config.pluginmanager.hasplugin("benchmark"):
         return "pytest-benchmark is not loaded: install it, or leave out -p no:benchmark"
-    if stash.under_xdist(config) or config.getoption("dist", "no") != "no":
+    if session.is_under_xdist or config.getoption("dist", "no") != "no":
         return "pytest-xdist runs tests beside each other: leave out -n"
     if config.getoption("benchmark_skip"):
         return "--benchmark-skip was given"
@@ -38,44 +40,43 @@ def why_not_measured(config: pytest.Config) -> str | None:
     return None
 
 
-def check_options(config: pytest.Config) -> None:
+def check_options(session: Session) -> None:
     """Raise pytest.UsageError where baselines cannot be recorded as asked for."""
-    given = config.stash[stash.SETTINGS]
-    if not given.record_latency:
+    if not session.settings.record_latency:
         return
-    reason = why_not_measured(config)
+    reason = why_not_measured(session)
     if reason is not None:
         raise pytest.UsageError(f"scanproof: {RECORD}: nothing would be measured: {reason}")
-    if given.expected == options.PACKAGED_EXPECTED:
+    if session.settings.expected == options.PACKAGED_EXPECTED:
         raise pytest.UsageError(
             f"scanproof: {RECORD}: baselines are kept beside the expected values; "
             "name a folder of your own with --scanproof-expected=DIR"
         )
 
 
-def baseline_path(config: pytest.Config, kind: str, device: str) -> Path | None:
+def baseline_path(session: Session, kind: str, device: str) -> Path | None:
     """Where the baselines of a device lie; None without a folder of expected values.
 
     Those of a CPU stay in the store: they are for trying the path, and never lie beside those of a GPU.
     """
     from scanproof.kernels.latency import baseline_files
 
-    given = config.stash[stash.SETTINGS]
+    given = session.settings
     if kind != "cuda":
         return given.store / baseline_files.FOLDER / "cpu.json"
     return given.expected / baseline_files.FOLDER / baseline_files.file_name(device) if given.expected else None
 
 
-def judged(config: pytest.Config, measured: Latency) -> Latency:
+def judge(session: Session, measured: Latency) -> Latency:
     """A measurement with its verdict; raises baselines.BaselineError for a file that cannot be used."""
     from scanproof.kernels.latency import baseline_files, latency_verdict
 
     outcomes = LatencyOutcome
     if measured.timing is None:
         return replace(measured, outcome=outcomes.NOT_MEASURED.value)
-    if config.stash[stash.SETTINGS].record_latency:
+    if session.settings.record_latency:
         return replace(measured, outcome=outcomes.RECORDED.value)
-    path = baseline_path(config, measured.kind, measured.device)
+    path = baseline_path(session, measured.kind, measured.device)
     found = baseline_files.read_for_device(path, measured.kind, measured.device) if path else None
     baseline = found.baseline(measured.id, path) if found and path else None
     if baseline is None:
@@ -94,9 +95,10 @@ def repeat_of(item: pytest.Item) -> int:
 class Latencies:
     """The part of the plugin that keeps latencies, where the session's files are written."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.recording: bool = config.stash[stash.SETTINGS].record_latency
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.config = session.config
+        self.recording: bool = session.settings.record_latency
         self.pending: set[str] = set()
         """Latency tests that were selected and not reached yet."""
         self.said: list[tuple[str, bool]] = []
@@ -123,7 +125,7 @@ class Latencies:
         from scanproof.kernels.latency import baseline_files
 
         self.pending = set(chosen)
-        given = self.config.stash[stash.SETTINGS]
+        given = self.session.settings
         wrong = baseline_files.check_folder(given.expected / baseline_files.FOLDER) if given.expected else []
         if wrong:
             raise pytest.UsageError("scanproof: latency baselines cannot be used:\n" + "\n".join(wrong))
@@ -147,9 +149,10 @@ class Latencies:
         from scanproof.plugin import controller
 
         try:
-            if stash.RECORDER not in self.config.stash:
-                controller.start_run(self.config, selected=0)
-            self.config.stash[stash.RECORDER].add(files.from_json(Latency, found[-1]))
+            if self.session.recorder is None:
+                controller.start_run(self.session, selected=0)
+            assert self.session.recorder is not None
+            self.session.recorder.add(files.from_json(Latency, found[-1]))
         except (OSError, pytest.UsageError) as error:
             line = f"latencies NOT recorded: {error}", True
             self.said += [line] if line not in self.said else []
@@ -157,7 +160,7 @@ class Latencies:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Called before the run is written: whether it is whole, and the baselines that were asked for."""
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         if recorder is not None:
             recorder.pending = len(self.pending)
         if self.recording and not self.config.option.collectonly:
@@ -169,7 +172,7 @@ class Latencies:
         """Write one file per device, if the session was green and whole; say what was written or why not."""
         from scanproof.kernels.latency import baseline_files
 
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         found = list(recorder.latencies.values()) if recorder else []
         if not found or not green:
             reason = "the session was not green and whole" if found else "no latency was measured"
@@ -177,7 +180,7 @@ class Latencies:
             return
         for kind, device in sorted({(each.kind, each.device) for each in found}):
             own = [each for each in found if (each.kind, each.device) == (kind, device)]
-            path = baseline_path(self.config, kind, device)
+            path = baseline_path(self.session, kind, device)
             try:
                 if path is None:
                     raise baseline_files.BaselineError(
@@ -215,7 +218,7 @@ class Latencies:
         )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        recorder = self.config.stash.get(stash.RECORDER, None)
+        recorder = self.session.recorder
         found = list(recorder.latencies.values()) if recorder else []
         if not found and not self.said:
             return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scanproof.plugin import latency, stash
+from scanproof.plugin import latency
+from scanproof.plugin.session import session_of
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,7 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def benchmark(request: pytest.FixtureRequest) -> None:
     """Skips, or under --scanproof-strict fails."""
-    reason = f"latency was not measured: {latency.why_not_measured(request.config)}"
-    if request.config.stash[stash.SETTINGS].strict:
+    session = session_of(request.config)
+    reason = f"latency was not measured: {latency.why_not_measured(session)}"
+    if session.settings.strict:
         pytest.fail(f"{reason} (--scanproof-strict: not a skip)", pytrace=False)
     pytest.skip(reason)

@@ -1,9 +1,9 @@
 """Runs tests in a process of their own, and reports them in the session as if they had run in it.
 
-For a test that may break the process it runs in, as an illegal address does with CUDA, and for one that needs a fresh
-one.  A process that has used CUDA cannot be forked: it is a new Python, which collects the same tests and tells what
-becomes of them (`scanproof.plugin.own_process_child`).  Marked with `own_process`, a test has a process for itself; with
-`own_process("name")` all tests of that name share one, in the session's order.
+This is for a test that may break its process, as an illegal address does with CUDA, and for a test that needs a fresh
+process.  A process that has used CUDA cannot be forked, so the new process is a new Python: it collects the same tests
+and reports what becomes of them (`scanproof.plugin.own_process_child`).  A test marked with `own_process` has a process
+for itself; all tests marked with `own_process("name")` share one, in the session's order.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from scanproof.plugin import stash
 from scanproof.plugin.own_process_child import Event, Request, address
 from scanproof.plugin.own_process_running import Running
+from scanproof.plugin.session import Session
 
 MARK = "own_process"
 
@@ -38,8 +38,9 @@ class OwnProcesses:
     One process of a test's own is alive at a time, and none while a test of the session's own process runs.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.config = session.config
         self.running: dict[str, Running] = {}
         """Group -> its process, the last one where it needed several."""
 
@@ -91,13 +92,13 @@ class OwnProcesses:
         """A process for this test and those of its group that follow; on a worker of pytest-xdist for this one only."""
         items = item.session.items
         # An xdist worker does not know which of the tests will be given to it.
-        following = [item] if stash.under_xdist(self.config) else items[items.index(item) :]
+        following = [item] if self.session.is_under_xdist else items[items.index(item) :]
         chosen = {each.nodeid: address(each) for each in following if group(each) == name}
         release_gpu_memory()
         request = Request(
             addresses=tuple(chosen.values()),
-            run=stash.run_id(self.config),
-            under_xdist=stash.under_xdist(self.config),
+            run=self.session.run_id,
+            under_xdist=self.session.is_under_xdist,
             basetemp=self.config.option.basetemp,
         )
         return Running.start(self.config.invocation_params, request, tuple(chosen))

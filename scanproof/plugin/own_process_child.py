@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 import pytest
 
-from scanproof.plugin import stash
+from scanproof.plugin.session import PARENT, ParentSession
 
 PLUGIN = "scanproof.plugin.own_process_child"
 OPTION = "--scanproof-own-process"
@@ -97,8 +97,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             setattr(config.option, name, value)
     if request.basetemp is not None:
         config.option.basetemp = f"{request.basetemp}-{uuid.uuid4().hex[:8]}"
-    config.stash[stash.OWN_PROCESS] = request.under_xdist
-    config.stash[stash.RUN_ID] = request.run
+    config.stash[PARENT] = ParentSession(request.run, request.under_xdist)
     config.pluginmanager.register(Teller(config, request, (folder / "told").open("ab")), "scanproof-teller")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scanproof.evaluation.evaluate_job import Progress
+from scanproof.evaluation.process import Progress
 from scanproof.numbers.values import EvalJob
 
 LINE_EVERY_SECONDS = 10.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof.plugin import stash
+from scanproof.plugin.session import Session
 
 if TYPE_CHECKING:
     from scanproof.report.content import Report
@@ -20,14 +20,14 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 """GitHub's variable with the file that a job's summary is appended to."""
 
 
-def write(config: pytest.Config, run_file: Path) -> list[str]:
+def write(session: Session, run_file: Path) -> list[str]:
     """Make what was asked for; returns a line for each."""
-    page, summary = config.stash[stash.SETTINGS].report, os.environ.get(SUMMARY)
-    junit = junit_file(config)
+    page, summary = session.settings.report, os.environ.get(SUMMARY)
+    junit = junit_file(session.config)
     if page is None and not summary and junit is None:
         return []
     try:
-        made = report(config, run_file, with_samples=page is not None)
+        made = report(session, run_file, with_samples=page is not None)
     except Exception as error:
         # Whatever is wrong with stored runs must not take a night's results with it.
         return [f"NO report: {type(error).__name__}: {error}\n  again: scanproof report {run_file.parent}"]
@@ -37,18 +37,17 @@ def write(config: pytest.Config, run_file: Path) -> list[str]:
     return [*lines, *([append_summary(Path(summary), made)] if summary else [])]
 
 
-def report(config: pytest.Config, run_file: Path, *, with_samples: bool) -> Report:
+def report(session: Session, run_file: Path, *, with_samples: bool) -> Report:
     """The report of the run as it lies on disk."""
     from scanproof import record
     from scanproof.report.gather import Reporter
 
-    given = config.stash[stash.SETTINGS]
     reporter = Reporter(
         run=record.read_run(run_file),
         folder=run_file.parent,
-        store=given.store,
-        expected=config.stash.get(stash.EXPECTED, None),
-        history=given.history,
+        store=session.settings.store,
+        expected=session.expected_if_read,
+        history=session.settings.history,
     )
     return reporter.report(with_samples=with_samples)
 

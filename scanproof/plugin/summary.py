@@ -72,7 +72,8 @@ def again_line(evaluation: Evaluation, records: Iterable[Record]) -> str:
     said = "nothing of the two can be compared"
     if agree or disagree:
         said = f"the engines disagree on {disagree} of {agree + disagree} numbers" if disagree else "the engines agree"
-    return f"{job} measured again by plain, whose verdict counts: {auto_engine.why(evaluation.replaced)}; {said}"
+    why = auto_engine.explain_replacement(evaluation.replaced)
+    return f"{job} measured again by plain, whose verdict counts: {why}; {said}"
 
 
 def gate_lines(records: list[Record]) -> list[str]:

@@ -141,9 +141,9 @@ def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: ex
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("name", ["ssd_initial_not_decayed", "step_row_wraps", "gated_norm_one_group"])
-def test_a_fault_in_an_installed_kernel_is_seen(interpreter: str | None, name: str) -> None:
-    if interpreter is not None:
-        pytest.skip(interpreter)
+def test_a_fault_in_an_installed_kernel_is_seen(scanproof_interpreter: str | None, name: str) -> None:
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     place = exam.Implementations("interpreter", "cpu", implementations.load_installed)
     (planted,) = [each for each in catalogue.FAULTS if each.id == name]
     float32 = tuple(

@@ -24,10 +24,10 @@ RED = re.compile(
 @pytest.mark.interpreted
 @pytest.mark.parametrize(("file", "line", "changed"), CHANGES)
 def test_a_changed_kernel_is_found(
-    interpreter: str | None, tmp_path: Path, pytestconfig: pytest.Config, file: str, line: str, changed: str
+    scanproof_interpreter: str | None, tmp_path: Path, pytestconfig: pytest.Config, file: str, line: str, changed: str
 ) -> None:
-    if interpreter is not None:
-        pytest.skip(interpreter)
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     spec = importlib.util.find_spec("mamba_ssm.ops")
     assert spec is not None
     assert spec.submodule_search_locations is not None

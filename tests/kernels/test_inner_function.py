@@ -85,10 +85,10 @@ def convolution_bwd(x: Any, weight: Any, bias: Any, dout: Any, *rest: Any) -> tu
 
 
 @pytest.fixture
-def inner(interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
+def inner(scanproof_interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The installed operation, its extensions replaced."""
-    if interpreter is not None:
-        pytest.skip(interpreter)
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     from mamba_ssm.ops import selective_scan_interface as interface
 
     monkeypatch.setattr(interface, "selective_scan_cuda", SimpleNamespace(fwd=scan_fwd, bwd=scan_bwd))

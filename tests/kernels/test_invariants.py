@@ -4,39 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from scanproof.kernels.cases import InvariantCase, KernelCase, load_invariants
-from tests.support.kernel_places import Kernels, Proven, parameters, table
+from scanproof.kernels.cases import InvariantCase, load_invariants
+from scanproof.plugin.kernel_fixtures import Kernels, Proven, Require
+from scanproof.plugin.kernel_parameters import case_parameters, load_table
 
-if TYPE_CHECKING:
-    from scanproof.kernels.operation import Op
-
-ALL = table(load_invariants)
+ALL = load_table(load_invariants)
 DETERMINISM = [each for each in ALL if each.invariant == "determinism"]
 OTHERS = [each for each in ALL if each.invariant != "determinism"]
-Require = Callable[["Op", KernelCase], None]
 
 
-@pytest.mark.parametrize(("row", "place"), parameters(OTHERS))
-def test_invariant(row: InvariantCase, kernels: Kernels, require: Require, proven: Proven) -> None:
+@pytest.mark.parametrize(("row", "scanproof_place"), case_parameters(OTHERS))
+def test_invariant(
+    row: InvariantCase, scanproof_kernels: Kernels, scanproof_require: Require, scanproof_proven: Proven
+) -> None:
     from scanproof.kernels import compare, invariants, operation_table
 
     case = row.case
 
     def calls(name: str) -> Callable[..., Any]:
         op = operation_table.find_operation(name)
-        require(op, case)
-        return compare.return_tuples(kernels.call(op))
+        scanproof_require(op, case)
+        return compare.return_tuples(scanproof_kernels.call(op))
 
     op = operation_table.find_operation(case.op)
-    require(op, case)
+    scanproof_require(op, case)
     # Forward passes only, whatever the case is otherwise used for.
-    with proven(case.id, op.needed_kernels(replace(case, backward=False))):
-        pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.draw_inputs(op, case, kernels.device))
-    wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, kernels.device))
+    with scanproof_proven(case.id, op.needed_kernels(replace(case, backward=False))):
+        pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.draw_inputs(op, case, scanproof_kernels.device))
+    wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, scanproof_kernels.device))
     assert not wrong, "\n".join(wrong)
 
 
@@ -52,15 +51,15 @@ def test_the_references_keep_the_invariants_in_float64(row: InvariantCase) -> No
     assert invariants.find_violations(case, pairs) == []
 
 
-@pytest.mark.parametrize(("row", "place"), parameters(DETERMINISM))
+@pytest.mark.parametrize(("row", "scanproof_place"), case_parameters(DETERMINISM))
 def test_two_identical_calls_agree_bit_for_bit(
-    row: InvariantCase, kernels: Kernels, require: Require, proven: Proven
+    row: InvariantCase, scanproof_kernels: Kernels, scanproof_require: Require, scanproof_proven: Proven
 ) -> None:
     """But for sums whose order a GPU does not fix, which the operation's row lists: those agree to rounding."""
     from scanproof.kernels import compare, operation_table
 
     op, case = operation_table.find_operation(row.case.op), row.case
-    require(op, case)
-    with proven(case.id, op.needed_kernels(case)):
-        wrong = compare.find_unrepeated(op, case, kernels.call(op), kernels.device)
+    scanproof_require(op, case)
+    with scanproof_proven(case.id, op.needed_kernels(case)):
+        wrong = compare.find_unrepeated(op, case, scanproof_kernels.call(op), scanproof_kernels.device)
     assert not wrong, "\n".join(wrong)

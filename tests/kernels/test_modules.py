@@ -9,8 +9,8 @@ import pytest
 
 from scanproof.kernels.launches import kernel_table
 from scanproof.models.against_float64.module_cases import MODULES, WAYS, Module
-from tests.support.gpu_packages import need
-from tests.support.kernel_places import MARKS, Kernels, Proven, fail_as_wrong, known_miss
+from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
+from scanproof.plugin.kernel_parameters import MARKS, fail_as_wrong, known_miss
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -33,23 +33,22 @@ CASES = [
     for way in WAYS
 ]  # fmt: skip
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
-Missing = Callable[[str], None]
 Judge = Callable[[str, tuple[str, ...], Callable[[], Any]], None]
 
 
 @pytest.fixture
 def judge(
-    kernels: Kernels,
-    missing: Missing,
-    proven: Proven,
+    scanproof_kernels: Kernels,
+    scanproof_require_packages: RequirePackages,
+    scanproof_proven: Proven,
     record_property: Callable[[str, object], None],
     request: pytest.FixtureRequest,
 ) -> Judge:
     """Makes a comparison, whose operations have to be launched, and fails with it when it did not pass."""
 
     def compare(name: str, operations: tuple[str, ...], make: Callable[[], Any]) -> None:
-        need(kernels.place, missing, "mamba_ssm", "causal_conv1d")
-        with proven(name, kernel_table.launched_by(*operations)):
+        scanproof_require_packages("mamba_ssm", "causal_conv1d")
+        with scanproof_proven(name, kernel_table.launched_by(*operations)):
             found = make()
         record_property(f"rms error: {found.result}", found.error.rms)
         record_property(f"rms error of the PyTorch form: {found.result}", found.form.rms)
@@ -65,33 +64,33 @@ def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
     return modules.compare_way(module, dtype, way, exact, got, device)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("scanproof_place", PLACES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("module", "way"), CASES)
 def test_every_way_through_a_module_is_as_near_to_float64(
-    module: Module, way: str, dtype: str, kernels: Kernels, judge: Judge
+    module: Module, way: str, dtype: str, scanproof_kernels: Kernels, judge: Judge
 ) -> None:
-    if reason := module.why_not(way, kernels.place):
+    if reason := module.why_not(way, scanproof_kernels.place):
         pytest.skip(reason)
     name = f"{module.name}, {way}"
-    judge(name, module.operations(way), lambda: comparison(module, dtype, way, kernels.device))
+    judge(name, module.operations(way), lambda: comparison(module, dtype, way, scanproof_kernels.device))
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("scanproof_place", PLACES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
 def test_a_block_is_as_near_to_float64_with_and_without_fusion(
-    fused: bool, dtype: str, kernels: Kernels, judge: Judge
+    fused: bool, dtype: str, scanproof_kernels: Kernels, judge: Judge
 ) -> None:
     operations = ("mamba_split_conv1d_scan_combined", "rms_norm_fn")
-    judge("block", operations, lambda: modules.compare_block(fused, dtype, kernels.device))
+    judge("block", operations, lambda: modules.compare_block(fused, dtype, scanproof_kernels.device))
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("place", ["interpreter"])
+@pytest.mark.parametrize("scanproof_place", ["interpreter"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_fast_path_that_doubles_the_bias_is_found(
-    dtype: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+    dtype: str, scanproof_kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mamba_ssm.modules import mamba2
 
@@ -102,8 +101,8 @@ def test_a_fast_path_that_doubles_the_bias_is_found(
 
     monkeypatch.setattr(mamba2, "mamba_split_conv1d_scan_combined", wrong)
     module = next(each for each in MODULES if each.name == "mamba2")
-    assert not comparison(module, dtype, "fast path", kernels.device).passed
-    assert comparison(module, dtype, "slow path", kernels.device).passed
+    assert not comparison(module, dtype, "fast path", scanproof_kernels.device).passed
+    assert comparison(module, dtype, "slow path", scanproof_kernels.device).passed
 
 
 def with_changed(module: Module, dtype: str, name: str, change: Callable[[Any], Any]) -> Any:

@@ -17,7 +17,7 @@ from tests.support.late import Late
 if TYPE_CHECKING:
     from scanproof.kernels import compare, invariants, operation_table
 else:
-    invariants, ops, run = (
+    invariants, operation_table, compare = (
         Late("scanproof.kernels.invariants"), Late("scanproof.kernels.operation_table"),
         Late("scanproof.kernels.compare"),
     )  # fmt: skip
@@ -71,10 +71,12 @@ def configurations(kernel: Callable[..., Any]) -> int:
 
 
 @pytest.mark.interpreted
-def test_the_selection_tunes_few_configurations(interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_selection_tunes_few_configurations(
+    scanproof_interpreter: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The keys of Triton's autotuner are those of a GPU: values of the key's arguments and dtypes of all tensors."""
-    if interpreter is not None:
-        pytest.skip(interpreter)
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     from triton.runtime.autotuner import Autotuner
 
     tuned: dict[tuple[str, ...], int] = {}
@@ -106,9 +108,11 @@ def test_the_selection_tunes_few_configurations(interpreter: str | None, monkeyp
 
 
 @pytest.mark.interpreted
-def test_what_is_not_marked_as_tuned_has_no_autotuner(interpreter: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if interpreter is not None:
-        pytest.skip(interpreter)
+def test_what_is_not_marked_as_tuned_has_no_autotuner(
+    scanproof_interpreter: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     from triton.runtime.autotuner import Autotuner
 
     launched: list[Any] = []

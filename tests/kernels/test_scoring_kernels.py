@@ -13,7 +13,7 @@ import pytest
 
 from scanproof.embedded import MIRROR
 from scanproof.kernels.launches import kernel_table
-from tests.support.kernel_places import Kernels, Proven
+from scanproof.plugin.kernel_fixtures import Kernels, Proven
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def plain(model: Any) -> list[Answer]:
 def shared(model: Any) -> tuple[list[Answer], scoring.Tally]:
     """With the engine."""
     lm = SimpleNamespace(model=model, device=torch.device("cpu"), mixed_precision_dtype=None)
-    asked = [prefix_tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
+    asked = [prefix_tree.Query(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in REQUESTS]
     tally, answers = scoring.Tally(), dict[int, Answer]()
 
     def answered(index: int, value: float, greedy: bool) -> None:
         answers[index] = (value, greedy)
 
-    with network.opened(lm) as opened:
+    with network.open_network(lm) as opened:
         engine = scoring.Engine(opened, scoring.Limits(10**4, 1e9), None, tally, tally.notes.append)
         engine.score(asked, answered)
     return [answers[index] for index in range(len(REQUESTS))], tally
@@ -85,24 +85,26 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("place", ["interpreter"])
-def test_mamba2_scores_a_tree_as_one_by_one(kernels: Kernels, proven: Proven, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scanproof_place", ["interpreter"])
+def test_mamba2_scores_a_tree_as_one_by_one(
+    scanproof_kernels: Kernels, scanproof_proven: Proven, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interpreted(monkeypatch)
     folder = MIRROR / "scanproof" / "mamba2-tiny"
-    model = whole_model.kernel_model(folder, torch.float32, torch.device(kernels.device))
+    model = whole_model.kernel_model(folder, torch.float32, torch.device(scanproof_kernels.device))
     wanted = plain(model)
-    with proven("mamba2-tiny", kernel_table.launched_by(SCAN)):
+    with scanproof_proven("mamba2-tiny", kernel_table.launched_by(SCAN)):
         got, tally = shared(model)
     assert apart(wanted, got) < 1e-4
     assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]
     assert tally.tokens <= 1.08 * tally.distinct_tokens < 0.6 * tally.plain_tokens
-    before = carried_state.Passage.before
+    before = carried_state.CarriedState.read_scan_states
 
     def forgotten(self: Any, slot: int, empty: Any) -> Any:
         state = before(self, slot, empty)
         return replace(state, ssm=torch.zeros_like(state.ssm))
 
-    monkeypatch.setattr("scanproof.scoring.carried_state.Passage.before", forgotten)
+    monkeypatch.setattr("scanproof.scoring.carried_state.CarriedState.read_scan_states", forgotten)
     assert apart(wanted, shared(model)[0]) > 1e-3
 
 

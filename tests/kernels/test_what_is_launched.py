@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from scanproof.kernels.cases import KernelCase, load
-from tests.support.kernel_places import MARKS, Kernels, Proven
-
-if TYPE_CHECKING:
-    from scanproof.kernels.operation import Op
+from scanproof.kernels.cases import load
+from scanproof.plugin.kernel_fixtures import Kernels, Proven, Require
+from scanproof.plugin.kernel_parameters import MARKS
 
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
 SMALL = next(case for case in load() if case.id == "mamba_chunk_scan_combined-gradients-l1-float32")
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("scanproof_place", PLACES)
 class TestProof:
     def test_the_real_operation_launches_its_kernels_forward_and_backward(
         self,
-        kernels: Kernels,
-        require: Callable[[Op, KernelCase], None],
-        proven: Proven,
+        scanproof_kernels: Kernels,
+        scanproof_require: Require,
+        scanproof_proven: Proven,
         request: pytest.FixtureRequest,
     ) -> None:
         from scanproof.kernels import compare, operation_table
 
         op = operation_table.find_operation(SMALL.op)
-        require(op, SMALL)
-        with proven(SMALL.id, op.needed_kernels(SMALL)):
-            compare.run_op(op, SMALL, compare.draw_inputs(op, SMALL, kernels.device), kernels.call(op), kernels.device)
+        scanproof_require(op, SMALL)
+        with scanproof_proven(SMALL.id, op.needed_kernels(SMALL)):
+            compare.run_op(
+                op,
+                SMALL,
+                compare.draw_inputs(op, SMALL, scanproof_kernels.device),
+                scanproof_kernels.call(op),
+                scanproof_kernels.device,
+            )
         kept: dict[str, Any] = dict(request.node.user_properties)
         launched = {launch["name"]: launch for launch in kept["launched"]}
         assert launched["_chunk_scan_fwd_kernel"]["count"] >= 1
@@ -44,25 +47,25 @@ class TestProof:
         assert json.loads(json.dumps(kept["autotuner"])), "it goes into records and JUnit files"
 
     def test_a_fallback_to_plain_pytorch_fails_though_its_numbers_are_right(
-        self, kernels: Kernels, require: Callable[[Op, KernelCase], None], proven: Proven
+        self, scanproof_kernels: Kernels, scanproof_require: Require, scanproof_proven: Proven
     ) -> None:
         from scanproof.kernels import compare, operation_table
 
         op = operation_table.find_operation(SMALL.op)
-        require(op, SMALL)
-        found = compare.compare_case(op, SMALL, op.reference, kernels.device)
+        scanproof_require(op, SMALL)
+        found = compare.compare_case(op, SMALL, op.reference, scanproof_kernels.device)
         assert compare.describe_failures(SMALL, found) == ""
-        with pytest.raises(pytest.fail.Exception) as raised, proven(SMALL.id, op.needed_kernels(SMALL)):
-            compare.compare_case(op, SMALL, op.reference, kernels.device)
+        with pytest.raises(pytest.fail.Exception) as raised, scanproof_proven(SMALL.id, op.needed_kernels(SMALL)):
+            compare.compare_case(op, SMALL, op.reference, scanproof_kernels.device)
         assert "_chunk_scan_fwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "_state_passing_bwd_kernel of mamba-ssm: not launched" in str(raised.value)
         assert "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2'" in str(raised.value)
 
 
 @pytest.mark.interpreted
-def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str | None) -> None:
-    if interpreter is not None:
-        pytest.skip(interpreter)
+def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(scanproof_interpreter: str | None) -> None:
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     import torch
 
     from scanproof.kernels.launches import watcher
@@ -80,10 +83,12 @@ def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(interpreter: str 
 
 
 @pytest.mark.interpreted
-def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_check(interpreter: str | None) -> None:
+def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_check(
+    scanproof_interpreter: str | None,
+) -> None:
     """Its key holds no size: whoever comes first chooses for all."""
-    if interpreter is not None:
-        pytest.skip(interpreter)
+    if scanproof_interpreter is not None:
+        pytest.skip(scanproof_interpreter)
     import torch
 
     from scanproof.kernels.latency import tuning

@@ -16,8 +16,8 @@ import pytest
 
 from scanproof.embedded import MIRROR
 from scanproof.kernels.launches import kernel_table
-from tests.support.gpu_packages import need
-from tests.support.kernel_places import MARKS, Kernels, Proven
+from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
+from scanproof.plugin.kernel_parameters import MARKS
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -228,33 +228,33 @@ def mamba_ssm_disagrees(place: str, device: str, name: str, dtype: str, record: 
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "dtype"),
+    ("scanproof_place", "name", "dtype"),
     [pytest.param(*each, id="-".join(reversed(each)), marks=MARKS[each[0]]) for each in PLACES],
 )
 def test_prefill_and_decode_of_mamba_ssm(
-    place: str,
+    scanproof_place: str,
     name: str,
     dtype: str,
-    kernels: Kernels,
-    missing: Callable[[str], None],
-    proven: Proven,
+    scanproof_kernels: Kernels,
+    scanproof_require_packages: RequirePackages,
+    scanproof_proven: Proven,
     record_property: Record,
 ) -> None:
-    if reason := NOT_RUN.get((place, name), NOT_RUN.get((place, name, dtype))):
+    if reason := NOT_RUN.get((scanproof_place, name), NOT_RUN.get((scanproof_place, name, dtype))):
         pytest.skip(reason)
     flash_attn = ["flash_attn"] if name == "mamba2attn-tiny" else []
-    need(place, missing, "mamba_ssm", "causal_conv1d", *flash_attn)
-    with proven(name, kernel_table.launched_by(*CALLED[name], *STEP)):
-        above = mamba_ssm_disagrees(place, kernels.device, name, dtype, record_property)
+    scanproof_require_packages("mamba_ssm", "causal_conv1d", *flash_attn)
+    with scanproof_proven(name, kernel_table.launched_by(*CALLED[name], *STEP)):
+        above = mamba_ssm_disagrees(scanproof_place, scanproof_kernels.device, name, dtype, record_property)
     if above:
         pytest.fail(above, pytrace=False)
 
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("part", ["conv_state", "ssm_state"])
-@pytest.mark.parametrize("place", ["interpreter"])
+@pytest.mark.parametrize("scanproof_place", ["interpreter"])
 def test_a_state_that_mamba_ssm_drops_is_above_the_bar(
-    kernels: Kernels, part: str, monkeypatch: pytest.MonkeyPatch
+    scanproof_kernels: Kernels, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mamba_ssm.modules.mamba2 import Mamba2
 
@@ -265,6 +265,6 @@ def test_a_state_that_mamba_ssm_drops_is_above_the_bar(
         return step(self, hidden_states, conv_state, ssm_state)
 
     monkeypatch.setattr(Mamba2, "step", wrong)
-    above = mamba_ssm_disagrees("interpreter", kernels.device, "mamba2-tiny", "bfloat16", lambda *_: None)
+    above = mamba_ssm_disagrees("interpreter", scanproof_kernels.device, "mamba2-tiny", "bfloat16", lambda *_: None)
     assert "mamba_ssm's prefill, its decode: KL" in above
     assert "mamba_ssm's prefill, float64" not in above

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-KERNELS = Path(__file__).parents[1] / "kernels"
 KNOWN = "invalid gradient at index 6 - got [] but expected shape compatible with [16]"
 TESTS = f"""
 import pytest
-from kernel_places import fail_as_wrong, known_error, known_miss
+from scanproof.plugin.kernel_parameters import fail_as_wrong, known_error, known_miss
 
 KNOWN = {KNOWN!r}
 MARK = known_miss("as found")
@@ -21,7 +18,7 @@ def test_wrong_and_unknown(request): fail_as_wrong(request.node, "rms 3 times")
 @MARK
 def test_right(): pass
 @MARK
-def test_missing(missing): missing("needs mamba_ssm, which is not installed here")
+def test_missing(scanproof_missing): scanproof_missing("needs mamba_ssm, which is not installed here")
 @MARK
 def test_fallback(): pytest.fail("fallback: kernels that the numbers need did not run", pytrace=False)
 @MARK
@@ -43,9 +40,7 @@ def test_raises_but_none_is_known():
 """
 
 
-def test_what_is_known_is_expected_and_nothing_else(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(KERNELS))
-    pytester.makeconftest('pytest_plugins = ["kernel_places"]\n')
+def test_what_is_known_is_expected_and_nothing_else(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
     result = pytester.runpytest_subprocess("-rA", "--scanproof-strict")
     result.assert_outcomes(xfailed=2, failed=8)

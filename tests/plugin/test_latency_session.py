@@ -16,7 +16,7 @@ WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
 
 def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
     """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
-    from tests.support.latency_places import device_name
+    from scanproof.kernels.latency.stopwatch import device_name
 
     content = {
         "device": {"kind": "cpu", "name": device_name("cpu")},

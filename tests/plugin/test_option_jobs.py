@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = """
 import json, os, threading, time
 import pytest
-from scanproof.plugin.hooks import progress as progress_line
+from scanproof.plugin import progress as progress_line
 from scanproof.errors import EvaluationError
 from scanproof.evaluation.process import Progress
 

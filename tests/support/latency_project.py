@@ -13,14 +13,12 @@ KERNELS = Path(__file__).parents[1] / "kernels"
 
 CONFTEST = """
 import pytest
-
-pytest_plugins = ["tests.support.kernel_places", "tests.support.latency_places"]
 """
 
 CHANGED = """
 @pytest.fixture
-def timed_kernels(place):
-    from tests.support.kernel_places import Kernels
+def scanproof_timed_kernels(scanproof_place):
+    from scanproof.plugin.kernel_fixtures import Kernels
     from scanproof.kernels.latency.timed_calls import pytorch_form
 
     def changed(op):
@@ -37,7 +35,7 @@ class Clock:
     seconds = 0.0
 
 @pytest.fixture(scope="session")
-def timers():
+def scanproof_timers():
     import math
     from scanproof.kernels.latency.timing import CpuInstant, CpuTimer
 
@@ -71,8 +69,8 @@ class Autotuner:
 
 TUNED = """
 @pytest.fixture
-def timed_kernels(place):
-    from tests.support.kernel_places import Kernels
+def scanproof_timed_kernels(scanproof_place):
+    from scanproof.plugin.kernel_fixtures import Kernels
     from scanproof.kernels.latency.timed_calls import pytorch_form
     from triton.runtime.autotuner import Autotuner
 
@@ -136,8 +134,7 @@ class LatencyProject:
 
     def measuring(self, change: str = "") -> None:
         """The suite's own test and cases; `change` replaces the body of every operation."""
-        for name in ("kernel_places.py", "latency_places.py", "test_latency.py"):
-            shutil.copy(KERNELS / name, self.root / name)
+        shutil.copy(KERNELS / "test_latency.py", self.root)
         self.pytester.makeconftest(CONFTEST + (CHANGED.replace("CHANGE", change) if change else ""))
 
     def tuned(self) -> None:

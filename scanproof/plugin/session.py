@@ -1,0 +1,140 @@
+"""What scanproof keeps for one pytest session: its options, its run, and what it has read or started so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scanproof.plugin import options
+
+if TYPE_CHECKING:
+    from scanproof.history.second_gate import SecondGate
+    from scanproof.numbers.expected.reader import Expected
+    from scanproof.numbers.values import EvalJob
+    from scanproof.plugin.evaluator import Evaluator
+    from scanproof.plugin.run_recorder import Recorder
+    from scanproof.plugin.side_by_side import Ahead
+    from scanproof.record import Evaluation
+    from scanproof.triage.read_answers import Runs
+
+
+@dataclass(frozen=True)
+class ParentSession:
+    """The session that has started this process to run some of its tests (`scanproof.plugin.own_process_child`)."""
+
+    run_id: str
+    """Id of its run."""
+    under_xdist: bool
+    """It is itself one of several processes of pytest-xdist."""
+
+
+PARENT: pytest.StashKey[ParentSession] = pytest.StashKey()
+"""Set before plugins are configured, and only in a process that another session has started."""
+
+
+@dataclass
+class Session:
+    """One pytest session.
+
+    What is cheap is an attribute.  What takes time or imports much is a cached property: it is made when it is first
+    asked for, once per process.
+    """
+
+    config: pytest.Config
+    settings: options.PluginSettings
+    parent: ParentSession | None = None
+    recorder: Recorder | None = None
+    """Collects the records of the session; None before the run is begun, and in worker processes."""
+    evaluator: Evaluator | None = None
+    """Runs the jobs of the selected numbers; None where no number was selected."""
+    ahead: Ahead[Evaluation] | None = None
+    """Runs jobs of the stand-ins side by side; None where one job runs at a time."""
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether another process collects the results: pytest-xdist or this plugin has started this one."""
+        return hasattr(self.config, "workerinput") or self.parent is not None
+
+    @property
+    def is_under_xdist(self) -> bool:
+        """Whether other processes of the session may run tests at the same time."""
+        return hasattr(self.config, "workerinput") or (self.parent is not None and self.parent.under_xdist)
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of all runs."""
+        return self.settings.store / "runs"
+
+    @cached_property
+    def run_id(self) -> str:
+        """Id of this session's run; worker processes get it from the process that started them."""
+        from scanproof.plugin import run_recorder
+
+        if self.parent is not None:
+            return self.parent.run_id
+        given = getattr(self.config, "workerinput", {}).get("scanproof_run")
+        return str(given) if given else run_recorder.new_run_id(run_recorder.utc_now())
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The expected values.
+
+        Raises pytest.UsageError with every mistake in them, or when there is no folder of them.
+        """
+        from scanproof.numbers.expected import problems, reader
+
+        if self.settings.expected is None:
+            raise pytest.UsageError("there are no expected values: give their folder with --scanproof-expected=DIR")
+        try:
+            return reader.load(self.settings.expected)
+        except problems.ExpectedError as error:
+            raise pytest.UsageError(f"expected values cannot be used:\n{error}") from None
+
+    @property
+    def expected_if_read(self) -> Expected | None:
+        """The expected values if this process has read them, else None: reports need no others."""
+        return vars(self).get("expected")
+
+    @cached_property
+    def second_gate(self) -> SecondGate:
+        """The comparison with the baseline, document by document."""
+        from scanproof.history.second_gate import SecondGate
+
+        return SecondGate(self.expected, self.settings.history)
+
+    @cached_property
+    def earlier_runs(self) -> Runs:
+        """The runs of the store, each read once."""
+        from scanproof.triage.read_answers import Runs
+
+        return Runs(self.settings.store)
+
+    @cached_property
+    def why_no_gpu(self) -> str | None:
+        """Why this machine cannot run a GPU job; None when it can."""
+        from scanproof.kernels.launches import machine
+
+        return machine.why_no_gpu()
+
+    def evaluate(self, job: EvalJob) -> Evaluation:
+        """What a job of the selected numbers measured; it runs once.  Raises EvaluationError."""
+        assert self.evaluator is not None, "a number was selected, so there is an evaluator"
+        return self.evaluator(job)
+
+
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def start(config: pytest.Config) -> Session:
+    """Read the options and begin a session; raises pytest.UsageError for options that cannot be used."""
+    config.stash[_SESSION] = Session(config, options.read_settings(config), config.stash.get(PARENT, None))
+    return config.stash[_SESSION]
+
+
+def session_of(config: pytest.Config) -> Session:
+    """The session of a configuration."""
+    return config.stash[_SESSION]
