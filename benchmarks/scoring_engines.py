@@ -136,11 +136,11 @@ def plain(subject: Subject, folder: Path) -> Any:
     from lm_eval.api.registry import get_model
 
     from scanproof import models
-    from scanproof.evaluation.worker.checkpoint_check import complete_checkpoint
+    from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
 
     job = subject.job
     models.register()
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         return get_model(job.model).create_from_arg_obj(
             {**model_args(job), "pretrained": str(subject.source)}, {"device": job.device}
         )

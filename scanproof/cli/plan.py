@@ -20,7 +20,7 @@ from scanproof.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from scanproof.evaluation.planning.plan import Gpu, Recorded
+    from scanproof.evaluation.planning.plan import Gpu, PastEvaluation
 
 COLUMNS = ("job", "model_class", "values", "documents", "requests", "tokens", "memory_gb", "time", "status")
 
@@ -51,7 +51,7 @@ def plan(
     if not values:
         raise stop("no number was chosen: see `scanproof list` for documents and models")
     supported = {name for name, _ in models.CLASSES} | set(planning.SUPPORTED_ELSEWHERE)
-    planned = planning.plan(values, loaded.tasks, chosen, table, supported, _recorded(store))
+    planned = planning.plan_jobs(values, loaded.tasks, chosen, table, supported, _recorded(store))
     rows = [planning.plan_row(row) for row in planned]
     if style is not Format.table:
         print_rows(rows, tuple(rows[0]), style)
@@ -62,7 +62,7 @@ def plan(
     measured = sum(row.because == "measured" for row in running)
     for line in (
         f"{len(planned)} jobs measure {len(values)} numbers; {len(running)} run on one {chosen.name}, in about {total}",
-        f"times: {measured} measured, {len(running) - measured} estimated ({planning.basis(planned)})",
+        f"times: {measured} measured, {len(running) - measured} estimated ({planning.explain_estimates(planned)})",
     ):
         typer.echo(line)
     for row in planned:
@@ -82,17 +82,18 @@ def _gpu(name: str | None, table: tuple[Gpu, ...]) -> Gpu:
     if found is None:
         known = ", ".join(gpu.name for gpu in table)
         raise stop(
-            f"--gpu: nothing is known of {asked!r}; known are {known}; others go into scanproof/evaluation/planning/gpus.yaml"
+            f"--gpu: nothing is known of {asked!r}; known are {known}; "
+            "others go into scanproof/evaluation/planning/gpus.yaml"
         )
     return found
 
 
-def _recorded(store: Path) -> list[Recorded]:
+def _recorded(store: Path) -> list[PastEvaluation]:
     """Evaluations of earlier sessions on a GPU, the newest last; runs that cannot be read are left out, and named."""
-    from scanproof.evaluation.planning.plan import Recorded
+    from scanproof.evaluation.planning.plan import PastEvaluation
     from scanproof.record import RUN_FILE, RecordError, read_run
 
-    found: dict[str, Recorded] = {}
+    found: dict[str, PastEvaluation] = {}
     for path in sorted((store / "runs").glob(f"*/{RUN_FILE}")):
         try:
             run = read_run(path)
@@ -102,7 +103,7 @@ def _recorded(store: Path) -> list[Recorded]:
         for entry in run.evaluations:
             name, peak = entry.environment.get("device_name"), entry.environment.get("peak_device_memory_bytes")
             if name and entry.seconds > 0:
-                found[entry.key] = Recorded(job=entry.job, gpu=name, seconds=entry.seconds, peak=peak)
+                found[entry.key] = PastEvaluation(job=entry.job, gpu=name, seconds=entry.seconds, peak=peak)
     return list(found.values())
 
 

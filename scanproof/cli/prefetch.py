@@ -21,7 +21,7 @@ from scanproof.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from scanproof.evaluation.hub.prefetch import Fetched
+    from scanproof.evaluation.hub.prefetch import DownloadProgress
 
 
 def prefetch(
@@ -74,7 +74,7 @@ class FetchLine:
     def __init__(self) -> None:
         self.file = ""
 
-    def __call__(self, fetched: Fetched) -> None:
+    def __call__(self, fetched: DownloadProgress) -> None:
         text = f"{size(fetched.done)} of {size(fetched.total)}: {fetched.repository} {fetched.file}"
         if sys.stderr.isatty():
             typer.echo(f"\r{text:<100.100}", nl=False, err=True)

@@ -1,7 +1,7 @@
 """The files that an evaluation leaves: measurements, and one line per document, made from lm-eval's results.
 
-`samples/<task>.jsonl` holds the model's answers; `samples/<task>.texts.jsonl.gz` holds the questions.  The questions are
-the same every night, so the store keeps them once (`scanproof.evaluation.store.add`).
+`samples/<task>.jsonl` holds the model's answers, `samples/<task>.texts.jsonl.gz` the questions.  The questions are the
+same every night, so the store keeps them once (`scanproof.evaluation.store.add`).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def evaluate_once(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     started = time.process_time()
     manager, tasks = lm_eval_tasks.load_tasks(request)
     try:
-        measured = lm_eval_tasks.evaluate(model, request["job"], tasks, manager, request["bootstrap_iters"])
+        measured = lm_eval_tasks.evaluate_tasks(model, request["job"], tasks, manager, request["bootstrap_iters"])
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:
         return {"error": f"{type(error).__name__}: {error}", "seconds": time.process_time() - started}
     return {"measurements": results.list_measurements(measured), "seconds": time.process_time() - started}

@@ -9,7 +9,7 @@ import pytest
 
 from scanproof.errors import EvaluationError
 from scanproof.evaluation.planning import placement
-from tests.evaluation.test_memory import JOB, TASKS
+from tests.support.gpu_jobs import JOB, TASKS
 
 
 @pytest.fixture

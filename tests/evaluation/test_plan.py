@@ -28,14 +28,14 @@ def published() -> Expected:
     return load(ROOT / "expected")
 
 
-def planned(published: Expected, **changes: Any) -> list[plan.Planned]:
+def planned(published: Expected, **changes: Any) -> list[plan.PlannedJob]:
     values = [value for value in published.values if value.job.suite == "gpu"]
     assert H100 is not None
     given: dict[str, Any] = {"gpu": H100, "supported": SUPPORTED, "recorded": ()} | changes
-    return plan.plan(values, published.tasks, given["gpu"], TABLE, given["supported"], given["recorded"])
+    return plan.plan_jobs(values, published.tasks, given["gpu"], TABLE, given["supported"], given["recorded"])
 
 
-def one(rows: list[plan.Planned], name: str) -> plan.Planned:
+def one(rows: list[plan.PlannedJob], name: str) -> plan.PlannedJob:
     (found,) = [row for row in rows if row.job.name == name]
     return found
 
@@ -68,11 +68,11 @@ def test_jobs_of_one_checkpoint_stand_together_the_longest_first(published: Expe
 def test_requests_are_counted_per_answer_and_tokens_per_pass(published: Expected) -> None:
     """HellaSwag: four passes of 95 tokens per document; mmlu: one pass for its four letters, six questions long."""
     job = replace(one(planned(published), "001-mamba-130m-0shot").job, tasks=("hellaswag",))
-    work = plan.work(job, published.tasks)
+    work = plan.count_work(job, published.tasks)
     assert (work.documents, work.requests, work.tokens) == (10_042, 40_168, 10_042 * 4 * 95)
-    few = plan.work(replace(job, tasks=("mmlu_anatomy",), num_fewshot=5), published.tasks)
+    few = plan.count_work(replace(job, tasks=("mmlu_anatomy",), num_fewshot=5), published.tasks)
     assert (few.requests, few.tokens) == (540, 135 * 80 * 6)
-    assert plan.work(replace(job, limit=10), published.tasks).requests == 40
+    assert plan.count_work(replace(job, limit=10), published.tasks).requests == 40
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,11 @@ def test_a_job_that_does_not_fit_says_the_arithmetic(published: Expected) -> Non
 
 
 class TestRecordedRuns:
-    def entry(self, row: plan.Planned, factor: float) -> plan.Recorded:
+    def entry(self, row: plan.PlannedJob, factor: float) -> plan.PastEvaluation:
         assert row.seconds is not None
-        return plan.Recorded(job=row.job, gpu="NVIDIA H100 80GB HBM3", seconds=factor * row.seconds, peak=5 * 10**9)
+        return plan.PastEvaluation(
+            job=row.job, gpu="NVIDIA H100 80GB HBM3", seconds=factor * row.seconds, peak=5 * 10**9
+        )
 
     def test_a_recorded_job_takes_what_it_took_and_moves_the_others(self, published: Expected) -> None:
         before = planned(published)
@@ -207,7 +209,7 @@ def test_a_gpu_that_nobody_knows_is_named_with_those_that_are() -> None:
 def test_a_job_of_unknown_size_has_no_time(published: Expected) -> None:
     value = replace(published.values[0], job=replace(published.values[0].job, size=None))
     assert H100 is not None
-    (row,) = plan.plan([value], published.tasks, H100, TABLE, SUPPORTED | {value.job.model})
+    (row,) = plan.plan_jobs([value], published.tasks, H100, TABLE, SUPPORTED | {value.job.model})
     assert (row.seconds, row.need) == (None, None)
     assert row.because == "the size of the checkpoint or of a task is not known"
 
@@ -224,6 +226,6 @@ def test_planning_loads_no_torch() -> None:
 def test_a_larger_model_takes_longer(published: Expected) -> None:
     job: EvalJob = one(planned(published), "001-mamba-130m-0shot").job
     assert H100 is not None
-    done = plan.work(job, published.tasks)
+    done = plan.count_work(job, published.tasks)
     larger = replace(job, size=Size(parameters=10**10, vocab_size=50_280))
-    assert (plan.model_seconds(larger, done, H100) or 0) > (plan.model_seconds(job, done, H100) or 0)
+    assert (plan.estimate_seconds(larger, done, H100) or 0) > (plan.estimate_seconds(job, done, H100) or 0)

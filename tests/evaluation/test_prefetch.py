@@ -10,7 +10,7 @@ import pytest
 
 from scanproof.evaluation.hub import download, mirror, prefetch
 from scanproof.evaluation.hub.download import PrefetchError
-from scanproof.evaluation.hub.prefetch import Fetched, plan_prefetch, run_prefetch
+from scanproof.evaluation.hub.prefetch import DownloadProgress, plan_prefetch, run_prefetch
 from scanproof.models.checkpoint_files import is_wanted
 from tests.support import small_hub
 from tests.support import small_mirror as small
@@ -48,7 +48,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
 
-def ignore(_: Fetched) -> None:
+def ignore(_: DownloadProgress) -> None:
     return
 
 
@@ -65,7 +65,7 @@ def test_plan_names_sizes_and_takes_one_weight_format(hub: small_hub.Hub) -> Non
 
 
 def test_filled_mirror_serves_the_bytes_of_the_hub(hub: small_hub.Hub, tmp_path: Path) -> None:
-    told: list[Fetched] = []
+    told: list[DownloadProgress] = []
     plan = plan_prefetch([small.JOB], hub.endpoint)
     run_prefetch(plan, tmp_path, told.append)
     served = mirror.resolve(tmp_path, small.MODEL, "model", "main")
@@ -90,10 +90,10 @@ class Interrupted(BaseException):
     """Stands for Ctrl-C."""
 
 
-def interrupt(hub: small_hub.Hub, plan: prefetch.Plan, folder: Path) -> int:
+def interrupt(hub: small_hub.Hub, plan: prefetch.DownloadPlan, folder: Path) -> int:
     """Stop a download in the middle of the weights; the bytes that had arrived."""
 
-    def stop(state: Fetched) -> None:
+    def stop(state: DownloadProgress) -> None:
         if state.file == "model.safetensors":
             raise Interrupted
 
@@ -212,7 +212,7 @@ def test_a_tokenizer_of_another_model_comes_without_its_weights(hub: small_hub.H
 def test_two_revisions_of_one_model_need_two_mirrors() -> None:
     jobs = [small.JOB, replace(small.JOB, revision="step7")]
     with pytest.raises(PrefetchError, match="fill two mirrors"):
-        prefetch.needed(jobs)
+        prefetch.list_repositories(jobs)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def test_measurement_carries_value_stderr_and_documents() -> None:
 
 
 def test_missing_stderr_is_none_and_filters_are_named() -> None:
-    (fields,) = results.list_measurements(lm_eval_results(**{"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"}))
+    (fields,) = results.list_measurements(
+        lm_eval_results(**{"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"})
+    )
     assert results.read_measurement(fields).stderr is None
     assert fields["metric"] == "exact_match,strict"
 

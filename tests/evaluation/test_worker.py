@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from scanproof.evaluation.worker import run
-from scanproof.evaluation.worker.run import Reporter
+from scanproof.evaluation.worker.run import ProgressWriter
 from tests.support import small_hub, small_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def test_reporter_writes_stages_at_once_requests_twice_a_second_and_the_last(
     seconds = [0.0]
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     path = tmp_path / "progress.jsonl"
-    reporter = Reporter(path)
+    reporter = ProgressWriter(path)
     reporter.stage("requests", total=520)
     for _ in range(520):
         seconds[0] += 1 / 64
@@ -98,7 +98,7 @@ def plain(seed):
 folder = Path(lm_eval.__file__).parent / "tasks" / "arc"
 manager, tasks = worker.load_tasks({"tasks": ["arc_easy"], "leaves": ["arc_easy"], "task_folders": [str(folder)]})
 job = {**asdict(small.JOB), "num_fewshot": 2, "seed": 7}
-ours = prompts(worker.evaluate(get_model("dummy")(), job, tasks, manager, 0))
+ours = prompts(worker.evaluate_tasks(get_model("dummy")(), job, tasks, manager, 0))
 print()
 print(json.dumps({"ours": ours, "seven": plain(7), "eight": plain(8)}))
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof.evaluation.worker.checkpoint_check import complete_checkpoint
+from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
 from scanproof.models import register
 from scanproof.models.pruning.blocks import Block, PruningError
 from tests.support import small_families as small
@@ -58,7 +58,7 @@ def pruned(folder: Path, method: str = "personalized", **arguments: Any) -> Any:
 
     name = "depth_pruned_mamba_ssm" if is_state_spaces(folder) else "depth_pruned"
     options = {"pretrained": str(folder), "method": method, "dtype": "float64"} | arguments
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         return get_model(name).create_from_arg_obj(options, {"batch_size": 2, "device": "cpu"})
 
 
@@ -200,7 +200,7 @@ def assert_same_weights(one: Any, other: Any) -> None:
 def test_a_pruned_model_can_be_saved_and_loaded(checkpoints: Path, tmp_path: Path, family: str) -> None:
     model = pruned(checkpoints / family, start_block=1, end_block=2).model
     model.save_pretrained(tmp_path)
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         again = plain(tmp_path)
     assert_same_weights(again, model)
     # Where a tensor begins in a mapped file decides how it is added up.

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 from hypothesis import strategies as st
 
-from scanproof.evaluation.worker.checkpoint_check import complete_checkpoint
+from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
 from scanproof.models import register
 from tests.support import hybrid_checkpoint, small_families, small_megatron, tiny_models
 from tests.support.late import Late
@@ -112,7 +112,7 @@ def loaded(kind: str, folder: Path, batch_size: int | str = 4, **options: Any) -
     from lm_eval.api.registry import get_model
 
     arguments = {"pretrained": str(folder), "dtype": "float32"} | options
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         return get_model(kind).create_from_arg_obj(arguments, {"batch_size": batch_size, "device": "cpu"})
 
 
@@ -145,7 +145,7 @@ def installed(
     lm: Any, positions: int = 10**6, state_bytes: float = 1e12, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[scoring.Tally]:
     """The engine in an lm-eval model, within some limits."""
-    with mock.patch("scanproof.scoring.limits", return_value=scoring.Limits(positions, state_bytes)):
+    with mock.patch("scanproof.scoring.choose_limits", return_value=scoring.Limits(positions, state_bytes)):
         tally = scoring.install(lm, say)
         try:
             yield tally
@@ -188,10 +188,10 @@ def _grown(pieces: list[tuple[tuple[int, int, list[int]], int]]) -> list[tuple[T
 
 def forgotten_scan_state(patch: pytest.MonkeyPatch) -> None:
     """Every pass begins without the states that its parents left."""
-    before = carried_state.Passage.before
+    before = carried_state.CarriedState.read_scan_states
 
     def wrong(self: Any, slot: int, empty: Any) -> Any:
         state = before(self, slot, empty)
         return states.ScanState(state.conv, torch.zeros_like(state.ssm))
 
-    patch.setattr("scanproof.scoring.carried_state.Passage.before", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.read_scan_states", wrong)

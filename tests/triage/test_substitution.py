@@ -95,11 +95,11 @@ def test_a_second_form_computes_in_float64_and_returns_what_it_was_given() -> No
 def test_every_operation_that_a_stand_in_calls_can_be_replaced(name: str) -> None:
     model = loading.load(MIRROR / "scanproof" / name)
     tokens = torch.arange(5, 45)[None]
-    found = sites.places(model, False)
-    with sites.counted(found) as calls, torch.no_grad():
+    found = sites.find_replacements(model, False)
+    with sites.count_calls(found) as calls, torch.no_grad():
         as_is = model(tokens).logits
     assert set(calls) == STANDINS[name]
-    with sites.replaced(found, set(calls)), torch.no_grad():
+    with sites.replace_operations(found, set(calls)), torch.no_grad():
         replaced = model(tokens).logits
     torch.testing.assert_close(replaced, as_is, rtol=1e-3, atol=1e-3)
     assert not torch.equal(replaced, as_is), "something was replaced"
@@ -109,7 +109,7 @@ def test_every_operation_that_a_stand_in_calls_can_be_replaced(name: str) -> Non
 def test_the_departure_is_the_layer_and_position_of_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     model = loading.load(MIRROR / "scanproof" / "mamba2-tiny")
     tokens = torch.arange(5, 45)[None]
-    assert departure.find(model, tokens, False) is None, "a correct model stays beside its float64 run"
+    assert departure.find_departure(model, tokens, False) is None, "a correct model stays beside its float64 run"
     calls = []
 
     def wrong_in_the_second_layer(*args: Any, **kwargs: Any) -> Any:
@@ -122,7 +122,7 @@ def test_the_departure_is_the_layer_and_position_of_the_fault(monkeypatch: pytes
         return y, state
 
     monkeypatch.setattr("scanproof.models.layers.ssd", wrong_in_the_second_layer)
-    found = departure.find(model, tokens, False)
+    found = departure.find_departure(model, tokens, False)
     assert found is not None
     assert (found["layer"], found["position"]) == (1, 23)
     assert found["error"] > found["allowed"]

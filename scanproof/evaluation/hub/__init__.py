@@ -1,1 +1,1 @@
-"""Checkpoints and datasets from a mirror, and how a mirror is filled."""
+"""Find checkpoints and datasets in a mirror, and fill a mirror from the hub."""

@@ -1,4 +1,4 @@
-"""Fetch one file from the hub: resumed where an earlier attempt stopped, checked against the hub's digest."""
+"""Fetch one file from the hub; resumes where an earlier attempt stopped, and checks the hub's digest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 ATTEMPTS = 5
-"""Connections in a row that may break without a byte of progress before a download gives up."""
+"""A download gives up after this many connections in a row that brought no byte."""
 PAUSE_SECONDS = 0.5
-"""Before the second connection; doubles with each failure."""
+"""Pause before the second connection; it doubles with each failure, up to 10 s."""
 _BLOCK = 1 << 20
 
 
@@ -29,15 +29,19 @@ class RemoteFile:
     size: int
     """Bytes."""
     sha256: str | None
-    """Of large files; None where the hub gives only git's digest."""
+    """Digest of a large file; None where the hub gives only git's digest."""
     git_sha1: str | None
-    """Git's digest of the file as a blob; None for large files."""
+    """Git's digest of the file as a blob; None for a large file."""
 
 
-def fetch(url: str, path: Path, file: RemoteFile, report: Callable[[int], None]) -> None:
-    """Append to `path` what is missing of `file`, over as many connections as it takes, and check its digest.
+def fetch_file(url: str, path: Path, file: RemoteFile, report: Callable[[int], None]) -> None:
+    """Append the missing bytes of `file` to `path`, over as many connections as needed, and check its digest.
 
-    `report` is told the bytes that are there.  Raises PrefetchError; what has arrived is kept unless it is wrong.
+    `report` is called with the number of bytes that have arrived.
+
+    Raises:
+        PrefetchError: the download gave up, and the next call resumes it; or the digest is wrong, and the file is
+            deleted.
     """
     failures = 0
     while size_of(path) < file.size or not path.exists():
@@ -56,37 +60,37 @@ def fetch(url: str, path: Path, file: RemoteFile, report: Callable[[int], None])
 
 
 def _failed_again(error: Exception, url: str, failures: int) -> int:
-    """Count a broken connection and wait; raises PrefetchError when another attempt is of no use."""
+    """Count a broken connection and wait; raises PrefetchError when another attempt would not help."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if (status is not None and status < 500) or failures + 1 >= ATTEMPTS:
-        reason = explain(error, url, "")
+        reason = explain_error(error, url, "")
         raise PrefetchError(f"{reason}; what has arrived is kept, run it again to resume") from error
     time.sleep(min(PAUSE_SECONDS * 2**failures, 10))
     return failures + 1
 
 
 def _receive(url: str, path: Path, report: Callable[[int], None]) -> None:
-    """One connection: from the first missing byte to the end, or to where it breaks."""
+    """Receive over one connection, from the first missing byte until the file ends or the connection breaks."""
     hub = importlib.import_module("huggingface_hub.utils")
-    have = size_of(path)
+    received = size_of(path)
     headers = hub.build_hf_headers()
     # Bytes are counted against the stated size, so they must not be compressed on the way.
     headers["Accept-Encoding"] = "identity"
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if received:
+        headers["Range"] = f"bytes={received}-"
     with hub.get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
         hub.hf_raise_for_status(response)
         resumed = response.status_code == 206
-        have = have if resumed else 0
+        received = received if resumed else 0
         with path.open("ab" if resumed else "wb") as out:
             for block in response.iter_raw():
                 out.write(block)
-                have += len(block)
-                report(have)
+                received += len(block)
+                report(received)
 
 
 def is_intact(path: Path, file: RemoteFile) -> bool:
-    """The file is there with the size and the digest that the hub states."""
+    """Whether the file exists with the size and the digest that the hub states."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     if file.sha256 is not None:
@@ -97,7 +101,7 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 when there is none."""
+    """Bytes of a file; 0 when it does not exist."""
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -108,8 +112,8 @@ def _digest(path: Path, digest: Any) -> str:
     return str(digest.hexdigest())
 
 
-def explain(error: Exception, where: str, revision: str) -> str:
-    """What went wrong at `where` (a repository and its host), for the person who asked for it."""
+def explain_error(error: Exception, where: str, revision: str) -> str:
+    """Say to the user what went wrong; `where` is a repository and its host, or an address."""
     types = {base.__name__ for base in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if "GatedRepoError" in types or status == 403:

@@ -1,4 +1,4 @@
-"""A mirror serves models and datasets by hub name, `<mirror>/<organisation>/<name>/`, without network."""
+"""A mirror is a folder that serves models and datasets without network: `<mirror>/<organisation>/<name>/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 from scanproof.models.checkpoint_files import RepoType
 
 METADATA = ".scanproof-mirror.json"
+"""File that `scanproof prefetch` writes into the folder of each repository."""
 UNFINISHED = ".scanproof-prefetch"
+"""Folder of files that are still being downloaded; it is removed when the repository is complete."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -20,55 +22,60 @@ class MirrorError(Exception):
 
 
 class NotInMirror(MirrorError):
-    """A name that the mirror does not hold, or not all of it."""
+    """A repository that the mirror does not hold, or holds only in part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A folder of the mirror and what is known of its origin."""
+    """A folder of the mirror, and its origin as far as it is known."""
 
     name: str
     folder: Path
     revision: str | None
-    """Revision that was asked for when the folder was filled; None when it was filled by hand."""
+    """Revision that was requested when the folder was filled; None when it was filled by hand."""
     commit: str | None
     """Commit that the hub resolved the revision to."""
 
 
 def resolve(mirror: Path, name: str, kind: RepoType, revision: str | None = None) -> Served:
-    """The folder that serves `name`; raises MirrorError when it is missing, incomplete or another revision.
+    """The folder that serves `name`.
 
     A folder without `.scanproof-mirror.json` was filled by hand: its revision is unknown and accepted.
+
+    Raises:
+        MirrorError: it is missing or incomplete, or it holds another kind of repository or another revision.
     """
     folder = locate(mirror, name, kind)
     if (folder / UNFINISHED).exists():
-        raise NotInMirror(f"{folder} is incomplete: a prefetch was interrupted; it resumes with {command(name, kind)}")
+        raise NotInMirror(
+            f"{folder} is incomplete: a prefetch was interrupted; it resumes with {prefetch_command(name, kind)}"
+        )
     origin = read_metadata(folder)
-    found = Served(name=name, folder=folder, revision=origin.get("revision"), commit=origin.get("commit"))
+    served = Served(name=name, folder=folder, revision=origin.get("revision"), commit=origin.get("commit"))
     if origin and origin.get("type") not in (None, kind):
         raise MirrorError(f"{folder} holds the {origin['type']} {name}, a {kind} is needed")
-    if revision is not None and origin and not _same_revision(revision, found):
+    if revision is not None and origin and not _same_revision(revision, served):
         raise MirrorError(
-            f"{folder} holds revision {found.revision} (commit {found.commit}), the job asks for {revision};"
-            f" fill another mirror, or delete that folder and run {command(name, kind)}"
+            f"{folder} holds revision {served.revision} (commit {served.commit}), the job asks for {revision};"
+            f" fill another mirror, or delete that folder and run {prefetch_command(name, kind)}"
         )
-    return found
+    return served
 
 
 def locate(mirror: Path, name: str, kind: RepoType) -> Path:
-    """The folder of `name`, which has to exist and to hold something."""
+    """The folder of `name`; raises MirrorError when it does not exist or is empty."""
     if not _NAME.fullmatch(name):
         raise MirrorError(f"{name!r} is not a hub name (organisation/name)")
     if not mirror.is_dir():
         raise MirrorError(f"the mirror {mirror} is not a folder; create it with scanproof prefetch")
     folder = mirror / name
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise NotInMirror(f"the mirror {mirror} has no {kind} {name}; run {command(name, kind)}")
+        raise NotInMirror(f"the mirror {mirror} has no {kind} {name}; run {prefetch_command(name, kind)}")
     return folder
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What `scanproof prefetch` wrote about a folder; empty when it was filled by hand."""
+    """The metadata that `scanproof prefetch` wrote into a folder; empty when it was filled by hand."""
     path = folder / METADATA
     if not path.is_file():
         return {}
@@ -81,11 +88,12 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return content
 
 
-def command(name: str, kind: RepoType) -> str:
+def prefetch_command(name: str, kind: RepoType) -> str:
     """The command that fills a mirror with one repository."""
     return f"scanproof prefetch --{kind} {name}"
 
 
-def _same_revision(asked: str, found: Served) -> bool:
-    by_commit = found.commit is not None and len(asked) >= 7 and found.commit.startswith(asked)
-    return asked == found.revision or by_commit
+def _same_revision(asked: str, served: Served) -> bool:
+    """Whether the folder holds the requested revision, which may be a commit of at least 7 digits."""
+    by_commit = served.commit is not None and len(asked) >= 7 and served.commit.startswith(asked)
+    return asked == served.revision or by_commit

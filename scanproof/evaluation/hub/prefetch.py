@@ -1,4 +1,4 @@
-"""Fill a mirror from the hub: what is needed, how large it is, then the download, which resumes."""
+"""Fill a mirror from the hub: list what is needed with its size, then download it; a download can be resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from scanproof import files
 from scanproof.evaluation import fingerprint, task_files
 from scanproof.evaluation.hub import mirror
-from scanproof.evaluation.hub.download import PrefetchError, RemoteFile, explain, fetch, is_intact, size_of
+from scanproof.evaluation.hub.download import PrefetchError, RemoteFile, explain_error, fetch_file, is_intact, size_of
 from scanproof.models import checkpoint_files
 from scanproof.models.checkpoint_files import is_wanted
 from scanproof.numbers.values import EvalJob
@@ -22,14 +22,14 @@ from scanproof.numbers.values import EvalJob
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryPlan:
-    """What is taken from one repository."""
+    """The files that are taken from one repository."""
 
     name: str
     kind: checkpoint_files.RepoType
     revision: str
-    """As asked for."""
+    """Revision that was requested."""
     commit: str
-    """What the hub resolved it to."""
+    """Commit that the hub resolved it to."""
     files: tuple[RemoteFile, ...]
 
     @property
@@ -38,8 +38,8 @@ class RepositoryPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that a set of jobs needs."""
+class DownloadPlan:
+    """All repositories that a set of jobs needs."""
 
     endpoint: str
     repositories: tuple[RepositoryPlan, ...]
@@ -50,8 +50,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """Progress of a download."""
+class DownloadProgress:
+    """How far a download has come."""
 
     repository: str
     file: str
@@ -61,54 +61,65 @@ class Fetched:
     """Bytes of the whole plan."""
 
 
-def plan_prefetch(jobs: Iterable[EvalJob], endpoint: str | None = None, datasets: Sequence[str] | None = None) -> Plan:
+def plan_prefetch(
+    jobs: Iterable[EvalJob], endpoint: str | None = None, datasets: Sequence[str] | None = None
+) -> DownloadPlan:
     """List what the jobs need from the hub, with sizes; nothing is downloaded.
 
-    With `datasets`, only these of what the jobs need.
+    Args:
+        jobs: the jobs.
+        endpoint: address of the hub; by default that of the hub library (`HF_ENDPOINT`).
+        datasets: names of datasets; only these are listed, as far as the jobs need them.  None lists everything.
 
-    `endpoint` defaults to the hub library's (`HF_ENDPOINT`).  Raises PrefetchError, taskfiles.UnknownTask.
+    Raises:
+        PrefetchError: a repository cannot be read, or is needed at two revisions.
+        task_files.UnknownTask: lm-eval does not define a task.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint)
     repositories = [
         _plan_repository(api, name, kind, revision, weights=weights)
-        for (name, kind, revision), weights in sorted(needed(jobs).items())
+        for (name, kind, revision), weights in sorted(list_repositories(jobs).items())
         if datasets is None or (kind == "dataset" and name in datasets)
     ]
-    return Plan(endpoint=api.endpoint, repositories=tuple(repositories))
+    return DownloadPlan(endpoint=api.endpoint, repositories=tuple(repositories))
 
 
-def needed(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_files.RepoType, str], bool]:
-    """(name, kind, revision) of each repository, and whether its weights are needed or its tokenizer only.
+def list_repositories(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_files.RepoType, str], bool]:
+    """The repositories that the jobs need: (name, kind, revision) -> whether weights are needed, or only a tokenizer.
 
-    Raises PrefetchError when one repository is needed at two revisions: a mirror holds one of each name.
+    Raises:
+        PrefetchError: a repository is needed at two revisions; a mirror holds one folder per name.
     """
     package = task_files.package_folder("lm_eval")
     if package is None:
         raise PrefetchError("lm-eval is not installed here; its task definitions say which datasets are needed")
     index = task_files.build_index(package / "tasks")
-    found: dict[tuple[str, checkpoint_files.RepoType, str], bool] = {}
+    repositories: dict[tuple[str, checkpoint_files.RepoType, str], bool] = {}
     for job in jobs:
         for name, revision in fingerprint.list_checkpoints(job, None):
             key: tuple[str, checkpoint_files.RepoType, str] = (name, "model", revision)
-            found[key] = found.get(key, False) or name == job.pretrained
+            repositories[key] = repositories.get(key, False) or name == job.pretrained
         for name in task_files.select(index, job.tasks).datasets:
-            found[name, "dataset", "main"] = True
+            repositories[name, "dataset", "main"] = True
     revisions: dict[str, str] = {}
-    for name, kind, revision in found:
+    for name, kind, revision in repositories:
         if revisions.setdefault(name, revision) != revision:
             raise PrefetchError(
                 f"the {kind} {name} is needed at revisions {revisions[name]} and {revision};"
                 " a mirror holds one folder per name: fill two mirrors"
             )
-    return found
+    return repositories
 
 
-def run_prefetch(plan: Plan, folder: Path, progress: Callable[[Fetched], None]) -> None:
-    """Download a plan into a mirror; continues where an earlier call stopped, and skips what is there.
+def run_prefetch(plan: DownloadPlan, folder: Path, progress: Callable[[DownloadProgress], None]) -> None:
+    """Download a plan into a mirror; continues where an earlier call stopped, and skips files that are complete.
 
-    Each file's size and digest are checked.  Raises PrefetchError.
+    Each file's size and digest are checked.
+
+    Raises:
+        PrefetchError: the disk is too small, or a download failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(plan, folder)
@@ -119,19 +130,22 @@ def run_prefetch(plan: Plan, folder: Path, progress: Callable[[Fetched], None]) 
         done += repository.bytes
 
 
-def _report(progress: Callable[[Fetched], None], name: str, total: int, before: int, file: str, done: int) -> None:
-    progress(Fetched(name, file, before + done, total))
+def _report(
+    progress: Callable[[DownloadProgress], None], name: str, total: int, before: int, file: str, done: int
+) -> None:
+    progress(DownloadProgress(name, file, before + done, total))
 
 
 def _plan_repository(
     api: Any, name: str, kind: checkpoint_files.RepoType, revision: str, *, weights: bool
 ) -> RepositoryPlan:
+    """Ask the hub for the files of one repository, and choose those that are needed."""
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
         info = ask(name, revision=revision, files_metadata=True, timeout=60)
     except Exception as error:
         where = f"the {kind} {name} on {api.endpoint}"
-        raise PrefetchError(explain(error, where, revision)) from error
+        raise PrefetchError(explain_error(error, where, revision)) from error
     names = [sibling.rfilename for sibling in info.siblings or ()]
     files = [
         _remote_file(sibling)
@@ -159,21 +173,22 @@ def _remote_file(sibling: Any) -> RemoteFile:
     )
 
 
-def _check_space(plan: Plan, folder: Path) -> None:
-    there = sum(
+def _check_space(plan: DownloadPlan, folder: Path) -> None:
+    """Raise PrefetchError when the disk has no room for the files that are missing."""
+    present = sum(
         min(file.size, size_of(folder / repository.name / file.path))
         for repository in plan.repositories
         for file in repository.files
     )
     free = shutil.disk_usage(folder).free
-    if plan.bytes - there > free:
+    if plan.bytes - present > free:
         raise PrefetchError(
-            f"{folder} has {free / 1e9:.2f} GB free, {(plan.bytes - there) / 1e9:.2f} GB are still needed"
+            f"{folder} has {free / 1e9:.2f} GB free, {(plan.bytes - present) / 1e9:.2f} GB are still needed"
         )
 
 
 def _fetch_repository(endpoint: str, plan: RepositoryPlan, folder: Path, report: Callable[[str, int], None]) -> None:
-    """Fetch the files of one repository; its metadata is written last and says that all is there."""
+    """Fetch the files of one repository; its metadata is written last and shows that the repository is complete."""
     partial_folder = folder / mirror.UNFINISHED
     partial_folder.mkdir(parents=True, exist_ok=True)
     done = 0
@@ -182,7 +197,7 @@ def _fetch_repository(endpoint: str, plan: RepositoryPlan, folder: Path, report:
         if not is_intact(target, file):
             url = _address(endpoint, plan, file)
             unfinished = partial_folder / hashlib.sha256(f"{plan.commit} {file.path}".encode()).hexdigest()
-            fetch(url, unfinished, file, partial(_report_file, report, file.path, done))
+            fetch_file(url, unfinished, file, partial(_report_file, report, file.path, done))
             target.parent.mkdir(parents=True, exist_ok=True)
             unfinished.replace(target)
         done += file.size

@@ -1,1 +1,1 @@
-"""What each job needs of a GPU, and in which order jobs run."""
+"""How much GPU memory and time each job needs, and in which order jobs run."""

@@ -1,4 +1,4 @@
-"""Rows of jobs, for tables and programs."""
+"""Rows that describe jobs, for tables and programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scanproof.numbers.values import EvalJob, PublishedValue
 
 
 def jobs(values: Iterable[PublishedValue]) -> list[tuple[EvalJob, int]]:
-    """Each distinct job with the number of values that it measures."""
+    """Each distinct job, with how many of the values it measures."""
     counts: dict[EvalJob, int] = {}
     for value in values:
         counts[value.job] = counts.get(value.job, 0) + 1
@@ -17,7 +17,7 @@ def jobs(values: Iterable[PublishedValue]) -> list[tuple[EvalJob, int]]:
 
 
 def job_row(job: EvalJob, values: int) -> dict[str, Any]:
-    """What is said of an evaluation job wherever it is shown; `values` is how many numbers it measures."""
+    """The fields that every listing shows of an evaluation job; `values` is how many numbers it measures."""
     return {
         "job": job.name,
         "model_class": job.model,
@@ -35,5 +35,5 @@ def job_row(job: EvalJob, values: int) -> dict[str, Any]:
 
 
 def job_rows(values: Iterable[PublishedValue]) -> list[dict[str, Any]]:
-    """A row per evaluation job."""
+    """One row per evaluation job."""
     return [job_row(job, count) for job, count in jobs(values)]

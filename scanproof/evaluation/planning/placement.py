@@ -1,4 +1,4 @@
-"""Whether this machine can take a job, before a worker starts and before anything is downloaded."""
+"""Decide whether this machine can run a job, before a worker starts and before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from scanproof.numbers.values import EvalJob
 
 
 def place(job: EvalJob, tasks: Mapping[str, TaskInfo]) -> EvalJob:
-    """The job as it can run here: on one GPU, or spread over those that are visible.
+    """The job as it can run here: on one GPU, or spread over the visible ones.
 
-    Raises EvaluationError of kind `missing`, with the arithmetic, where it does not fit, and where it needs code of
-    the checkpoint that nobody allowed.
+    Raises:
+        EvaluationError: of kind `missing`.  The job does not fit, and the message has the arithmetic; or it needs code
+            of the checkpoint that nobody allowed.
     """
-    if refused := why_refused(job):
-        raise EvaluationError("missing", refused)
+    if reason := why_refused(job):
+        raise EvaluationError("missing", reason)
     if not job.device.startswith("cuda"):
         return job
-    fits = gpu_memory.fitted(job, tasks, visible_memory())
-    if isinstance(fits, str):
-        raise EvaluationError("missing", f"{job.name}: {fits}")
-    return fits
+    fitted = gpu_memory.fit_to_gpus(job, tasks, visible_memory())
+    if isinstance(fitted, str):
+        raise EvaluationError("missing", f"{job.name}: {fitted}")
+    return fitted
 
 
 def why_refused(job: EvalJob) -> str | None:
-    """Why a job may not run although the machine could; None when it may."""
+    """Why a job may not run although the machine could run it; None when it may."""
     if not job.needs_remote_code or job.trust_remote_code is not None:
         return None
     return (
@@ -39,7 +40,7 @@ def why_refused(job: EvalJob) -> str | None:
 
 
 def visible_memory() -> list[int]:
-    """Bytes of each GPU that CUDA shows to a program, in its order; empty where the driver names none."""
+    """Bytes of memory of each GPU that CUDA shows to a program, in CUDA's order; empty where there is none."""
     all_of_them = [int(gpu["memory.total"]) * 1024**2 for gpu in environment.gpus() if gpu["memory.total"].isdigit()]
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:

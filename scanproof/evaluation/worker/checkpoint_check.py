@@ -1,4 +1,4 @@
-"""Refuse a checkpoint of which transformers only logs that tensors are missing, and fills them at random."""
+"""Refuse an incomplete checkpoint.  transformers only logs which tensors are missing, and fills them at random."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class IncompleteCheckpoint(Exception):
 
 
 def check_tokenizer(model: Any, name: str) -> None:
-    """Refuse the tokenizer without a vocabulary that transformers makes up for a folder without tokenizer files.
+    """Refuse a tokenizer without a vocabulary, which transformers makes for a folder without tokenizer files.
 
     Raises:
-        IncompleteCheckpoint: ordinary text becomes no token.
+        IncompleteCheckpoint: ordinary text gives no tokens.
     """
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None and not tokenizer.encode("a b", add_special_tokens=False):
@@ -30,7 +30,7 @@ def check_tokenizer(model: Any, name: str) -> None:
 
 
 class _MissingTensors(logging.Handler):
-    """Collects the rows of transformers' load report that say MISSING, and its older one-line warning."""
+    """Collects the names of missing tensors from transformers' load report, or from its older one-line warning."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.WARNING)
@@ -46,12 +46,12 @@ class _MissingTensors(logging.Handler):
 
 
 @contextmanager
-def complete_checkpoint() -> Iterator[None]:
-    """While the block loads a model: raises IncompleteCheckpoint at its end when tensors were made up."""
+def require_complete_checkpoint() -> Iterator[None]:
+    """Raise IncompleteCheckpoint at the end of the block if a model was loaded in it with missing tensors."""
     logger = logging.getLogger("transformers")
     handler, level = _MissingTensors(), logger.level
     logger.addHandler(handler)
-    # Whoever asked transformers to be quiet did not ask for made-up weights.
+    # The report must be seen even if the user set transformers to be quiet.
     logger.setLevel(logging.WARNING)
     try:
         yield

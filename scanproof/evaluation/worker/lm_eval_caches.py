@@ -1,6 +1,6 @@
-"""What lm-eval and its libraries do again for every document or task, done once.  No prompt and no number changes.
+"""Caches for work that lm-eval and its libraries repeat per document or task.  No prompt and no number changes.
 
-For 57 MMLU subjects, or 2,200 documents of the other tasks, more than half of a small job's seconds went there
+For 57 MMLU subjects, or for 2,200 documents of the other tasks, this work took more than half of a small job's time
 (`docs/decisions/0017-side-by-side.md` has the table).
 """
 
@@ -15,12 +15,13 @@ TEMPLATES = 4096
 """Compiled templates that are kept; a job has a few for each of its tasks."""
 
 
-def spend_less() -> None:
-    """Set it up in this process, before tasks are loaded; more than once if need be.
+def install_caches() -> None:
+    """Install the caches in this process, before tasks are loaded; a second call changes nothing.
 
-    lm-eval compiles a task's templates anew for every document (`lm_eval.utils.apply_template`); datasets reads a
-    repository's README, with all its configurations, for every configuration (`load_dataset_builder`); and with its
-    results lm-eval reports `pip list`, which nobody reads here: `environment.json` says what is installed.
+    - lm-eval compiles a task's templates again for every document (`lm_eval.utils.apply_template`).
+    - datasets reads a repository's README, with all its configurations, again for every configuration
+      (`load_dataset_builder`).
+    - lm-eval reports `pip list` with its results.  Nobody reads it here: `environment.json` lists the packages.
     """
     import datasets.load
     import lm_eval.utils
@@ -30,24 +31,24 @@ def spend_less() -> None:
     if not hasattr(templates.from_string, "cache_info"):
         templates.from_string = lru_cache(maxsize=TEMPLATES)(templates.from_string)
     loading: Any = datasets.load
-    if not isinstance(loading.dataset_module_factory, Remembered):
-        loading.dataset_module_factory = Remembered(loading.dataset_module_factory)
+    if not isinstance(loading.dataset_module_factory, CachedModuleFactory):
+        loading.dataset_module_factory = CachedModuleFactory(loading.dataset_module_factory)
     collect: Any = torch.utils.collect_env
     collect.get_pretty_env_info = lambda: "see environment.json"
 
 
-class Remembered:
-    """Calls `find`, which says what a dataset repository holds, once for the same arguments."""
+class CachedModuleFactory:
+    """Calls `factory`, which finds the files of a dataset repository, once for the same arguments."""
 
-    def __init__(self, find: Callable[..., Any]) -> None:
-        self.find = find
-        self.found: dict[str, Any] = {}
+    def __init__(self, factory: Callable[..., Any]) -> None:
+        self.factory = factory
+        self.modules: dict[str, Any] = {}
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        # Options are dataclasses and plain values: what they print is what they are.
+        # Options are dataclasses and plain values, so equal options have equal reprs.
         key = repr((args, sorted(options.items())))
-        if key not in self.found:
-            self.found[key] = self.find(*args, **options)
-        module = self.found[key]
-        # Who asked takes things out of this dictionary.
+        if key not in self.modules:
+            self.modules[key] = self.factory(*args, **options)
+        module = self.modules[key]
+        # The caller pops entries, so return a copy.
         return replace(module, builder_kwargs=dict(module.builder_kwargs))

@@ -1,4 +1,4 @@
-"""The first layer and position at which a model leaves its float64 run."""
+"""Find the first layer and position at which a model departs from its float64 run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scanproof.evaluation.worker.substitution.sites import places, replaced
+from scanproof.evaluation.worker.substitution.sites import find_replacements, replace_operations
 
 FACTOR = 10.0
-"""Errors above this many times the largest error of the layer with all operations replaced are departures."""
+"""An error is a departure if it exceeds this many times the layer's largest error with all operations replaced."""
 
 
-def blocks(network: Any) -> nn.ModuleList:
+def find_layers(network: Any) -> nn.ModuleList:
     """The model's layers: its longest list of modules.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the model has no list of modules.
     """
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
@@ -28,8 +28,11 @@ def blocks(network: Any) -> nn.ModuleList:
     return max(lists, key=len)
 
 
-def stream(output: Any) -> Tensor:
-    """The residual stream after a layer: mamba_ssm's layers return its two parts, the others it and a state."""
+def residual_stream(output: Any) -> Tensor:
+    """The residual stream after a layer.
+
+    A layer of mamba_ssm returns two parts, whose sum it is; other layers return it alone or with a state.
+    """
     if isinstance(output, Tensor):
         return output
     first, *rest = output
@@ -40,13 +43,13 @@ def stream(output: Any) -> Tensor:
 
 
 @contextlib.contextmanager
-def watched(network: Any, kept: list[Tensor]) -> Iterator[None]:
-    """Keep the residual stream after each layer, in float64 on the CPU."""
+def record_streams(network: Any, streams: list[Tensor]) -> Iterator[None]:
+    """Within the block, append to `streams` the residual stream after each layer, in float64 on the CPU."""
 
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        kept.append(stream(output).detach().to("cpu", torch.float64)[0])
+    def append(_module: Any, _inputs: Any, output: Any) -> None:
+        streams.append(residual_stream(output).detach().to("cpu", torch.float64)[0])
 
-    handles = [layer.register_forward_hook(keep) for layer in blocks(network)]
+    handles = [layer.register_forward_hook(append) for layer in find_layers(network)]
     try:
         yield
     finally:
@@ -55,37 +58,43 @@ def watched(network: Any, kept: list[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def streams(network: Any, tokens: Tensor) -> list[Tensor]:
-    """(l, d) after each layer, for one document (1, l)."""
-    kept: list[Tensor] = []
-    with watched(network, kept):
+def compute_streams(network: Any, tokens: Tensor) -> list[Tensor]:
+    """The residual stream (l, d) after each layer, for the tokens (1, l) of one document."""
+    streams: list[Tensor] = []
+    with record_streams(network, streams):
         network(tokens)
-    return kept
+    return streams
 
 
-def find(network: Any, tokens: Tensor, on_gpu: bool) -> dict[str, float] | None:
-    """The first departure, or None where every layer stays as close as its dtype allows.
+def find_departure(network: Any, tokens: Tensor, on_gpu: bool) -> dict[str, float] | None:
+    """The first departure, or None where every layer is as close to float64 as its dtype allows.
 
     Args:
-        tokens: (1, l).
+        network: the model.
+        tokens: (1, l), the tokens of one document.
+        on_gpu: whether the model runs on a GPU.
 
     Returns:
-        layer and position, counted from 0; error and allowed, relative to the stream's size at the position.
+        `layer` and `position`, counted from 0; `error` and `allowed`, relative to the norm of the stream there.
     """
-    operations = {place.operation for place in places(network, on_gpu)}
-    as_is = streams(network, tokens)
-    with replaced(places(network, on_gpu), operations):
-        rounded = streams(network, tokens)
+    replacements = find_replacements(network, on_gpu)
+    operations = {replacement.operation for replacement in replacements}
+    as_is = compute_streams(network, tokens)
+    with replace_operations(replacements, operations):
+        rounded = compute_streams(network, tokens)
     wide = copy.deepcopy(network).double()
-    with replaced(places(wide, on_gpu), operations):
-        exact = streams(wide, tokens)
-    return first(as_is, rounded, exact)
+    with replace_operations(find_replacements(wide, on_gpu), operations):
+        exact = compute_streams(wide, tokens)
+    return first_departure(as_is, rounded, exact)
 
 
-def first(as_is: list[Tensor], rounded: list[Tensor], exact: list[Tensor]) -> dict[str, float] | None:
-    """The first layer, and the first position in it, beyond what the same dtype makes of correct operations."""
-    for layer, (found, fair, reference) in enumerate(zip(as_is, rounded, exact, strict=True)):
-        error, noise = (relative(each, reference) for each in (found, fair))
+def first_departure(as_is: list[Tensor], rounded: list[Tensor], exact: list[Tensor]) -> dict[str, float] | None:
+    """The first layer and position whose error exceeds that of correct operations in the same dtype by FACTOR.
+
+    The arguments are streams (l, d) per layer: of the model, with references in its dtype, and in float64.
+    """
+    for layer, (measured, correct, reference) in enumerate(zip(as_is, rounded, exact, strict=True)):
+        error, noise = relative_error(measured, reference), relative_error(correct, reference)
         allowed = FACTOR * float(noise.max())
         over = torch.nonzero(error > allowed)
         if len(over):
@@ -96,8 +105,8 @@ def first(as_is: list[Tensor], rounded: list[Tensor], exact: list[Tensor]) -> di
     return None
 
 
-def relative(found: Tensor, reference: Tensor) -> Tensor:
-    """Size of the error over the size of the reference, per position; NaN counts as infinite."""
+def relative_error(measured: Tensor, reference: Tensor) -> Tensor:
+    """Norm of the error over the norm of the reference, per position (l,); NaN counts as infinite."""
     size = torch.linalg.vector_norm(reference, dim=-1)
-    error = torch.linalg.vector_norm(found - reference, dim=-1) / size.clamp(min=torch.finfo(torch.float64).tiny)
+    error = torch.linalg.vector_norm(measured - reference, dim=-1) / size.clamp(min=torch.finfo(torch.float64).tiny)
     return torch.nan_to_num(error, nan=float("inf"), posinf=float("inf"))

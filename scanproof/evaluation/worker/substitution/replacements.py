@@ -1,8 +1,8 @@
-"""Second forms of the operations that the stand-ins are made of, each in float64 and by another algorithm.
+"""Second implementations of the stand-ins' operations, in float64 and with other algorithms.
 
-On the CPU the model calls `scanproof.kernels.references.papers`.  What is under suspicion cannot be its own witness, so nothing
-here comes from there: recurrences are taken one position at a time, sums are PyTorch's own.  Arguments, letters and
-results are those of the functions replaced; results have the dtype of the first argument.
+On the CPU a model calls `scanproof.kernels.references.papers`.  Those functions are under suspicion here, so nothing in
+this module uses them: recurrences go position by position, sums are PyTorch's.  Arguments, names and results are those
+of the replaced functions; results have the dtype of the first argument.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def widened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function on float64 copies of its floating tensors; its results in the dtype of the first one."""
+def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function to compute on float64 copies of its floating tensors; results have the first one's dtype."""
 
     @functools.wraps(function)
     def call(first: Tensor, *args: Any, **kwargs: Any) -> Any:
-        named = {name: wide(value) for name, value in kwargs.items()}
-        results = function(wide(first), *(wide(value) for value in args), **named)
+        named = {name: to_float64(value) for name, value in kwargs.items()}
+        results = function(to_float64(first), *(to_float64(value) for value in args), **named)
         if isinstance(results, tuple):
             return tuple(value.to(first.dtype) for value in results)
         return results.to(first.dtype)
@@ -30,30 +30,30 @@ def widened(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def wide(value: Any) -> Any:
+def to_float64(value: Any) -> Any:
     """A floating tensor in float64; anything else as it is."""
     return value.to(torch.float64) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-@widened
+@in_float64
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None,
     initial_state: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """(b, d, l) through PyTorch's grouped convolution, zeros or `initial_state` before the first position."""
+    """Convolve x (b, d, l) with PyTorch's grouped convolution; zeros or `initial_state` precede the first position."""
     width = weight.shape[-1]
     padded = F.pad(x, (width - 1, 0)) if initial_state is None else torch.cat([initial_state, x], dim=-1)
     y = F.conv1d(padded, weight[:, None], bias, groups=weight.shape[0])
     return y if activation is None else y * torch.sigmoid(y)
 
 
-@widened
+@in_float64
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
     delta_bias: Tensor | None = None, delta_softplus: bool = False, *, initial_state: Tensor | None = None,
     chunk_size: int = 0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One position at a time (arXiv 2312.00752, equation 2a): h = exp(dt A) h + dt B u, y = C h + D u."""
+    """Scan position by position (arXiv 2312.00752, equation 2a): h = exp(dt A) h + dt B u, y = C h + D u."""
     steps = delta if delta_bias is None else delta + delta_bias[:, None]
     steps = torch.log1p(torch.exp(-steps.abs())) + steps.clamp(min=0) if delta_softplus else steps
     state = u.new_zeros(*u.shape[:2], A.shape[-1]) if initial_state is None else initial_state
@@ -67,12 +67,12 @@ def selective_scan(
     return (y if z is None else y * z * torch.sigmoid(z)), state
 
 
-@widened
+@in_float64
 def ssd(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, D: Tensor | None = None, *,
     initial_state: Tensor | None = None, **unused: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One position at a time (arXiv 2405.21060, equation 1), without chunks."""
+    """Scan position by position, without chunks (arXiv 2405.21060, equation 1)."""
     batch, length, heads, headdim = x.shape
     per_group = heads // B.shape[2]
     state = x.new_zeros(batch, heads, headdim, B.shape[-1]) if initial_state is None else initial_state
@@ -89,37 +89,37 @@ def ssd(
     return y, state
 
 
-@widened
+@in_float64
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, group_size: int | None = None) -> Tensor:
-    """x over its root mean square, in groups of channels."""
-    return _rms(x, eps, group_size) * weight
+    """Divide x by its root mean square over each group of channels, and multiply by the weight."""
+    return _divide_by_rms(x, eps, group_size) * weight
 
 
-@widened
+@in_float64
 def gated_rms_norm(
     x: Tensor, z: Tensor, weight: Tensor, eps: float = 1e-5, group_size: int | None = None,
     norm_before_gate: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The norm of a Mamba-2 block, before or after the gate."""
+    """RMS norm of a Mamba-2 block, applied before or after the gate silu(z)."""
     gate = z * torch.sigmoid(z)
     if norm_before_gate:
-        return _rms(x, eps, group_size) * weight * gate
-    return _rms(x * gate, eps, group_size) * weight
+        return _divide_by_rms(x, eps, group_size) * weight * gate
+    return _divide_by_rms(x * gate, eps, group_size) * weight
 
 
-def _rms(x: Tensor, eps: float, group_size: int | None) -> Tensor:
+def _divide_by_rms(x: Tensor, eps: float, group_size: int | None) -> Tensor:
     size = group_size or x.shape[-1]
     groups = x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
     norms = torch.linalg.vector_norm(groups, dim=-1, keepdim=True)
     return (groups / torch.sqrt(norms * norms / size + eps)).reshape(x.shape)
 
 
-@widened
+@in_float64
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """softmax(q k^T scale + mask) v of (b, h, l, p), without dropout; fewer heads of keys serve several of queries."""
+    """softmax(q k^T scale + mask) v, all (b, h, l, p), without dropout; one key head may serve several query heads."""
     if key.shape[1] != query.shape[1]:
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
     scores = torch.einsum("bhqp,bhkp->bhqk", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)

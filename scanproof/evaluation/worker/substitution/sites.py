@@ -1,4 +1,4 @@
-"""Where models call their operations, and how one is replaced there."""
+"""Find where a model calls its operations, and replace them there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from unittest import mock
 
-from scanproof.evaluation.worker.substitution import replacements
+from scanproof.evaluation.worker.substitution import replacements as second_forms
 from scanproof.kernels import operation_table
 from scanproof.models.mamba_in_llama.operations import Operations, as_operation
 
@@ -25,7 +25,7 @@ class Site:
     """A name in a module through which a model calls an operation."""
 
     operation: str
-    """As findings name it: the function of the stand-ins, or the operation of `scanproof.kernels.operation_table`."""
+    """Name in triage's findings: the stand-ins' function, or the operation of `scanproof.kernels.operation_table`."""
     module: str
     attribute: str
 
@@ -50,79 +50,82 @@ ON_GPU = (
     Site("layer_norm_fn", "mamba_ssm.models.mixer_seq_simple", "layer_norm_fn"),
     Site("rmsnorm_fn", "mamba_ssm.ops.triton.layernorm_gated", "rmsnorm_fn"),
 )
-"""mamba_ssm 2.2 and 2.3; a module that is not loaded, or lacks the name, is passed over."""
+"""Names in mamba_ssm 2.2 and 2.3; a module that is not loaded or lacks the name is skipped."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One attribute that holds an operation, and what replaces it."""
+class Replacement:
+    """An attribute that holds an operation, and the function that can replace it."""
 
     operation: str
     owner: Any
+    """Module or mixer that has the attribute."""
     attribute: str
-    form: Any
-    """A callable; for a mixer's `ops`, the field's replacement is made from it."""
+    function: Call
+    """The reference; in a mixer's `ops` it replaces the field of the operation."""
 
 
-def places(network: Any, on_gpu: bool) -> list[Place]:
-    """Everything that this model may call: names in loaded modules, and the operations that its mixers hold."""
+def find_replacements(network: Any, on_gpu: bool) -> list[Replacement]:
+    """Replacements for all operations that a model may call: in loaded modules, and in the `ops` of its mixers."""
     if not on_gpu:
         importlib.import_module("torch.nn.functional")
-    found = []
+    replacements = []
     for site in ON_GPU if on_gpu else ON_CPU:
         module = sys.modules.get(site.module)
         if module is not None and getattr(module, site.attribute, None) is not None:
-            form = in_float64(site.operation) if on_gpu else getattr(replacements, site.attribute)
-            found.append(Place(site.operation, module, site.attribute, form))
+            function = float64_reference(site.operation) if on_gpu else getattr(second_forms, site.attribute)
+            replacements.append(Replacement(site.operation, module, site.attribute, function))
     for module in network.modules():
         if isinstance(getattr(module, "ops", None), Operations):
-            found += [Place(item.name, module, "ops", in_float64(item.name)) for item in fields(Operations)]
-    return found
+            names = [field.name for field in fields(Operations)]
+            replacements += [Replacement(name, module, "ops", float64_reference(name)) for name in names]
+    return replacements
 
 
-def in_float64(operation: str) -> Call:
-    """A row's reference in float64, with the manners of its operation."""
+def float64_reference(operation: str) -> Call:
+    """The float64 reference of an operation, with the arguments and results of the operation."""
     return as_operation(operation_table.find_operation(operation), exact=True)
 
 
 @contextlib.contextmanager
-def replaced(found: Collection[Place], operations: Collection[str]) -> Iterator[None]:
-    """While it lasts, these operations are their references, wherever the model calls them."""
+def replace_operations(replacements: Collection[Replacement], operations: Collection[str]) -> Iterator[None]:
+    """Within the block, the model calls the references in place of these operations."""
     with contextlib.ExitStack() as stack:
-        for place in found:
-            if place.operation in operations:
-                stack.enter_context(mock.patch.object(place.owner, place.attribute, bound(place, place.form)))
+        for replacement in replacements:
+            if replacement.operation in operations:
+                stack.enter_context(_patch(replacement, replacement.function))
         yield
 
 
 @contextlib.contextmanager
-def counted(found: Collection[Place]) -> Iterator[Counter[str]]:
-    """How often each operation is called while it lasts."""
+def count_calls(replacements: Collection[Replacement]) -> Iterator[Counter[str]]:
+    """Count how often each operation is called within the block; replaces none."""
     calls: Counter[str] = Counter()
 
-    def counting(place: Place, function: Call) -> Call:
+    def counting(operation: str, function: Call) -> Call:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            calls[place.operation] += 1
+            calls[operation] += 1
             return function(*args, **kwargs)
 
         return call
 
     with contextlib.ExitStack() as stack:
-        for place in found:
-            kept = current(place)
-            stack.enter_context(mock.patch.object(place.owner, place.attribute, bound(place, counting(place, kept))))
+        for replacement in replacements:
+            function = counting(replacement.operation, _current_function(replacement))
+            stack.enter_context(_patch(replacement, function))
         yield calls
 
 
-def current(place: Place) -> Call:
-    """What is called there now."""
-    held = getattr(place.owner, place.attribute)
-    call: Call = getattr(held, place.operation) if isinstance(held, Operations) else held
-    return call
+def _current_function(replacement: Replacement) -> Call:
+    """The function that the model calls at present."""
+    value = getattr(replacement.owner, replacement.attribute)
+    function: Call = getattr(value, replacement.operation) if isinstance(value, Operations) else value
+    return function
 
 
-def bound(place: Place, call: Call) -> Any:
-    """What the attribute has to be for the operation to be `call`."""
-    held = getattr(place.owner, place.attribute)
-    return replace(held, **{place.operation: call}) if isinstance(held, Operations) else call
+def _patch(replacement: Replacement, function: Call) -> contextlib.AbstractContextManager[Any]:
+    """Within the returned context, the model calls `function` for the operation."""
+    value = getattr(replacement.owner, replacement.attribute)
+    patched = replace(value, **{replacement.operation: function}) if isinstance(value, Operations) else function
+    return mock.patch.object(replacement.owner, replacement.attribute, patched)

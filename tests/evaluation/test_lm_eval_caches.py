@@ -24,7 +24,7 @@ import json, logging, sys
 import jinja2, lm_eval.utils
 from lm_eval.api.registry import get_model
 from huggingface_hub import DatasetCard
-from scanproof.evaluation.worker import lm_eval_caches as thrift
+from scanproof.evaluation.worker import lm_eval_caches as caches
 from scanproof.evaluation.worker import run as worker
 
 folders, tasks, documents, shots = json.loads(sys.argv[1])
@@ -46,7 +46,7 @@ def run():
     counts.update(templates=0, cards=0)
     manager, found = worker.load_tasks({"tasks": tasks, "leaves": tasks, "task_folders": folders})
     job = {"num_fewshot": shots, "batch_size": 1, "device": "cpu", "limit": documents, "seed": 1234}
-    results = worker.evaluate(get_model("dummy")(), job, found, manager, 10)
+    results = worker.evaluate_tasks(get_model("dummy")(), job, found, manager, 10)
     seen = {
         task: [
             [sample["doc"], sample["arguments"], str(sample["target"]), sample["doc_hash"], sample["prompt_hash"]]
@@ -56,10 +56,10 @@ def run():
     }
     return {"seen": seen, "counts": dict(counts), "environment": results["pretty_env_info"]}
 
-spend_less = thrift.spend_less
-thrift.spend_less = lambda: None
+install_caches = caches.install_caches
+caches.install_caches = lambda: None
 every_time = run()
-thrift.spend_less = spend_less
+caches.install_caches = install_caches
 once = run()
 with_an_error = None
 try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from scanproof.evaluation.worker.checkpoint_check import IncompleteCheckpoint, complete_checkpoint
+from scanproof.evaluation.worker.checkpoint_check import IncompleteCheckpoint, require_complete_checkpoint
 from tests.support import small_mirror as small
 
 LACKING = "gpt_neox.layers.1.mlp.dense_4h_to_h.weight"
@@ -38,13 +38,13 @@ def test_made_up_tensors_are_refused_however_quiet_the_library_is(
     library: logging.Logger, text: str, names: str
 ) -> None:
     level, handlers = library.level, list(library.handlers)
-    with pytest.raises(IncompleteCheckpoint, match=names), complete_checkpoint():
+    with pytest.raises(IncompleteCheckpoint, match=names), require_complete_checkpoint():
         library.getChild("modeling_utils").warning(text)
     assert (library.level, library.handlers) == (level, handlers)
 
 
 def test_a_report_without_missing_tensors_is_fine(library: logging.Logger) -> None:
-    with complete_checkpoint():
+    with require_complete_checkpoint():
         library.getChild("modeling_utils").warning(REPORT.replace("MISSING", "UNEXPECTED"))
 
 
@@ -61,5 +61,5 @@ def test_transformers_itself_told_to_be_quiet_does_not_hide_a_missing_tensor(
     tensors = load_file(weights)
     del tensors[LACKING]
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(IncompleteCheckpoint, match=LACKING), complete_checkpoint():
+    with pytest.raises(IncompleteCheckpoint, match=LACKING), require_complete_checkpoint():
         AutoModelForCausalLM.from_pretrained(tmp_path / "net")
