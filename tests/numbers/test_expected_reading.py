@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import pytest
@@ -100,10 +99,6 @@ class TestReading:
         values = load(folder).values
         assert {value.job.device for value in values} == {"cpu"}
         assert values[1].documents == 200
-
-    def test_the_garbage_collector_is_left_as_it_was(self, folder: Path) -> None:
-        load(folder)
-        assert gc.isenabled()
 
     @given(whole=st.integers(0, 99), decimals=st.text("0123456789", max_size=5))
     def test_printed_digits_give_value_and_rounding(self, whole: int, decimals: str) -> None:

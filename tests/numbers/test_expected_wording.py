@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from scanproof.numbers.expected.constants import ToleranceForm
 from scanproof.numbers.expected.schema import SCHEMAS
 from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
 
@@ -118,11 +120,12 @@ class TestWording:
         assert line.endswith(said)
 
     def test_no_form_can_raise_anything_else(self) -> None:
-        """A type or a constraint that is new here needs a line of `SAID`, and words in scanproof.numbers.expected.messages."""
-        found = [node for _, form in SCHEMAS for node in nodes(form.__pydantic_core_schema__)]
+        """A type or a constraint that is new here needs a line of `SAID`, and words in numbers/expected/messages.py."""
+        forms: list[type[BaseModel]] = [*(form for _, form in SCHEMAS), ToleranceForm]
+        found = [node for form in forms for node in nodes(form.__pydantic_core_schema__)]
         structure = {"model", "model-fields", "model-field", "default", "nullable", "definitions", "definition-ref"}
         assert {node["type"] for node in found} - structure == {
-            *("str", "int", "float", "bool", "literal", "list", "dict", "union")
+            *("str", "int", "float", "bool", "literal", "list", "dict", "union", "any")
         }
         limits = {"min_length", "max_length", "pattern", "ge", "gt", "le", "lt", "multiple_of", "allow_inf_nan"}
         assert {(node["type"], key) for node in found for key in limits & set(node)} == {
@@ -130,6 +133,7 @@ class TestWording:
             ("str", "pattern"),
             ("int", "ge"),
             ("float", "gt"),
+            ("float", "lt"),
             ("float", "allow_inf_nan"),
             ("list", "min_length"),
             ("dict", "min_length"),

@@ -219,9 +219,15 @@ def test_constants_are_read(tmp_path: Path) -> None:
     ("good", "bad", "line", "key", "message"),
     [
         ("checks: 1000", "checks: many", 2, "checks", "write a whole number"),
-        ("power: 0.8", "power: 80", 3, "power", "between 0.5 and 1"),
-        ("false_alarm_rate: 0.01", "false_alarm_rate: 0", 1, "false_alarm_rate", "between 0 and 1"),
-        ("same: {value: 0.01,", "same: {", 5, "flip_rate.same.value", "missing"),
+        ("power: 0.8", "power: 80", 3, "power", "is 80; write a number below 1"),
+        ("false_alarm_rate: 0.01", "false_alarm_rate: 0", 1, "false_alarm_rate", "is 0; write a number above 0"),
+        (
+            "same: {value: 0.01,",
+            "same: {",
+            5,
+            "flip_rate.same.value",
+            "is missing; write value: the constant",
+        ),
         ("other: {value: 0.03", "other: {value: 0.003", 6, "flip_rate.other.value", "cannot be quieter"),
         ("power: 0.8", "power: 0.8\nstrength: 1", 4, "strength", "not a key"),
         (

@@ -1,19 +1,21 @@
-"""What has to hold for each published number beyond the form of its file."""
+"""What has to hold for the expected files beyond the form of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
-from scanproof.numbers.expected.build import Source
+from scanproof.numbers.expected.build import EvaluationFile, file_jobs
 from scanproof.numbers.expected.messages import suggest
 from scanproof.numbers.expected.problems import Problem
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, JobForm, ValueForm
 from scanproof.numbers.expected.tasks import AVERAGE, TaskInfo
-from scanproof.numbers.expected.validation import Reading
-from scanproof.numbers.expected.yaml_lines import Place, YamlFile, shorten
-from scanproof.numbers.values import UNRECORDED, Origin, Suite
+from scanproof.numbers.expected.validation import FormFile, is_sound
+from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
+from scanproof.numbers.values import UNRECORDED, EvalJob, Origin, Suite, value_id
 
 _RANGES = {"percent": (0.0, 100.0), "fraction": (0.0, 1.0)}
 _LONGEST = 20
@@ -23,35 +25,102 @@ Tasks = Mapping[str, TaskInfo] | None
 """None where tasks.yaml has mistakes of its own: then nothing is said about names of tasks."""
 
 
-def check_document(document: Reading[DocumentForm], tasks: Tasks) -> Iterator[Problem]:
-    """Every problem of what is sound in a document's own file."""
-    if document.has("assumed"):
-        yield from check_assumed(document.file, (), document.form.assumed, tasks)
+@dataclass(frozen=True)
+class DocumentFiles:
+    """The files of one document."""
+
+    folder: str
+    """Name of its folder."""
+    document: FormFile[DocumentForm] | None
+    """None where document.yaml cannot be read."""
+    evaluations: tuple[EvaluationFile, ...]
 
 
-def check_source(source: Source, document: Reading[DocumentForm] | None, tasks: Tasks) -> Iterator[Problem]:
-    """Every problem of what is sound in one evaluation file; `document` is None where it cannot be read."""
-    form = source.form
-    if document and document.has("number") and source.has("document") and form.document != document.form.number:
-        message = f'is "{form.document}", but document.yaml beside it says "{document.form.number}"; write the same'
-        yield source.file.problem(("document",), message)
-    if source.has("assumed"):
-        yield from check_assumed(source.file, (), form.assumed, tasks)
-    suite = document.form.suite if document and document.has("suite") else None
+def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[Problem]:
+    """Every problem beyond the form of the files, of what is sound in them."""
+    documents = list(documents)
+    yield from _check_numbers_of_documents(file.document for file in documents if file.document is not None)
+    for files in documents:
+        if files.document is not None and is_sound(files.document.form, "assumed"):
+            yield from _check_assumed(files.document.yaml, (), files.document.form.assumed, tasks)
+        for evaluation in files.evaluations:
+            yield from _check_evaluation(evaluation, files.document, tasks)
+        yield from _check_jobs(files.evaluations)
+    yield from _check_ids(evaluation for files in documents for evaluation in files.evaluations)
+
+
+def _check_numbers_of_documents(documents: Iterable[FormFile[DocumentForm]]) -> Iterator[Problem]:
+    first: dict[str, Path] = {}
+    for document in documents:
+        if is_sound(document.form, "number"):
+            number, path = document.form.number, document.yaml.path
+            if first.setdefault(number, path) != path:
+                message = f'is "{number}", which {first[number]} already is; give each document its own'
+                yield document.yaml.problem(("number",), message)
+
+
+def _check_jobs(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
+    """Different jobs of one document that have the same name."""
+    first: dict[str, tuple[EvalJob, Path]] = {}
+    reported: set[EvalJob] = set()
+    for file in files:
+        for job in file_jobs(file.form).values():
+            other, path = first.setdefault(job.name, (job, file.yaml.path))
+            if job != other and job not in reported:
+                reported.add(job)
+                differing = [f.name for f in fields(EvalJob) if getattr(job, f.name) != getattr(other, f.name)]
+                message = (
+                    f"gives a second job named {job.name}, with another {' and '.join(differing)} than {path}; "
+                    "let the two files agree, or give their values another num_fewshot or batch_size"
+                )
+                yield file.yaml.problem(("job",), message)
+
+
+def _check_ids(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
+    """Numbers that would be the same test."""
+    first: dict[str, str] = {}
+    for file in files:
+        form = file.form
+        if not is_sound(form, "hub_id", "variant"):
+            continue
+        for position, value in enumerate(form.values):
+            if not is_sound(value, "task", "metric", "origin", "suffix"):
+                continue
+            name = value_id(form.hub_id, value.task, value.metric, value.origin, value.suffix, form.variant)
+            line = file.yaml.line(("values", position))
+            place = f"{file.yaml.path}:{line}"
+            if first.setdefault(name, place) is not place:
+                message = (
+                    f"is a second {name}, after {first[name]}; remove one of them, or write suffix: and a word that "
+                    "tells them apart"
+                )
+                yield Problem(str(file.yaml.path), line, "values", message)
+
+
+def _check_evaluation(file: EvaluationFile, document: FormFile[DocumentForm] | None, tasks: Tasks) -> Iterator[Problem]:
+    form, suite = file.form, None
+    if document is not None:
+        suite = document.form.suite if is_sound(document.form, "suite") else None
+        numbered = is_sound(document.form, "number") and is_sound(form, "document")
+        if numbered and form.document != document.form.number:
+            message = f'is "{form.document}", but document.yaml beside it says "{document.form.number}"; write the same'
+            yield file.yaml.problem(("document",), message)
+    if is_sound(form, "assumed"):
+        yield from _check_assumed(file.yaml, (), form.assumed, tasks)
     for position, value in enumerate(form.values):
-        yield from _check_value(source, position, value, suite, tasks)
+        yield from _check_value(file, ("values", position), value, suite, tasks)
 
 
-def check_assumed(file: YamlFile, place: Place, assumed: Mapping[str, str], tasks: Tasks) -> Iterator[Problem]:
+def _check_assumed(file: YamlFile, path: KeyPath, assumed: Mapping[str, str], tasks: Tasks) -> Iterator[Problem]:
     """Assumptions about fields, tasks or origins that do not exist."""
     for key in assumed:
-        field, colon, narrowed = key.partition(":")
-        where = (*place, "assumed", key)
+        field, colon, narrowed_to = key.partition(":")
+        entry = (*path, "assumed", key)
         if field not in _fields():
-            yield file.problem(where, f"{field!r} is not a field of a number{suggest(field, _fields())}")
+            yield file.problem(entry, f"{field!r} is not a field of a number{suggest(field, _fields())}")
         known = [*(tasks or ()), AVERAGE, *get_args(Origin)]
-        if colon and tasks is not None and narrowed not in known:
-            yield file.problem(where, f"{narrowed!r} is neither a task nor an origin{suggest(narrowed, known)}")
+        if colon and tasks is not None and narrowed_to not in known:
+            yield file.problem(entry, f"{narrowed_to!r} is neither a task nor an origin{suggest(narrowed_to, known)}")
 
 
 @cache
@@ -61,92 +130,85 @@ def _fields() -> tuple[str, ...]:
 
 
 def _check_value(
-    source: Source, position: int, value: ValueForm, suite: Suite | None, tasks: Tasks
+    file: EvaluationFile, path: KeyPath, value: ValueForm, suite: Suite | None, tasks: Tasks
 ) -> Iterator[Problem]:
-    file, place = source.file, ("values", position)
-    sound = source.unsound_keys(position).isdisjoint
-    if tasks is not None and sound(("task",)):
-        yield from _check_names(source, position, value, tasks)
-    info = tasks.get(value.task) if tasks is not None and sound(("task",)) else None
-    if sound(("origin", "printed", "run")):
-        yield from _check_recorded(source, place, value)
-    if sound(("printed", "unit", "metric")) and (info is None or value.metric in info.metrics):
-        yield from _check_number(file, place, value)
-    if sound(("printed",)):
-        yield from _check_length(file, (*place, "printed"), value.printed)
-    if sound(("stderr",)) and value.stderr is not None:
-        yield from _check_length(file, (*place, "stderr"), value.stderr)
-    if suite is not None and sound(("origin",)) and (value.origin == "embedded") != (suite == "embedded"):
+    yaml, info = file.yaml, None
+    if tasks is not None and is_sound(value, "task"):
+        info = tasks.get(value.task)
+        yield from _check_names(yaml, path, value, tasks)
+    if is_sound(value, "origin", "printed", "run"):
+        yield from _check_recorded(file, path, value)
+    if is_sound(value, "printed", "unit", "metric") and (info is None or value.metric in info.metrics):
+        yield from _check_number(yaml, path, value)
+    for key in ("printed", "stderr"):
+        digits = getattr(value, key)
+        if isinstance(digits, str) and len(digits) > _LONGEST:
+            message = f"is {shorten(digits)}, {len(digits)} characters; write the digits as printed, {_LONGEST} at most"
+            yield yaml.problem((*path, key), message)
+    if suite is not None and is_sound(value, "origin") and (value.origin == "embedded") != (suite == "embedded"):
         message = f"is {value.origin!r} in a document of suite {suite}; embedded goes with embedded"
-        yield file.problem((*place, "origin"), message)
-    if sound(("assumed",)) and value.assumed:
-        yield from check_assumed(file, place, value.assumed, tasks)
+        yield yaml.problem((*path, "origin"), message)
+    if is_sound(value, "assumed"):
+        yield from _check_assumed(yaml, path, value.assumed, tasks)
 
 
-def _check_names(source: Source, position: int, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
-    file, place = source.file, ("values", position)
-    sound = source.unsound_keys(position).isdisjoint
-    if value.task != AVERAGE:
-        yield from _check_task(file, place, value.task, value.metric if sound(("metric",)) else None, tasks)
-    if not sound(("parts",)):
+def _check_names(file: YamlFile, path: KeyPath, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
+    average = value.task == AVERAGE
+    if not average:
+        yield from _check_task(file, path, value.task, value.metric if is_sound(value, "metric") else None, tasks)
+    if not is_sound(value, "parts"):
         return
-    if value.task == AVERAGE:
-        yield from _check_average(file, place, value, tasks)
+    if average and not value.parts:
+        message = "is missing; write the terms of the average, parts: [{task: ..., metric: ...}, ...]"
+        yield file.problem((*path, "parts"), message)
+    elif average:
+        for position, part in enumerate(value.parts):
+            yield from _check_task(file, (*path, "parts", position), part.task, part.metric, tasks)
     elif value.parts:
-        yield file.problem((*place, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
-
-
-def _check_recorded(source: Source, place: Place, value: ValueForm) -> Iterator[Problem]:
-    """A number is either printed by somebody, or recorded from a run that the file names."""
-    file, recorded = source.file, value.origin == "recorded"
-    if value.printed == UNRECORDED and not recorded:
-        yield file.problem((*place, "printed"), f"is {UNRECORDED}, which goes with origin: recorded")
-    if value.run is not None and (not recorded or value.printed == UNRECORDED):
-        yield file.problem((*place, "run"), "goes with a number of origin: recorded")
-    if recorded and value.printed != UNRECORDED and value.run is None:
-        yield file.problem((*place, "run"), f"is missing; write printed: {UNRECORDED}: `scanproof record` fills it in")
-    if value.run is not None and source.has("runs") and value.run not in source.form.runs:
-        yield file.problem((*place, "run"), f"is {value.run}, which is not among the runs of this file")
-
-
-def _check_length(file: YamlFile, place: Place, printed: str) -> Iterator[Problem]:
-    if len(printed) > _LONGEST:
-        message = f"is {shorten(printed)}, {len(printed)} characters; write the digits as printed, {_LONGEST} at most"
-        yield file.problem(place, message)
+        yield file.problem((*path, "parts"), f"belong to task: {AVERAGE}; the tasks of a group are in tasks.yaml")
 
 
 def _check_task(
-    file: YamlFile, place: Place, task: str, metric: str | None, tasks: Mapping[str, TaskInfo]
+    file: YamlFile, path: KeyPath, task: str, metric: str | None, tasks: Mapping[str, TaskInfo]
 ) -> Iterator[Problem]:
     info = tasks.get(task)
     if info is None:
-        known = suggest(task, [*tasks, AVERAGE])
-        yield file.problem((*place, "task"), f"{task!r} is not a task of tasks.yaml{known}")
+        message = f"{task!r} is not a task of tasks.yaml{suggest(task, [*tasks, AVERAGE])}"
+        yield file.problem((*path, "task"), message)
     elif metric is not None and metric not in info.metrics:
         message = f"{task} has no {metric!r}; write one of {', '.join(info.metrics)}"
-        yield file.problem((*place, "metric"), message)
+        yield file.problem((*path, "metric"), message)
 
 
-def _check_average(file: YamlFile, place: Place, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
-    if not value.parts:
-        message = "is missing; write the terms of the average, parts: [{task: ..., metric: ...}, ...]"
-        yield file.problem((*place, "parts"), message)
-    for position, part in enumerate(value.parts):
-        yield from _check_task(file, (*place, "parts", position), part.task, part.metric, tasks)
+def _check_recorded(file: EvaluationFile, path: KeyPath, value: ValueForm) -> Iterator[Problem]:
+    """A number is either printed by somebody, or recorded from a run that the file names."""
+    recorded, unrecorded = value.origin == "recorded", value.printed == UNRECORDED
+    printed, run = (*path, "printed"), (*path, "run")
+    if unrecorded and not recorded:
+        yield file.yaml.problem(printed, f"is {UNRECORDED}, which goes with origin: recorded")
+    if value.run is None:
+        if recorded and not unrecorded:
+            message = f"is missing; write printed: {UNRECORDED}: `scanproof record` fills it in"
+            yield file.yaml.problem(run, message)
+        return
+    if not recorded or unrecorded:
+        yield file.yaml.problem(run, "goes with a number of origin: recorded")
+    if is_sound(file.form, "runs") and value.run not in file.form.runs:
+        yield file.yaml.problem(run, f"is {value.run}, which is not among the runs of this file")
 
 
-def _check_number(file: YamlFile, place: Place, value: ValueForm) -> Iterator[Problem]:
+def _check_number(file: YamlFile, path: KeyPath, value: ValueForm) -> Iterator[Problem]:
     if len(value.printed) > _LONGEST or value.printed == UNRECORDED:
         return
     number = float(value.printed)
     if (value.metric == "perplexity") != (value.unit == "raw"):
         right = "raw" if value.metric == "perplexity" else "percent or fraction"
-        yield file.problem((*place, "unit"), f"is {value.unit} for {value.metric}; write {right}")
+        yield file.problem((*path, "unit"), f"is {value.unit} for {value.metric}; write {right}")
     elif value.unit == "raw":
         if number < 1:
-            yield file.problem((*place, "printed"), f"is {value.printed}; a perplexity is at least 1")
+            yield file.problem((*path, "printed"), f"is {value.printed}; a perplexity is at least 1")
     else:
         low, high = _RANGES[value.unit]
         if not low <= number <= high:
             message = f"is {value.printed}, outside {low:g} to {high:g}; write the unit it was printed in"
-            yield file.problem((*place, "printed"), message)
+            yield file.problem((*path, "printed"), message)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
-from scanproof.numbers.expected import yaml_lines
-from scanproof.numbers.expected.problems import ExpectedError, Problem
-from scanproof.numbers.expected.yaml_lines import Place, Unread, YamlFile
+from pydantic import Field
+
+from scanproof.numbers.expected.problems import ExpectedError
+from scanproof.numbers.expected.schema import Count, Form
+from scanproof.numbers.expected.validation import read_form
 
 FILE_NAME = "tolerance.yaml"
 
@@ -70,79 +70,56 @@ class Constants:
         return NormalDist().inv_cdf(1 - self.level / 2)
 
 
-_RANGES: dict[Place, tuple[float, float]] = {
-    ("false_alarm_rate",): (0, 1),
-    ("checks",): (1, math.inf),
-    ("power",): (0.5, 1),
-    ("flip_rate", "same", "value"): (0, 1),
-    ("flip_rate", "other", "value"): (0, 1),
-    ("perplexity", "relative_sd", "value"): (0, 1),
-    ("perplexity", "documents"): (1, math.inf),
-}
-_WHOLE: frozenset[Place] = frozenset({("checks",), ("perplexity", "documents")})
-_CALIBRATED: tuple[Place, ...] = (("flip_rate", "same"), ("flip_rate", "other"), ("perplexity", "relative_sd"))
-_CALIBRATIONS: tuple[Place, ...] = tuple((*place, "calibration") for place in _CALIBRATED)
-_SECTIONS: frozenset[Place] = frozenset({("flip_rate",), ("perplexity",)})
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-Entries = dict[Place, Any]
+
+class ConstantForm(Form):
+    """A constant that `scanproof calibrate` estimates from the published numbers."""
+
+    value: Share = Field(description="The constant, between 0 and 1.")
+    calibration: dict[str, Any] = Field(description="Where it comes from, as `scanproof calibrate` prints it.")
+
+
+class FlipRateForm(Form):
+    """Shares of documents whose answer differs between two correct runs."""
+
+    same: ConstantForm = Field(description="Between two runs of lm-eval releases.")
+    other: ConstantForm = Field(description="Where the printed number comes from another harness.")
+
+
+class PerplexityForm(Form):
+    """How perplexities differ between two correct runs."""
+
+    documents: Count = Field(description="Number of documents that relative_sd holds for.")
+    relative_sd: ConstantForm = Field(description="Standard deviation of the difference of the log perplexities.")
+
+
+class ToleranceForm(Form):
+    """The content of tolerance.yaml; see `Constants`."""
+
+    false_alarm_rate: Share = Field(description="A number between 0 and 1.")
+    checks: Count = Field(description="A whole number.")
+    power: float = Field(gt=0.5, lt=1, description="A number between 0.5 and 1.")
+    flip_rate: FlipRateForm = Field(description="Same and other.")
+    perplexity: PerplexityForm = Field(description="Documents and relative_sd.")
 
 
 def load_constants(path: Path) -> Constants:
-    """The constants in `path`; raises ExpectedError with every problem of the file at once."""
-    data, file = yaml_lines.read(path)
-    entries = dict(_entries(data, ()))
-    problems = [*file.problems, *_check_numbers(file, entries), *_check_keys(file, entries)]
-    if problems:
-        raise ExpectedError(problems)
-    same, other = entries["flip_rate", "same", "value"], entries["flip_rate", "other", "value"]
+    """Read the constants in `path`; raises ExpectedError with every problem of the file at once."""
+    file = read_form(path, ToleranceForm)
+    if file.problems:
+        raise ExpectedError(file.problems)
+    form = file.form
+    same, other = form.flip_rate.same.value, form.flip_rate.other.value
     if other < same:
         message = "is below flip_rate.same.value; another harness cannot be quieter: write at least the same"
-        raise ExpectedError([file.problem(("flip_rate", "other", "value"), message)])
+        raise ExpectedError([file.yaml.problem(("flip_rate", "other", "value"), message)])
     return Constants(
-        false_alarm_rate=entries["false_alarm_rate",],
-        checks=entries["checks",],
-        power=entries["power",],
+        false_alarm_rate=form.false_alarm_rate,
+        checks=form.checks,
+        power=form.power,
         flip_rate_same=same,
         flip_rate_other=other,
-        perplexity_sd=entries["perplexity", "relative_sd", "value"],
-        perplexity_documents=entries["perplexity", "documents"],
+        perplexity_sd=form.perplexity.relative_sd.value,
+        perplexity_documents=form.perplexity.documents,
     )
-
-
-def _entries(data: Any, place: Place) -> Iterator[tuple[Place, Any]]:
-    """Place and value of every mapping entry."""
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield (*place, key), value
-            yield from _entries(value, (*place, key))
-
-
-def _check_numbers(file: YamlFile, entries: Entries) -> Iterator[Problem]:
-    for place, (low, high) in _RANGES.items():
-        message = _check_number(place, entries.get(place), low, high)
-        if message is not None:
-            yield file.problem(place, message)
-
-
-def _check_number(place: Place, value: Any, low: float, high: float) -> str | None:
-    if isinstance(value, Unread):
-        return None
-    if value is None:
-        return "is missing; write a number"
-    kind = "whole number" if place in _WHOLE else "number"
-    if isinstance(value, bool) or not isinstance(value, int if place in _WHOLE else (int, float)):
-        return f"is {value!r}; write a {kind}"
-    if not low <= value <= high or (place not in _WHOLE and value in (low, high)):
-        return f"is {value!r}; write a {kind} between {low:g} and {high:g}"
-    return None
-
-
-def _check_keys(file: YamlFile, entries: Entries) -> Iterator[Problem]:
-    """A constant without its calibration, and keys that nothing reads."""
-    for place in _CALIBRATIONS:
-        if not isinstance(entries.get(place), (dict, Unread)):
-            yield file.problem(place, "is missing; write where the constant comes from (scanproof calibrate prints it)")
-    known = {*_RANGES, *_SECTIONS, *_CALIBRATED}
-    for place in entries:
-        if place not in known and place[:3] not in _CALIBRATIONS:
-            yield file.problem(place, "is not a key of the tolerance; remove it")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from scanproof.numbers.expected.problems import Problem
-from scanproof.numbers.expected.yaml_lines import Place, YamlFile, shorten
+from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
 
-_UNION = ("job", "model_args")
 _NAME = "^[A-Za-z0-9_.-]+$"
-_PATTERNS = {_NAME: "a name of letters, digits, ., _ and - alone"}
-_PLAIN = {
+_NAME_WANTED = "a name of letters, digits, ., _ and - alone"
+_FALLBACK = "what the schema of the file asks for"
+_DIGITS_WANTED = 'the digits alone, such as "24.3", without sign, percent, dagger or stars'
+_NUMBER_WANTED = 'the three digits of the document in quotes, such as "001", or embedded'
+_WANTED_BY_KEY = {
+    "printed": _DIGITS_WANTED,
+    "stderr": _DIGITS_WANTED,
+    "hub_id": "owner/name",
+    "number": _NUMBER_WANTED,
+    "document": _NUMBER_WANTED,
+}
+_WANTED_BY_ERROR = {
     "int_type": "a whole number",
     "float_type": "a number",
     "finite_number": "a number that is not infinite",
@@ -24,29 +34,35 @@ _PLAIN = {
     "model_type": "`key: value` lines",
     "too_short": "at least one entry",
 }
-_FALLBACK = "what the schema of the file asks for"
 
 
-def form_problem(file: YamlFile, item: Mapping[str, Any], form: type[BaseModel]) -> Problem:
-    """The problem that one of pydantic's errors stands for."""
-    place: Place = tuple(item["loc"])
-    kind, given = item["type"], item["input"]
-    if place and place[-1] == "[key]":
-        return file.problem(place[:-1], _of_key(place[-2]))
-    if place[:2] == _UNION and len(place) == 4:
-        return file.problem(place[:3], f"{_is(given)}; write text, a number, true or false")
+def form_problem(file: YamlFile, error: Mapping[str, Any], form: type[BaseModel]) -> Problem:
+    """The problem for one of pydantic's errors."""
+    path: KeyPath = tuple(error["loc"])
+    if path and path[-1] == "[key]":
+        return file.problem(path[:-1], _key_message(path[-2]))
+    if path[:2] == ("job", "model_args") and len(path) == 4:  # the last step is a type of the union
+        return file.problem(path[:3], f"{_describe(error['input'])}; write text, a number, true or false")
+    return file.problem(path, _message(file, error, path, form))
+
+
+def _message(file: YamlFile, error: Mapping[str, Any], path: KeyPath, form: type[BaseModel]) -> str:
+    kind, value = error["type"], error["input"]
     if kind == "missing":
-        return file.problem(place, _missing(place, form))
+        return f"is missing; write {path[-1]}: {_meaning(path, form)}"
     if kind == "extra_forbidden":
-        return file.problem(place, f"is not a key that is read here{suggest(str(place[-1]), _keys(place, form))}")
+        return f"is not a key that is read here{suggest(str(path[-1]), _owner(path, form).model_fields)}"
     if kind == "literal_error":
-        known = _choices(item["ctx"]["expected"])
-        return file.problem(place, f"{_is(given)}{suggest(str(given), known)}")
-    if kind == "string_type" and isinstance(given, (bool, int, float)):
-        return file.problem(place, _unquoted(given, file.text(place)))
-    if kind in ("int_type", "float_type") and isinstance(given, str) and _is_number(given):
-        return file.problem(place, f"is text, {_shown(given)}; write the number without quotes")
-    return file.problem(place, f"{_is(given)}; write {_wanted(item, place, form)}")
+        allowed = re.findall("'([^']+)'", error["ctx"]["expected"])
+        return f"{_describe(value)}{suggest(str(value), allowed)}"
+    if kind == "string_type" and isinstance(value, bool):
+        written = file.texts[path]
+        return f'is {written} without quotes; write text, in quotes if it is meant: "{written}"'
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return f'is a bare number, which loses digits and zeros; write it in quotes, "{file.texts[path]}"'
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
+        return f"is text, {_show(value)}; write the number without quotes"
+    return f"{_describe(value)}; write {_wanted(error, path, form)}"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -59,90 +75,63 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; write one of {shown}{', ...' if len(names) > 12 else ''}"
 
 
-def _is(given: Any) -> str:
-    if given is None or given in ("", [], {}):
+def _describe(value: Any) -> str:
+    if value is None or value in ("", [], {}):
         return "is empty"
-    if isinstance(given, dict):
+    if isinstance(value, dict):
         return "is a mapping"
-    if isinstance(given, list):
-        return "is a list"
-    return f"is {_shown(given)}"
+    return "is a list" if isinstance(value, list) else f"is {_show(value)}"
 
 
-def _shown(given: Any) -> str:
-    if isinstance(given, bool):
-        return str(given).lower()
-    return repr(shorten(given)) if isinstance(given, str) else str(given)
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(shorten(value)) if isinstance(value, str) else str(value)
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.replace(".", "", 1).removeprefix("-").isdigit()
 
 
-def _unquoted(given: Any, written: str) -> str:
-    if isinstance(given, bool):
-        return f'is {written} without quotes; write text, in quotes if it is meant: "{written}"'
-    return f'is a bare number, which loses digits and zeros; write it in quotes, "{written}"'
-
-
-def _of_key(key: str | int) -> str:
+def _key_message(key: str | int) -> str:
     if key == "":
         return "is an empty key; write the name that the text belongs to"
-    return f"is the key {_shown(key)}; write {_PATTERNS[_NAME]}"
+    return f"is the key {_show(key)}; write {_NAME_WANTED}"
 
 
-def _wanted(item: Mapping[str, Any], place: Place, form: type[BaseModel]) -> str:
-    kind, context = item["type"], item.get("ctx", {})
+def _wanted(error: Mapping[str, Any], path: KeyPath, form: type[BaseModel]) -> str:
+    kind, context = error["type"], error.get("ctx", {})
     if kind in ("string_type", "string_too_short"):
-        return "a reason" if "assumed" in place[:-1] else _described(place, form) or "text"
+        return "a reason" if "assumed" in path[:-1] else _meaning(path, form) or "text"
     if kind == "string_pattern_mismatch":
-        return _of_form(place, context["pattern"])
+        return _NAME_WANTED if context["pattern"] == _NAME else _WANTED_BY_KEY.get(str(path[-1]), _FALLBACK)
     if kind == "greater_than":
         return f"a number above {context['gt']:g}"
+    if kind == "less_than":
+        return f"a number below {context['lt']:g}"
     if kind == "greater_than_equal":
         return f"{context['ge']} or more"
-    return _PLAIN.get(kind, _FALLBACK)
+    return _WANTED_BY_ERROR.get(kind, _FALLBACK)
 
 
-def _of_form(place: Place, pattern: str) -> str:
-    if place[-1] in ("printed", "stderr"):
-        return 'the digits alone, such as "24.3", without sign, percent, dagger or stars'
-    if place[-1] == "hub_id":
-        return "owner/name"
-    if place[-1] in ("number", "document"):
-        return 'the three digits of the document in quotes, such as "001", or embedded'
-    return _PATTERNS.get(pattern, _FALLBACK)
+def _meaning(path: KeyPath, form: type[BaseModel]) -> str:
+    """The first sentence that the form says about the key at the end of `path`; empty where it says nothing."""
+    field = _owner(path, form).model_fields.get(str(path[-1]))
+    sentence = (field.description or "").split(". ")[0].rstrip(".") if field else ""
+    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
-def _missing(place: Place, form: type[BaseModel]) -> str:
-    return f"is missing; write {place[-1]}: {_described(place, form)}"
-
-
-def _described(place: Place, form: type[BaseModel]) -> str:
-    field = _owner(place, form).model_fields.get(str(place[-1]))
-    said = (field.description or "").split(". ")[0].rstrip(".") if field else ""
-    return f"{said[:1].lower()}{said[1:]}"
-
-
-def _owner(place: Place, form: type[BaseModel]) -> type[BaseModel]:
-    """The form that holds the key at the end of `place`; one without keys inside of free `key: text` lines."""
-    for step in place[:-1]:
+def _owner(path: KeyPath, form: type[BaseModel]) -> type[BaseModel]:
+    """The form that has the key at the end of `path`; BaseModel, without keys, where any key is allowed."""
+    for step in path[:-1]:
         field = form.model_fields.get(str(step))
         if field is not None:
-            form = _nested(field.annotation) or BaseModel
+            form = _form_inside(field.annotation) or BaseModel
     return form
 
 
-def _nested(annotation: Any) -> type[BaseModel] | None:
+def _form_inside(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_nested(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((form for form in found if form is not None), None)
-
-
-def _keys(place: Place, form: type[BaseModel]) -> list[str]:
-    return list(_owner(place, form).model_fields)
-
-
-def _choices(expected: str) -> list[str]:
-    return [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+    inside = map(_form_inside, getattr(annotation, "__args__", ()))
+    return next(filter(None, inside), None)

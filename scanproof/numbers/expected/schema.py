@@ -29,11 +29,13 @@ ASSUMED = (
 )
 
 
-class _Form(BaseModel):
+class Form(BaseModel):
+    """No other keys, and no conversion of types."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class HarnessForm(_Form):
+class HarnessForm(Form):
     """The evaluation harness that the document used."""
 
     name: Text = Field(description="Name of the harness, `lm-eval`.")
@@ -47,7 +49,7 @@ class HarnessForm(_Form):
     said: Text = Field(description="What the document says about it, and on which line.")
 
 
-class EnvironmentForm(_Form):
+class EnvironmentForm(Form):
     """The software that the numbers were produced with."""
 
     name: Text | None = Field(default=None, description="Name of the conda environment.")
@@ -58,7 +60,7 @@ class EnvironmentForm(_Form):
     wheels: list[Text] = Field(default_factory=list, description="File names of the wheels installed by hand.")
 
 
-class FindingForm(_Form):
+class FindingForm(Form):
     """Something that `scanproof audit` finds in the document, explained."""
 
     check: Literal["granularity", "stderr", "aggregate", "pair", "conflict"] = Field(description="Family of the check.")
@@ -66,7 +68,7 @@ class FindingForm(_Form):
     reason: Text = Field(description="Why it is so, and what was decided.")
 
 
-class DocumentForm(_Form):
+class DocumentForm(Form):
     """One document: what it is and what it says about how its numbers were made."""
 
     number: DocumentNumber = Field(description="Number of the document's file name, in quotes; or `embedded`.")
@@ -85,7 +87,7 @@ class DocumentForm(_Form):
     findings: list[FindingForm] = Field(default_factory=list, description="What the audit finds here, explained.")
 
 
-class SizeForm(_Form):
+class SizeForm(Form):
     """How large a checkpoint is; the GPU memory that a job needs is computed from it."""
 
     parameters: Count = Field(description="Number of weights.")
@@ -93,7 +95,7 @@ class SizeForm(_Form):
     float32_logits: bool = Field(default=False, description="The model turns its logits into float32 by itself.")
 
 
-class JobForm(_Form):
+class JobForm(Form):
     """How to measure the numbers: the arguments of one lm-eval run."""
 
     model: Name = Field(description="lm-eval's name of the model class: `mamba_ssm`, `hf`, `mamba2_hybrid`, ...")
@@ -125,14 +127,14 @@ class JobForm(_Form):
     )
 
 
-class PartForm(_Form):
+class PartForm(Form):
     """One term of a derived number."""
 
     task: Name = Field(description="Task.")
     metric: MetricName = Field(description="Its metric.")
 
 
-class WideningForm(_Form):
+class WideningForm(Form):
     """A tolerance widened by hand; every run lists it."""
 
     by: float = Field(
@@ -141,7 +143,7 @@ class WideningForm(_Form):
     reason: Text = Field(description="Why.")
 
 
-class ValueForm(_Form):
+class ValueForm(Form):
     """One printed number."""
 
     task: Name = Field(description="lm-eval task or group of tasks.yaml, or `average` with `parts`.")
@@ -176,7 +178,7 @@ class ValueForm(_Form):
     )
 
 
-class RunForm(_Form):
+class RunForm(Form):
     """Where recorded numbers come from."""
 
     date: Text = Field(description="When the run began, ISO 8601.")
@@ -190,7 +192,7 @@ class RunForm(_Form):
     packages: dict[Text, Text] = Field(description="Package -> version.")
 
 
-class EvaluationForm(_Form):
+class EvaluationForm(Form):
     """One evaluation of one model, and the numbers printed for it."""
 
     document: DocumentNumber = Field(description="Number of the document, in quotes.")
@@ -221,7 +223,7 @@ class EvaluationForm(_Form):
     values: list[ValueForm] = Field(min_length=1, description="The numbers, one line each.")
 
 
-class CostForm(_Form):
+class CostForm(Form):
     """What a task costs without examples in the prompt; estimates, which recorded runs correct."""
 
     tokens: Count = Field(description="Tokens of a forward pass, on average; also those of one example in the prompt.")
@@ -233,7 +235,7 @@ class CostForm(_Form):
     )
 
 
-class TaskForm(_Form):
+class TaskForm(Form):
     """One lm-eval task."""
 
     documents: Count = Field(description="Documents that it scores.")
@@ -247,28 +249,28 @@ class TaskForm(_Form):
     binary: bool = Field(default=True, description="A document is right or wrong; false: scored between 0 and 1.")
 
 
-class GroupForm(_Form):
+class GroupForm(Form):
     """One lm-eval group; its number is the mean over the documents of all its tasks."""
 
     metrics: list[MetricName] = Field(min_length=1, description="Metrics that it reports.")
     members: list[Name] = Field(min_length=1, description="Tasks and groups in it.")
 
 
-class TasksForm(_Form):
+class TasksForm(Form):
     """The tasks and groups that values may name."""
 
     tasks: dict[Name, TaskForm] = Field(min_length=1, description="Tasks by lm-eval's name.")
     groups: dict[Name, GroupForm] = Field(default_factory=dict, description="Groups by lm-eval's name.")
 
 
-SCHEMAS: tuple[tuple[str, type[_Form]], ...] = (
+SCHEMAS: tuple[tuple[str, type[Form]], ...] = (
     ("document.schema.json", DocumentForm),
     ("evaluation.schema.json", EvaluationForm),
     ("tasks.schema.json", TasksForm),
 )
 
 
-def schema_text(form: type[_Form]) -> str:
+def schema_text(form: type[Form]) -> str:
     """The JSON Schema of one kind of file."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema.update(form.model_json_schema())

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scanproof.numbers.expected.messages import suggest
 from scanproof.numbers.expected.problems import ExpectedError, Problem
 from scanproof.numbers.expected.schema import GroupForm, TaskForm, TasksForm
-from scanproof.numbers.expected.validation import read_form, suggest
+from scanproof.numbers.expected.validation import read_form
 from scanproof.numbers.expected.yaml_lines import YamlFile
 
 FILE_NAME = "tasks.yaml"
@@ -53,8 +54,9 @@ class TaskInfo:
 
 def load_tasks(path: Path) -> dict[str, TaskInfo]:
     """The tasks and groups of `path` by name; raises ExpectedError with every problem of the file at once."""
-    form, file = read_form(path, TasksForm)
-    problems = list(_check_groups(form, file))
+    file = read_form(path, TasksForm)
+    form = file.form
+    problems = file.problems or tuple(_check_groups(form, file.yaml))
     if problems:
         raise ExpectedError(problems)
     tasks = {name: _task(name, task) for name, task in form.tasks.items()}

@@ -2,93 +2,64 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from scanproof.numbers.expected import yaml_lines
-from scanproof.numbers.expected.messages import form_problem, suggest
+from scanproof.numbers.expected.messages import form_problem
 from scanproof.numbers.expected.problems import ExpectedError, Problem
-from scanproof.numbers.expected.yaml_lines import Place, Unread, YamlFile
-
-__all__ = ["Reading", "attempt", "below", "read_form", "read_sound", "suggest", "unsound"]
+from scanproof.numbers.expected.yaml_lines import UNREAD, YamlFile, read_yaml
 
 FormT = TypeVar("FormT", bound=BaseModel)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reading(Generic[FormT]):
-    """One file, as far as its form is sound."""
+class FormFile(Generic[FormT]):
+    """One file, read as its form."""
 
     form: FormT
-    """Without the keys that are not sound; `has` says which can be used."""
-    file: YamlFile
-    problems: tuple[Problem, ...] = ()
-    places: tuple[Place, ...] = ()
-    """Where the form is not sound."""
-
-    def has(self, *keys: str) -> bool:
-        """Whether all of these top-level keys are sound, whole, and there or optional."""
-        return unsound(type(self.form), self.places).isdisjoint(keys)
+    """UNREAD stands for each key that is not sound."""
+    yaml: YamlFile
+    problems: tuple[Problem, ...]
+    """What is wrong with its YAML and with its form."""
 
 
-def read_sound(path: Path, form: type[FormT]) -> Reading[FormT]:
-    """Read `path` as `form`; raises ExpectedError only when it cannot be read, or is not YAML."""
-    data, file = yaml_lines.read(path)
+def read_form(path: Path, form: type[FormT]) -> FormFile[FormT]:
+    """Read `path` as `form`; raises ExpectedError when it cannot be read at all, or is not YAML."""
+    yaml = read_yaml(path)
     try:
-        return Reading(form.model_validate(data), file, file.problems)
+        return FormFile(form.model_validate(yaml.data), yaml, yaml.problems)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=True, include_input=True)
-    # Of what could not be read the file has said so already.
-    said = (form_problem(file, item, form) for item in found if not isinstance(item["input"], Unread))
-    problems = (*file.problems, *dict.fromkeys(said))
-    places = tuple(item["loc"] for item in found)
-    return Reading(_salvage(form, data, places), file, problems, places)
+        mistakes = error.errors(include_url=False)
+    # The file has its own problem for each entry that is UNREAD.
+    problems = [form_problem(yaml, mistake, form) for mistake in mistakes if mistake["input"] is not UNREAD]
+    return FormFile(keep_sound(form, yaml.data), yaml, (*yaml.problems, *dict.fromkeys(problems)))
 
 
-def read_form(path: Path, form: type[FormT]) -> tuple[FormT, YamlFile]:
-    """Read `path` as `form`; raises ExpectedError with every problem of the file at once."""
-    reading = read_sound(path, form)
-    if reading.problems:
-        raise ExpectedError(reading.problems)
-    return reading.form, reading.file
-
-
-def unsound(form: type[BaseModel], places: Iterable[Place]) -> frozenset[str]:
-    """The keys of `form` that are not sound when these places in it are not."""
-    return frozenset(key for place in places for key in ([str(place[0])] if place else form.model_fields))
-
-
-def below(places: Iterable[Place]) -> Mapping[str | int, list[Place]]:
-    """First step -> the rest of the places that begin with it."""
-    found = defaultdict(list)
-    for place in places:
-        if place:
-            found[place[0]].append(place[1:])
-    return found
-
-
-def _salvage(form: type[FormT], data: Any, places: Sequence[Place]) -> FormT:
-    """`data` as a form that lacks what is not sound; of its lists, what is sound of each entry."""
-    given = data if isinstance(data, dict) else {}
-    broken, deeper = unsound(form, places), below(places)
-    kept: dict[str, Any] = {}
+def keep_sound(form: type[FormT], data: Any) -> FormT:
+    """`data` as a form in which UNREAD stands for each key that is not sound."""
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        places = [mistake["loc"] for mistake in error.errors(include_url=False, include_context=False)]
+    unsound = form.model_fields if () in places else {place[0] for place in places}
+    fields: dict[str, Any] = {}
     for name in form.model_fields:
-        entry = _entry_form(form, name)
-        if name not in broken:
-            if name in given:
-                kept[name] = _adapter(form, name).validate_python(given[name])
-        elif entry is not None:
-            rows, inside = given.get(name), below(deeper.get(name, ()))
-            rows = rows if isinstance(rows, list) else []
-            kept[name] = [_salvage(entry, row, inside.get(number, ())) for number, row in enumerate(rows)]
-    return form.model_construct(**kept)
+        if name in unsound:
+            fields[name] = UNREAD
+        elif name in data:
+            fields[name] = _adapter(form, name).validate_python(data[name])
+    return form.model_construct(**fields)
+
+
+def is_sound(form: BaseModel, *keys: str) -> bool:
+    """Whether all of these keys can be used."""
+    return all(getattr(form, key) is not UNREAD for key in keys)
 
 
 @cache
@@ -97,16 +68,8 @@ def _adapter(form: type[BaseModel], name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
-@cache
-def _entry_form(form: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The form of the entries of a list; None for other keys."""
-    annotation = form.model_fields[name].annotation
-    entries = get_args(annotation) if get_origin(annotation) is list else ()
-    return next((entry for entry in entries if isinstance(entry, type) and issubclass(entry, BaseModel)), None)
-
-
 def attempt(problems: list[Problem], function: Callable[..., T], *arguments: Any) -> T | None:
-    """What `function` returns; None when it raises ExpectedError, whose problems are then added."""
+    """What `function` returns; None when it raises ExpectedError, whose problems are then added to `problems`."""
     try:
         return function(*arguments)
     except ExpectedError as error:

@@ -1,17 +1,15 @@
-"""Read one YAML file so that every key still knows its line.
+"""Read one YAML file and keep the line of every key.
 
-Plainer than YAML on purpose: no tags, no aliases, no key twice, and only `1`, `1.5`, `true`, `false` and
-`null` are anything but text.  Building the data here, from libyaml's nodes, takes half the time of
-yaml.CSafeLoader.
+Stricter than YAML: no tags, no aliases, no key twice.  Only `1`, `1.5`, `true`, `false` and `null` are values; all else
+is text.  The data is built from libyaml's events.  Its nodes are composed by recursion in C, which ends the process
+when a file is nested too deeply.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,121 +17,68 @@ import yaml
 
 from scanproof.numbers.expected.problems import ExpectedError, Problem
 
-Place = tuple[str | int, ...]
-"""Where something stands in a file: keys and list positions from the top."""
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions that lead from the top of a file to one entry."""
+
+
+class Unread:
+    """The type of UNREAD."""
+
+
+UNREAD: Any = Unread()
+"""Stands in the data for an entry that cannot be used; a problem of the file says why."""
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?\Z")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_PLAIN, _TEXT, _COLLECTION = "plain", "text", "collection"
 _LONGEST_INT = 18
 """Characters: no number here is larger, and Python refuses to read one of more than 4300 digits."""
-
 _DEEPEST = 30
-
-
-class Unread:
-    """Stands in the data for what could not be read; a problem of the file says why."""
-
-
-_UNREAD = Unread()
-_TOO_LARGE = Unread()
-
-
-def _resolve(_loader: Any, kind: Any, _value: str, implicit: Any) -> str:
-    if kind is not yaml.ScalarNode:
-        return _COLLECTION
-    return _PLAIN if implicit[0] else _TEXT
-
-
-def _descend(loader: Any, parent: Any, _index: Any) -> None:
-    # libyaml's binding composes by recursion in C: without a limit, a deep file ends the process.
-    loader.depth += 1
-    if loader.depth > _DEEPEST:
-        raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} levels deep", problem_mark=parent.start_mark)
-
-
-def _ascend(loader: Any) -> None:
-    loader.depth -= 1
-
-
-_Loader: Any = type(
-    "_Loader",
-    (getattr(yaml, "CSafeLoader", yaml.SafeLoader),),
-    {
-        "resolve": _resolve,
-        "depth": 0,
-        "descend_resolver": _descend,
-        "ascend_resolver": _ascend,
-        "__doc__": "Marks each scalar as plain or quoted, instead of guessing its type.",
-    },
-)
+"""Levels of nesting."""
 
 
 @dataclass(frozen=True)
 class YamlFile:
-    """One file.  Its nodes are not kept: of 100,000 numbers they would take a gigabyte."""
+    """The content of one file."""
 
     path: Path
-    item_lines: Mapping[str, list[int]]
-    """Top-level list -> lines on which its items begin."""
-    problems: tuple[Problem, ...] = ()
-    """What is YAML, but not to be used: tags, aliases, keys that stand twice, numbers too large."""
+    data: Any
+    """Mappings, lists and scalars, with UNREAD where an entry cannot be used."""
+    problems: tuple[Problem, ...]
+    """Tags, aliases, keys that stand twice and numbers that are too large."""
+    lines: dict[KeyPath, int]
+    """Line of each key and list item, counted from 1."""
+    texts: dict[KeyPath, str]
+    """Each number, boolean and null as it is written."""
 
-    def line(self, place: Place) -> int:
-        """Line of the key at `place`, or of the nearest enclosing one that is there."""
-        line = 1
-        for mark, _ in self._walk(place):
-            line = int(mark.line) + 1
-        return line
+    def line(self, path: KeyPath) -> int:
+        """Line of the entry at `path`, or of the nearest entry around it that exists."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
 
-    def text(self, place: Place) -> str:
-        """The scalar at `place`, character by character as written."""
-        steps = self._walk(place)
-        return str(steps[-1][1].value) if steps else ""
-
-    def problem(self, place: Place, message: str) -> Problem:
-        """A problem of this file at `place`."""
-        return Problem(str(self.path), self.line(place), ".".join(map(str, place)), message)
-
-    def _walk(self, place: Place) -> list[tuple[Any, Any]]:
-        """(mark, node) of each step of `place` that is there."""
-        node, walked = self._root, []
-        for step in place:
-            found = _step(node, step)
-            if found is None:
-                break
-            walked.append(found)
-            node = found[1]
-        return walked
-
-    @cached_property
-    def _root(self) -> Any:
-        return _compose(_text(self.path), self.path)
+    def problem(self, path: KeyPath, message: str) -> Problem:
+        """A problem of the entry at `path`."""
+        return Problem(str(self.path), self.line(path), ".".join(map(str, path)), message)
 
 
-def read(path: Path) -> tuple[Any, YamlFile]:
-    """The data of `path`, `Unread` where a problem of the file keeps it from being read, and the lines.
-
-    Raises ExpectedError when the file cannot be read at all, or is not YAML.
-    """
-    root = _compose(_text(path), path)
-    problems: list[Problem] = []
-    data = _build(root, str(path), problems, set())
-    return data, YamlFile(path, _item_lines(root), tuple(problems))
-
-
-def _item_lines(root: Any) -> dict[str, list[int]]:
-    if not isinstance(root, yaml.MappingNode):
-        return {}
-    return {
-        key.value: [item.start_mark.line + 1 for item in node.value]
-        for key, node in root.value
-        if isinstance(node, yaml.SequenceNode)
-    }
+def read_yaml(path: Path) -> YamlFile:
+    """Read `path`; raises ExpectedError when it cannot be read at all, or is not YAML."""
+    text = _read_text(path)
+    builder = _Builder(str(path), yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    try:
+        data = builder.build_document()
+    except yaml.YAMLError as error:
+        raise ExpectedError([_syntax_problem(error, text, str(path))]) from error
+    return YamlFile(path, data, tuple(builder.problems), builder.lines, builder.texts)
 
 
-def _text(path: Path) -> str:
+def shorten(text: str) -> str:
+    """`text`, without its middle where it would fill a line of its own."""
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+
+
+def _read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -146,89 +91,101 @@ def _text(path: Path) -> str:
         raise ExpectedError([Problem(str(path), line, "", message)]) from error
 
 
-def _compose(text: str, path: Path) -> Any:
-    try:
-        loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        raise ExpectedError([_syntax_problem(error, text, str(path))]) from error
-    if root is None:
-        raise ExpectedError([Problem(str(path), 1, "", "is empty; write the keys that its schema asks for")])
-    return root
-
-
 def _syntax_problem(error: yaml.YAMLError, text: str, name: str) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        return Problem(name, mark.line + 1, "", f"is not YAML: {said} (column {mark.column + 1})")
+        parts = " ".join(part for part in (error.context, error.problem) if part)
+        return Problem(name, mark.line + 1, "", f"is not YAML: {parts} (column {mark.column + 1})")
     position = getattr(error, "position", 0)
-    reason = getattr(error, "reason", error)
+    reason = str(getattr(error, "reason", error))
     return Problem(name, text.count("\n", 0, position) + 1, "", f"is not YAML: {reason}")
 
 
-def _build(node: Any, name: str, problems: list[Problem], seen: set[int]) -> Any:
-    tag = node.tag
-    if tag is _PLAIN:
-        value = _scalar(node.value)
-        if value is _TOO_LARGE:
-            message = f"{shorten(node.value)} is too large for a number; if it is a name, write it in quotes"
-            problems.append(Problem(name, node.start_mark.line + 1, "", message))
+@dataclass
+class _Builder:
+    """Builds the data of one file from its events."""
+
+    name: str
+    events: Any
+    problems: list[Problem] = field(default_factory=list)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    texts: dict[KeyPath, str] = field(default_factory=dict)
+
+    def build_document(self) -> Any:
+        next(self.events)  # the start of the stream
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            raise ExpectedError([Problem(self.name, 1, "", "is empty; write the keys that its schema asks for")])
+        data = self._build(next(self.events), ())
+        next(self.events)  # the end of the document
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise yaml.MarkedYAMLError(
+                problem="a second document begins here; write one file for each", problem_mark=after.start_mark
+            )
+        return data
+
+    def _build(self, event: Any, path: KeyPath) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._refuse(event, "an alias (*name) is not allowed; write the content again")
+        data = self._build_scalar(event, path) if isinstance(event, yaml.ScalarEvent) else self._nested(event, path)
+        if event.tag is not None:
+            return self._refuse(event, f"tag {event.tag} is not allowed; write plain values")
+        return data
+
+    def _build_scalar(self, event: Any, path: KeyPath) -> Any:
+        if not event.implicit[0]:  # in quotes
+            return event.value
+        value = _convert(event.value)
+        if value is UNREAD:
+            message = f"{shorten(event.value)} is too large for a number; if it is a name, write it in quotes"
+            return self._refuse(event, message)
+        if not isinstance(value, str):
+            self.texts[path] = event.value
         return value
-    if tag is _TEXT:
-        return node.value
-    if tag is not _COLLECTION:
-        problems.append(Problem(name, node.start_mark.line + 1, "", f"tag {tag} is not allowed; write plain values"))
-        return _UNREAD
-    if id(node) in seen:
-        message = "an alias (*name) is not allowed; write the content again"
-        problems.append(Problem(name, node.start_mark.line + 1, "", message))
-        return _UNREAD
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, name, problems, seen) for item in node.value]
-    return _mapping(node, name, problems, seen)
+
+    def _nested(self, event: Any, path: KeyPath) -> Any:
+        if len(path) >= _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} levels deep", problem_mark=event.start_mark)
+        return self._list(path) if isinstance(event, yaml.SequenceStartEvent) else self._mapping(path)
+
+    def _list(self, path: KeyPath) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            item = (*path, len(items))
+            self.lines[item] = event.start_mark.line + 1
+            items.append(self._build(event, item))
+        return items
+
+    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, yaml.ScalarEvent):
+                self._refuse(event, "a key has to be a word; it is a list, a mapping or an alias")
+                self._build(event, (*path, ""))
+                self._build(next(self.events), (*path, ""))
+                continue
+            key = event.value
+            if key in data:
+                message = "stands twice in one mapping, and YAML would drop the first; remove one of them"
+                self._refuse(event, message, key)
+            entry = (*path, key)
+            self.lines[entry] = line
+            data[key] = self._build(next(self.events), entry)
+        return data
+
+    def _refuse(self, event: Any, message: str, key: str = "") -> Any:
+        self.problems.append(Problem(self.name, event.start_mark.line + 1, key, message))
+        return UNREAD
 
 
-def _mapping(node: Any, name: str, problems: list[Problem], seen: set[int]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key, line = key_node.value, key_node.start_mark.line + 1
-        if not isinstance(key, str):
-            problems.append(Problem(name, line, "", "a key has to be a word; it is a list or a mapping"))
-            continue
-        if key in data:
-            message = "stands twice in one mapping, and YAML would drop the first; remove one of them"
-            problems.append(Problem(name, line, key, message))
-        data[key] = _build(value_node, name, problems, seen)
-    return data
-
-
-def _scalar(text: str) -> Any:
+def _convert(text: str) -> Any:
+    """The value of a scalar without quotes; UNREAD where it is a number that is too large."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        return int(text) if len(text) <= _LONGEST_INT else _TOO_LARGE
+        return int(text) if len(text) <= _LONGEST_INT else UNREAD
     if _FLOAT.match(text):
         number = float(text)
-        return number if math.isfinite(number) else _TOO_LARGE
+        return number if math.isfinite(number) else UNREAD
     return text
-
-
-def shorten(text: str) -> str:
-    """`text`, its middle left out where it would fill a line of its own."""
-    return text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
-
-
-def _step(node: Any, step: str | int) -> tuple[Any, Any] | None:
-    """(mark of the key or item, node) one step down, or None."""
-    if isinstance(node, yaml.MappingNode):
-        for key_node, value_node in node.value:
-            if key_node.value == step:
-                return key_node.start_mark, value_node
-    elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step].start_mark, node.value[step]
-    return None
