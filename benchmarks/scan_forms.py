@@ -32,7 +32,7 @@ Scan = Callable[..., tuple[Tensor, Tensor]]
 
 
 def arguments(length: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """As `scans.reference` takes them, of sizes that a trained model has: steps near 0.01, A from -1 to -16."""
+    """Arguments of `scans.scan_with_reference` as in a trained model: steps near 0.01, A from -1 to -16."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -128,7 +128,7 @@ def main() -> None:
     device = parser.parse_args().device
     ops = operations(torch.device(device))
     ways: dict[str, Scan] = {
-        "superposition": scans.superposed(ops.selective_scan_fn),
+        "superposition": scans.add_first_state(ops.selective_scan_fn),
         "leading steps": loaded(ops.selective_scan_fn),
         "token by token": stepped(ops.selective_state_update),
     }
@@ -138,7 +138,7 @@ def main() -> None:
     for dtype in DTYPES:
         for length in LENGTHS:
             given = arguments(length, getattr(torch, dtype), device)
-            wanted = scans.reference(*(part.double() for part in given))
+            wanted = scans.scan_with_reference(*(part.double() for part in given))
             alone = seconds(partial(forgetting, ops.selective_scan_fn, *given), device)
             for name, way in ways.items():
                 took = seconds(partial(way, *given), device)

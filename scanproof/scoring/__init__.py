@@ -1,36 +1,36 @@
-"""A scoring engine behind lm-eval's interface that runs each distinct token once; see `scanproof.scoring.engine`."""
+"""The shared engine: scores lm-eval's requests by running each distinct token once; see `scanproof.scoring.engine`."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from scanproof.numbers.verdict.engines import Spot
+from scanproof.numbers.verdict.engines import SpotCheck
 from scanproof.scoring import spot_checks
-from scanproof.scoring.batch_limits import limits
-from scanproof.scoring.encoding import remembering
-from scanproof.scoring.engine import Engine, Limits, Say, Tally, out_of_memory
-from scanproof.scoring.network import Unsupported, opened, operators, stateful
-from scanproof.scoring.prefix_tree import Asked
+from scanproof.scoring.batch_limits import choose_limits
+from scanproof.scoring.encoding import encode_words_once
+from scanproof.scoring.engine import Engine, Limits, Say, Tally, is_out_of_memory
+from scanproof.scoring.network import Unsupported, choose_operators, find_mixers, open_network
+from scanproof.scoring.prefix_tree import Query
 
 __all__ = ["Engine", "Limits", "Tally", "Unsupported", "install", "spot_check"]
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
-"""(cache key, context, continuation), as lm-eval's `_loglikelihood_tokens` takes them."""
+"""(cache key, context token ids, continuation token ids), as lm-eval's `_loglikelihood_tokens` takes them."""
 
 
 def install(model: Any, say: Say) -> Tally:
-    """Let an lm-eval model of the `hf` family score each distinct token once, from now on.
+    """From now on, let an lm-eval model of the `hf` family score each distinct token once.
 
     Args:
-        model: its `_loglikelihood_tokens` is replaced; the task side, tokenizer and prompts stay lm-eval's.
+        model: its `_loglikelihood_tokens` is replaced; tasks, prompts and tokenizer stay lm-eval's.
         say: is told, in a sentence, what a reader of the run should know.
 
     Returns:
-        what was scored, growing while it is.
+        Counts of what was scored; they grow with each call.
 
     Raises:
-        Unsupported: the model cannot go on from a state, is spread over processes, or its class scores in its own way.
+        Unsupported: the model cannot start from a state, runs in several processes, or its class scores in its own way.
     """
     from lm_eval.models.huggingface import HFLM
 
@@ -41,9 +41,9 @@ def install(model: Any, say: Say) -> Tally:
     for name in ("_loglikelihood_tokens", "_model_call", "_select_cont_toks"):
         if getattr(type(model), name, None) is not getattr(HFLM, name):
             raise Unsupported(f"{type(model).__name__} has a {name} of its own")
-    for _, kind in stateful(model.model):
+    for _, kind in find_mixers(model.model):
         try:
-            operators(next(model.model.parameters()).device, kind)
+            choose_operators(next(model.model.parameters()).device, kind)
         except ImportError as error:
             raise Unsupported(f"its states are handed over by kernels that are not installed: {error}") from error
     tally = Tally()
@@ -52,41 +52,41 @@ def install(model: Any, say: Say) -> Tally:
         requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         answers = _score(model, requests, disable_tqdm, tally, say)
-        for index in spot_checks.spread(len(requests), spot_checks.REQUESTS - len(tally.sampled)):
+        for index in spot_checks.pick_evenly(len(requests), spot_checks.REQUESTS - len(tally.sampled)):
             _, context, continuation = requests[index]
-            tally.sampled.append(spot_checks.Answered(context, continuation, answers[index][0]))
+            tally.sampled.append(spot_checks.SampledAnswer(context, continuation, answers[index][0]))
         return answers
 
     model._loglikelihood_tokens = score
-    model.loglikelihood = partial(_with_memory, model)
+    model.loglikelihood = partial(_loglikelihood, model)
     return tally
 
 
-def spot_check(model: Any, tally: Tally) -> Spot | None:
-    """Score some of the requests of a model with an engine by lm-eval's own path, and compare.
+def spot_check(model: Any, tally: Tally) -> SpotCheck | None:
+    """Score the sampled requests by lm-eval's own path as well, and compare.
 
     Returns:
-        see `spot.check`; None, and a note, where there is no memory for it.
+        See `spot_checks.find_largest_difference`; None where memory does not suffice, and a note in `tally` says so.
     """
     from lm_eval.models.huggingface import HFLM
 
     def plain(requests: list[spot_checks.Request]) -> list[tuple[float, bool]]:
-        # Where there is no size of a batch, lm-eval would look for one.
+        # With batch size `auto`, lm-eval would search for one; 1 prevents that.
         return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=1))
 
     dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
     try:
-        return spot_checks.check(plain, tally.sampled, dtype)
+        return spot_checks.find_largest_difference(plain, tally.sampled, dtype)
     except Exception as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     tally.notes.append("no memory to score some requests by plain as well")
     return None
 
 
-def _with_memory(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-    """lm-eval's `loglikelihood`; it encodes nothing twice."""
-    model.tok_encode = remembering(model.tok_encode, model.tokenizer)
+def _loglikelihood(model: Any, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    """lm-eval's `loglikelihood`, but it encodes no text twice."""
+    model.tok_encode = encode_words_once(model.tok_encode, model.tokenizer)
     try:
         return list(type(model).loglikelihood(model, requests, disable_tqdm=disable_tqdm))
     finally:
@@ -97,7 +97,7 @@ def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: 
     from tqdm import tqdm
 
     answers: dict[int, tuple[float, bool]] = {}
-    asked = [_asked(context, continuation, model.max_length) for _, context, continuation in requests]
+    queries = [_make_query(context, continuation, model.max_length) for _, context, continuation in requests]
     with tqdm(total=len(requests), disable=quiet, desc="Running loglikelihood requests") as bar:
 
         def answered(index: int, value: float, greedy: bool) -> None:
@@ -106,19 +106,19 @@ def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: 
                 model.cache_hook.add_partial("loglikelihood", requests[index][0], answers[index])
             bar.update(1)
 
-        with opened(model) as network:
-            engine = Engine(network, limits(model, asked), model.softmax_dtype, tally, say)
-            engine.score(asked, answered)
+        with open_network(model) as network:
+            engine = Engine(network, choose_limits(model, queries), model.softmax_dtype, tally, say)
+            engine.score(queries, answered)
     if missing := len(requests) - len(answers):
         raise RuntimeError(f"{missing} of {len(requests)} requests were not answered")
     return [answers[index] for index in range(len(requests))]
 
 
-def _asked(context: list[int], continuation: list[int], max_length: int) -> Asked:
-    """Cut from the left where both are longer than the model takes, as lm-eval does; the last token is not read."""
+def _make_query(context: list[int], continuation: list[int], max_length: int) -> Query:
+    """The query of a request; cut from the left where it is longer than the model reads, as in lm-eval."""
     if not context or not continuation or len(continuation) > max_length:
         raise ValueError(
             f"a request of {len(context)} tokens of context and {len(continuation)} of continuation cannot be scored; "
             f"both need one token, and the continuation has room for {max_length}"
         )
-    return Asked(tuple((context + continuation)[-(max_length + 1) :][:-1]), tuple(continuation))
+    return Query(tuple((context + continuation)[-(max_length + 1) :][:-1]), tuple(continuation))

@@ -1,6 +1,7 @@
-"""One forward pass that goes on from states, and the states that it goes on from.
+"""The states that the rows of a batch carry into a forward pass and out of it.
 
-Letters: b rows, l positions of this pass, s positions before it, as many as the row with most has; h heads, p headdim.
+Letters: b rows, l positions of this pass, s earlier positions of the row that has most of them, h heads, p headdim,
+d channels of a convolution, w its width.
 """
 
 from __future__ import annotations
@@ -17,122 +18,127 @@ from scanproof.models.states import ScanState
 
 @dataclass(frozen=True)
 class Segment:
-    """What an attention layer keeps of a node: of its own tokens only, those before are its ancestors'."""
+    """What an attention layer keeps of a node: only of the node's own tokens, its ancestors keep theirs."""
 
     keys: Tensor
-    """(h, l, p), rotated."""
+    """(h, l, p), after the rotary embedding."""
     values: Tensor
     """(h, l, p)."""
     conv: Tensor | None = None
-    """(d, w - 1), the last inputs of a convolution over q, k and v; None without one."""
+    """(d, w - 1), the last inputs of the convolution over q, k and v; None where the layer has none."""
 
 
-Kept = ScanState | Segment
-"""What a layer leaves behind a node; a ScanState of one row."""
+NodeState = ScanState | Segment
+"""What one layer keeps of one node; a ScanState has one row."""
 
 
 @dataclass(frozen=True)
-class Trail:
-    """What a row has behind it: a node and its ancestors."""
+class Prefix:
+    """What ran before a row: a node and its ancestors."""
 
-    parent: Trail | None
+    parent: Prefix | None
     length: int
     """Tokens of the node."""
-    layers: Mapping[int, Kept]
-    """By slot: each layer that carries something on has a number."""
+    layers: Mapping[int, NodeState]
+    """Slot -> what that layer kept.  Each layer that carries something on has a number, its slot."""
 
     @cached_property
     def seen(self) -> int:
-        """Tokens of the node and its ancestors."""
+        """Number of tokens of the node and its ancestors."""
         return self.length + (self.parent.seen if self.parent else 0)
 
-    def upwards(self) -> Iterator[Trail]:
+    def walk_up(self) -> Iterator[Prefix]:
         """The node, its parent, and so on to the root."""
-        trail: Trail | None = self
-        while trail is not None:
-            yield trail
-            trail = trail.parent
+        prefix: Prefix | None = self
+        while prefix is not None:
+            yield prefix
+            prefix = prefix.parent
 
 
-class Passage:
-    """What the stateful layers of a model read and leave during one forward pass.
+class CarriedState:
+    """The states that the layers of a model read and write during one forward pass.
 
-    Rows are padded on the right.  What comes after a row's own length reaches no position before it, and nothing that
-    the row leaves.
+    Rows are padded on the right.  Padding changes neither the outputs at a row's own positions nor its new states.
     """
 
     def __init__(
-        self, trails: Sequence[Trail | None], lengths: Sequence[int], keep: bool, device: torch.device
+        self, prefixes: Sequence[Prefix | None], lengths: Sequence[int], keep: bool, device: torch.device
     ) -> None:
         """
         Args:
-            trails: what each row has behind it; None at the start of a sequence.
-            lengths: tokens of each row.
-            keep: whether what the layers leave is wanted.
+            prefixes: what ran before each row; None at the start of a sequence.
+            lengths: tokens of each row in this pass.
+            keep: whether to store the new states, which only nodes with children need.
         """
-        self.trails, self.lengths, self.keep = trails, lengths, keep
+        self.prefixes, self.lengths, self.keep = prefixes, lengths, keep
         self.device = device
-        self.seen = [trail.seen if trail else 0 for trail in trails]
-        self.left: dict[int, Kept] = {}
-        """By slot, with all rows: of Segment (b, h, l, p) and (b, d, w - 1)."""
+        self.seen = [prefix.seen if prefix else 0 for prefix in prefixes]
+        self.new_states: dict[int, NodeState] = {}
+        """Slot -> the layer's state after this pass, of all rows: a Segment has (b, h, l, p) and (b, d, w - 1)."""
 
     @cached_property
     def longest(self) -> int:
-        """s."""
+        """s: the most earlier positions that a row has."""
         return max(self.seen)
 
     @cached_property
     def ends(self) -> Tensor | None:
-        """(b,), the rows' lengths, where states are wanted and not all rows are equally long."""
+        """(b,) int64, the rows' lengths; None where no state is kept or all rows are equally long."""
         if not self.keep or len(set(self.lengths)) == 1:
             return None
         return torch.tensor(self.lengths, device=self.device)
 
     @cached_property
     def real(self) -> Tensor | None:
-        """(b, l), False where a row is padded; None where that makes no difference to what is kept."""
+        """(b, l) bool, False at padding; None where `ends` is: then padding changes no state that is kept."""
         if self.ends is None:
             return None
         return torch.arange(max(self.lengths), device=self.device) < self.ends[:, None]
 
     @cached_property
     def starts(self) -> Tensor:
-        """(b, 1, 1), the number of each row's first position in its sequence."""
+        """(b, 1, 1) int64, the place in its sequence of each row's first position."""
         return torch.tensor(self.seen, device=self.device).view(-1, 1, 1)
 
     @cached_property
     def positions(self) -> Tensor:
-        """(b, l), the number of each position in its sequence."""
+        """(b, l) int64, the place of each position in its sequence."""
         return self.starts[:, 0] + torch.arange(max(self.lengths), device=self.device)
 
     @cached_property
     def visible(self) -> Tensor | None:
-        """(b, s + l), False where a row has nothing: its past lies at the right end of s; None where all are alike."""
+        """(b, s + l) bool, False where a row has no key; None where all rows have equally many earlier positions.
+
+        The earlier positions of a row are the last of the s.
+        """
         if len(set(self.seen)) == 1:
             return None
-        behind = torch.arange(self.longest, device=self.device) >= self.longest - self.starts[:, 0]
-        now = behind.new_ones(len(behind), max(self.lengths))
-        return torch.cat([behind, now], dim=1)
+        earlier = torch.arange(self.longest, device=self.device) >= self.longest - self.starts[:, 0]
+        now = earlier.new_ones(len(earlier), max(self.lengths))
+        return torch.cat([earlier, now], dim=1)
 
-    def before(self, slot: int, empty: ScanState) -> ScanState:
-        """The rows' states of a scan layer; `empty` is the state, of one row, at the start of a sequence."""
-        rows = [trail.layers[slot] if trail else empty for trail in self.trails]
+    def read_scan_states(self, slot: int, empty: ScanState) -> ScanState:
+        """The rows' states of a scan layer, joined; `empty` is the state of one row at the start of a sequence."""
+        rows = [prefix.layers[slot] if prefix else empty for prefix in self.prefixes]
         states = [row for row in rows if isinstance(row, ScanState)]
         assert len(states) == len(rows), f"slot {slot} belongs to an attention layer"
         return ScanState(torch.cat([row.conv for row in states]), torch.cat([row.ssm for row in states]))
 
-    def window(self, slot: int, empty: Tensor) -> Tensor:
-        """(b, d, w - 1), the last inputs of an attention layer's convolution; `empty` is (d, w - 1)."""
-        rows = [trail.layers[slot] if trail else None for trail in self.trails]
+    def read_windows(self, slot: int, empty: Tensor) -> Tensor:
+        """(b, d, w - 1), the last inputs of an attention layer's convolution; `empty` (d, w - 1) starts a sequence."""
+        rows = [prefix.layers[slot] if prefix else None for prefix in self.prefixes]
         return torch.stack([row.conv if isinstance(row, Segment) and row.conv is not None else empty for row in rows])
 
-    def extend(self, slot: int, keys: Tensor, values: Tensor, conv: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values (b, h, l, p) of this pass -> (b, h, s + l, p), with those behind each row before them.
+    def extend_keys(self, slot: int, keys: Tensor, values: Tensor, conv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Put the earlier keys and values of each row before those of this pass: (b, h, l, p) -> (b, h, s + l, p).
 
-        One layer at a time is put together, and nothing of it is kept but this pass's own.
+        Only the keys and values of this pass are kept, so only one layer at a time has the joined ones in memory.
+
+        Args:
+            conv: (b, d, w - 1), the window of the layer's convolution after this pass.
         """
         if self.keep:
-            self.left[slot] = Segment(alone(keys), alone(values), conv)
+            self.new_states[slot] = Segment(copy_if_slice(keys), copy_if_slice(values), conv)
         if not self.longest:
             return keys, values
         batch, heads, length, width = keys.shape
@@ -146,52 +152,54 @@ class Passage:
         return joined[0], joined[1]
 
     def _segments(self, slot: int) -> Iterator[tuple[int, Segment, Tensor]]:
-        """(where it ends in s, segment, rows that have it)."""
-        for stop, trail, rows in self._behind:
-            segment = trail.layers[slot]
+        """(end within s, segment, indices of the rows that have it there)."""
+        for stop, prefix, rows in self._prefix_nodes:
+            segment = prefix.layers[slot]
             assert isinstance(segment, Segment), f"slot {slot} belongs to a scan layer"
             yield stop, segment, rows
 
     @cached_property
-    def _behind(self) -> list[tuple[int, Trail, Tensor]]:
-        """Each node behind a row: where it ends in s, and the rows that have it there."""
-        found: dict[tuple[int, int], tuple[Trail, list[int]]] = {}
-        for row, trail in enumerate(self.trails):
+    def _prefix_nodes(self) -> list[tuple[int, Prefix, Tensor]]:
+        """Each node of the rows' prefixes: its end within s, the node, the indices of the rows that have it there."""
+        by_place: dict[tuple[int, int], tuple[Prefix, list[int]]] = {}
+        for row, prefix in enumerate(self.prefixes):
             stop = self.longest
-            for each in trail.upwards() if trail else ():
-                found.setdefault((id(each), stop), (each, []))[1].append(row)
-                stop -= each.length
-        return [(stop, trail, torch.tensor(rows, device=self.device)) for (_, stop), (trail, rows) in found.items()]
+            for node in prefix.walk_up() if prefix else ():
+                by_place.setdefault((id(node), stop), (node, []))[1].append(row)
+                stop -= node.length
+        return [
+            (stop, prefix, torch.tensor(rows, device=self.device)) for (_, stop), (prefix, rows) in by_place.items()
+        ]
 
-    def leave(self, slot: int, state: ScanState) -> None:
-        """Keep what a scan layer has after each row's own last position."""
+    def keep_scan_states(self, slot: int, state: ScanState) -> None:
+        """Store the states of a scan layer after each row's own last position."""
         if self.keep:
-            self.left[slot] = ScanState(alone(state.conv), alone(state.ssm))
+            self.new_states[slot] = ScanState(copy_if_slice(state.conv), copy_if_slice(state.ssm))
 
-    def trail(self, row: int) -> Trail:
-        """What is behind the tokens that follow a row of this pass."""
-        layers = {slot: self._row(kept, row) for slot, kept in self.left.items()}
-        return Trail(self.trails[row], self.lengths[row], layers)
+    def make_prefix(self, row: int) -> Prefix:
+        """The prefix of the tokens that follow a row of this pass."""
+        layers = {slot: self._cut_row(state, row) for slot, state in self.new_states.items()}
+        return Prefix(self.prefixes[row], self.lengths[row], layers)
 
-    def _row(self, kept: Kept, row: int) -> Kept:
-        if isinstance(kept, ScanState):
-            return ScanState(kept.conv[row : row + 1], kept.ssm[row : row + 1])
+    def _cut_row(self, state: NodeState, row: int) -> NodeState:
+        if isinstance(state, ScanState):
+            return ScanState(state.conv[row : row + 1], state.ssm[row : row + 1])
         end = self.lengths[row]
-        conv = None if kept.conv is None else kept.conv[row]
-        return Segment(kept.keys[row, :, :end], kept.values[row, :, :end], conv)
+        conv = None if state.conv is None else state.conv[row]
+        return Segment(state.keys[row, :, :end], state.values[row, :, :end], conv)
 
     @property
-    def bytes(self) -> int:
-        """Memory of what is left."""
-        return sum(map(size, self.left.values()))
+    def new_bytes(self) -> int:
+        """Memory of the new states."""
+        return sum(map(state_bytes, self.new_states.values()))
 
 
-def size(kept: Kept) -> int:
-    """Memory of what a layer keeps, in bytes."""
-    parts = (kept.conv, kept.ssm) if isinstance(kept, ScanState) else (kept.keys, kept.values, kept.conv)
+def state_bytes(state: NodeState) -> int:
+    """Memory of one layer's state, in bytes."""
+    parts = (state.conv, state.ssm) if isinstance(state, ScanState) else (state.keys, state.values, state.conv)
     return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
 
-def alone(part: Tensor) -> Tensor:
-    """The tensor in memory of its own: a slice of a projection would keep the whole of it."""
+def copy_if_slice(part: Tensor) -> Tensor:
+    """The tensor, copied where it is a slice: keeping a slice keeps the whole tensor in memory."""
     return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()

@@ -1,9 +1,10 @@
-"""Texts as tokens, every word encoded once.
+"""Encode texts to tokens, each word once.
 
-lm-eval encodes each context with each of its continuations, and each context alone: the same examples and questions
-again and again.  A byte-level BPE tokenizer splits a text with GPT-2's pattern first and joins nothing across the
-parts; in that pattern white space stands only at the beginning of a part.  So a text may be cut before white space that
-follows something else, and the tokens of the pieces are the tokens of the text.
+lm-eval encodes each context with each of its continuations, and each context alone, so that it encodes the same
+examples and questions many times.  A byte-level BPE tokenizer first splits a text into parts with GPT-2's pattern, and
+never joins characters of two parts into one token.  In that pattern white space occurs only at the beginning of a part.
+So a text may be cut before white space that follows another character: the tokens of the pieces are then the tokens of
+the text.
 """
 
 from __future__ import annotations
@@ -16,31 +17,34 @@ from itertools import chain
 from typing import Any
 
 CUT = re.compile(r"(?<=[!-~])(?=[ \n])")
-"""Before white space, behind what no version of Unicode takes for white space or joins with it."""
+"""Cut before a space or newline that follows a printable ASCII character other than a space.
+
+In no version of Unicode is such a character white space, or joined with the white space that follows it.
+"""
 TEXTS = 1024
-"""Whole texts that are remembered: a context comes again with its next continuation, and their tokens take memory."""
+"""Whole texts whose tokens are kept: a context comes again with its next continuation.  More would take memory."""
 Encode = Callable[..., list[int]]
 
 
-def remembering(encode: Encode, tokenizer: Any) -> Encode:
-    """An lm-eval model's `tok_encode` that encodes no word twice where that is exact, else no text again soon."""
-    exact = splits(tokenizer)
+def encode_words_once(encode: Encode, tokenizer: Any) -> Encode:
+    """Cache an lm-eval model's `tok_encode`: by words where that gives the same tokens, else by whole texts."""
+    exact = can_cut(tokenizer)
 
     @lru_cache(maxsize=None if exact else TEXTS)
-    def known(piece: str, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
+    def encode_piece(piece: str, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
         return tuple(encode(piece, *args, **dict(options)))
 
-    def remembered(text: str, *args: Any, **options: Any) -> list[int]:
-        # What is cut off a text cannot be cut off its pieces.
+    def encode_text(text: str, *args: Any, **options: Any) -> list[int]:
+        # Truncation applies to the whole text, not to its pieces.
         pieces = CUT.split(text) if exact and not args and not options.get("left_truncate_len") else [text]
-        asked = (args, tuple(sorted(options.items())))
-        return list(chain.from_iterable(known(piece, *asked) for piece in pieces))
+        arguments = (args, tuple(sorted(options.items())))
+        return list(chain.from_iterable(encode_piece(piece, *arguments) for piece in pieces))
 
-    return remembered
+    return encode_text
 
 
-def splits(tokenizer: Any) -> bool:
-    """Whether a tokenizer is one whose texts may be cut."""
+def can_cut(tokenizer: Any) -> bool:
+    """Whether the tokens of a text's pieces, cut at CUT, are the tokens of the text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -56,18 +60,18 @@ def splits(tokenizer: Any) -> bool:
         and _adds_nothing(parts["post_processor"])
         and not parts["truncation"]
         and not parts["padding"]
-        and all(_whole(token) for token in parts["added_tokens"])
+        and all(_survives_cuts(token) for token in parts["added_tokens"])
     )
 
 
 def _adds_nothing(processor: dict[str, Any] | None) -> bool:
-    """Whether no token is put before or behind a text."""
+    """Whether the post-processor adds no token before or after a text."""
     if processor is None or processor["type"] == "ByteLevel":
         return True
     return processor["type"] == "TemplateProcessing" and not processor["special_tokens"]
 
 
-def _whole(token: dict[str, Any]) -> bool:
-    """Whether a cut neither goes through an added token nor changes what it takes with it."""
+def _survives_cuts(token: dict[str, Any]) -> bool:
+    """Whether no cut can fall inside this added token or change the white space that it absorbs."""
     takes = token["lstrip"] or token["rstrip"] or token["single_word"]
     return not takes and CUT.search(token["content"]) is None

@@ -1,4 +1,4 @@
-"""A model that goes on from states: lm-eval's model, its stateful layers answered by `forms` while the block lasts."""
+"""Run an lm-eval model from states: while a context lasts, forms replace the `forward` of its mixers."""
 
 from __future__ import annotations
 
@@ -15,146 +15,150 @@ from scanproof.kernels.references.papers import causal_conv1d
 from scanproof.models.mamba_in_llama.operations import operations
 from scanproof.scoring import mixer_forms, scans
 from scanproof.scoring.attention import attend
-from scanproof.scoring.carried_state import Passage, Segment, size
+from scanproof.scoring.carried_state import CarriedState, Segment, state_bytes
 
 COPIES = 3
-"""Of the states that a layer works on: what it reads, what it computes, what it leaves."""
+"""Copies of its state that a layer has in memory: the one it reads, the one it computes, the one it stores."""
 
 
 class Unsupported(Exception):
-    """A model that cannot be scored from states; the message says why."""
+    """The model cannot be scored from states; the message says why."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of mixers, and how it is answered."""
+    """A class of mixers, and what takes the place of its `forward`."""
 
     name: str
     """Module and class."""
     form: mixer_forms.Form | None
-    """None for attention."""
+    """The replacement; None for attention, which `scoring.attention` computes."""
     pair: bool = False
     """Whether its `forward` returns a pair."""
     convolution: Callable[..., Tensor] | None = None
-    """Its own on a CPU, with its own rounding; None for that of the operations."""
+    """The convolution that the class calls on a CPU, which rounds in its own way; None for that of the operations."""
 
 
 KINDS = (
-    Kind("scanproof.models.layers.Mamba1", mixer_forms.mamba1, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.layers.Mamba2", mixer_forms.mamba2, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.layers.Mamba1", mixer_forms.run_mamba1, pair=True, convolution=causal_conv1d),
+    Kind("scanproof.models.layers.Mamba2", mixer_forms.run_mamba2, pair=True, convolution=causal_conv1d),
     Kind("scanproof.models.attention.Attention", None, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", mixer_forms.llama1),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", mixer_forms.llama2),
-    Kind("mamba_ssm.modules.mamba_simple.Mamba", mixer_forms.mamba1),
-    Kind("mamba_ssm.modules.mamba2.Mamba2", mixer_forms.mamba2),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", mixer_forms.run_llama1),
+    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", mixer_forms.run_llama2),
+    Kind("mamba_ssm.modules.mamba_simple.Mamba", mixer_forms.run_mamba1),
+    Kind("mamba_ssm.modules.mamba2.Mamba2", mixer_forms.run_mamba2),
     Kind("mamba_ssm.modules.mha.MHA", None),
-    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", mixer_forms.mamba1),
-    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", mixer_forms.nemotron),
+    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", mixer_forms.run_mamba1),
+    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", mixer_forms.run_nemotron),
 )
-"""A mixer that is not here belongs to transformers' attention, or makes a model unsupported."""
-ATTENDING = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "mamba")
-"""Architectures of transformers whose other layers keep nothing, or keep it in the cache that they are given."""
+"""The classes whose `forward` is replaced.  Other mixers must be transformers' attention; else the model is refused."""
+CACHED_ARCHITECTURES = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "mamba")
+"""transformers' `model_type`s whose other layers keep no state, or keep it in the cache that they are given."""
 
 
 class Network:
-    """One model, open for passes."""
+    """A model that runs batches from states."""
 
     def __init__(self, model: Any, mixers: Sequence[tuple[Any, Kind]], call: Callable[..., Any]) -> None:
         """
         Args:
-            mixers: of the model, with their kinds.
-            call: runs the model; returns what it returns.
+            mixers: the model's mixers with their kinds; a mixer's index is its slot.
+            call: runs the model on token ids and keyword arguments; returns its output.
         """
         self.model, self.mixers, self._call = model, mixers, call
         self.device = next(model.parameters()).device
         self.weights = sum(weight.numel() for weight in model.parameters())
-        # transformers' attention needs none of the kernels: they may be missing where a model has nothing else.
-        made = {kind: operators(self.device, kind) for _, kind in mixers}
-        self._operators = [made[kind] for _, kind in mixers]
-        self._empty = [None if kind.form is None else mixer_forms.empty(mixer) for mixer, kind in mixers]
-        scans = [size(first) for first in self._empty if first is not None]
-        self._scan_bytes, self._largest_scan = sum(scans), max(scans, default=0)
-        """States of all scan layers, of one row, and of the layer with most."""
+        # Only for the kinds that occur: a model with nothing but transformers' attention needs no kernels installed.
+        by_kind = {kind: choose_operators(self.device, kind) for _, kind in mixers}
+        self._operators = [by_kind[kind] for _, kind in mixers]
+        self._empty = [None if kind.form is None else mixer_forms.make_empty_state(mixer) for mixer, kind in mixers]
+        sizes = [state_bytes(first) for first in self._empty if first is not None]
+        self._scan_bytes, self._largest_scan = sum(sizes), max(sizes, default=0)
+        """Bytes of one row's states in all scan layers, and in the layer with the largest state."""
         self._at_once = [
-            (done.states_at_once, first.ssm.nbytes)
-            for first, done, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
-            if first is not None and done.states_at_once is not None and kind.form in mixer_forms.SELECTIVE
+            (ops.states_at_once, first.ssm.nbytes)
+            for first, ops, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
+            if first is not None and ops.states_at_once is not None and kind.form in mixer_forms.SELECTIVE
         ]
-        self._passage: Passage | None = None
+        """Of each layer with a selective scan: its `states_at_once`, and the bytes of one state."""
+        self._carried: CarriedState | None = None
         self._places: tuple[Tensor, Tensor] | None = None
         config = getattr(model, "config", None)
         self._transformers = hasattr(config, "num_hidden_layers")
         count = config.num_hidden_layers if self._transformers else 0  # type: ignore[union-attr]
         self._slots = {index: len(mixers) + index for index in range(count)}
         self._attending = max(1, count, len(mixers))
-        """Attention layers; as many as there may be until the first have run."""
-        scans_only = not count and len(scans) == len(mixers)
-        self._token_bytes = 0.0 if scans_only else float(most_bytes(model))
-        """Keys and values of a token, in all attention layers; as much as there may be until the first have run."""
+        """Number of attention layers; until the first pass has run, the most that there can be."""
+        scans_only = not count and len(sizes) == len(mixers)
+        self._token_bytes = 0.0 if scans_only else float(most_token_bytes(model))
+        """Bytes of a token's keys and values in all attention layers; until the first pass has run, an upper bound."""
 
     def run(
         self,
         tokens: Tensor,
-        passage: Passage,
+        carried: CarriedState,
         places: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Logits of some positions; `passage` has what is left behind the rows afterwards.
+        """Logits at some positions of a batch; afterwards `carried` has the states after its rows.
 
         Args:
-            tokens: (b, l), padded on the right.
-            places: rows and positions, (n,) each.
+            tokens: (b, l) token ids, padded on the right.
+            places: rows and positions, int64 (n,) each.
 
         Returns:
-            (n, vocabulary).
+            (n, vocabulary), in the dtype of the model's output.
+
+        Raises:
+            RuntimeError: the model did not call its vocabulary projection.
         """
         options: dict[str, Any] = {}
         if self._transformers:
-            # Where mamba_ssm is scored, transformers need not be installed.
-            from scanproof.scoring.transformers_cache import PassageCache
+            # Imported here, because mamba_ssm's models do not need transformers.
+            from scanproof.scoring.transformers_cache import CarriedStateCache
 
             options = {
-                "past_key_values": PassageCache(passage, self._slots),
+                "past_key_values": CarriedStateCache(carried, self._slots),
                 "use_cache": True,
-                "position_ids": passage.positions,
-                "attention_mask": passage.visible,
+                "position_ids": carried.positions,
+                "attention_mask": carried.visible,
             }
-        self._passage, self._places = passage, places
+        self._carried, self._places = carried, places
         try:
             logits = torch.as_tensor(self._call(tokens, **options).logits[0])
             if self._places is not None:
                 raise RuntimeError(f"{class_name(self.model)} does not call its vocabulary projection")
         finally:
-            self._passage = self._places = None
-        segments = {slot: kept for slot, kept in passage.left.items() if isinstance(kept, Segment)}
+            self._carried = self._places = None
+        segments = [state for state in carried.new_states.values() if isinstance(state, Segment)]
         if segments:
             self._attending = len(segments)
-            self._token_bytes = sum(map(size, segments.values())) / tokens.numel()
+            self._token_bytes = sum(map(state_bytes, segments)) / tokens.numel()
         return logits
 
     def kept_bytes(self, nodes: int, tokens: int) -> float:
-        """Memory of what some nodes of one row leave for their children, tokens in all."""
+        """Memory of the states that some nodes of one row keep for their children; the nodes have `tokens` in all."""
         return nodes * self._scan_bytes + self._token_bytes * tokens
 
     def passing_bytes(self, seen: int, length: int) -> float:
-        """Memory that one layer works on for a row with some tokens behind it."""
+        """Memory that one layer works on for a row of `length` tokens after `seen` earlier ones."""
         at_once = max((states(length) * size for states, size in self._at_once), default=0)
         keys = self._token_bytes / self._attending * (seen + length)
         return COPIES * max(self._largest_scan, keys) + at_once
 
     def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
-        """Takes the place of a mixer's `forward`."""
-        passage = self._passage
-        assert passage is not None
+        """Replaces a mixer's `forward`."""
+        carried = self._carried
+        assert carried is not None
         first = self._empty[slot]
         if kind.form is None or first is None:
-            out = attend(mixer, hidden, slot, passage, self._operators[slot])
+            out = attend(mixer, hidden, slot, carried, self._operators[slot])
         else:
-            out, state = kind.form(mixer, hidden, passage.before(slot, first), passage, self._operators[slot])
-            passage.leave(slot, state)
+            out, state = kind.form(mixer, hidden, carried.read_scan_states(slot, first), carried, self._operators[slot])
+            carried.keep_scan_states(slot, state)
         return (out, None) if kind.pair else out
 
-    def choose(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Before the vocabulary projection: (b, l, m) -> (1, n, m), the positions that are scored."""
+    def select_positions(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Runs before the vocabulary projection and leaves it only the scored positions: (b, l, m) -> (1, n, m)."""
         hidden, *rest = arguments
         assert self._places is not None
         rows, positions = self._places
@@ -162,36 +166,36 @@ class Network:
         return (hidden[rows, positions][None], *rest)
 
 
-def operators(device: torch.device, kind: Kind) -> mixer_forms.Operators:
-    """What forms compute with on a device; raises ImportError where a GPU's kernels are not installed."""
+def choose_operators(device: torch.device, kind: Kind) -> mixer_forms.Operators:
+    """The operations that forms call on a device; raises ImportError where a GPU's kernels are not installed."""
     ops = operations(device)
     if device.type == "cpu":
-        return mixer_forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.reference)
+        return mixer_forms.Operators(ops, kind.convolution or ops.causal_conv1d_fn, scans.scan_with_reference)
     return mixer_forms.Operators(
-        ops, ops.causal_conv1d_fn, scans.superposed(ops.selective_scan_fn), states_at_once=scans.states_at_once
+        ops, ops.causal_conv1d_fn, scans.add_first_state(ops.selective_scan_fn), states_at_once=scans.states_at_once
     )
 
 
 @contextmanager
-def opened(lm: Any) -> Iterator[Network]:
-    """The network of an lm-eval model; the model is as it was afterwards.
+def open_network(lm: Any) -> Iterator[Network]:
+    """The network of an lm-eval model; after the block the model is as it was.
 
     Raises:
-        Unsupported: see there.
+        Unsupported: see `find_mixers`.
     """
     model = lm.model
-    mixers = stateful(model)
+    mixers = find_mixers(model)
     head = vocabulary_projection(model)
 
     def call(tokens: Tensor, **options: Any) -> Any:
-        kind = lm.mixed_precision_dtype
-        with torch.no_grad(), torch.autocast(lm.device.type, kind, enabled=kind is not None):
+        dtype = lm.mixed_precision_dtype
+        with torch.no_grad(), torch.autocast(lm.device.type, dtype, enabled=dtype is not None):
             return model(tokens, **options)
 
     network = Network(model, mixers, call)
-    # An instance has a `forward` of its own where somebody else, accelerate for one, hooked into it.
+    # A mixer may already have a `forward` in its instance, for example from a hook of accelerate.
     own = [mixer.__dict__.get("forward") for mixer, _ in mixers]
-    hook = head.register_forward_pre_hook(network.choose)
+    hook = head.register_forward_pre_hook(network.select_positions)
     try:
         for slot, (mixer, kind) in enumerate(mixers):
             mixer.forward = partial(network.mix, slot, mixer, kind)
@@ -204,57 +208,61 @@ def opened(lm: Any) -> Iterator[Network]:
                 mixer.forward = forward
 
 
-def stateful(model: Any) -> list[tuple[Any, Kind]]:
-    """The mixers of a model that are answered by forms; raises Unsupported."""
+def find_mixers(model: Any) -> list[tuple[Any, Kind]]:
+    """The mixers of a model whose `forward` is replaced, with their kinds.
+
+    Raises:
+        Unsupported: the model has a layer, an activation or positions with which it cannot be run from states.
+    """
     kinds = {kind.name: kind for kind in KINDS}
     found = [(module, kinds[name]) for module in model.modules() if (name := class_name(module)) in kinds]
     if len(devices := {str(parameter.device) for parameter in model.parameters()}) > 1:
         raise Unsupported(f"its weights lie on several devices: {', '.join(sorted(devices))}")
     if any(not getattr(mixer, "causal", True) for mixer, _ in found):
         raise Unsupported("its attention is not causal: what follows changes what comes before")
-    # Upstream's attribute; `convolve` and the gates have this one.
+    # `convolve` and the gates of the forms compute SiLU.
     activations = {getattr(mixer, "activation", "silu") for mixer, _ in found}
     if other := activations - {"silu", "swish"}:
         raise Unsupported(f"the activation of its mixers is {', '.join(map(str, other))}, not silu")
     config = getattr(model, "config", None)
     architecture = getattr(config, "model_type", None)
     if hasattr(config, "num_hidden_layers"):
-        if architecture not in ATTENDING:
+        if architecture not in CACHED_ARCHITECTURES:
             raise Unsupported(f"nobody has taught it to go on from a state of the architecture {architecture!r}")
-        # Such code may have an architecture's name and be another model.
+        # Code that came with a checkpoint may have the name of a known architecture and compute something else.
         if own := [module for module in model.modules() if type(module).__module__.startswith("transformers_modules.")]:
             raise Unsupported(f"it is code that came with the checkpoint: {class_name(own[0])}")
-        # transformers' rotary embeddings of these types turn all positions anew when a text gets longer.
+        # With these types of rotary embeddings, the angles of all positions change when the text gets longer.
         rotations = sorted({str(getattr(module, "rope_type", "")) for module in model.modules()})
         if turning := [kind for kind in rotations if "dynamic" in kind or "longrope" in kind]:
             raise Unsupported(f"its positions are of the type {turning[0]}: keys change with the length of a text")
     elif not found:
         raise Unsupported(f"{class_name(model)} has no layers that it knows")
-    elif strange := [each for each in mixing(model) if class_name(each) not in kinds]:
+    elif strange := [mixer for mixer in find_layer_mixers(model) if class_name(mixer) not in kinds]:
         raise Unsupported(f"nobody has taught it to go on from a state of {class_name(strange[0])}")
     return found
 
 
-def mixing(model: nn.Module) -> list[nn.Module]:
-    """The mixers of the layers of a model in the state-spaces layout, whatever their classes."""
+def find_layer_mixers(model: nn.Module) -> list[nn.Module]:
+    """The mixers of all layers of a model in the state-spaces layout, of whatever class."""
     mixers = [getattr(module, "mixer", None) for module in model.modules()]
     return [mixer for mixer in mixers if isinstance(mixer, nn.Module)]
 
 
 def class_name(module: object) -> str:
-    """Module and class, as `Kind.name` has them."""
+    """Module and class of an object, as in `Kind.name`."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
-def most_bytes(model: Any) -> int:
-    """No more keys and values can there be of a token than linear layers, but for the last, have outputs."""
+def most_token_bytes(model: Any) -> int:
+    """Upper bound of a token's keys and values in bytes: outputs of all linear layers but the vocabulary projection."""
     head = vocabulary_projection(model)
-    layers = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not head]
-    return sum(each.out_features for each in layers) * int(next(model.parameters()).element_size())
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    return sum(layer.out_features for layer in layers) * int(next(model.parameters()).element_size())
 
 
 def vocabulary_projection(model: Any) -> nn.Module:
-    """The layer that makes logits of hidden states."""
+    """The layer that computes logits from hidden states."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else model.lm_head
     assert isinstance(head, nn.Module)
     return head

@@ -1,6 +1,6 @@
-"""The prefix tree of a job's requests: which tokens have to run, and where their logits are asked for.
+"""The prefix tree of a call's requests: which tokens have to run, and which positions need logits.
 
-Pure Python.  A node is a run of tokens that several requests, or one, have in common after the same beginning:
+Pure Python.  A node is a run of tokens that one request, or several with the same beginning, have next:
 
     [The capital of]──[ France is]──[ Paris]
                     │             └─[ Rome]
@@ -19,23 +19,23 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request wants to know: the log-likelihood of its last tokens, given those before."""
+class Query:
+    """A request for the log-likelihood of a continuation, given the tokens before it."""
 
     tokens: Tokens
-    """What the model reads: context and continuation without its last token, cut to the model's length."""
+    """What the model reads: context and continuation without the last token, cut to the model's length."""
     continuation: Tokens
-    """Scored: its first token by the logits `len(continuation)` positions before the end of `tokens`, and so on."""
+    """The tokens to score.  The logits at position `first` score the first of them, the next logits the next."""
 
     @property
     def first(self) -> int:
-        """Position whose logits score the first token of the continuation."""
+        """Position in `tokens` whose logits score the first token of the continuation."""
         return len(self.tokens) - len(self.continuation)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A token that is scored by the logits of a node's position."""
+    """A token to score, and the position of a node whose logits score it."""
 
     position: int
     """Within the node's tokens."""
@@ -47,21 +47,21 @@ class Mark:
 
 @dataclass(eq=False)
 class Node:
-    """A run of tokens with what follows it."""
+    """A run of tokens and the nodes that follow it."""
 
     tokens: Tokens
     children: dict[Node, None] = field(default_factory=dict)
-    """A set that keeps its order."""
+    """A set in insertion order; the values are None."""
     marks: list[Mark] = field(default_factory=list)
     inputs: list[Tokens] = field(default_factory=list)
-    """Distinct inputs that end in it."""
+    """Distinct inputs that end in this node."""
     generations: int = 0
-    """Nodes with children on a way down from it, itself included, where there are most of them."""
+    """Most nodes with children on a path from this node down to a leaf, itself included."""
     reach: int = 0
-    """Tokens of such nodes, where there are most."""
+    """Most tokens in the nodes with children on such a path."""
 
     def walk(self) -> Iterator[Node]:
-        """The node and all below it, parents first."""
+        """The node and all nodes below it, parents first."""
         waiting = [self]
         while waiting:
             node = waiting.pop()
@@ -71,11 +71,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Tree:
-    """All requests of a call."""
+    """The tree of all requests of a call."""
 
     roots: list[Node]
     plain: int
-    """Tokens that run when every distinct input runs by itself, as lm-eval does it."""
+    """Tokens that run when every distinct input runs separately, as in lm-eval."""
     distinct: int
     """Tokens that have to run at least once."""
 
@@ -86,57 +86,55 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Tokens that run."""
+        """Tokens of all nodes: those that the engine runs."""
         return sum(len(node.tokens) for node in self.nodes())
 
 
-def build(requests: Sequence[Asked], dissolved: Callable[[Node, int], Iterable[Node]] = lambda *_: ()) -> Tree:
-    """The tree of some requests.
+def build_tree(requests: Sequence[Query], dissolved: Callable[[Node, int], Iterable[Node]] = lambda *_: ()) -> Tree:
+    """The prefix tree of the requests.
 
     Args:
-        dissolved: (node above all, its distinct tokens) -> nodes whose tokens their children run, each for itself.
+        dissolved: (top node, number of distinct tokens) -> nodes to dissolve: each of their children runs their tokens.
     """
-    asked = _asked(requests)
-    inputs = sorted(asked)
+    targets = _targets_by_input(requests)
+    inputs = sorted(targets)
     top = Node(())
-    distinct = _grow(top, inputs)
-    # An input that another goes on from is no branch.
-    _dissolve(top, [node for node in top.walk() if len(node.children) == 1 and node is not top])
-    _dissolve(top, dissolved(top, distinct))
-    _place(top, asked)
-    _measure(top)
+    distinct = _insert_inputs(top, inputs)
+    # Where an input only continues another one, there is no branch and no node is needed.
+    _dissolve_nodes(top, [node for node in top.walk() if len(node.children) == 1 and node is not top])
+    _dissolve_nodes(top, dissolved(top, distinct))
+    _place_marks(top, targets)
+    _measure_depths(top)
     return Tree(list(top.children), sum(map(len, inputs)), distinct)
 
 
-Places = list[tuple[int, int, int]]
-"""(position, target, request) of what is asked of an input."""
+Targets = list[tuple[int, int, int]]
+"""(position, target token, request index) of each token to score after an input."""
 
 
-def _asked(requests: Sequence[Asked]) -> dict[Tokens, Places]:
-    """What is asked of each distinct input."""
-    found: dict[Tokens, Places] = {}
+def _targets_by_input(requests: Sequence[Query]) -> dict[Tokens, Targets]:
+    """Distinct input -> the tokens to score after it."""
+    targets: dict[Tokens, Targets] = {}
     for index, request in enumerate(requests):
-        places = enumerate(request.continuation, start=request.first)
-        found.setdefault(request.tokens, []).extend((position, target, index) for position, target in places)
-    return found
+        scored = enumerate(request.continuation, start=request.first)
+        targets.setdefault(request.tokens, []).extend((position, target, index) for position, target in scored)
+    return targets
 
 
-def _grow(top: Node, inputs: Sequence[Tokens]) -> int:
-    """Put sorted inputs below `top`; returns how many tokens their tree has.
-
-    The path holds the nodes of the last input, each with the position at which it begins.
-    """
+def _insert_inputs(top: Node, inputs: Sequence[Tokens]) -> int:
+    """Put sorted inputs below `top`; returns the number of distinct tokens."""
+    # The nodes of the last input, each with the position at which it begins.
     path: list[tuple[int, Node]] = [(0, top)]
     before: Tokens = ()
     distinct = 0
     for tokens in inputs:
-        shared = _shared(before, tokens)
+        shared = _common_length(before, tokens)
         distinct += len(tokens) - shared
         while len(path) > 1 and path[-1][0] >= shared:
             path.pop()
         start, node = path[-1]
         if shared < start + len(node.tokens):
-            _split(node, shared - start)
+            _split_node(node, shared - start)
         child = Node(tokens[shared:], inputs=[tokens])
         node.children[child] = None
         path.append((shared, child))
@@ -144,8 +142,8 @@ def _grow(top: Node, inputs: Sequence[Tokens]) -> int:
     return distinct
 
 
-def _shared(one: Tokens, other: Tokens) -> int:
-    """Length of the common beginning, by bisection: comparing slices is quicker than comparing tokens."""
+def _common_length(one: Tokens, other: Tokens) -> int:
+    """Length of the common beginning, by bisection, because comparing slices is faster than comparing tokens."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -156,14 +154,14 @@ def _shared(one: Tokens, other: Tokens) -> int:
     return low
 
 
-def _split(node: Node, at: int) -> None:
-    """Cut a node in two; what it had after position `at` becomes its child."""
+def _split_node(node: Node, at: int) -> None:
+    """Cut a node in two; the part from position `at` on becomes its child."""
     child = Node(node.tokens[at:], node.children, inputs=node.inputs)
     node.tokens, node.children, node.inputs = node.tokens[:at], {child: None}, []
 
 
-def _dissolve(top: Node, nodes: Iterable[Node]) -> None:
-    """Put nodes' tokens at the beginning of each of their children; what ended in one ends in the first of them."""
+def _dissolve_nodes(top: Node, nodes: Iterable[Node]) -> None:
+    """Remove nodes.  Their tokens go to each of their children, inputs that ended in them to the first child."""
     parents = {child: node for node in top.walk() for child in node.children}
     for node in nodes:
         parent = parents.pop(node)
@@ -175,8 +173,8 @@ def _dissolve(top: Node, nodes: Iterable[Node]) -> None:
         parent.children.update(node.children)
 
 
-def _place(top: Node, asked: dict[Tokens, Places]) -> None:
-    """Hand what is asked of each input to the nodes on its path that have the positions."""
+def _place_marks(top: Node, targets: dict[Tokens, Targets]) -> None:
+    """Give each token to score to the node that contains its position, on the path of its input."""
     path: list[Node] = []
     starts: list[int] = []
     waiting = [(0, 0, child) for child in top.children]
@@ -184,14 +182,14 @@ def _place(top: Node, asked: dict[Tokens, Places]) -> None:
         depth, start, node = waiting.pop()
         path[depth:], starts[depth:] = [node], [start]
         for tokens in node.inputs:
-            for position, target, request in asked[tokens]:
+            for position, target, request in targets[tokens]:
                 place = bisect_right(starts, position) - 1
                 path[place].marks.append(Mark(position - starts[place], target, request))
         waiting.extend((depth + 1, start + len(node.tokens), child) for child in node.children)
 
 
-def _measure(top: Node) -> None:
-    """How far nodes go on below."""
+def _measure_depths(top: Node) -> None:
+    """Set `generations` and `reach` of all nodes."""
     for node in reversed(list(top.walk())):
         if node.children:
             node.generations = 1 + max(child.generations for child in node.children)

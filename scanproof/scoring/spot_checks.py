@@ -1,7 +1,7 @@
-"""A few requests scored by plain as well, after the engine has scored all.
+"""Score a few requests by lm-eval's own path as well, and compare.
 
-Every other number of a run may come from the engine alone, which never calls what only a pass from the first token
-calls, mamba_ssm's fused kernels for one, and which would not notice a slight fault of its own.
+All other numbers of a run may come from the shared engine alone.  It always resumes from a state, so it never runs
+kernels that only a full pass uses, such as mamba_ssm's fused ones; and it would not notice a small error of its own.
 """
 
 from __future__ import annotations
@@ -12,63 +12,67 @@ from dataclasses import dataclass
 
 import torch
 
-from scanproof.numbers.verdict.engines import Spot
+from scanproof.numbers.verdict.engines import SpotCheck
 from scanproof.numbers.verdict.rounding import FLOAT32_CEILING
 
 REQUESTS = 8
-"""That plain scores, in its own batches."""
+"""Requests that lm-eval's own path scores, in batches of its own."""
 ROUNDING = {torch.float16: 2**-5, torch.bfloat16: 2**-2}
-"""Nats that the engines may be apart in a token, in several with the root of their number.
+"""How far the engines may differ in one token, in nats; for n tokens the limit is sqrt(n) times that.
 
-Four steps of a logit between 8 and 16; the sum is rounded as well.  Other dtypes have the ceiling of float32.
+It is four rounding steps of a logit between 8 and 16; other dtypes have FLOAT32_CEILING.  `rounding_limit` adds the
+rounding of the sum.
 """
 Request = tuple[None, list[int], list[int]]
 Plain = Callable[[list[Request]], list[tuple[float, bool]]]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the engine said of a request."""
+class SampledAnswer:
+    """A request with the log-likelihood that the shared engine gave it, in nats."""
 
     context: list[int]
     continuation: list[int]
     value: float
 
 
-def spread(count: int, wanted: int) -> Sequence[int]:
-    """At most so many of `count` places, evenly from the first to the last."""
+def pick_evenly(count: int, wanted: int) -> Sequence[int]:
+    """At most `wanted` indices of `count` items, spread evenly from the first to the last."""
     if count <= wanted or wanted < 2:
         return range(min(count, wanted))
-    return [round(place * (count - 1) / (wanted - 1)) for place in range(wanted)]
+    return [round(number * (count - 1) / (wanted - 1)) for number in range(wanted)]
 
 
-def check(plain: Plain, sampled: Sequence[Answered], dtype: torch.dtype) -> Spot | None:
-    """The request of which the engines are apart most for what rounding may do to it; None where nothing was sampled.
+def find_largest_difference(plain: Plain, sampled: Sequence[SampledAnswer], dtype: torch.dtype) -> SpotCheck | None:
+    """The request on which the engines differ most, measured in its rounding limit; None where none was sampled.
 
     Args:
         plain: lm-eval's own `_loglikelihood_tokens`.
-        dtype: that the model computes in.
+        dtype: the dtype in which the model computes.
     """
     if not sampled:
         return None
-    values = [value for value, _ in plain([(None, each.context, each.continuation) for each in sampled])]
-    found = [
-        Spot(
-            requests=len(sampled), shared=number(each.value), plain=number(value), allowed=rounding(each, value, dtype)
+    values = [value for value, _ in plain([(None, answer.context, answer.continuation) for answer in sampled])]
+    spots = [
+        SpotCheck(
+            requests=len(sampled),
+            shared=finite_or_none(answer.value),
+            plain=finite_or_none(value),
+            allowed=rounding_limit(answer, value, dtype),
         )
-        for each, value in zip(sampled, values, strict=True)
-        # Both may say that something is impossible.
-        if each.value != value or math.isfinite(value)
+        for answer, value in zip(sampled, values, strict=True)
+        # Where both are the same infinity, the engines agree.
+        if answer.value != value or math.isfinite(value)
     ]
-    return max(found, key=lambda each: each.nats / each.allowed, default=None)
+    return max(spots, key=lambda spot: spot.nats / spot.allowed, default=None)
 
 
-def rounding(answered: Answered, value: float, dtype: torch.dtype) -> float:
-    """Nats that two right answers to a request may be apart."""
+def rounding_limit(answer: SampledAnswer, value: float, dtype: torch.dtype) -> float:
+    """How far two correct log-likelihoods of a request may differ by rounding, in nats."""
     total = torch.finfo(dtype).eps * abs(value) if math.isfinite(value) else 0.0
-    return ROUNDING.get(dtype, FLOAT32_CEILING) * math.sqrt(len(answered.continuation)) + total
+    return ROUNDING.get(dtype, FLOAT32_CEILING) * math.sqrt(len(answer.continuation)) + total
 
 
-def number(value: float) -> float | None:
-    """None for what is none."""
+def finite_or_none(value: float) -> float | None:
+    """The value, or None where it is infinite or NaN."""
     return value if math.isfinite(value) else None

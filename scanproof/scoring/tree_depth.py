@@ -1,11 +1,11 @@
-"""Which nodes of the tree are worth a state of their own.
+"""Decide which nodes of the tree keep a state of their own, and which are dissolved.
 
-Nodes with children run level by level, and a level is a pass of the model at least.  A node that is dissolved gives its
-tokens to each of its children: more tokens run, but fewer rows, and perhaps a level less.  What each number of levels
-costs at least is found from the leaves up; taken is the cheapest of them that needs no more tokens than are allowed.
-Where none does, as with one long chain of turns, all nodes stay.
+Nodes with children run level by level, and each level costs at least one pass of the model.  A dissolved node gives its
+tokens to each of its children: more tokens run, but in fewer rows and perhaps in fewer levels.  The least cost for each
+number of levels is computed from the leaves up.  The cheapest number of levels that stays within the token budget is
+taken.  If none does, as with one long chain of turns, all nodes stay.
 
-Letters: a dissolved nodes right above a node, v levels that are left for it and those below.
+Letters: a dissolved nodes directly above a node, v levels that remain for it and the nodes below it.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ import numpy.typing as npt
 from scanproof.scoring.prefix_tree import Node
 
 MOST_LEVELS = 6
-"""A tree gets as many levels as that, or keeps all that it has: each saves less than the one before."""
+"""Try at most six levels; if none fits the token budget, leave the tree alone.  Each further level saves less."""
 MOST_ABOVE = 16
-"""Dissolved nodes, one below the other."""
+"""Most dissolved nodes in a chain, each the child of the one before."""
 Costs = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What running costs, in tokens."""
+    """What running the tree costs, in tokens."""
 
     level: float
-    """A pass of the model, whatever is in it."""
+    """Fixed cost of a pass of the model."""
     row: float
-    """Handing one state on."""
+    """Cost of passing one state to the children."""
     slack: float
-    """Share of the distinct tokens that may run again, at most."""
+    """Largest share of the distinct tokens that may run again: the token budget."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is best for a node, by (a, v)."""
+    """The best decision for a node, for each (a, v)."""
 
     costs: Costs
-    """Of the node and all below it; inf where there are not enough levels."""
+    """(a, v), cost of the node and all nodes below it; inf where the levels do not suffice."""
     kept: npt.NDArray[np.bool_]
-    """Whether the node is kept."""
+    """(a, v), whether the node stays."""
 
 
-def dissolved(top: Node, distinct: int, prices: Prices) -> list[Node]:
-    """The nodes below `top` that are better dissolved, parents first; `distinct` is the number of its tokens."""
+def choose_dissolved(top: Node, distinct: int, prices: Prices) -> list[Node]:
+    """The nodes below `top` to dissolve, parents first; `distinct` is the number of distinct tokens of the tree."""
     inner = [node for node in top.walk() if node.children and node is not top]
-    # The price of a row is a guess that may ask for more tokens than are allowed.
+    # The price of a row is an estimate; with it, the cheapest tree may exceed the token budget.
     for row in (prices.row, 0.0):
-        choices = _choices(inner, row)
+        choices = _choose_for_nodes(inner, row)
         costs = sum((choices[root].costs[0] for root in top.children if root.children), np.zeros(MOST_LEVELS + 1))
         for levels in np.argsort(costs + prices.level * np.arange(MOST_LEVELS + 1), kind="stable"):
-            gone, tokens = _walk(top, choices, int(levels)) if np.isfinite(costs[levels]) else ([], np.inf)
+            gone, tokens = _list_dissolved(top, choices, int(levels)) if np.isfinite(costs[levels]) else ([], np.inf)
             if tokens <= distinct * (1 + prices.slack):
                 return gone
     return []
 
 
-def _choices(inner: Sequence[Node], row: float) -> Mapping[Node, Choice]:
-    """The choice of each node; `inner` has parents first."""
-    above = _above(inner)
+def _choose_for_nodes(inner: Sequence[Node], row: float) -> Mapping[Node, Choice]:
+    """The best decisions for each node with children; `inner` has parents first."""
+    above = _tokens_above(inner)
     choices: dict[Node, Choice] = {}
     for node in reversed(inner):
         own = above[node][:, None] + len(node.tokens)
@@ -73,7 +73,7 @@ def _choices(inner: Sequence[Node], row: float) -> Mapping[Node, Choice]:
         kept = np.full_like(gone, np.inf)
         kept[:, 1:] = own + row + sum(leaves)
         for costs in below:
-            # A child has one more above it, as long as that are not too many.
+            # If this node is dissolved, its child has one more dissolved node above it, at most MOST_ABOVE.
             more = costs[1 : len(own) + 1]
             gone[: len(more)] += more
             gone[len(more) :] = np.inf
@@ -82,19 +82,19 @@ def _choices(inner: Sequence[Node], row: float) -> Mapping[Node, Choice]:
     return choices
 
 
-def _above(inner: Sequence[Node]) -> Mapping[Node, Costs]:
-    """Tokens of the a nodes right above each node, (a + 1,), a from 0 on."""
-    found: dict[Node, Costs] = {}
+def _tokens_above(inner: Sequence[Node]) -> Mapping[Node, Costs]:
+    """Node -> number of tokens of the a nodes directly above it, for a from 0 on."""
+    tokens: dict[Node, Costs] = {}
     for node in inner:
-        own = found.setdefault(node, np.zeros(1))
+        own = tokens.setdefault(node, np.zeros(1))
         for child in node.children:
             if child.children:
-                found[child] = np.concatenate([[0.0], len(node.tokens) + own[:MOST_ABOVE]])
-    return found
+                tokens[child] = np.concatenate([[0.0], len(node.tokens) + own[:MOST_ABOVE]])
+    return tokens
 
 
-def _walk(top: Node, choices: Mapping[Node, Choice], levels: int) -> tuple[list[Node], int]:
-    """The nodes that are dissolved when there are so many levels, parents first, and the tokens that run then."""
+def _list_dissolved(top: Node, choices: Mapping[Node, Choice], levels: int) -> tuple[list[Node], int]:
+    """The nodes to dissolve for this number of levels, parents first, and how many tokens then run."""
     gone, tokens = [], 0
     waiting = [(child, 0, 0, levels) for child in top.children]
     while waiting:

@@ -119,26 +119,26 @@ def living(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
     """(bytes of all states that live, most that the engine thinks it keeps), after each pass."""
     known: list[weakref.ref[Any]] = []
     seen: list[tuple[int, int]] = []
-    frame = engine.Engine._frame
+    frame = engine.Engine._make_frame
 
     def noted(self: Any, waiting: Any, size: int) -> Any:
         for each in waiting:
-            if each.behind is not None:
-                known.extend(weakref.ref(part) for part in tensors(each.behind))
+            if each.prefix is not None:
+                known.extend(weakref.ref(part) for part in tensors(each.prefix))
         made = frame(self, waiting, size)
         alive = {part.untyped_storage().data_ptr(): part for each in known if (part := each()) is not None}
         seen.append((sum(part.untyped_storage().nbytes() for part in alive.values()), self._held))
         return made
 
-    monkeypatch.setattr("scanproof.scoring.engine.Engine._frame", noted)
+    monkeypatch.setattr("scanproof.scoring.engine.Engine._make_frame", noted)
     yield seen
     gc.collect()
     assert known
     assert not [each for each in known if each() is not None], "a state outlives its last child"
 
 
-def tensors(trail: Any) -> Iterator[Any]:
-    for kept in trail.layers.values():
+def tensors(prefix: Any) -> Iterator[Any]:
+    for kept in prefix.layers.values():
         parts = (kept.keys, kept.values, kept.conv) if hasattr(kept, "keys") else (kept.conv, kept.ssm)
         yield from (part for part in parts if part is not None)
 
@@ -163,7 +163,7 @@ def test_states_stay_below_the_limit_and_are_freed(
 def test_with_no_memory_one_row_of_each_generation_is_kept(folder: Path) -> None:
     lm = small.model(folder, "mamba2")
     _, tally = small.shared(lm, PAIRS, state_bytes=0.0)
-    with network.opened(lm) as opened:
+    with network.open_network(lm) as opened:
         assert tally.peak_state_bytes == 3 * opened.kept_bytes(1, 1)
 
 
@@ -172,14 +172,14 @@ def test_states_that_a_selective_scan_has_at_once_count_for_its_layer(
     folder: Path, name: str, states: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = small.model(folder, name)
-    with network.opened(lm) as opened:
+    with network.open_network(lm) as opened:
         before = opened.passing_bytes(3, 100)
-    made = network.operators
+    made = network.choose_operators
     monkeypatch.setattr(
-        "scanproof.scoring.network.operators",
+        "scanproof.scoring.network.choose_operators",
         lambda *args: dataclasses.replace(made(*args), states_at_once=lambda length: 5 * length),
     )
-    with network.opened(lm) as opened:
+    with network.open_network(lm) as opened:
         state = lm.model.backbone.layers[0].mixer.A_log.numel() * 4
         for length in (4, 100):
             assert opened.passing_bytes(3, length) - before == states * 5 * length * state
@@ -241,17 +241,17 @@ def test_a_forward_that_somebody_else_hooked_in_stays(folder: Path) -> None:
 
 def test_limits_follow_the_batch_size_and_what_is_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = small.model(folder, "mamba2", batch_size=3)
-    asked = [prefix_tree.Asked(tuple(range(length)), (1,)) for length in (4, 11)]
-    monkeypatch.setattr("scanproof.scoring.batch_limits.free", lambda device: 1e12)
-    assert batch_limits.limits(lm, asked) == scoring.Limits(33, 2 * 33 * lm.vocab_size * 4)
-    monkeypatch.setattr("scanproof.scoring.batch_limits.free", lambda device: 1000.0)
-    assert batch_limits.limits(lm, asked) == scoring.Limits(33, 500.0)
+    asked = [prefix_tree.Query(tuple(range(length)), (1,)) for length in (4, 11)]
+    monkeypatch.setattr("scanproof.scoring.batch_limits.free_bytes", lambda device: 1e12)
+    assert batch_limits.choose_limits(lm, asked) == scoring.Limits(33, 2 * 33 * lm.vocab_size * 4)
+    monkeypatch.setattr("scanproof.scoring.batch_limits.free_bytes", lambda device: 1000.0)
+    assert batch_limits.choose_limits(lm, asked) == scoring.Limits(33, 500.0)
     lm.batch_size_per_gpu = "auto"
-    assert batch_limits.limits(lm, asked).positions == 64 * 11
-    assert batch_limits.limits(lm, []).positions == 64
+    assert batch_limits.choose_limits(lm, asked).positions == 64 * 11
+    assert batch_limits.choose_limits(lm, []).positions == 64
 
 
 def test_free_memory_is_some_of_the_machines() -> None:
     import psutil
 
-    assert 0 < batch_limits.free(torch.device("cpu")) < psutil.virtual_memory().total
+    assert 0 < batch_limits.free_bytes(torch.device("cpu")) < psutil.virtual_memory().total

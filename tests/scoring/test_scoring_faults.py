@@ -54,68 +54,71 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
 
 
 def forgotten_window(patch: pytest.MonkeyPatch) -> None:
-    before, window = carried_state.Passage.before, carried_state.Passage.window
+    before, window = carried_state.CarriedState.read_scan_states, carried_state.CarriedState.read_windows
 
     def wrong(self: Any, slot: int, empty: Any) -> Any:
         state = before(self, slot, empty)
         return states.ScanState(torch.zeros_like(state.conv), state.ssm)
 
-    patch.setattr("scanproof.scoring.carried_state.Passage.before", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.read_scan_states", wrong)
     patch.setattr(
-        "scanproof.scoring.carried_state.Passage.window", lambda self, slot, empty: 0 * window(self, slot, empty)
+        "scanproof.scoring.carried_state.CarriedState.read_windows",
+        lambda self, slot, empty: 0 * window(self, slot, empty),
     )
 
 
 def forgotten_keys(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("scanproof.scoring.carried_state.Passage._segments", lambda self, slot: iter(()))
+    patch.setattr("scanproof.scoring.carried_state.CarriedState._segments", lambda self, slot: iter(()))
 
 
 def window_off_by_one(patch: pytest.MonkeyPatch) -> None:
-    window = mixer_forms.window
+    window = mixer_forms.cut_window
 
     def wrong(joined: Any, width: int, passing: Any) -> Any:
         return window(joined.roll(1, dims=-1), width, passing)
 
-    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+    patch.setattr("scanproof.scoring.mixer_forms.cut_window", wrong)
 
 
 def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
     """Wrong only behind a node that is shorter than the window."""
-    window = mixer_forms.window
+    window = mixer_forms.cut_window
 
     def wrong(joined: Any, width: int, passing: Any) -> Any:
         return window(torch.cat([torch.zeros_like(joined[..., :width]), joined[..., width:]], dim=-1), width, passing)
 
-    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+    patch.setattr("scanproof.scoring.mixer_forms.cut_window", wrong)
 
 
 def neighbour(patch: pytest.MonkeyPatch) -> None:
     """From the next row of the same length: with another, keys would not fit."""
-    row = carried_state.Passage._row
+    row = carried_state.CarriedState._cut_row
 
     def wrong(self: Any, kept: Any, number: int) -> Any:
         alike = [place for place, length in enumerate(self.lengths) if length == self.lengths[number]]
         return row(self, kept, alike[(alike.index(number) + 1) % len(alike)])
 
-    patch.setattr("scanproof.scoring.carried_state.Passage._row", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState._cut_row", wrong)
 
 
 def padding_in_the_window(patch: pytest.MonkeyPatch) -> None:
-    window = mixer_forms.window
+    window = mixer_forms.cut_window
 
     def wrong(joined: Any, width: int, passing: Any) -> Any:
-        whole = carried_state.Passage(passing.trails, [joined.shape[-1] - width] * len(joined), True, passing.device)
+        whole = carried_state.CarriedState(
+            passing.prefixes, [joined.shape[-1] - width] * len(joined), True, passing.device
+        )
         return window(joined, width, whole)
 
-    patch.setattr("scanproof.scoring.mixer_forms.window", wrong)
+    patch.setattr("scanproof.scoring.mixer_forms.cut_window", wrong)
 
 
 def padding_in_the_scan(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("scanproof.scoring.carried_state.Passage.real", None)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.real", None)
 
 
 def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
-    row = carried_state.Passage._row
+    row = carried_state.CarriedState._cut_row
 
     def wrong(self: Any, kept: Any, number: int) -> Any:
         if isinstance(kept, carried_state.Segment) and max(self.lengths) > self.lengths[number]:
@@ -124,18 +127,18 @@ def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
             return carried_state.Segment(keys, values, None if kept.conv is None else kept.conv[number])
         return row(self, kept, number)
 
-    patch.setattr("scanproof.scoring.carried_state.Passage._row", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState._cut_row", wrong)
 
 
 def wrong_parent(patch: pytest.MonkeyPatch) -> None:
     """Keys and values of the rows before, among those with a past of the same length."""
-    behind = carried_state.Passage._behind.func  # type: ignore[attr-defined]
+    behind = carried_state.CarriedState._prefix_nodes.func  # type: ignore[attr-defined]
 
     def wrong(self: Any) -> Any:
         found = behind(self)
         alike: dict[tuple[int, int], list[int]] = {}
-        for place, (stop, trail, _) in enumerate(found):
-            alike.setdefault((stop, trail.length), []).append(place)
+        for place, (stop, prefix, _) in enumerate(found):
+            alike.setdefault((stop, prefix.length), []).append(place)
         turned = list(found)
         for places in alike.values():
             for place, other in zip(places, places[1:] + places[:1], strict=True):
@@ -143,38 +146,38 @@ def wrong_parent(patch: pytest.MonkeyPatch) -> None:
         return turned
 
     replaced = cached_property(wrong)
-    replaced.__set_name__(carried_state.Passage, "_behind")
-    patch.setattr("scanproof.scoring.carried_state.Passage._behind", replaced)
+    replaced.__set_name__(carried_state.CarriedState, "_prefix_nodes")
+    patch.setattr("scanproof.scoring.carried_state.CarriedState._prefix_nodes", replaced)
 
 
 def rotated_one_too_far(patch: pytest.MonkeyPatch) -> None:
     rotate: Any = layers.rotate
-    positions = carried_state.Passage.positions.func  # type: ignore[attr-defined]
+    positions = carried_state.CarriedState.positions.func  # type: ignore[attr-defined]
     patch.setattr(
         "scanproof.scoring.attention.rotate",
         lambda *args, start=0: rotate(*args, start=start + (start > 0)),
     )
     patch.setattr(
-        "scanproof.scoring.carried_state.Passage.positions",
+        "scanproof.scoring.carried_state.CarriedState.positions",
         property(lambda self: positions(self) + (torch.tensor(self.seen)[:, None] > 0).long()),
     )
 
 
 def rotated_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     """All rows take the positions of the row with the longest past."""
-    init = carried_state.Passage.__init__
+    init = carried_state.CarriedState.__init__
 
-    def wrong(self: Any, trails: Any, lengths: Any, keep: bool, device: Any) -> None:
-        init(self, trails, lengths, keep, device)
+    def wrong(self: Any, prefixes: Any, lengths: Any, keep: bool, device: Any) -> None:
+        init(self, prefixes, lengths, keep, device)
         _ = self.visible
         vars(self).pop("starts", None)
         self.seen = [max(self.seen)] * len(self.seen)
 
-    patch.setattr("scanproof.scoring.carried_state.Passage.__init__", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.__init__", wrong)
 
 
 def nothing_hidden(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("scanproof.scoring.carried_state.Passage.visible", None)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.visible", None)
 
 
 SCANS = ("mamba1", "mamba2")

@@ -79,7 +79,7 @@ def kernel() -> Scan:
 
 
 def ways() -> dict[str, Scan]:
-    return {"reference": scans.reference, "superposed": scans.superposed(kernel())}
+    return {"reference": scans.scan_with_reference, "superposed": scans.add_first_state(kernel())}
 
 
 def error(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> float:
@@ -134,12 +134,12 @@ def test_in_two_pieces_is_in_one(way: str, cut: int) -> None:
 @pytest.mark.parametrize("way", ["reference", "superposed"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_padded_end_changes_nothing(way: str, dtype: str) -> None:
-    """Step sizes of `forms.STILL` are 0 after softplus: the state goes through, and stays as it was."""
-    from scanproof.scoring.mixer_forms import STILL
+    """Step sizes of `forms.MASKED_STEP` are 0 after softplus: the state goes through, and stays as it was."""
+    from scanproof.scoring.mixer_forms import MASKED_STEP
 
     given_ = arguments(70, dtype=dtype)
     short = [part[..., :40] if part.shape[-1] == 70 else part for part in given_]
-    given_[1][..., 40:] = STILL
+    given_[1][..., 40:] = MASKED_STEP
     y, last = ways()[way](*given_)
     wanted, state = ways()[way](*short)
     assert torch.allclose(y[..., :40], wanted, rtol=1e-6, atol=1e-5)
@@ -158,7 +158,7 @@ def test_the_kernel_is_handed_whole_inputs() -> None:
 
     given_ = arguments(131)
     cut = [part[..., 3:] if part.shape[-1] == 131 else part for part in given_]
-    assert error(scans.superposed(particular)(*cut), by_hand(*cut)) < 1e-11
+    assert error(scans.add_first_state(particular)(*cut), by_hand(*cut)) < 1e-11
 
 
 FAULTS: dict[str, Callable[[Any], Any]] = {
@@ -225,6 +225,6 @@ def test_superposition_has_as_many_states_in_memory_as_it_says(length: int) -> N
         return u.clone(), torch.zeros(rows, channels, size)
 
     with Watching():
-        scans.superposed(kernel)(inputs[0], inputs[1], A, B, C, D, inputs[2], bias, before)
+        scans.add_first_state(kernel)(inputs[0], inputs[1], A, B, C, D, inputs[2], bias, before)
     states = told.most / (before.numel() * before.element_size())
     assert 0.8 * scans.states_at_once(length) <= states <= 1.2 * scans.states_at_once(length) + 4

@@ -31,12 +31,12 @@ PAIRS = [([5, 6, 7, 8, *range(20, 20 + length)], [number, 1, 2]) for length in r
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
     """Before hypothesis takes the time of an example."""
-    assert callable(spot_checks.spread)
+    assert callable(spot_checks.pick_evenly)
 
 
 @given(st.integers(0, 200), st.integers(0, 20))
 def test_places_are_spread_from_the_first_to_the_last(count: int, wanted: int) -> None:
-    found = list(spot_checks.spread(count, wanted))
+    found = list(spot_checks.pick_evenly(count, wanted))
     assert len(found) == min(count, wanted) == len(set(found))
     assert found == sorted(found)
     if len(found) > 1:
@@ -45,8 +45,8 @@ def test_places_are_spread_from_the_first_to_the_last(count: int, wanted: int) -
         assert max(steps) - min(steps) <= 1
 
 
-def answered(*values: float, tokens: int = 1) -> list[spot_checks.Answered]:
-    return [spot_checks.Answered([1], [2] * tokens, value) for value in values]
+def answered(*values: float, tokens: int = 1) -> list[spot_checks.SampledAnswer]:
+    return [spot_checks.SampledAnswer([1], [2] * tokens, value) for value in values]
 
 
 def saying(*values: float) -> spot_checks.Plain:
@@ -55,7 +55,7 @@ def saying(*values: float) -> spot_checks.Plain:
 
 
 def test_the_request_that_is_furthest_apart_is_told() -> None:
-    found = spot_checks.check(saying(-1.0, -2.0, -3.0), answered(-1.0, -2.5, -3.2), torch.float32)
+    found = spot_checks.find_largest_difference(saying(-1.0, -2.0, -3.0), answered(-1.0, -2.5, -3.2), torch.float32)
     assert found is not None
     assert (found.requests, found.shared, found.plain, found.differs) == (3, -2.5, -2.0, True)
     assert str(found) == (
@@ -66,7 +66,9 @@ def test_the_request_that_is_furthest_apart_is_told() -> None:
 
 def test_rounding_grows_with_the_coarseness_of_a_dtype_the_number_of_tokens_and_the_sum() -> None:
     def differs(dtype: torch.dtype, apart: float = 0.35, tokens: int = 1, value: float = -9.0) -> bool:
-        found = spot_checks.check(saying(value, value), answered(value, value - apart, tokens=tokens), dtype)
+        found = spot_checks.find_largest_difference(
+            saying(value, value), answered(value, value - apart, tokens=tokens), dtype
+        )
         assert found is not None
         return found.differs
 
@@ -78,14 +80,14 @@ def test_rounding_grows_with_the_coarseness_of_a_dtype_the_number_of_tokens_and_
 
 @pytest.mark.parametrize(("shared", "plain"), [(math.nan, -1.0), (-1.0, math.nan), (-math.inf, -1.0)])
 def test_what_is_no_number_differs_and_is_no_noise(shared: float, plain: float) -> None:
-    found = spot_checks.check(saying(plain, -2.0), answered(shared, -2.0), torch.bfloat16)
+    found = spot_checks.find_largest_difference(saying(plain, -2.0), answered(shared, -2.0), torch.bfloat16)
     assert found is not None
     assert (found.differs, found.nats) == (True, math.inf)
 
 
 def test_what_is_impossible_to_both_is_no_difference() -> None:
-    assert spot_checks.check(saying(-math.inf), answered(-math.inf), torch.float32) is None
-    found = spot_checks.check(saying(-math.inf, -2.0), answered(-math.inf, -2.0), torch.float32)
+    assert spot_checks.find_largest_difference(saying(-math.inf), answered(-math.inf), torch.float32) is None
+    found = spot_checks.find_largest_difference(saying(-math.inf, -2.0), answered(-math.inf, -2.0), torch.float32)
     assert found is not None
     assert (found.nats, found.differs) == (0.0, False)
 
@@ -104,7 +106,7 @@ def test_no_memory_for_the_check_leaves_a_note_and_the_job(tmp_path: Path, monke
 
 
 def test_nothing_sampled_is_nothing_checked() -> None:
-    assert spot_checks.check(saying(), [], torch.float32) is None
+    assert spot_checks.find_largest_difference(saying(), [], torch.float32) is None
 
 
 def checked(lm: Any) -> Any:

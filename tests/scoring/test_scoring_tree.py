@@ -16,7 +16,7 @@ from tests.support.late import Late
 
 if TYPE_CHECKING:
     from scanproof.scoring import prefix_tree, tree_depth
-    from scanproof.scoring.prefix_tree import Asked, Node, Tree
+    from scanproof.scoring.prefix_tree import Node, Query, Tree
 else:
     tree_depth, prefix_tree = Late("scanproof.scoring.tree_depth"), Late("scanproof.scoring.prefix_tree")
 
@@ -29,16 +29,16 @@ DEAR = (1e6, 1e3)
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
     """Before hypothesis takes the time of an example."""
-    assert callable(prefix_tree.build)
-    assert callable(tree_depth.dissolved)
+    assert callable(prefix_tree.build_tree)
+    assert callable(tree_depth.choose_dissolved)
 
 
-def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Asked]:
+def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Query]:
     """Of (context, continuation) pairs."""
-    return [prefix_tree.Asked(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]
+    return [prefix_tree.Query(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]
 
 
-def requests() -> st.SearchStrategy[list[Asked]]:
+def requests() -> st.SearchStrategy[list[Query]]:
     """Three letters only, so that sequences share, nest and repeat."""
     tokens = st.lists(st.integers(0, 2), min_size=1, max_size=9)
     return st.lists(st.tuples(tokens, tokens), max_size=25).map(asked)
@@ -56,13 +56,15 @@ def paths(found: Tree) -> list[tuple[tuple[int, ...], Node]]:
     return ended
 
 
-def prefixes(given: Sequence[Asked]) -> set[tuple[int, ...]]:
+def prefixes(given: Sequence[Query]) -> set[tuple[int, ...]]:
     return {each.tokens[:end] for each in given for end in range(1, len(each.tokens) + 1)}
 
 
-def check(given: Sequence[Asked], slack: float, prices: tuple[float, float] = DEAR) -> Tree:
+def check(given: Sequence[Query], slack: float, prices: tuple[float, float] = DEAR) -> Tree:
     """All that holds of a tree."""
-    found = prefix_tree.build(given, partial(tree_depth.dissolved, prices=tree_depth.Prices(*prices, slack)))
+    found = prefix_tree.build_tree(
+        given, partial(tree_depth.choose_dissolved, prices=tree_depth.Prices(*prices, slack))
+    )
     assert found.distinct == len(prefixes(given))
     assert found.plain == sum(map(len, {each.tokens for each in given}))
     assert found.distinct <= found.tokens <= found.distinct * (1 + slack)
@@ -86,13 +88,13 @@ def check(given: Sequence[Asked], slack: float, prices: tuple[float, float] = DE
 @given(requests(), st.sampled_from([0.0, 0.08, 0.5]), st.sampled_from([FREE, CHEAP, DEAR]))
 @settings(max_examples=150)
 def test_every_target_is_asked_for_once_after_its_own_prefix(
-    given: list[Asked], slack: float, prices: tuple[float, float]
+    given: list[Query], slack: float, prices: tuple[float, float]
 ) -> None:
     check(given, slack, prices)
 
 
 @given(requests())
-def test_without_slack_each_distinct_prefix_runs_once_and_siblings_begin_differently(given: list[Asked]) -> None:
+def test_without_slack_each_distinct_prefix_runs_once_and_siblings_begin_differently(given: list[Query]) -> None:
     found = check(given, 0.0)
     assert found.tokens == found.distinct
     for siblings in [found.roots, *(list(node.children) for node in found.nodes())]:
@@ -131,7 +133,7 @@ def ways(top: Node, gone: frozenset[Node]) -> tuple[int, int, int]:
 
 @given(requests(), st.floats(0, 20), st.floats(0, 5))
 @settings(max_examples=100)
-def test_no_other_choice_is_cheaper(given: list[Asked], level: float, row: float) -> None:
+def test_no_other_choice_is_cheaper(given: list[Query], level: float, row: float) -> None:
     """Against all subsets of the nodes that could be dissolved."""
     tops: list[Node] = []
 
@@ -139,7 +141,7 @@ def test_no_other_choice_is_cheaper(given: list[Asked], level: float, row: float
         tops.append(top)
         return []
 
-    found = prefix_tree.build(given, noted)
+    found = prefix_tree.build_tree(given, noted)
     inner = [node for node in found.nodes() if node.children]
     assume(tops and len(inner) <= 9 and ways(tops[0], frozenset())[2] <= tree_depth.MOST_LEVELS)
 
@@ -147,7 +149,7 @@ def test_no_other_choice_is_cheaper(given: list[Asked], level: float, row: float
         tokens, kept, deepest = ways(tops[0], gone)
         return tokens + row * kept + level * deepest
 
-    chosen = tree_depth.dissolved(tops[0], found.distinct, tree_depth.Prices(level, row, 1e9))
+    chosen = tree_depth.choose_dissolved(tops[0], found.distinct, tree_depth.Prices(level, row, 1e9))
     subsets = chain.from_iterable(combinations(inner, count) for count in range(len(inner) + 1))
     assert price(frozenset(chosen)) == pytest.approx(min(price(frozenset(gone)) for gone in subsets))
 
@@ -185,18 +187,18 @@ def test_duplicates_run_once_and_are_all_answered(count: int) -> None:
 
 
 def test_no_requests_make_an_empty_tree() -> None:
-    assert prefix_tree.build([]) == prefix_tree.Tree([], 0, 0)
+    assert prefix_tree.build_tree([]) == prefix_tree.Tree([], 0, 0)
 
 
 def test_3000_nested_inputs_are_one_run() -> None:
-    found = prefix_tree.build(asked([(range(length), (length,)) for length in range(1, 3001)]))
+    found = prefix_tree.build_tree(asked([(range(length), (length,)) for length in range(1, 3001)]))
     assert [len(node.tokens) for node in found.nodes()] == [3000]
     assert sorted(mark.position for mark in found.roots[0].marks) == list(range(3000))
 
 
 def test_3000_nested_branches_go_as_deep() -> None:
     """Each of the nested inputs ends in a token of its own, so none of the nodes can be dissolved for nothing."""
-    found = prefix_tree.build(asked([((*range(length), -1), (0,)) for length in range(1, 3001)]))
+    found = prefix_tree.build_tree(asked([((*range(length), -1), (0,)) for length in range(1, 3001)]))
     assert found.tokens == found.distinct == 6000
     deepest, node = 0, found.roots[0]
     while node.children:
@@ -215,7 +217,7 @@ def test_marks_are_made_once_however_deep(monkeypatch: pytest.MonkeyPatch) -> No
         return mark(*args)
 
     monkeypatch.setattr("scanproof.scoring.prefix_tree.Mark", counted)
-    prefix_tree.build(
-        [prefix_tree.Asked(tuple(range(length)), tuple(range(1, length + 1))) for length in range(1, 601)]
+    prefix_tree.build_tree(
+        [prefix_tree.Query(tuple(range(length)), tuple(range(1, length + 1))) for length in range(1, 601)]
     )
     assert made == 600 * 601 // 2

@@ -45,16 +45,16 @@ made_once = cache(tokenizer)
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
     """Before hypothesis takes the time of an example."""
-    assert encoding.splits(made_once(neox=False))
-    assert encoding.splits(made_once(neox=True))
+    assert encoding.can_cut(made_once(neox=False))
+    assert encoding.can_cut(made_once(neox=True))
 
 
 @pytest.mark.parametrize("neox", [False, True], ids=["stand-in", "neox"])
 @given(text=TEXTS)
 def test_the_words_make_the_text(neox: bool, text: str) -> None:
     chosen = made_once(neox=neox)
-    assert encoding.splits(chosen)
-    assert encoding.remembering(chosen.encode, chosen)(text) == chosen.encode(text)
+    assert encoding.can_cut(chosen)
+    assert encoding.encode_words_once(chosen.encode, chosen)(text) == chosen.encode(text)
 
 
 def test_a_word_is_encoded_once() -> None:
@@ -64,7 +64,7 @@ def test_a_word_is_encoded_once() -> None:
         asked.append(text)
         return list(made_once(neox=False).encode(text, **options))
 
-    remembered = encoding.remembering(encode, made_once(neox=False))
+    remembered = encoding.encode_words_once(encode, made_once(neox=False))
     for choice in "ABCD":
         assert remembered(f"Pick one.\nAnswer: {choice}") == made_once(neox=False).encode(
             f"Pick one.\nAnswer: {choice}"
@@ -76,7 +76,7 @@ def test_options_are_kept_apart_and_a_truncated_text_is_encoded_whole() -> None:
     def encode(text: str, left_truncate_len: int = 0, add_special_tokens: bool = True) -> list[int]:
         return [len(text), int(add_special_tokens)][-left_truncate_len:]
 
-    remembered = encoding.remembering(encode, made_once(neox=False))
+    remembered = encoding.encode_words_once(encode, made_once(neox=False))
     assert remembered("a b") == [1, 1, 2, 1]
     assert remembered("a b", add_special_tokens=False) == [1, 0, 2, 0]
     assert remembered("a b", left_truncate_len=1) == [1]
@@ -98,10 +98,10 @@ def test_options_are_kept_apart_and_a_truncated_text_is_encoded_whole() -> None:
 def test_another_tokenizer_encodes_whole_texts(change: Any, tmp_path: Path) -> None:
     other = tokenizer()
     change(other)
-    assert not encoding.splits(other)
+    assert not encoding.can_cut(other)
     text = "Question: which of <x> two words?\nAnswer: B"
-    assert encoding.remembering(other.encode, other)(text) == other.encode(text)
-    assert encoding.remembering(lambda _: [7], object())(text) == [7]
+    assert encoding.encode_words_once(other.encode, other)(text) == other.encode(text)
+    assert encoding.encode_words_once(lambda _: [7], object())(text) == [7]
 
 
 def test_a_whole_text_is_encoded_once_while_its_continuations_come_and_is_not_kept_for_ever() -> None:
@@ -111,7 +111,7 @@ def test_a_whole_text_is_encoded_once_while_its_continuations_come_and_is_not_ke
         asked.append(text)
         return [len(text)]
 
-    remembered = encoding.remembering(encode, object())
+    remembered = encoding.encode_words_once(encode, object())
     for document in range(encoding.TEXTS):
         for answer in "ABCD":
             remembered(f"document {document}")

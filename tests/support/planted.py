@@ -120,7 +120,7 @@ def shared_engine_mixes_up_answers(copy: Copy) -> None:
 
 def state_of_the_neighbour(copy: Copy) -> None:
     """Every branch goes on from the state of the first prefix in its batch."""
-    copy.edit("scanproof/scoring/engine.py", "trail = passage.trail(row)", "trail = passage.trail(0)")
+    copy.edit("scanproof/scoring/engine.py", "prefix = carried.make_prefix(row)", "prefix = carried.make_prefix(0)")
 
 
 def wrong_convolution(copy: Copy) -> None:
