@@ -15,7 +15,7 @@ from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engine, Scoring
 from scanproof.numbers.verdict.measurement import Measurement
-from scanproof.numbers.verdict.paired_tests import Finding
+from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Verdict
 
 SCHEMA_VERSION = 3
@@ -107,7 +107,7 @@ class Record:
     command: str | None = None
     widened: str | None = None
     """Reason of a tolerance that was widened by hand."""
-    gate: Finding | None = None
+    gate: PairedComparison | None = None
     """The comparison document by document with the baseline; None where there is none."""
 
 
@@ -128,7 +128,7 @@ class Run:
     """Numbers that were to be compared; more than there are records in a session that was stopped."""
     evaluations: tuple[Evaluation, ...] = ()
     latencies: tuple[Latency, ...] = ()
-    joint: tuple[Finding, ...] = ()
+    joint: tuple[PairedComparison, ...] = ()
     """Each model, and the whole night, against the baseline: what is spread over many numbers."""
     schema_version: int = SCHEMA_VERSION
 

@@ -17,8 +17,8 @@ from scanproof.numbers.expected.constants import Constants
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.answers import Samples
-from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
-from scanproof.numbers.verdict.paired_tests import Finding, refuse
+from scanproof.numbers.verdict.baseline_gate import Baseline, TaskPair
+from scanproof.numbers.verdict.paired_tests import PairedComparison, refuse
 from scanproof.record import Evaluation, Record, Run
 
 COLUMNS = ("id", "before", "now", "difference", "gained", "lost", "p_value", "compared")
@@ -63,7 +63,7 @@ def numbers(before: Whole, now: Whole, values: Iterable[PublishedValue], constan
 def finding(
     value: PublishedValue | None, old: Record | None, new: Record | None, before: Whole, now: Whole,
     constants: Constants,
-) -> Finding:  # fmt: skip
+) -> PairedComparison:  # fmt: skip
     """One number, document by document; refused with the reason where that would mean nothing."""
     name = f"the run {before.run.id}"
     kept = new or old
@@ -79,12 +79,12 @@ def finding(
     mine = {(job, task): found for (job, task), found in before.samples.items() if job == old.job}
     baseline = Baseline(name=name, samples=mine, harness=harness(first.environment), engine=first.engine)
     as_run = replace(value, job=second.job)
-    return baseline_gate.judge(
+    return baseline_gate.judge_number(
         as_run, now.samples, baseline.against(second.engine), constants, harness=harness(second.environment)
     )
 
 
-def row(name: str, old: Record | None, new: Record | None, found: Finding) -> dict[str, Any]:
+def row(name: str, old: Record | None, new: Record | None, found: PairedComparison) -> dict[str, Any]:
     """A number in both runs, natural unit."""
     before, now = measured(old), measured(new)
     flips = next((test for test in found.tests if test.gained is not None), None)
@@ -115,15 +115,15 @@ def flipped(before: Whole, now: Whole, value: PublishedValue) -> list[dict[str, 
     """
     baseline = Baseline(name=before.run.id, samples=before.samples, harness=None)
     rows = []
-    for task, metric in baseline_gate.leaves(value):
-        pairs, reasons = baseline_gate.pair(baseline, now.samples, value.job.name, [task])
+    for task, metric in baseline_gate.list_tasks(value):
+        pairs, reasons = baseline_gate.pair_tasks(baseline, now.samples, value.job.name, [task])
         if reasons:
             raise HistoryError(f"{value.id}: {reasons[0]}")
         rows.extend(flips_of(pairs[0], metric))
     return rows
 
 
-def flips_of(each: Pair, metric: str) -> list[dict[str, Any]]:
+def flips_of(each: TaskPair, metric: str) -> list[dict[str, Any]]:
     """One task's flipped documents."""
     return [
         {

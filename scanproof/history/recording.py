@@ -63,7 +63,7 @@ def recorded(run: Run, wanted: Sequence[PublishedValue]) -> list[Recorded]:
         reasons = list(_why_not(value, records.get(value.id), evaluation))
         problems += [f"{value.id}: {reason}" for reason in reasons]
         if evaluation is not None and not reasons:
-            measured = derive.measured(value, evaluation.measurements).value
+            measured = derive.measurement_of(value, evaluation.measurements).value
             found.append(Recorded(value, f"{measured * value.scale:.{DIGITS[value.unit]}f}", evaluation))
     if problems:
         raise RecordingError("\n".join(problems))
@@ -86,7 +86,7 @@ def _why_not(value: PublishedValue, kept: Record | None, evaluation: Evaluation 
     if not ran_on.startswith(job.device):
         yield f"the evaluation fell back from {job.device} to {ran_on or 'an unknown device'}"
     try:
-        measured = derive.measured(value, evaluation.measurements)
+        measured = derive.measurement_of(value, evaluation.measurements)
     except derive.DeriveError as error:
         yield str(error)
         return

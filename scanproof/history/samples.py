@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scanproof.history.columns import METRIC
 from scanproof.history.errors import HistoryError
-from scanproof.numbers.verdict.answers import Samples, TaskSamples, digest, number
+from scanproof.numbers.verdict.answers import Samples, TaskSamples, digest_lines, parse_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,11 +27,11 @@ def from_lines(job: str, task: str, lines: Iterable[Mapping[str, Any]]) -> TaskS
         job=job,
         task=task,
         doc_ids=tuple(int(row["doc_id"]) for row in rows),
-        documents_hash=digest(f"{row['doc_hash']} {row['target_hash']}" for row in rows),
-        prompts_hash=digest(row["prompt_hash"] for row in rows),
+        documents_hash=digest_lines(f"{row['doc_hash']} {row['target_hash']}" for row in rows),
+        prompts_hash=digest_lines(row["prompt_hash"] for row in rows),
         targets=tuple(row["target"] for row in rows),
         loglikelihoods=tuple(tuple(float(value) for value in row["loglikelihoods"]) for row in rows),
-        metrics={name: tuple(number(row["metrics"].get(name)) for row in rows) for name in names},
+        metrics={name: tuple(parse_number(row["metrics"].get(name)) for row in rows) for name in names},
     )
 
 

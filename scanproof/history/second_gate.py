@@ -17,11 +17,11 @@ from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict import baseline_gate, derive
 from scanproof.numbers.verdict.answers import Samples
-from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
-from scanproof.numbers.verdict.engines import DISAGREE, Apart, Engines
+from scanproof.numbers.verdict.baseline_gate import Baseline, TaskPair
+from scanproof.numbers.verdict.engines import DISAGREE, EngineDifference, Engines
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
-from scanproof.numbers.verdict.paired_tests import Finding, refuse
+from scanproof.numbers.verdict.paired_tests import PairedComparison, refuse
 from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation
 
@@ -89,7 +89,7 @@ class SecondGate:
             self.logs[folder] = read_logs(job, Path(folder))
         return self.logs[folder]
 
-    def finding(self, value: PublishedValue, evaluation: Evaluation) -> Finding | None:
+    def finding(self, value: PublishedValue, evaluation: Evaluation) -> PairedComparison | None:
         """One number against its baseline; None where there is none."""
         try:
             baseline = self.baseline(value, evaluation)
@@ -97,7 +97,7 @@ class SecondGate:
                 return None
             if evaluation.job.limit is not None:
                 return refuse(value.id, baseline.name, "a subset of the documents was scored")
-            return baseline_gate.judge(
+            return baseline_gate.judge_number(
                 value, self.samples(evaluation), baseline, self.expected.constants,
                 harness=harness(evaluation.environment),
             )  # fmt: skip
@@ -122,18 +122,20 @@ class SecondGate:
             return replace(made, finding=refuse(value.id, "plain", str(error)))
         # The two were scored by one lm-eval within one session.
         baseline = Baseline(name="plain", samples=by_plain, harness="").beside(evaluation)
-        found = baseline_gate.judge(value, by_shared, baseline, self.expected.constants, harness="")
+        found = baseline_gate.judge_number(value, by_shared, baseline, self.expected.constants, harness="")
         if not found.changed:
             return replace(made, finding=found)
-        pairs, _ = baseline_gate.pair(
-            baseline, by_shared, evaluation.job.name, [task for task, _ in baseline_gate.leaves(value)]
+        pairs, _ = baseline_gate.pair_tasks(
+            baseline, by_shared, evaluation.job.name, [task for task, _ in baseline_gate.list_tasks(value)]
         )
         return replace(made, finding=found, apart=apart(pairs, value))
 
-    def joint(self, values: Iterable[PublishedValue], evaluations: Iterable[Evaluation]) -> tuple[Finding, ...]:
+    def joint(
+        self, values: Iterable[PublishedValue], evaluations: Iterable[Evaluation]
+    ) -> tuple[PairedComparison, ...]:
         """Every model that has a baseline, and all of them together, as far as their documents can be paired."""
         by_job = {value.job.name: value for value in values}
-        pairs: list[tuple[str, Pair]] = []
+        pairs: list[tuple[str, TaskPair]] = []
         names: dict[str, str] = {}
         measured: set[tuple[str, str]] = set()
         for evaluation in evaluations:
@@ -147,32 +149,35 @@ class SecondGate:
                     pairs.append((value.hub_id, each))
         return self.joint_findings(pairs, names)
 
-    def pairs(self, value: PublishedValue, evaluation: Evaluation) -> list[tuple[str, Pair]]:
+    def pairs(self, value: PublishedValue, evaluation: Evaluation) -> list[tuple[str, TaskPair]]:
         """Name of the baseline and the paired tasks of an evaluation; what cannot be paired its numbers say."""
         try:
             baseline = self.baseline(value, evaluation)
             if baseline is None or evaluation.job.limit is not None:
                 return []
-            if baseline_gate.same_harness(baseline, harness(evaluation.environment)) is not None:
+            if baseline_gate.explain_other_harness(baseline, harness(evaluation.environment)) is not None:
                 return []
             samples = self.samples(evaluation)
-            found, _ = baseline_gate.pair(baseline, samples, evaluation.job.name, [task for _, task in samples])
+            found, _ = baseline_gate.pair_tasks(baseline, samples, evaluation.job.name, [task for _, task in samples])
             return [(baseline.name, each) for each in found]
         except HistoryError:
             return []
 
-    def joint_findings(self, pairs: list[tuple[str, Pair]], names: dict[str, str]) -> tuple[Finding, ...]:
+    def joint_findings(self, pairs: list[tuple[str, TaskPair]], names: dict[str, str]) -> tuple[PairedComparison, ...]:
         """The joint tests, a model each and the night."""
-        models = baseline_gate.by_model(pairs)
+        models = baseline_gate.group_by_model(pairs)
         constants = self.expected.constants
         level, margin = constants.joint_level(len(models)), constants.perplexity_sd
         found = [
-            baseline_gate.joint(model, names[model], kept, level, margin) for model, kept in sorted(models.items())
+            baseline_gate.judge_together(model, names[model], kept, level, margin)
+            for model, kept in sorted(models.items())
         ]
         if len(models) > 1:
             every = [each for _, each in pairs]
             found.append(
-                baseline_gate.joint("night", "the baselines of its models", every, constants.night_level, margin)
+                baseline_gate.judge_together(
+                    "night", "the baselines of its models", every, constants.night_level, margin
+                )
             )
         return tuple(found)
 
@@ -180,15 +185,15 @@ class SecondGate:
 def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> float | None:
     """A number of an evaluation in its natural unit; None where it is not there, or is no number."""
     try:
-        found = derive.measured(value, measurements).value
+        found = derive.measurement_of(value, measurements).value
     except derive.DeriveError:
         return None
     return found if math.isfinite(found) else None
 
 
-def apart(pairs: Iterable[Pair], value: PublishedValue) -> tuple[Apart, ...]:
+def apart(pairs: Iterable[TaskPair], value: PublishedValue) -> tuple[EngineDifference, ...]:
     """The documents that two engines score most differently, those whose score differs first."""
-    metrics = dict(baseline_gate.leaves(value))
+    metrics = dict(baseline_gate.list_tasks(value))
     found = []
     for each in pairs:
         plain, shared = each.before, each.now
@@ -198,7 +203,7 @@ def apart(pairs: Iterable[Pair], value: PublishedValue) -> tuple[Apart, ...]:
             moved = [0.0 if a == b else a - b for a, b in zip(mine, other, strict=True)]
             finite = all(map(math.isfinite, moved))
             nats = max(moved, key=abs, default=0.0) if finite else None
-            found.append(Apart(task=plain.task, doc_id=doc, nats=nats, shared=score, plain=plain_score))
+            found.append(EngineDifference(task=plain.task, doc_id=doc, nats=nats, shared=score, plain=plain_score))
     found.sort(key=lambda one: -math.inf if one.nats is None else -abs(one.nats))
     if value.binary:
         found.sort(key=lambda one: one.shared == one.plain)
@@ -216,7 +221,7 @@ def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
     return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
 
 
-def with_finding(verdict: Verdict, finding: Finding | None) -> Verdict:
+def with_finding(verdict: Verdict, finding: PairedComparison | None) -> Verdict:
     """The verdict of both gates together."""
     if finding is None or not finding.changed or not verdict.outcome.can_still_change:
         return verdict

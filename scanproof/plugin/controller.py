@@ -13,7 +13,7 @@ from scanproof.plugin import reports
 from scanproof.plugin.session import Session
 
 if TYPE_CHECKING:
-    from scanproof.numbers.verdict.paired_tests import Finding
+    from scanproof.numbers.verdict.paired_tests import PairedComparison
 
 PROPERTY = "scanproof"
 """Name of the user property that carries a record from an xdist worker to its controller, and into JUnit."""
@@ -119,7 +119,7 @@ class Controller:
         if self.not_written is None:
             self.reported = reports.write(self.session, recorder.path)
 
-    def joint(self) -> tuple[Finding, ...]:
+    def joint(self) -> tuple[PairedComparison, ...]:
         """Every model, and the night, against the baseline: what no single number shows."""
         recorder = self.session.recorder
         if recorder is None or not recorder.run.evaluations:

@@ -14,7 +14,7 @@ from scanproof.plugin.session import Session, session_of
 if TYPE_CHECKING:
     from scanproof.kernels.latency.latency_verdict import Latency
     from scanproof.numbers.values import PublishedValue
-    from scanproof.numbers.verdict.paired_tests import Finding
+    from scanproof.numbers.verdict.paired_tests import PairedComparison
     from scanproof.numbers.verdict.tolerance import Verdict
     from scanproof.record import Evaluation, Record
 
@@ -51,7 +51,7 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
 @pytest.fixture
 def scanproof_gate(
     request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
-) -> Finding | None:
+) -> PairedComparison | None:
     """`scanproof_value` against its baseline, document by document; None where it has no baseline."""
     return session_of(request.config).second_gate.finding(scanproof_value, scanproof_evaluation)
 
@@ -61,7 +61,7 @@ def scanproof_verdict(
     request: pytest.FixtureRequest,
     scanproof_value: PublishedValue,
     scanproof_evaluation: Evaluation,
-    scanproof_gate: Finding | None,
+    scanproof_gate: PairedComparison | None,
 ) -> Verdict:
     """The verdict of both gates on `scanproof_value`, recorded before any test asserts on it.
 
@@ -87,13 +87,13 @@ def scanproof_verdict(
 @pytest.fixture
 def scanproof_triage(
     request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
-) -> Callable[[Verdict, Finding | None], list[str]]:
+) -> Callable[[Verdict, PairedComparison | None], list[str]]:
     """Called with a verdict and the second gate's finding: why `scanproof_value` failed, in lines for its message.
 
     Makes cheap checks only, and never raises.
     """
 
-    def explain(verdict: Verdict, finding: Finding | None) -> list[str]:
+    def explain(verdict: Verdict, finding: PairedComparison | None) -> list[str]:
         from scanproof.plugin import run_recorder
 
         nodeid = request.node.nodeid
@@ -107,9 +107,9 @@ def scanproof_triage(
 def scanproof_check(
     scanproof_value: PublishedValue,
     scanproof_evaluation: Evaluation,
-    scanproof_gate: Finding | None,
+    scanproof_gate: PairedComparison | None,
     scanproof_verdict: Verdict,
-    scanproof_triage: Callable[[Verdict, Finding | None], list[str]],
+    scanproof_triage: Callable[[Verdict, PairedComparison | None], list[str]],
 ) -> Callable[[PublishedValue], None]:
     """Called with `scanproof_value`: passes when the number is reproduced, and document by document as before.
 

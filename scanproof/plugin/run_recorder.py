@@ -13,7 +13,7 @@ from scanproof import files, record
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict import derive, tolerance
-from scanproof.numbers.verdict.paired_tests import Finding
+from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation, Record, Run
 
@@ -51,7 +51,7 @@ def make_record(value: PublishedValue, nodeid: str, **fields: Any) -> Record:
 
 def judge(value: PublishedValue, evaluation: Evaluation, constants: tolerance.Constants) -> Verdict:
     """Compare one number with what its evaluation measured; raises derive.DeriveError."""
-    measurement = derive.measured(value, evaluation.measurements)
+    measurement = derive.measurement_of(value, evaluation.measurements)
     return tolerance.compare(
         value,
         measurement.value,
@@ -62,7 +62,7 @@ def judge(value: PublishedValue, evaluation: Evaluation, constants: tolerance.Co
 
 
 def judged_record(
-    value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict, gate: Finding | None = None
+    value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict, gate: PairedComparison | None = None
 ) -> Record:
     """A record of what both gates found."""
     return make_record(
@@ -118,7 +118,7 @@ class Recorder:
         self.written = time.monotonic()
         return path
 
-    def add_joint(self, joint: tuple[Finding, ...]) -> None:
+    def add_joint(self, joint: tuple[PairedComparison, ...]) -> None:
         """Keep what is found in many numbers together; the next write puts it on disk."""
         self.run = replace(self.run, joint=joint)
 

@@ -10,7 +10,7 @@ import pytest
 from scanproof.evaluation import auto_engine
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.verdict.outcome import Outcome
-from scanproof.numbers.verdict.paired_tests import Comparison
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from scanproof.plugin.run_recorder import Recorder
 from scanproof.record import Evaluation, Record, Run
 from scanproof.report import terminal
@@ -82,10 +82,10 @@ def gate_lines(records: list[Record]) -> list[str]:
     counts = Counter(gate.outcome.value for gate in found)
     if not found:
         return []
-    if set(counts) == {Comparison.SAME.value}:
+    if set(counts) == {ComparisonOutcome.SAME.value}:
         return [f"document by document: {len(found)} numbers as in their baseline"]
     total = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-    refused = Counter(gate.because for gate in found if gate.outcome is Comparison.REFUSED)
+    refused = Counter(gate.because for gate in found if gate.outcome is ComparisonOutcome.REFUSED)
     reasons = [f"{count} numbers {reason}" for reason, count in refused.most_common()]
     return [f"document by document with the baseline: {total}", *reasons]
 

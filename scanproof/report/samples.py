@@ -75,10 +75,12 @@ def end_of(text: str, most: int) -> str:
 
 def changed(value: PublishedValue, samples: Answers, baseline: Baseline, texts: Texts) -> Samples:
     """The documents of a number that are not as in the baseline, those first that moved most."""
-    leaves = baseline_gate.leaves(value)
-    pairs, reasons = baseline_gate.pair(baseline, samples, value.job.name, [task for task, _ in leaves])
+    leaves = baseline_gate.list_tasks(value)
+    pairs, reasons = baseline_gate.pair_tasks(baseline, samples, value.job.name, [task for task, _ in leaves])
     if not reasons:
-        found = [baseline_gate.no_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)]
+        found = [
+            baseline_gate.explain_missing_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)
+        ]
         reasons = [reason for reason in found if reason]
     if reasons:
         return nothing(reasons[0], baseline.name)
@@ -101,7 +103,7 @@ def nothing(because: str, compared_with: str | None = None) -> Samples:
     return Samples(compared_with=compared_with, changed=0, gained=0, lost=0, shown=(), because=because)
 
 
-def rows_of(each: baseline_gate.Pair, metric: str) -> list[dict[str, Any]]:
+def rows_of(each: baseline_gate.TaskPair, metric: str) -> list[dict[str, Any]]:
     """One task's changed documents, each with its target and by how much it moved."""
     targets = dict(zip(each.now.doc_ids, each.now.targets, strict=True))
     return [

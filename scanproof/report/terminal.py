@@ -13,7 +13,7 @@ from rich.text import Text
 from scanproof.numbers.values import UNRECORDED, PublishedValue
 from scanproof.numbers.verdict.engines import DISAGREE
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, meaning_of
-from scanproof.numbers.verdict.paired_tests import Finding
+from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Allowance, Verdict
 from scanproof.record import Evaluation, Record
 
@@ -124,7 +124,7 @@ def difference_line(value: PublishedValue, verdict: Verdict) -> str:
     return ", ".join(parts)
 
 
-def gate_lines(finding: Finding | None) -> list[str]:
+def gate_lines(finding: PairedComparison | None) -> list[str]:
     """What the comparison with the baseline found."""
     if finding is None:
         return []
@@ -163,7 +163,7 @@ def failure_text(
     value: PublishedValue,
     verdict: Verdict,
     evaluation: Evaluation,
-    finding: Finding | None = None,
+    finding: PairedComparison | None = None,
     triage: Iterable[str] = (),
 ) -> str:
     """What the person on triage reads first when a number is out of tolerance, or changed since the baseline.

@@ -49,7 +49,7 @@ def of_number(
     notes: list[str] = []
     root = runs.root
     value = next((each for each in expected.numbers if each.id == kept.id), None)
-    leaves = tuple(baseline_gate.leaves(value)) if value is not None else ((kept.task, kept.metric),)
+    leaves = tuple(baseline_gate.list_tasks(value)) if value is not None else ((kept.task, kept.metric),)
     tasks = list(dict.fromkeys(task for task, _ in leaves))
 
     def read(what: str, call: Callable[[], T]) -> T | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scanproof.numbers.verdict import baseline_gate, rounding
-from scanproof.numbers.verdict.baseline_gate import Pair
+from scanproof.numbers.verdict.baseline_gate import TaskPair
 from scanproof.triage.evidence import Evidence, Side, TaskAnswers
 
 
@@ -28,8 +28,8 @@ class Task:
         ]
 
     @property
-    def pair(self) -> Pair:
-        return Pair(self.before.samples, self.now.samples)
+    def pair(self) -> TaskPair:
+        return TaskPair(self.before.samples, self.now.samples)
 
 
 def tasks(evidence: Evidence, side: Side | None) -> list[Task]:
@@ -45,7 +45,9 @@ def tasks(evidence: Evidence, side: Side | None) -> list[Task]:
 
 def same_questions(task: Task) -> bool:
     """Whether documents, prompts and answers to choose from are the same, so that only the computation can differ."""
-    return baseline_gate.why_not(task.before.samples, task.now.samples, task.name) is None and not other_choices(task)
+    return baseline_gate.explain_unpaired(
+        task.before.samples, task.now.samples, task.name
+    ) is None and not other_choices(task)
 
 
 def other_choices(task: Task) -> list[int]:

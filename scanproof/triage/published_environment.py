@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 
 from scanproof.environment import PACKAGES
-from scanproof.numbers.expected.reader import Document
+from scanproof.numbers.expected.reader import PublishedDocument
 
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[0-9][0-9.]*)")
 
 
-def environment(document: Document) -> Mapping[str, str]:
+def environment(document: PublishedDocument) -> Mapping[str, str]:
     """`gpu`, `driver`, `cuda`, `python` and distributions that move numbers, each as far as it is said."""
     software = document.environment
     found = {name: said for name in ("gpu", "driver", "cuda") if (said := document.hardware.get(name))}

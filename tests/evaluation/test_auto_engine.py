@@ -11,7 +11,7 @@ from scanproof.errors import EvaluationError, Kind
 from scanproof.evaluation.auto_engine import ENGINES_OWN, AutoEngine, explain_replacement
 from scanproof.files import from_json, to_json
 from scanproof.numbers.values import EvalJob, PublishedValue
-from scanproof.numbers.verdict.engines import Engine, Scoring, Spot
+from scanproof.numbers.verdict.engines import Engine, Scoring, SpotCheck
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import Verdict
@@ -26,7 +26,7 @@ class Engines:
     """Both engines; the measured number says who measured it."""
 
     def __init__(
-        self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: Spot | None = None
+        self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: SpotCheck | None = None
     ) -> None:
         self.error = error
         self.scored_by = scored_by
@@ -44,7 +44,7 @@ class Engines:
         )  # fmt: skip
 
 
-def scoring(spot: Spot | None) -> Scoring:
+def scoring(spot: SpotCheck | None) -> Scoring:
     return Scoring(
         plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
     )
@@ -123,7 +123,7 @@ def test_a_job_whose_kernels_the_shared_engine_did_not_launch_is_left_to_plain()
 def test_a_request_that_plain_scores_otherwise_is_enough_to_measure_the_job_again(
     plain: float | None, again: bool
 ) -> None:
-    by = Engines(spot=Spot(requests=8, shared=-1.0, plain=plain, allowed=1e-3))
+    by = Engines(spot=SpotCheck(requests=8, shared=-1.0, plain=plain, allowed=1e-3))
     found = measured_by(by, dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED)))
     assert by.asked == (["shared", "plain"] if again else ["shared"])
     assert from_json(Evaluation, to_json(found)) == found

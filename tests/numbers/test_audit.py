@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof.numbers.audit import aggregates, conflicts, granularity, pairs, stderrs
-from scanproof.numbers.audit.audit import COLUMNS, Finding, audit, audit_rows
+from scanproof.numbers.audit.audit import COLUMNS, AuditFinding, audit, audit_rows
 from scanproof.numbers.expected.reader import load
 from scanproof.numbers.values import Part, PublishedValue
 from tests.support.builders import CONSTANTS, published
@@ -24,7 +24,7 @@ from tests.support.builders import CONSTANTS, published
 EXPECTED = Path(__file__).parents[2] / "expected"
 
 
-def audited(values: Sequence[PublishedValue], *findings: dict[str, Any]) -> tuple[Finding, ...]:
+def audited(values: Sequence[PublishedValue], *findings: dict[str, Any]) -> tuple[AuditFinding, ...]:
     document = SimpleNamespace(number="001", folder="001-reproduction", findings=findings)
     expected: Any = SimpleNamespace(values=tuple(values), documents=(document,), constants=CONSTANTS)
     return audit(expected)

@@ -25,7 +25,7 @@ def measurement(task: str, value: float, n: int = 100) -> Measurement:
 
 def test_a_group_weighs_its_parts_by_documents_an_average_does_not() -> None:
     found = (measurement("mmlu_a", 0.2, 100), measurement("mmlu_b", 0.6, 300))
-    pooled, mean = derive.derived(POOLED, found), derive.derived(MEAN, found)
+    pooled, mean = derive.derive(POOLED, found), derive.derive(MEAN, found)
     assert pooled.value == pytest.approx(0.5)
     assert mean.value == pytest.approx(0.4)
     assert pooled.n_samples == 400
@@ -36,24 +36,24 @@ def test_a_derived_number_lies_between_its_parts(parts: list[tuple[float, int]])
     found = tuple(measurement(part.task, value, n) for part, (value, n) in zip(PARTS, parts, strict=True))
     shares = [value for value, _ in parts]
     for value in (POOLED, MEAN):
-        result = derive.derived(value, found).value
+        result = derive.derive(value, found).value
         assert min(shares) - 1e-12 <= result <= max(shares) + 1e-12
         assert math.isfinite(result)
 
 
 def test_a_part_that_was_not_measured_is_named() -> None:
     with pytest.raises(DeriveError, match="mmlu_b/acc"):
-        derive.measured(MEAN, (measurement("mmlu_a", 0.2),))
+        derive.measurement_of(MEAN, (measurement("mmlu_a", 0.2),))
 
 
 def test_a_harness_that_weighs_the_parts_otherwise_is_found_out() -> None:
     found = (measurement("mmlu_a", 0.2, 100), measurement("mmlu_b", 0.6, 300), measurement("mmlu", 0.4, 400))
     with pytest.raises(DeriveError, match="weighs the parts differently"):
-        derive.measured(POOLED, found)
+        derive.measurement_of(POOLED, found)
 
 
 def test_a_plain_number_is_taken_as_measured() -> None:
     value = published(task="mmlu_a")
-    assert derive.measured(value, (measurement("mmlu_a", 0.2),)).value == 0.2
+    assert derive.measurement_of(value, (measurement("mmlu_a", 0.2),)).value == 0.2
     with pytest.raises(DeriveError, match="no acc for mmlu_a"):
-        derive.measured(value, ())
+        derive.measurement_of(value, ())

@@ -14,10 +14,10 @@ from scanproof.history.second_gate import SecondGate
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.baseline_gate import Baseline
-from scanproof.numbers.verdict.engines import DISAGREE, Apart, Engines
+from scanproof.numbers.verdict.engines import DISAGREE, EngineDifference, Engines
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
-from scanproof.numbers.verdict.paired_tests import Comparison, Finding, refuse
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison, refuse
 from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation, Replaced, read_run
 from tests.support.builders import published
@@ -104,20 +104,20 @@ def test_answers_that_are_gone_are_refused_and_neither_agree_nor_disagree(expect
     assert found.finding.because in found.lines()
 
 
-def finding(outcome: Comparison) -> Finding:
-    return Finding(subject="n", outcome=outcome, baseline="plain", because="why")
+def finding(outcome: ComparisonOutcome) -> PairedComparison:
+    return PairedComparison(subject="n", outcome=outcome, baseline="plain", because="why")
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-@pytest.mark.parametrize("compared", [*Comparison, None])
+@pytest.mark.parametrize("compared", [*ComparisonOutcome, None])
 def test_plains_verdict_counts_and_a_disagreement_fails_what_would_pass(
-    outcome: Outcome, compared: Comparison | None
+    outcome: Outcome, compared: ComparisonOutcome | None
 ) -> None:
     verdict = Verdict(outcome, 0.5, 0.5, 0.0, None, None, None, "because")
     engines = Engines(shared=0.4, plain=0.5, because="CHANGED: moved", finding=finding(compared) if compared else None)
     found = second_gate.with_engines(verdict, engines)
     assert found.engines is engines
-    if compared is Comparison.CHANGED and outcome in PASSING:
+    if compared is ComparisonOutcome.CHANGED and outcome in PASSING:
         assert found.outcome is Outcome.ENGINES_DISAGREE
         assert found.because.startswith(f"{DISAGREE}; shared measured 0.4, plain 0.5; ")
     else:
@@ -130,7 +130,7 @@ def test_a_number_that_one_engine_measured_stays_as_it_is() -> None:
 
 
 def test_a_score_that_was_not_kept_is_said() -> None:
-    apart = Apart(task="piqa", doc_id=3, nats=0.25, shared=None, plain=1.0)
+    apart = EngineDifference(task="piqa", doc_id=3, nats=0.25, shared=None, plain=1.0)
     assert str(apart) == "piqa document 3: +0.25 nats, shared minus plain; nothing by shared, 1 by plain"
 
 

@@ -10,8 +10,8 @@ import pytest
 from scanproof.numbers.values import Part
 from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.answers import Samples, TaskSamples
-from scanproof.numbers.verdict.baseline_gate import Baseline, Pair
-from scanproof.numbers.verdict.paired_tests import Comparison, Finding
+from scanproof.numbers.verdict.baseline_gate import Baseline, TaskPair
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import line, rows, task
 
@@ -26,8 +26,8 @@ def baseline(*found: TaskSamples, **changes: Any) -> Baseline:
     return Baseline(name="the run r", samples=samples(*found), harness=changes.pop("harness", "0.4.13"), **changes)
 
 
-def judged(before: TaskSamples, now: TaskSamples, **changes: Any) -> Finding:
-    return baseline_gate.judge(VALUE, samples(now), baseline(before, **changes), CONSTANTS, harness="0.4.13")
+def judged(before: TaskSamples, now: TaskSamples, **changes: Any) -> PairedComparison:
+    return baseline_gate.judge_number(VALUE, samples(now), baseline(before, **changes), CONSTANTS, harness="0.4.13")
 
 
 def moved(documents: int, by: float) -> TaskSamples:
@@ -36,7 +36,7 @@ def moved(documents: int, by: float) -> TaskSamples:
 
 def test_the_same_answers_are_the_same() -> None:
     found = judged(task(rows(400, 300)), task(rows(400, 300)))
-    assert found.outcome is Comparison.SAME
+    assert found.outcome is ComparisonOutcome.SAME
     assert [test.name for test in found.tests] == ["flips", "margins"]
     assert [test.level for test in found.tests] == [CONSTANTS.second_level / 2] * 2
 
@@ -52,7 +52,7 @@ def test_documents_lost_or_gained_are_a_change(right: int, outcome: str) -> None
 
 def test_flips_that_cancel_are_noise() -> None:
     now = task([line(doc, right=15 <= doc < 315) for doc in range(400)])
-    assert judged(task(rows(400, 300)), now).outcome is Comparison.SAME
+    assert judged(task(rows(400, 300)), now).outcome is ComparisonOutcome.SAME
 
 
 @pytest.mark.parametrize(("by", "outcome"), [(0.0015, "SAME"), (0.01, "CHANGED"), (-0.01, "CHANGED")])
@@ -67,15 +67,15 @@ def test_leads_that_all_move_one_way_are_a_change_before_any_answer_flips(by: fl
 def test_leads_that_move_either_way_are_noise() -> None:
     assert judged(moved(400, 0), task([
         line(doc, right=doc < 300, lead=1 + (0.05 if doc % 2 else -0.05)) for doc in range(400)
-    ])).outcome is Comparison.SAME  # fmt: skip
+    ])).outcome is ComparisonOutcome.SAME  # fmt: skip
 
 
 def test_where_rounding_has_a_ceiling_one_answer_beyond_it_is_a_change() -> None:
     before = task(rows(400, 300))
     now = task([line(doc, right=doc < 300, lead=1.002 if doc == 7 else 1) for doc in range(400)])
-    assert judged(before, now).outcome is Comparison.SAME
+    assert judged(before, now).outcome is ComparisonOutcome.SAME
     found = judged(before, now, ceiling=1e-3)
-    assert found.outcome is Comparison.CHANGED
+    assert found.outcome is ComparisonOutcome.CHANGED
     assert "1 of 800 answers" in found.because
 
 
@@ -84,7 +84,7 @@ def test_an_answer_that_became_no_number_is_a_change(ceiling: float | None) -> N
     broken = rows(400, 300)
     broken[7]["loglikelihoods"] = ["nan", -5.0]
     found = judged(task(rows(400, 300)), task(broken), ceiling=ceiling)
-    assert found.outcome is Comparison.CHANGED
+    assert found.outcome is ComparisonOutcome.CHANGED
     assert "1 of 800 answers are no finite number in one of the two" in found.because
 
 
@@ -101,14 +101,14 @@ def test_an_answer_that_became_no_number_is_a_change(ceiling: float | None) -> N
 )
 def test_what_cannot_be_paired_is_refused_with_the_reason(now: TaskSamples, said: str) -> None:
     found = judged(task(rows(400, 300)), now)
-    assert found.outcome is Comparison.REFUSED
+    assert found.outcome is ComparisonOutcome.REFUSED
     assert said in found.because
 
 
 @pytest.mark.parametrize("harness", ["0.4.2", None])
 def test_another_release_of_the_harness_is_refused(harness: str | None) -> None:
     found = judged(task(rows(400, 300)), task(rows(400, 300)), harness=harness)
-    assert found.outcome is Comparison.REFUSED
+    assert found.outcome is ComparisonOutcome.REFUSED
     assert "lm-eval" in found.because
 
 
@@ -121,7 +121,7 @@ def test_a_perplexity_is_compared_by_its_loglikelihoods() -> None:
         return task(lines, name="lambada_openai")
 
     outcomes = [
-        baseline_gate.judge(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
+        baseline_gate.judge_number(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
         for by in (0.0015, 0.004, -0.004)
     ]
     assert outcomes == ["SAME", "CHANGED", "CHANGED"]
@@ -135,7 +135,7 @@ def test_a_mass_is_compared_as_a_mass() -> None:
         return task(lines, name="truthfulqa_mc2")
 
     outcomes = [
-        baseline_gate.judge(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
+        baseline_gate.judge_number(value, samples(log(by)), baseline(log(0)), CONSTANTS, harness="0.4.13").outcome.value
         for by in (0.0005, -0.005)
     ]
     assert outcomes == ["SAME", "CHANGED"]
@@ -148,34 +148,36 @@ def test_a_number_made_of_several_tasks_is_compared_over_all_their_documents(poo
     )
     before = [task(rows(400, 300), name=name) for name in "ab"]
     now = [task(rows(400, 286), name=name) for name in "ab"]
-    found = baseline_gate.judge(value, samples(*now), baseline(*before), CONSTANTS, harness="0.4.13")
-    assert found.outcome is Comparison.CHANGED, "14 of each task are too few, 28 of both are not"
-    one = baseline_gate.judge(value, samples(now[0], before[1]), baseline(*before), CONSTANTS, harness="0.4.13")
+    found = baseline_gate.judge_number(value, samples(*now), baseline(*before), CONSTANTS, harness="0.4.13")
+    assert found.outcome is ComparisonOutcome.CHANGED, "14 of each task are too few, 28 of both are not"
+    one = baseline_gate.judge_number(value, samples(now[0], before[1]), baseline(*before), CONSTANTS, harness="0.4.13")
     assert one.tests[0].changed is False
-    gone = baseline_gate.judge(value, samples(now[0]), baseline(*before), CONSTANTS, harness="0.4.13")
+    gone = baseline_gate.judge_number(value, samples(now[0]), baseline(*before), CONSTANTS, harness="0.4.13")
     assert "this run kept no samples of b" in gone.because
 
 
 def test_the_right_answer_of_two_is_known_by_its_score_also_where_its_index_is_not_logged() -> None:
-    assert baseline_gate.right_answer(None, (-1.0, -2.0), 1.0) == 0
-    assert baseline_gate.right_answer(None, (-1.0, -2.0), 0.0) == 1
-    assert baseline_gate.right_answer(None, (-1.0, -2.0, -3.0), 0.0) is None
-    assert baseline_gate.right_answer(2, (-1.0, -2.0, -3.0), 0.0) == 2
-    assert baseline_gate.right_answer(1, (-1.0, -2.0), 0.87) is None
+    assert baseline_gate.find_right_answer(None, (-1.0, -2.0), 1.0) == 0
+    assert baseline_gate.find_right_answer(None, (-1.0, -2.0), 0.0) == 1
+    assert baseline_gate.find_right_answer(None, (-1.0, -2.0, -3.0), 0.0) is None
+    assert baseline_gate.find_right_answer(2, (-1.0, -2.0, -3.0), 0.0) == 2
+    assert baseline_gate.find_right_answer(1, (-1.0, -2.0), 0.87) is None
 
 
 def test_a_small_drop_spread_over_all_tasks_is_caught_together() -> None:
     """Four documents of 400 in each of ten tasks: no task shows it, the model does."""
-    pairs = [Pair(task(rows(400, 300), name=str(index)), task(rows(400, 296), name=str(index))) for index in range(10)]
-    alone = [baseline_gate.joint("m", "r", [each], CONSTANTS.joint_level(1), 0.002) for each in pairs]
+    pairs = [
+        TaskPair(task(rows(400, 300), name=str(index)), task(rows(400, 296), name=str(index))) for index in range(10)
+    ]
+    alone = [baseline_gate.judge_together("m", "r", [each], CONSTANTS.joint_level(1), 0.002) for each in pairs]
     assert not any(found.changed for found in alone)
-    together = baseline_gate.joint("m", "r", pairs, CONSTANTS.joint_level(1), 0.002)
+    together = baseline_gate.judge_together("m", "r", pairs, CONSTANTS.joint_level(1), 0.002)
     assert together.changed
     assert "0 documents gained, 40 lost of 4000" in together.because
 
 
 def test_a_model_without_anything_to_pair_is_refused() -> None:
-    assert baseline_gate.joint("m", "r", [], 1e-6, 0.002).outcome is Comparison.REFUSED
+    assert baseline_gate.judge_together("m", "r", [], 1e-6, 0.002).outcome is ComparisonOutcome.REFUSED
 
 
 def test_the_shares_of_the_budget_add_up_to_the_promise() -> None:
@@ -191,5 +193,5 @@ def test_the_shares_of_the_budget_add_up_to_the_promise() -> None:
 
 def test_jobs_are_paired_by_task_whatever_their_name() -> None:
     before = task(rows(400, 300), job="recorded")
-    assert judged(before, task(rows(400, 300))).outcome is Comparison.SAME
+    assert judged(before, task(rows(400, 300))).outcome is ComparisonOutcome.SAME
     assert JOB.name != "recorded"

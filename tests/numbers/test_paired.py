@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanproof.numbers.verdict import paired_tests
-from scanproof.numbers.verdict.paired_tests import Comparison
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def test_an_answer_beyond_the_ceiling_is_enough() -> None:
 
 def test_one_test_that_changed_is_enough_and_is_what_is_said() -> None:
     quiet, loud = paired_tests.flips_test(1, 2, 100, 1e-6), paired_tests.flips_test(0, 40, 100, 1e-6)
-    assert paired_tests.conclude("n", "the run r", [quiet]).outcome is Comparison.SAME
+    assert paired_tests.conclude("n", "the run r", [quiet]).outcome is ComparisonOutcome.SAME
     found = paired_tests.conclude("n", "the run r", [quiet, loud])
     assert found.changed
     assert "0 documents gained, 40 lost" in found.because

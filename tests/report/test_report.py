@@ -15,7 +15,7 @@ from scanproof.history.publish import publish
 from scanproof.history.store import open_history
 from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency, LatencyBaseline, LatencyVerdict, Timing
 from scanproof.numbers.verdict.outcome import LatencyOutcome as Slow
-from scanproof.numbers.verdict.paired_tests import Comparison, Finding
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.report import content, nights
 from scanproof.report import samples as changed
 from scanproof.report.content import Report
@@ -106,7 +106,7 @@ def test_what_is_known_is_listed_with_its_reason(store: Path) -> None:
 
 def test_a_change_over_all_numbers_fails_though_no_number_does(store: Path) -> None:
     path = make_nights(store, (300,))[-1]
-    found = Finding(subject="night", outcome=Comparison.CHANGED, baseline="b", because="margins moved")
+    found = PairedComparison(subject="night", outcome=ComparisonOutcome.CHANGED, baseline="b", because="margins moved")
     change(path, joint=(found,))
     made = report(path)
     assert made.verdict.state == "failed"

@@ -12,7 +12,7 @@ HOOK = """
 import json
 from pathlib import Path
 import pytest
-from scanproof.numbers.verdict.engines import Scoring; from scanproof.numbers.verdict.engines import Spot
+from scanproof.numbers.verdict.engines import Scoring; from scanproof.numbers.verdict.engines import SpotCheck
 from scanproof.errors import EvaluationError
 from scanproof.record import Evaluation; from scanproof.record import Measurement
 
@@ -39,7 +39,7 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     )
 
 def scored(plain):
-    spot = Spot(requests=8, shared=-1.0, plain=plain, allowed=0.001)
+    spot = SpotCheck(requests=8, shared=-1.0, plain=plain, allowed=0.001)
     return Scoring(
         plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
     )

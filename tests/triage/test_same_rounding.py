@@ -14,7 +14,7 @@ from scanproof.history import baseline
 from scanproof.history.publish import publish
 from scanproof.history.second_gate import SecondGate
 from scanproof.history.store import open_history
-from scanproof.numbers.expected.reader import Document, Expected
+from scanproof.numbers.expected.reader import Expected, PublishedDocument
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict.answers import ANSWERS
 from scanproof.record import Evaluation, read_run
@@ -36,7 +36,7 @@ def evaluate(folder: Path, run: str, job: EvalJob, device: str) -> Evaluation:
     return replace(evaluation, samples=str(path.parent / "samples" / job.name))
 
 
-def expected(folder: Path, value: PublishedValue, documents: tuple[Document, ...] = ()) -> Expected:
+def expected(folder: Path, value: PublishedValue, documents: tuple[PublishedDocument, ...] = ()) -> Expected:
     return Expected(
         values=(value,), unrecorded=(), documents=documents, tasks={}, constants=CONSTANTS, folder=folder
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_answers_recorded_in_float64(tmp_path: Path, dtype: str, device: str) ->
     recorded: list[dict[str, Any]] = [{"task": "piqa", **row} for row in rows(40, 30)]
     lines = "".join(json.dumps(row) + "\n" for row in recorded)
     (tmp_path / f"stand-in{ANSWERS}").write_bytes(gzip.compress(lines.encode()))
-    document = Document(
+    document = PublishedDocument(
         number=value.document, folder=".", title="t", citation="c", urls=(), file=None, suite="embedded",
         harness={"version": "0.4.13"}, hardware={}, environment={}, conventions=(), assumed={}, findings=(),
     )  # fmt: skip

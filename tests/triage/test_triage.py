@@ -16,8 +16,7 @@ from scanproof.history.samples import from_lines
 from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.engines import Engines
-from scanproof.numbers.verdict.paired_tests import Comparison
-from scanproof.numbers.verdict.paired_tests import Finding as PairedFinding
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.record import Record
 from scanproof.triage import message, text
 from scanproof.triage.checks import numerics
@@ -297,16 +296,16 @@ def test_runs_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     assert list(runs.before("20261121T020000Z-bb")) == []
 
 
-def engines(outcome: Comparison | None) -> Engines:
+def engines(outcome: ComparisonOutcome | None) -> Engines:
     """What both engines measured, with this comparison of their documents."""
-    found = PairedFinding(subject="n", outcome=outcome, baseline="plain", because="why") if outcome else None
+    found = PairedComparison(subject="n", outcome=outcome, baseline="plain", because="why") if outcome else None
     return Engines(shared=0.2, plain=0.5, because="OUT_OF_TOLERANCE: too low", finding=found)
 
 
 class TestEngines:
     def test_that_they_disagree_is_said_before_anything_about_the_answers(self) -> None:
         now, recorded = side("this run", CALM), side("the answers", CALM, ceiling=1e-3)
-        given = {"recorded": recorded, "engines": engines(Comparison.CHANGED), "outcome": "ENGINES_DISAGREE"}
+        given = {"recorded": recorded, "engines": engines(ComparisonOutcome.CHANGED), "outcome": "ENGINES_DISAGREE"}
         first, *others = diagnose(evidence(None, now, **given))
         assert (first.kind, first.state) == (Kind.ENGINES, State.CAUSE)
         assert first.evidence[0] == "shared measured 0.2, plain 0.5"
@@ -316,7 +315,7 @@ class TestEngines:
 
     def test_that_they_disagree_does_not_explain_a_number_that_plain_has_wrong_too(self) -> None:
         now, recorded = moved([-1.0] * 60), side("the answers", CALM, ceiling=1e-3)
-        first, *others = diagnose(evidence(None, now, recorded=recorded, engines=engines(Comparison.CHANGED)))
+        first, *others = diagnose(evidence(None, now, recorded=recorded, engines=engines(ComparisonOutcome.CHANGED)))
         assert (first.kind, first.state) == (Kind.NUMERICS, State.CAUSE)
         assert [each.state for each in others if each.kind is Kind.ENGINES] == [State.SUSPECT]
 
@@ -331,7 +330,7 @@ class TestEngines:
     def test_that_they_agree_is_ruled_out_and_the_engine_is_no_suspect(self) -> None:
         lost = moved([-1.0] * 60, engine="plain")
         good = side("the good run 1", CALM, engine="shared")
-        found = diagnose(evidence(good, lost, engines=engines(Comparison.SAME)))
+        found = diagnose(evidence(good, lost, engines=engines(ComparisonOutcome.SAME)))
         assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.RULED_OUT]
         assert not any("engine: shared -> plain" in line for each in found for line in each.evidence)
 
@@ -344,7 +343,7 @@ class TestEngines:
         assert alone.state is State.UNKNOWN
         assert alone.next == "pytest tests/published -k model-piqa-acc-paper --scanproof-engine=auto"
 
-    @pytest.mark.parametrize("outcome", [Comparison.REFUSED, None])
-    def test_what_cannot_be_compared_is_unknown(self, outcome: Comparison | None) -> None:
+    @pytest.mark.parametrize("outcome", [ComparisonOutcome.REFUSED, None])
+    def test_what_cannot_be_compared_is_unknown(self, outcome: ComparisonOutcome | None) -> None:
         found = diagnose(evidence(None, side("this run", CALM), engines=engines(outcome)))
         assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.UNKNOWN]

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from scanproof.numbers.audit import rounding
-from scanproof.numbers.audit.finding import Finding, possible
+from scanproof.numbers.audit.audit_finding import AuditFinding, possible
 from scanproof.numbers.audit.stderrs import parts_of
 from scanproof.numbers.values import PublishedValue
 
 
-def check(values: Sequence[PublishedValue]) -> Iterator[Finding]:
+def check(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     """One finding for each aggregate that its parts cannot give, and for each that is printed in two ways."""
     derived = [value for value in values if value.parts]
     for value in derived:
@@ -31,7 +31,7 @@ def mean(value: PublishedValue, parts: Sequence[PublishedValue], numbers: Sequen
     return math.fsum(weight * x for weight, x in zip(weights, numbers, strict=True)) / sum(weights)
 
 
-def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> Iterator[Finding]:
+def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     ends = [possible(part) for part in parts]
     low, high = (mean(value, parts, [interval[end] for interval in ends]) for end in (0, 1))
     value_low, value_high = rounding.interval(value)
@@ -41,7 +41,7 @@ def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> It
     kind = "mean over the documents" if value.pooled else "mean"
     places = len(value.printed.partition(".")[2]) + 2
     lowest, middle, highest = (f"{value.scale * x:.{places}f}" for x in (low, centre, high))
-    yield Finding(
+    yield AuditFinding(
         check="aggregate",
         values=(value.id,),
         document=value.document,
@@ -60,8 +60,8 @@ def _what(value: PublishedValue) -> tuple[str, ...]:
     return value.document, value.model, value.task, value.metric, str(value.job.num_fewshot)
 
 
-def _twice(first: PublishedValue, second: PublishedValue) -> Finding:
-    return Finding(
+def _twice(first: PublishedValue, second: PublishedValue) -> AuditFinding:
+    return AuditFinding(
         check="aggregate",
         values=(first.id, second.id),
         document=first.document,

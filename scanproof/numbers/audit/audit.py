@@ -12,18 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scanproof.numbers.audit import aggregates, conflicts, granularity, pairs, stderrs
-from scanproof.numbers.audit.finding import Finding
+from scanproof.numbers.audit.audit_finding import AuditFinding
 from scanproof.numbers.values import PublishedValue
 
 if TYPE_CHECKING:
-    from scanproof.numbers.expected.reader import Document, Expected
+    from scanproof.numbers.expected.reader import Expected, PublishedDocument
 
-__all__ = ["COLUMNS", "Finding", "audit", "audit_rows"]
+__all__ = ["COLUMNS", "AuditFinding", "audit", "audit_rows"]
 
 COLUMNS = ("check", "document", "line", "values", "message", "explained")
 
 
-def audit(expected: Expected) -> tuple[Finding, ...]:
+def audit(expected: Expected) -> tuple[AuditFinding, ...]:
     """Everything found in the published numbers, and every explanation that explains nothing any more."""
     published = [value for value in expected.values if value.origin not in ("embedded", "recorded")]
     by_id = {value.id: value for value in published}
@@ -39,7 +39,7 @@ def audit(expected: Expected) -> tuple[Finding, ...]:
     return (*findings, *stale)
 
 
-def audit_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def audit_rows(findings: Iterable[AuditFinding]) -> list[dict[str, Any]]:
     """The findings as rows for a table, JSON or CSV, those without an explanation first."""
     ordered = sorted(findings, key=lambda finding: finding.explained is not None)
     return [
@@ -56,7 +56,7 @@ def audit_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[Finding]:
+def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[AuditFinding]:
     yield from granularity.check(values)
     yield from stderrs.check(values)
     yield from aggregates.check(values)
@@ -64,13 +64,13 @@ def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[Fin
     yield from conflicts.check(values, expected.constants)
 
 
-def _same(entry: tuple[Document, Any], finding: Finding) -> bool:
+def _same(entry: tuple[PublishedDocument, Any], finding: AuditFinding) -> bool:
     document, written = entry
     same_values = set(written["values"]) == set(finding.values)
     return document.number == finding.document and written["check"] == finding.check and same_values
 
 
-def _settled(finding: Finding, by_id: dict[str, PublishedValue]) -> str | None:
+def _settled(finding: AuditFinding, by_id: dict[str, PublishedValue]) -> str | None:
     """The reason that the values themselves give."""
     values = [by_id[name] for name in finding.values]
     for value in values:
@@ -80,8 +80,8 @@ def _settled(finding: Finding, by_id: dict[str, PublishedValue]) -> str | None:
     return reasons[0] if all(reasons) else None
 
 
-def _stale(document: Document, entry: Any) -> Finding:
-    return Finding(
+def _stale(document: PublishedDocument, entry: Any) -> AuditFinding:
+    return AuditFinding(
         check=entry["check"],
         values=tuple(entry["values"]),
         document=document.number,

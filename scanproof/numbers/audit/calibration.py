@@ -47,7 +47,7 @@ PERPLEXITY_DOCUMENTS = 5153
 
 
 @dataclass(frozen=True)
-class Pair:
+class PrintedPair:
     """Two printed numbers that should be one."""
 
     first: PublishedValue
@@ -110,7 +110,7 @@ def calibrate(expected: Expected) -> Calibration:
     return Calibration(same, other, perplexity)
 
 
-def paper_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
+def paper_pairs(values: Iterable[PublishedValue]) -> Iterator[PrintedPair]:
     """The paper's number and its reproduction, in one document that names its lm-eval release."""
     found: dict[tuple[str, ...], dict[str, PublishedValue]] = {}
     for value in values:
@@ -118,10 +118,10 @@ def paper_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
             found.setdefault((value.document, *_what(value)), {})[value.origin] = value
     for pair in found.values():
         if len(pair) == 2:
-            yield Pair(pair["paper"], pair["reproduced"])
+            yield PrintedPair(pair["paper"], pair["reproduced"])
 
 
-def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
+def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[PrintedPair]:
     """A reproduction on a named release, and the same thing in a document with another harness or none named."""
     found: dict[tuple[str, ...], list[PublishedValue]] = {}
     for value in values:
@@ -132,7 +132,7 @@ def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[Pair]:
             differ = other.harness != "same" and named.harness == "same"
             # A number that is printed twice is one measurement.
             if differ and named.origin == "reproduced" and not (other.suffix or named.suffix):
-                yield Pair(other, named)
+                yield PrintedPair(other, named)
 
 
 def _what(value: PublishedValue) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def _same(
     return Estimate(effective_rate(spread, level), figures, pairs, excluded, method)
 
 
-def _other(pairs: Sequence[Pair], same: Estimate, spread: Spread, models: Mapping[str, Curve]) -> Estimate:
+def _other(pairs: Sequence[PrintedPair], same: Estimate, spread: Spread, models: Mapping[str, Curve]) -> Estimate:
     kept, excluded = _without_outliers(pairs, _flip_curve, flips_explain)
     numerators = _by_model(kept)
     denominators = [models.get(model) for model in numerators]
@@ -168,7 +168,7 @@ def _other(pairs: Sequence[Pair], same: Estimate, spread: Spread, models: Mappin
     return Estimate(same.exact * max(1.0, high), figures, len(kept), excluded, method)
 
 
-def _perplexity_sd(pairs: Sequence[Pair]) -> Estimate:
+def _perplexity_sd(pairs: Sequence[PrintedPair]) -> Estimate:
     kept, excluded = _without_outliers(pairs, _perplexity_curve, noise_explains)
     best, low, high = limits(combined(_perplexity_curve(pair) for pair in kept))
     figures = (("most_likely", best), ("lower_limit", low), ("upper_limit", high))
@@ -179,7 +179,7 @@ def _perplexity_sd(pairs: Sequence[Pair]) -> Estimate:
     return Estimate(high, figures, len(kept), excluded, method)
 
 
-def _by_model(pairs: Iterable[Pair]) -> dict[str, Curve]:
+def _by_model(pairs: Iterable[PrintedPair]) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for pair in pairs:
         curve = _flip_curve(pair)
@@ -188,17 +188,17 @@ def _by_model(pairs: Iterable[Pair]) -> dict[str, Curve]:
     return curves
 
 
-def _flip_curve(pair: Pair) -> Curve:
+def _flip_curve(pair: PrintedPair) -> Curve:
     n = pair.documents
     return flip_curve(rounding.nearest_counts(pair.first, n), rounding.nearest_counts(pair.second, n), n)
 
 
-def _perplexity_curve(pair: Pair) -> Curve:
+def _perplexity_curve(pair: PrintedPair) -> Curve:
     low, high = (math.log(edge / pair.second.expected) for edge in rounding.interval(pair.first))
     return deviation_curve(low, high)
 
 
-def flips_explain(pair: Pair, flip_rate: float, tail: float) -> tuple[float, str]:
+def flips_explain(pair: PrintedPair, flip_rate: float, tail: float) -> tuple[float, str]:
     """How far the pair differs in units of what `flip_rate` explains, and in words."""
     n = pair.documents
     nearest = min(
@@ -211,7 +211,7 @@ def flips_explain(pair: Pair, flip_rate: float, tail: float) -> tuple[float, str
     )
 
 
-def noise_explains(pair: Pair, sd: float, tail: float) -> tuple[float, str]:
+def noise_explains(pair: PrintedPair, sd: float, tail: float) -> tuple[float, str]:
     low, high = (math.log(edge / pair.second.expected) for edge in rounding.interval(pair.first))
     nearest = max(0.0, low, -high)
     bound = sd * NormalDist().inv_cdf(1 - tail)
@@ -222,10 +222,10 @@ def noise_explains(pair: Pair, sd: float, tail: float) -> tuple[float, str]:
 
 
 def _without_outliers(
-    pairs: Sequence[Pair],
-    curve: Callable[[Pair], Curve],
-    explain: Callable[[Pair, float, float], tuple[float, str]],
-) -> tuple[list[Pair], tuple[tuple[str, str], ...]]:
+    pairs: Sequence[PrintedPair],
+    curve: Callable[[PrintedPair], Curve],
+    explain: Callable[[PrintedPair, float, float], tuple[float, str]],
+) -> tuple[list[PrintedPair], tuple[tuple[str, str], ...]]:
     """Drop the worst pair that the rate fitted to all others does not explain, until none is left."""
     if not pairs:
         raise ValueError("no pair of printed numbers to calibrate from")

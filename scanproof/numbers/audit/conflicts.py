@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from scanproof.numbers.audit import rounding
-from scanproof.numbers.audit.finding import Finding, last_part, points
+from scanproof.numbers.audit.audit_finding import AuditFinding, last_part, points
 from scanproof.numbers.expected.constants import Constants
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.tolerance import allowance
@@ -34,7 +34,7 @@ class Match:
         return math.sqrt(math.fsum(squares) / len(squares))
 
 
-def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Finding]:
+def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[AuditFinding]:
     """One finding for each number printed in two ways, and for each row that conflicts with its own model."""
     yield from _twice(values)
     for row in _rows(values):
@@ -44,7 +44,7 @@ def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Fi
             yield from _against(row, name, elsewhere, constants)
 
 
-def _twice(values: Sequence[PublishedValue]) -> Iterator[Finding]:
+def _twice(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     """Numbers of one document that are one number, by what they say they are, and are printed as two."""
     found: dict[tuple[str, ...], list[PublishedValue]] = {}
     for value in values:
@@ -54,7 +54,7 @@ def _twice(values: Sequence[PublishedValue]) -> Iterator[Finding]:
     for group in found.values():
         for first, second in combinations(group, 2):
             if abs(first.expected - second.expected) > first.half_unit + second.half_unit + rounding.EDGE:
-                yield Finding(
+                yield AuditFinding(
                     check="conflict",
                     values=(first.id, second.id),
                     document=first.document,
@@ -75,7 +75,7 @@ def _rows(values: Iterable[PublishedValue]) -> Iterator[list[PublishedValue]]:
 
 def _against(
     row: list[PublishedValue], name: str, elsewhere: Sequence[PublishedValue], constants: Constants
-) -> Iterator[Finding]:
+) -> Iterator[AuditFinding]:
     """The row against the numbers that other documents print for the model of this name."""
     named = [value for value in elsewhere if last_part(value.hub_id) == name]
     own = _without_quotations(value for value in named if _has_to_explain(row[0], value))
@@ -87,7 +87,7 @@ def _against(
     explanation, numbers = _explain(row, name, elsewhere, constants)
     shown = ", ".join(f"{a.task} {a.printed} ({b.printed} in {b.document})" for a, b in conflicts)
     filed_elsewhere = last_part(row[0].hub_id) != name
-    yield Finding(
+    yield AuditFinding(
         check="conflict",
         values=ids,
         document=row[0].document,

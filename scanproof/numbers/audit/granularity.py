@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from scanproof.numbers.audit import rounding
-from scanproof.numbers.audit.finding import Finding
+from scanproof.numbers.audit.audit_finding import AuditFinding
 from scanproof.numbers.values import PublishedValue
 
 
@@ -19,7 +19,7 @@ def power(value: PublishedValue) -> float:
     return max(0.0, 1.0 - (value.documents + 1) * 2 * value.half_unit)
 
 
-def check(values: Iterable[PublishedValue]) -> Iterator[Finding]:
+def check(values: Iterable[PublishedValue]) -> Iterator[AuditFinding]:
     """One finding for each number that no count of documents can have produced."""
     for value in values:
         tested = power(value)
@@ -29,7 +29,7 @@ def check(values: Iterable[PublishedValue]) -> Iterator[Finding]:
         k = int(value.expected * n)
         shown = len(value.printed.partition(".")[2])
         near = ", ".join(f"{j}/{n} prints {value.scale * j / n:.{shown}f}" for j in (k, k + 1))
-        yield Finding(
+        yield AuditFinding(
             check="granularity",
             values=(value.id,),
             document=value.document,

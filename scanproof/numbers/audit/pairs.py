@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from scanproof.numbers.audit.calibration import OUTLIER_LEVEL, Pair, flips_explain, noise_explains, paper_pairs
-from scanproof.numbers.audit.finding import Finding, points
+from scanproof.numbers.audit.audit_finding import AuditFinding, points
+from scanproof.numbers.audit.calibration import OUTLIER_LEVEL, PrintedPair, flips_explain, noise_explains, paper_pairs
 from scanproof.numbers.expected.constants import Constants
 from scanproof.numbers.values import PublishedValue
 
 
-def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Finding]:
+def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[AuditFinding]:
     """One finding for each outlier, and for each paper's number that stands in the row of another metric."""
     pairs = [pair for pair in paper_pairs(values) if pair.first.counts_documents or pair.first.metric == "perplexity"]
     for pair in pairs:
@@ -23,7 +23,7 @@ def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[Fi
     yield from _misplaced(values)
 
 
-def _outlier(pair: Pair, constants: Constants, tail: float) -> Iterator[Finding]:
+def _outlier(pair: PrintedPair, constants: Constants, tail: float) -> Iterator[AuditFinding]:
     if pair.first.metric == "perplexity":
         ratio, because = noise_explains(pair, constants.perplexity_sd, tail)
     else:
@@ -32,7 +32,7 @@ def _outlier(pair: Pair, constants: Constants, tail: float) -> Iterator[Finding]
         return
     numbers = _differences(pair)
     shown = ", ".join(f"{size:+.3g} {name}" for name, size in numbers.items())
-    yield Finding(
+    yield AuditFinding(
         check="pair",
         values=(pair.first.id, pair.second.id),
         document=pair.first.document,
@@ -42,7 +42,7 @@ def _outlier(pair: Pair, constants: Constants, tail: float) -> Iterator[Finding]
     )
 
 
-def _differences(pair: Pair) -> dict[str, float]:
+def _differences(pair: PrintedPair) -> dict[str, float]:
     """Reproduction minus paper, in each of the units that mean something for the metric."""
     difference = pair.second.expected - pair.first.expected
     numbers = {}
@@ -53,11 +53,11 @@ def _differences(pair: Pair) -> dict[str, float]:
     return {"points": 100 * difference, **numbers, "documents": difference * pair.documents}
 
 
-Row = tuple[str, int]
+DocumentLine = tuple[str, int]
 """(document, line)."""
 
 
-def _misplaced(values: Sequence[PublishedValue]) -> Iterator[Finding]:
+def _misplaced(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     """A paper's number whose row has another metric than the paper's numbers for the other models.
 
     Only where the row of the usual metric is the nearer one.  Settled by filing the number under that metric.
@@ -77,7 +77,7 @@ def _misplaced(values: Sequence[PublishedValue]) -> Iterator[Finding]:
 
 
 def _usual_metrics(
-    papers: Sequence[PublishedValue], reproduced: Mapping[Row, PublishedValue]
+    papers: Sequence[PublishedValue], reproduced: Mapping[DocumentLine, PublishedValue]
 ) -> dict[tuple[str, str], str]:
     """(document, task) -> the metric in whose row most of the paper's numbers stand."""
     seen: dict[tuple[str, str], Counter[str]] = {}
@@ -97,9 +97,9 @@ def _find(values: Sequence[PublishedValue], row: PublishedValue, metric: str) ->
 
 def _misplaced_finding(
     value: PublishedValue, row: PublishedValue, better: PublishedValue, distances: tuple[float, float]
-) -> Finding:
+) -> AuditFinding:
     away, near = distances
-    return Finding(
+    return AuditFinding(
         check="pair",
         values=(value.id,),
         document=value.document,

@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from scanproof.numbers.audit import rounding
-from scanproof.numbers.audit.finding import Finding, possible
+from scanproof.numbers.audit.audit_finding import AuditFinding, possible
 from scanproof.numbers.values import PublishedValue
 
 Interval = tuple[float, float]
 
 
-def check(values: Sequence[PublishedValue]) -> Iterator[Finding]:
+def check(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     """One finding for each standard error that cannot belong to its number."""
     for value in values:
         if value.stderr is None or value.documents is None or not value.counts_documents:
@@ -27,7 +27,7 @@ def check(values: Sequence[PublishedValue]) -> Iterator[Finding]:
         low, high = rounding.stderr_interval(value)
         if computed[0] - rounding.EDGE <= high and low <= computed[1] + rounding.EDGE:
             continue
-        yield Finding(
+        yield AuditFinding(
             check="stderr",
             values=(value.id,),
             document=value.document,

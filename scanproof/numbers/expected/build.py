@@ -12,7 +12,7 @@ from scanproof.numbers.expected.validation import FormFile, is_sound
 from scanproof.numbers.values import EvalJob, Part, PublishedValue, Size, Widening, model_slug
 
 EvaluationFile = FormFile[EvaluationForm]
-Settings = tuple[int, int]
+ShotsAndBatch = tuple[int, int]
 """Examples in the prompt and batch size of a job: what one value of a file can set in its own way."""
 Tasks = Mapping[str, TaskInfo]
 
@@ -34,7 +34,7 @@ def published_values(
             yield _published_value(file, position, folder, job, document, tasks, pooled)
 
 
-def file_jobs(form: EvaluationForm) -> dict[Settings, EvalJob]:
+def file_jobs(form: EvaluationForm) -> dict[ShotsAndBatch, EvalJob]:
     """The jobs of one file, as far as they are sound; their tasks are still empty."""
     if not is_sound(form, "document", "hub_id", "variant", "job"):
         return {}
@@ -42,7 +42,7 @@ def file_jobs(form: EvaluationForm) -> dict[Settings, EvalJob]:
     return {settings: _job(form, *settings) for settings in dict.fromkeys(_settings(form, value) for value in sound)}
 
 
-def _settings(form: EvaluationForm, value: ValueForm) -> Settings:
+def _settings(form: EvaluationForm, value: ValueForm) -> ShotsAndBatch:
     shots = form.job.num_fewshot if value.num_fewshot is None else value.num_fewshot
     return shots, value.batch_size or form.job.batch_size
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 from scanproof.numbers.expected.build import EvaluationFile, file_jobs
 from scanproof.numbers.expected.messages import suggest
-from scanproof.numbers.expected.problems import Problem
+from scanproof.numbers.expected.problems import FileProblem
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, JobForm, ValueForm
 from scanproof.numbers.expected.tasks import AVERAGE, TaskInfo
 from scanproof.numbers.expected.validation import FormFile, is_sound
@@ -36,7 +36,7 @@ class DocumentFiles:
     evaluations: tuple[EvaluationFile, ...]
 
 
-def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[Problem]:
+def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[FileProblem]:
     """Every problem beyond the form of the files, of what is sound in them."""
     documents = list(documents)
     yield from _check_numbers_of_documents(file.document for file in documents if file.document is not None)
@@ -49,7 +49,7 @@ def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[Pr
     yield from _check_ids(evaluation for files in documents for evaluation in files.evaluations)
 
 
-def _check_numbers_of_documents(documents: Iterable[FormFile[DocumentForm]]) -> Iterator[Problem]:
+def _check_numbers_of_documents(documents: Iterable[FormFile[DocumentForm]]) -> Iterator[FileProblem]:
     first: dict[str, Path] = {}
     for document in documents:
         if is_sound(document.form, "number"):
@@ -59,7 +59,7 @@ def _check_numbers_of_documents(documents: Iterable[FormFile[DocumentForm]]) -> 
                 yield document.yaml.problem(("number",), message)
 
 
-def _check_jobs(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
+def _check_jobs(files: Iterable[EvaluationFile]) -> Iterator[FileProblem]:
     """Different jobs of one document that have the same name."""
     first: dict[str, tuple[EvalJob, Path]] = {}
     reported: set[EvalJob] = set()
@@ -76,7 +76,7 @@ def _check_jobs(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
                 yield file.yaml.problem(("job",), message)
 
 
-def _check_ids(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
+def _check_ids(files: Iterable[EvaluationFile]) -> Iterator[FileProblem]:
     """Numbers that would be the same test."""
     first: dict[str, str] = {}
     for file in files:
@@ -94,10 +94,12 @@ def _check_ids(files: Iterable[EvaluationFile]) -> Iterator[Problem]:
                     f"is a second {name}, after {first[name]}; remove one of them, or write suffix: and a word that "
                     "tells them apart"
                 )
-                yield Problem(str(file.yaml.path), line, "values", message)
+                yield FileProblem(str(file.yaml.path), line, "values", message)
 
 
-def _check_evaluation(file: EvaluationFile, document: FormFile[DocumentForm] | None, tasks: Tasks) -> Iterator[Problem]:
+def _check_evaluation(
+    file: EvaluationFile, document: FormFile[DocumentForm] | None, tasks: Tasks
+) -> Iterator[FileProblem]:
     form, suite = file.form, None
     if document is not None:
         suite = document.form.suite if is_sound(document.form, "suite") else None
@@ -111,7 +113,7 @@ def _check_evaluation(file: EvaluationFile, document: FormFile[DocumentForm] | N
         yield from _check_value(file, ("values", position), value, suite, tasks)
 
 
-def _check_assumed(file: YamlFile, path: KeyPath, assumed: Mapping[str, str], tasks: Tasks) -> Iterator[Problem]:
+def _check_assumed(file: YamlFile, path: KeyPath, assumed: Mapping[str, str], tasks: Tasks) -> Iterator[FileProblem]:
     """Assumptions about fields, tasks or origins that do not exist."""
     for key in assumed:
         field, colon, narrowed_to = key.partition(":")
@@ -131,7 +133,7 @@ def _fields() -> tuple[str, ...]:
 
 def _check_value(
     file: EvaluationFile, path: KeyPath, value: ValueForm, suite: Suite | None, tasks: Tasks
-) -> Iterator[Problem]:
+) -> Iterator[FileProblem]:
     yaml, info = file.yaml, None
     if tasks is not None and is_sound(value, "task"):
         info = tasks.get(value.task)
@@ -152,7 +154,9 @@ def _check_value(
         yield from _check_assumed(yaml, path, value.assumed, tasks)
 
 
-def _check_names(file: YamlFile, path: KeyPath, value: ValueForm, tasks: Mapping[str, TaskInfo]) -> Iterator[Problem]:
+def _check_names(
+    file: YamlFile, path: KeyPath, value: ValueForm, tasks: Mapping[str, TaskInfo]
+) -> Iterator[FileProblem]:
     average = value.task == AVERAGE
     if not average:
         yield from _check_task(file, path, value.task, value.metric if is_sound(value, "metric") else None, tasks)
@@ -170,7 +174,7 @@ def _check_names(file: YamlFile, path: KeyPath, value: ValueForm, tasks: Mapping
 
 def _check_task(
     file: YamlFile, path: KeyPath, task: str, metric: str | None, tasks: Mapping[str, TaskInfo]
-) -> Iterator[Problem]:
+) -> Iterator[FileProblem]:
     info = tasks.get(task)
     if info is None:
         message = f"{task!r} is not a task of tasks.yaml{suggest(task, [*tasks, AVERAGE])}"
@@ -180,7 +184,7 @@ def _check_task(
         yield file.problem((*path, "metric"), message)
 
 
-def _check_recorded(file: EvaluationFile, path: KeyPath, value: ValueForm) -> Iterator[Problem]:
+def _check_recorded(file: EvaluationFile, path: KeyPath, value: ValueForm) -> Iterator[FileProblem]:
     """A number is either printed by somebody, or recorded from a run that the file names."""
     recorded, unrecorded = value.origin == "recorded", value.printed == UNRECORDED
     printed, run = (*path, "printed"), (*path, "run")
@@ -197,7 +201,7 @@ def _check_recorded(file: EvaluationFile, path: KeyPath, value: ValueForm) -> It
         yield file.yaml.problem(run, f"is {value.run}, which is not among the runs of this file")
 
 
-def _check_number(file: YamlFile, path: KeyPath, value: ValueForm) -> Iterator[Problem]:
+def _check_number(file: YamlFile, path: KeyPath, value: ValueForm) -> Iterator[FileProblem]:
     if len(value.printed) > _LONGEST or value.printed == UNRECORDED:
         return
     number = float(value.printed)

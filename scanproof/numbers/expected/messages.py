@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scanproof.numbers.expected.problems import Problem
+from scanproof.numbers.expected.problems import FileProblem
 from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
 
 _NAME = "^[A-Za-z0-9_.-]+$"
@@ -36,7 +36,7 @@ _WANTED_BY_ERROR = {
 }
 
 
-def form_problem(file: YamlFile, error: Mapping[str, Any], form: type[BaseModel]) -> Problem:
+def form_problem(file: YamlFile, error: Mapping[str, Any], form: type[BaseModel]) -> FileProblem:
     """The problem for one of pydantic's errors."""
     path: KeyPath = tuple(error["loc"])
     if path and path[-1] == "[key]":

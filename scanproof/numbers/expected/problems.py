@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Problem:
+class FileProblem:
     """One thing that is wrong in one expected file."""
 
     file: str
@@ -27,8 +27,8 @@ class Problem:
 class ExpectedError(Exception):
     """Files of expected values that cannot be used; every problem of every file at once."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(problems)
+    def __init__(self, problems: Iterable[FileProblem]) -> None:
+        self.problems: tuple[FileProblem, ...] = tuple(problems)
         super().__init__(self.problems)
 
     def __str__(self) -> str:

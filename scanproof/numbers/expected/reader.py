@@ -12,20 +12,20 @@ from scanproof.numbers.expected import tasks as tasks_file
 from scanproof.numbers.expected.build import EvaluationFile, published_values
 from scanproof.numbers.expected.checks import DocumentFiles, check_files
 from scanproof.numbers.expected.constants import Constants, load_constants
-from scanproof.numbers.expected.problems import ExpectedError, Problem
+from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, ValueForm
 from scanproof.numbers.expected.tasks import TaskInfo, load_tasks
 from scanproof.numbers.expected.validation import FormFile, FormT, attempt, is_sound, keep_sound, read_form
 from scanproof.numbers.expected.yaml_lines import read_yaml
 from scanproof.numbers.values import PublishedValue
 
-__all__ = ["Document", "Expected", "ExpectedError", "Problem", "TaskInfo", "load"]
+__all__ = ["Expected", "ExpectedError", "FileProblem", "PublishedDocument", "TaskInfo", "load"]
 
 DOCUMENT_FILE = "document.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class PublishedDocument:
     """One document, and what it says about how its numbers were made."""
 
     number: str
@@ -57,7 +57,7 @@ class Expected:
     """By document; the values of one job stand together."""
     unrecorded: tuple[PublishedValue, ...]
     """Numbers that are measured, but that no trusted run has given a value yet."""
-    documents: tuple[Document, ...]
+    documents: tuple[PublishedDocument, ...]
     tasks: Mapping[str, TaskInfo]
     constants: Constants
     folder: Path
@@ -76,7 +76,7 @@ def load(folder: Path) -> Expected:
     """
     if not _is_folder(folder):
         message = "is not a folder; name the folder of expected values, the one with tasks.yaml in it"
-        raise ExpectedError([Problem(str(folder), 1, "", message)])
+        raise ExpectedError([FileProblem(str(folder), 1, "", message)])
     problems = list(_check_file_names(folder))
     constants = attempt(problems, load_constants, folder / constants_file.FILE_NAME)
     tasks = attempt(problems, load_tasks, folder / tasks_file.FILE_NAME)
@@ -93,7 +93,7 @@ def load(folder: Path) -> Expected:
     return Expected(
         values=tuple(value for value in numbers if not value.unrecorded),
         unrecorded=tuple(value for value in numbers if value.unrecorded),
-        documents=tuple(Document(folder=files.folder, **form.model_dump()) for files, form in complete),
+        documents=tuple(PublishedDocument(folder=files.folder, **form.model_dump()) for files, form in complete),
         tasks=tasks,
         constants=constants,
         folder=folder,
@@ -107,7 +107,7 @@ def _is_folder(folder: Path) -> bool:
         return False
 
 
-def _check_file_names(folder: Path) -> Iterator[Problem]:
+def _check_file_names(folder: Path) -> Iterator[FileProblem]:
     """YAML files that nothing would read, and a folder without documents."""
     read_at_top = (constants_file.FILE_NAME, tasks_file.FILE_NAME)
     depths = set()
@@ -115,14 +115,14 @@ def _check_file_names(folder: Path) -> Iterator[Problem]:
         depth = len(path.relative_to(folder).parts)
         depths.add(depth)
         if path.suffix == ".yml":
-            yield Problem(str(path), 1, "", "is not read; end its name in .yaml")
+            yield FileProblem(str(path), 1, "", "is not read; end its name in .yaml")
         elif depth > 2 or (depth == 1 and path.name not in read_at_top):
-            yield Problem(str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}")
+            yield FileProblem(str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}")
     if 2 not in depths:
-        yield Problem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
+        yield FileProblem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
 
 
-def _read_documents(folder: Path, problems: list[Problem]) -> Iterator[DocumentFiles]:
+def _read_documents(folder: Path, problems: list[FileProblem]) -> Iterator[DocumentFiles]:
     for subfolder in _entries(folder, Path.is_dir, problems):
         paths = _entries(subfolder, lambda path: path.suffix == ".yaml", problems)
         if paths:
@@ -131,21 +131,21 @@ def _read_documents(folder: Path, problems: list[Problem]) -> Iterator[DocumentF
             yield DocumentFiles(subfolder.name, document, tuple(file for file in evaluations if file is not None))
 
 
-def _entries(folder: Path, is_wanted: Callable[[Path], bool], problems: list[Problem]) -> list[Path]:
+def _entries(folder: Path, is_wanted: Callable[[Path], bool], problems: list[FileProblem]) -> list[Path]:
     try:
         return sorted(filter(is_wanted, folder.iterdir()))
     except OSError as error:
-        problems.append(Problem(str(folder), 1, "", f"cannot be read: {error.strerror}"))
+        problems.append(FileProblem(str(folder), 1, "", f"cannot be read: {error.strerror}"))
         return []
 
 
-def _read(path: Path, form: type[FormT], problems: list[Problem]) -> FormFile[FormT] | None:
+def _read(path: Path, form: type[FormT], problems: list[FileProblem]) -> FormFile[FormT] | None:
     file = attempt(problems, read_form, path, form)
     problems.extend(file.problems if file is not None else ())
     return file
 
 
-def _read_evaluation(path: Path, problems: list[Problem]) -> EvaluationFile | None:
+def _read_evaluation(path: Path, problems: list[FileProblem]) -> EvaluationFile | None:
     """An evaluation file whose values are sound as far as each of them is."""
     file = _read(path, EvaluationForm, problems)
     if file is None or is_sound(file.form, "values"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scanproof.numbers.expected.messages import suggest
-from scanproof.numbers.expected.problems import ExpectedError, Problem
+from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.schema import GroupForm, TaskForm, TasksForm
 from scanproof.numbers.expected.validation import read_form
 from scanproof.numbers.expected.yaml_lines import YamlFile
@@ -103,7 +103,7 @@ def _leaves(name: str, form: TasksForm) -> Iterator[str]:
         yield from _leaves(member, form)
 
 
-def _check_groups(form: TasksForm, file: YamlFile) -> Iterator[Problem]:
+def _check_groups(form: TasksForm, file: YamlFile) -> Iterator[FileProblem]:
     known = [*form.tasks, *form.groups]
     for name, group in form.groups.items():
         if name in form.tasks or name == AVERAGE:

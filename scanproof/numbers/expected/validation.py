@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from scanproof.numbers.expected.messages import form_problem
-from scanproof.numbers.expected.problems import ExpectedError, Problem
+from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.yaml_lines import UNREAD, YamlFile, read_yaml
 
 FormT = TypeVar("FormT", bound=BaseModel)
@@ -25,7 +25,7 @@ class FormFile(Generic[FormT]):
     form: FormT
     """UNREAD stands for each key that is not sound."""
     yaml: YamlFile
-    problems: tuple[Problem, ...]
+    problems: tuple[FileProblem, ...]
     """What is wrong with its YAML and with its form."""
 
 
@@ -68,7 +68,7 @@ def _adapter(form: type[BaseModel], name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
-def attempt(problems: list[Problem], function: Callable[..., T], *arguments: Any) -> T | None:
+def attempt(problems: list[FileProblem], function: Callable[..., T], *arguments: Any) -> T | None:
     """What `function` returns; None when it raises ExpectedError, whose problems are then added to `problems`."""
     try:
         return function(*arguments)

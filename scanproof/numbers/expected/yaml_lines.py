@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from scanproof.numbers.expected.problems import ExpectedError, Problem
+from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead from the top of a file to one entry."""
@@ -44,7 +44,7 @@ class YamlFile:
     path: Path
     data: Any
     """Mappings, lists and scalars, with UNREAD where an entry cannot be used."""
-    problems: tuple[Problem, ...]
+    problems: tuple[FileProblem, ...]
     """Tags, aliases, keys that stand twice and numbers that are too large."""
     lines: dict[KeyPath, int]
     """Line of each key and list item, counted from 1."""
@@ -57,9 +57,9 @@ class YamlFile:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def problem(self, path: KeyPath, message: str) -> Problem:
+    def problem(self, path: KeyPath, message: str) -> FileProblem:
         """A problem of the entry at `path`."""
-        return Problem(str(self.path), self.line(path), ".".join(map(str, path)), message)
+        return FileProblem(str(self.path), self.line(path), ".".join(map(str, path)), message)
 
 
 def read_yaml(path: Path) -> YamlFile:
@@ -82,23 +82,23 @@ def _read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ExpectedError([Problem(str(path), 1, "", f"cannot be read: {error.strerror}")]) from error
+        raise ExpectedError([FileProblem(str(path), 1, "", f"cannot be read: {error.strerror}")]) from error
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise ExpectedError([Problem(str(path), line, "", message)]) from error
+        raise ExpectedError([FileProblem(str(path), line, "", message)]) from error
 
 
-def _syntax_problem(error: yaml.YAMLError, text: str, name: str) -> Problem:
+def _syntax_problem(error: yaml.YAMLError, text: str, name: str) -> FileProblem:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         parts = " ".join(part for part in (error.context, error.problem) if part)
-        return Problem(name, mark.line + 1, "", f"is not YAML: {parts} (column {mark.column + 1})")
+        return FileProblem(name, mark.line + 1, "", f"is not YAML: {parts} (column {mark.column + 1})")
     position = getattr(error, "position", 0)
     reason = str(getattr(error, "reason", error))
-    return Problem(name, text.count("\n", 0, position) + 1, "", f"is not YAML: {reason}")
+    return FileProblem(name, text.count("\n", 0, position) + 1, "", f"is not YAML: {reason}")
 
 
 @dataclass
@@ -107,14 +107,14 @@ class _Builder:
 
     name: str
     events: Any
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FileProblem] = field(default_factory=list)
     lines: dict[KeyPath, int] = field(default_factory=dict)
     texts: dict[KeyPath, str] = field(default_factory=dict)
 
     def build_document(self) -> Any:
         next(self.events)  # the start of the stream
         if isinstance(next(self.events), yaml.StreamEndEvent):
-            raise ExpectedError([Problem(self.name, 1, "", "is empty; write the keys that its schema asks for")])
+            raise ExpectedError([FileProblem(self.name, 1, "", "is empty; write the keys that its schema asks for")])
         data = self._build(next(self.events), ())
         next(self.events)  # the end of the document
         after = next(self.events)
@@ -175,7 +175,7 @@ class _Builder:
         return data
 
     def _refuse(self, event: Any, message: str, key: str = "") -> Any:
-        self.problems.append(Problem(self.name, event.start_mark.line + 1, key, message))
+        self.problems.append(FileProblem(self.name, event.start_mark.line + 1, key, message))
         return UNREAD
 
 

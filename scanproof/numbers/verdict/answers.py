@@ -34,12 +34,12 @@ Samples = dict[tuple[str, str], TaskSamples]
 """By job and task."""
 
 
-def digest(parts: Iterable[str]) -> str:
+def digest_lines(parts: Iterable[str]) -> str:
     """sha256 of lines."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def number(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """A number as it was logged; what is not finite was logged as text; None for what is no number."""
     if isinstance(value, bool | int | float):
         return float(value)

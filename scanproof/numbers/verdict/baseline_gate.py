@@ -11,7 +11,7 @@ from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.answers import Samples, TaskSamples
 from scanproof.numbers.verdict.engines import Engine
 from scanproof.numbers.verdict.paired_tests import (
-    Finding,
+    PairedComparison,
     PairedTest,
     conclude,
     finite_test,
@@ -59,7 +59,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TaskPair:
     """One task in the baseline and now."""
 
     before: TaskSamples
@@ -80,23 +80,23 @@ class Pair:
 
     def margins(self) -> list[float] | None:
         """Differences of the right answer's lead over the best wrong one, in nats; None where it is not known."""
-        old, new = margins(self.before), margins(self.now)
+        old, new = right_answer_margins(self.before), right_answer_margins(self.now)
         return None if old is None or new is None else [b - a for a, b in zip(old, new, strict=True)]
 
 
-def margins(task: TaskSamples) -> list[float] | None:
+def right_answer_margins(task: TaskSamples) -> list[float] | None:
     """Log-likelihood of the right answer minus that of the best wrong one."""
     found = []
     right = task.metrics.get("acc", (None,) * len(task.doc_ids))
     for target, values, score in zip(task.targets, task.loglikelihoods, right, strict=True):
-        index = right_answer(target, values, score)
+        index = find_right_answer(target, values, score)
         if index is None:
             return None
         found.append(values[index] - max(value for place, value in enumerate(values) if place != index))
     return found
 
 
-def right_answer(target: int | None, values: Sequence[float], score: float | None) -> int | None:
+def find_right_answer(target: int | None, values: Sequence[float], score: float | None) -> int | None:
     """Index of the right answer; where the task does not count its answers, what the score says about two of them."""
     if len(values) < 2 or score not in (0.0, 1.0):
         return None
@@ -108,7 +108,7 @@ def right_answer(target: int | None, values: Sequence[float], score: float | Non
     return best if score == 1.0 else 1 - best
 
 
-def why_not(before: TaskSamples | None, now: TaskSamples | None, task: str) -> str | None:
+def explain_unpaired(before: TaskSamples | None, now: TaskSamples | None, task: str) -> str | None:
     """Why a task's documents cannot be paired; None when they can."""
     if now is None:
         return f"this run kept no samples of {task}"
@@ -125,45 +125,47 @@ def why_not(before: TaskSamples | None, now: TaskSamples | None, task: str) -> s
     return None
 
 
-def same_harness(baseline: Baseline, harness: str | None) -> str | None:
+def explain_other_harness(baseline: Baseline, harness: str | None) -> str | None:
     """Why runs of two releases of lm-eval are not compared."""
     if None in (baseline.harness, harness):
         return "the version of lm-eval is not known on both sides"
     return None if baseline.harness == harness else f"lm-eval {harness} now, {baseline.harness} in the baseline"
 
 
-def pair(baseline: Baseline, samples: Samples, job: str, tasks: Iterable[str]) -> tuple[list[Pair], list[str]]:
+def pair_tasks(
+    baseline: Baseline, samples: Samples, job: str, tasks: Iterable[str]
+) -> tuple[list[TaskPair], list[str]]:
     """The tasks that can be compared, and why the others cannot."""
     pairs, reasons = [], []
     old = {task: found for (_, task), found in baseline.samples.items()}
     for task in tasks:
         now = samples.get((job, task))
         before = old.get(task)
-        reason = why_not(before, now, task)
+        reason = explain_unpaired(before, now, task)
         if reason is None and before is not None and now is not None:
-            pairs.append(Pair(before, now))
+            pairs.append(TaskPair(before, now))
         else:
             reasons.append(reason or "")
     return pairs, reasons
 
 
-def leaves(value: PublishedValue) -> list[tuple[str, str]]:
+def list_tasks(value: PublishedValue) -> list[tuple[str, str]]:
     """The tasks whose documents a number is made of, each with the metric."""
     return [(part.task, part.metric) for part in value.parts] or [(value.task, value.metric)]
 
 
-def judge(
+def judge_number(
     value: PublishedValue, samples: Samples, baseline: Baseline, constants: Constants, *, harness: str | None
-) -> Finding:
+) -> PairedComparison:
     """Compare one number with the baseline."""
-    pairs, reasons = pair(baseline, samples, value.job.name, [task for task, _ in leaves(value)])
-    refused = same_harness(baseline, harness) or (reasons[0] if reasons else None)
+    pairs, reasons = pair_tasks(baseline, samples, value.job.name, [task for task, _ in list_tasks(value)])
+    refused = explain_other_harness(baseline, harness) or (reasons[0] if reasons else None)
     if refused is None:
-        refused = next((why for each, (_, metric) in zip(pairs, leaves(value), strict=True)
-                        if (why := no_metric(each, metric))), None)  # fmt: skip
+        refused = next((why for each, (_, metric) in zip(pairs, list_tasks(value), strict=True)
+                        if (why := explain_missing_metric(each, metric))), None)  # fmt: skip
     if refused is not None:
         return refuse(value.id, baseline.name, refused)
-    asked = list(questions(value, pairs, constants))
+    asked = list(list_questions(value, pairs, constants))
     tests = [build(constants.second_level / len(asked)) for build in asked]
     moved = [d for each in pairs for d in each.answers()]
     if baseline.ceiling is not None or baseline.unbounded:
@@ -172,15 +174,15 @@ def judge(
     return conclude(value.id, baseline.name, [*tests, *([strange] if strange.changed else [])])
 
 
-def no_metric(each: Pair, metric: str) -> str | None:
+def explain_missing_metric(each: TaskPair, metric: str) -> str | None:
     """Why a metric cannot be compared per document."""
     missing = metric not in each.before.metrics or metric not in each.now.metrics
     return f"{each.now.task}: {metric} was not kept per document on both sides" if missing else None
 
 
-def questions(value: PublishedValue, pairs: Sequence[Pair], constants: Constants) -> Iterator[Question]:
+def list_questions(value: PublishedValue, pairs: Sequence[TaskPair], constants: Constants) -> Iterator[Question]:
     """The tests that a number is put to; each is built with its share of the level."""
-    metrics = [metric for _, metric in leaves(value)]
+    metrics = [metric for _, metric in list_tasks(value)]
     moved = [each.metric(metric) for each, metric in zip(pairs, metrics, strict=True)]
     margin = constants.perplexity_sd
     if value.metric == "perplexity":
@@ -227,14 +229,14 @@ class Shift:
 Question = Flips | Shift
 
 
-def joint(subject: str, name: str, pairs: Sequence[Pair], level: float, margin: float) -> Finding:
+def judge_together(subject: str, name: str, pairs: Sequence[TaskPair], level: float, margin: float) -> PairedComparison:
     """Everything a model, or a night, measured: a small change in one direction, spread over all tasks.
 
     Each document counts once: right or wrong, and the lead of the right answer, or its log-likelihood where there is
     nothing to choose from.
     """
     flips = [d for each in pairs if is_binary(each) for d in each.metric("acc")]
-    leads = [found for each in pairs if (found := moved_nats(each)) is not None]
+    leads = [found for each in pairs if (found := document_moves(each)) is not None]
     asked: list[Question] = [Flips(flips)] if flips else []
     if leads:
         asked.append(Shift("margins", leads, margin))
@@ -243,22 +245,22 @@ def joint(subject: str, name: str, pairs: Sequence[Pair], level: float, margin: 
     return conclude(subject, name, [build(level / len(asked)) for build in asked])
 
 
-def is_binary(each: Pair) -> bool:
+def is_binary(each: TaskPair) -> bool:
     """Whether the documents of a task are right or wrong."""
     both = [*each.before.metrics.get("acc", (None,)), *each.now.metrics.get("acc", (None,))]
     return all(score in (0.0, 1.0) for score in both)
 
 
-def moved_nats(each: Pair) -> list[float] | None:
+def document_moves(each: TaskPair) -> list[float] | None:
     """By how much each document moved, in nats."""
     if all(len(values) == 1 for values in each.now.loglikelihoods):
         return each.answers()
     return each.margins()
 
 
-def by_model(pairs: Iterable[tuple[str, Pair]]) -> Mapping[str, list[Pair]]:
+def group_by_model(pairs: Iterable[tuple[str, TaskPair]]) -> Mapping[str, list[TaskPair]]:
     """Pairs of each model."""
-    found: dict[str, list[Pair]] = {}
+    found: dict[str, list[TaskPair]] = {}
     for model, each in pairs:
         found.setdefault(model, []).append(each)
     return found

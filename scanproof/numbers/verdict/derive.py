@@ -13,17 +13,17 @@ class DeriveError(Exception):
     """A number cannot be had from what the evaluation measured; the message says which part is at fault."""
 
 
-def find(measurements: Iterable[Measurement], task: str, metric: str) -> Measurement | None:
+def find_measurement(measurements: Iterable[Measurement], task: str, metric: str) -> Measurement | None:
     """The measurement of `metric` on `task`, or None."""
     return next((m for m in measurements if m.task == task and m.metric == metric), None)
 
 
-def derived(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Measurement:
+def derive(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Measurement:
     """Compute a derived value from its measured parts: pooled over documents, or a plain mean.
 
     Raises DeriveError naming the parts that were not measured.
     """
-    found = [find(measurements, part.task, part.metric) for part in value.parts]
+    found = [find_measurement(measurements, part.task, part.metric) for part in value.parts]
     missing = [f"{p.task}/{p.metric}" for p, m in zip(value.parts, found, strict=True) if m is None]
     if missing:
         raise DeriveError(f"{value.task} is derived from {', '.join(missing)}, which the evaluation did not measure")
@@ -36,18 +36,18 @@ def derived(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Mea
     return Measurement(task=value.task, metric=value.metric, value=mean, stderr=None, n_samples=documents)
 
 
-def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Measurement:
+def measurement_of(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Measurement:
     """What the evaluation says for `value`; a derived value is computed from its parts as well as measured.
 
     Raises DeriveError when it was not measured, or when lm-eval's own aggregate and the one computed from the
     parts are not the same number: then the harness aggregates differently from what the document describes.
     """
-    direct = find(measurements, value.task, value.metric)
+    direct = find_measurement(measurements, value.task, value.metric)
     if not value.parts:
         if direct is None:
             raise DeriveError(f"the evaluation measured no {value.metric} for {value.task}")
         return direct
-    computed = derived(value, measurements)
+    computed = derive(value, measurements)
     if direct is None:
         return computed
     if not math.isclose(direct.value, computed.value, rel_tol=0.0, abs_tol=1e-9):

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scanproof.numbers.verdict.paired_tests import Comparison, Finding
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 
 Engine = Literal["plain", "shared"]
 
@@ -18,7 +18,7 @@ DISAGREE = "the engines disagree: a kernel that carries a state over is wrong, o
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spot:
+class SpotCheck:
     """Of a few requests that plain scored as well, the one whose answers are furthest apart."""
 
     requests: int
@@ -41,8 +41,8 @@ class Spot:
 
     def __str__(self) -> str:
         return (
-            f"of {self.requests} requests that plain scored as well, one got {shown(self.shared)} by shared and "
-            f"{shown(self.plain)} by plain, where {self.allowed:.2g} nats are rounding"
+            f"of {self.requests} requests that plain scored as well, one got {format_score(self.shared)} by shared and "
+            f"{format_score(self.plain)} by plain, where {self.allowed:.2g} nats are rounding"
         )
 
 
@@ -63,12 +63,12 @@ class Scoring:
     """Most that the kept states held at one time."""
     notes: tuple[str, ...] = ()
     """What the engine said on the way: `out of memory with 64 rows; goes on with 32`."""
-    spot: Spot | None = None
+    spot: SpotCheck | None = None
     """None where nothing was compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apart:
+class EngineDifference:
     """One document that the engines score differently."""
 
     task: str
@@ -81,11 +81,15 @@ class Apart:
 
     def __str__(self) -> str:
         moved = "no number on one side" if self.nats is None else f"{self.nats:+.3g} nats, shared minus plain"
-        scores = "" if self.shared == self.plain else f"; {shown(self.shared)} by shared, {shown(self.plain)} by plain"
+        scores = (
+            ""
+            if self.shared == self.plain
+            else f"; {format_score(self.shared)} by shared, {format_score(self.plain)} by plain"
+        )
         return f"{self.task} document {self.doc_id}: {moved}{scores}"
 
 
-def shown(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     """A measurement or a score in a sentence."""
     return "nothing" if value is None else f"{value:.6g}"
 
@@ -99,9 +103,9 @@ class Engines:
     plain: float | None
     because: str
     """Why plain measured again."""
-    finding: Finding | None = None
+    finding: PairedComparison | None = None
     """The two, document by document; None where the shared engine left nothing to compare."""
-    apart: tuple[Apart, ...] = ()
+    apart: tuple[EngineDifference, ...] = ()
     """The documents that differ most, where the engines disagree."""
 
     @property
@@ -112,14 +116,14 @@ class Engines:
     @property
     def agree(self) -> bool:
         """Whether the two differ by no more than noise; where they cannot be compared they do neither."""
-        return self.finding is not None and self.finding.outcome is Comparison.SAME
+        return self.finding is not None and self.finding.outcome is ComparisonOutcome.SAME
 
     def lines(self) -> tuple[str, ...]:
         """What both engines said, for the person who has to choose between them."""
         tests = self.finding.tests if self.finding is not None else ()
         refused = [self.finding.because] if self.finding is not None and not tests else []
         return (
-            f"shared measured {shown(self.shared)}, plain {shown(self.plain)}",
+            f"shared measured {format_score(self.shared)}, plain {format_score(self.plain)}",
             f"measured again because {self.because}",
             *(f"shared against plain, {test.name}: {test.because}" for test in tests if test.changed),
             *refused,

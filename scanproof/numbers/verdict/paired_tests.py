@@ -20,7 +20,7 @@ from enum import StrEnum
 PINELIS = 2 * math.e**3 / 9
 
 
-class Comparison(StrEnum):
+class ComparisonOutcome(StrEnum):
     """How a comparison with the baseline ended."""
 
     SAME = "SAME"
@@ -49,12 +49,12 @@ class PairedTest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class PairedComparison:
     """One number, or several together, compared document by document with the baseline."""
 
     subject: str
     """Id of the number, name of the model, or `night`."""
-    outcome: Comparison
+    outcome: ComparisonOutcome
     baseline: str
     """What it was compared with."""
     because: str
@@ -62,7 +62,7 @@ class Finding:
 
     @property
     def changed(self) -> bool:
-        return self.outcome is Comparison.CHANGED
+        return self.outcome is ComparisonOutcome.CHANGED
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -178,16 +178,16 @@ def finite_test(differences: Sequence[float]) -> PairedTest:
     )
 
 
-def conclude(subject: str, baseline: str, tests: Sequence[PairedTest]) -> Finding:
+def conclude(subject: str, baseline: str, tests: Sequence[PairedTest]) -> PairedComparison:
     """What the tests say together; each has its own share of the level, so one of them is enough."""
     changed = [test for test in tests if test.changed]
     said = "; ".join(test.because for test in (changed or tests))
-    outcome = Comparison.CHANGED if changed else Comparison.SAME
+    outcome = ComparisonOutcome.CHANGED if changed else ComparisonOutcome.SAME
     because = f"changed since {baseline}: {said}" if changed else f"as in {baseline}: {said}"
-    return Finding(subject=subject, outcome=outcome, baseline=baseline, because=because, tests=tuple(tests))
+    return PairedComparison(subject=subject, outcome=outcome, baseline=baseline, because=because, tests=tuple(tests))
 
 
-def refuse(subject: str, baseline: str, because: str) -> Finding:
+def refuse(subject: str, baseline: str, because: str) -> PairedComparison:
     """A comparison that would mean nothing."""
     said = f"not compared with {baseline}: {because}"
-    return Finding(subject=subject, outcome=Comparison.REFUSED, baseline=baseline, because=said)
+    return PairedComparison(subject=subject, outcome=ComparisonOutcome.REFUSED, baseline=baseline, because=said)

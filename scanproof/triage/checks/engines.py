@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scanproof.numbers.verdict.engines import DISAGREE
 from scanproof.numbers.verdict.outcome import Outcome
-from scanproof.numbers.verdict.paired_tests import Comparison
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, Kind, State
 
@@ -27,7 +27,7 @@ def check(evidence: Evidence) -> list[Finding]:
         # A number that plain has wrong as well is not explained by it: one fault may well move both, and unlike.
         state = State.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else State.SUSPECT
         return [Finding(kind=Kind.ENGINES, state=state, title=DISAGREE, evidence=both.lines(), next=command)]
-    if found.outcome is Comparison.REFUSED:
+    if found.outcome is ComparisonOutcome.REFUSED:
         return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=found.because, evidence=both.lines())]
     title = "the engine: plain and shared give the same answers, document by document"
     return [Finding(kind=Kind.ENGINES, state=State.RULED_OUT, title=title, evidence=both.lines())]

@@ -84,7 +84,7 @@ def documents_of(task: Task) -> list[Document]:
     pair = task.pair
     binary = all(score in (0.0, 1.0) for each in (old, new) for score in each.metrics.get(task.metric, (None,)))
     scores = pair.metric(task.metric) if binary else None
-    first, second = baseline_gate.margins(old), baseline_gate.margins(new)
+    first, second = baseline_gate.right_answer_margins(old), baseline_gate.right_answer_margins(new)
     found = []
     for place, doc in enumerate(new.doc_ids):
         line = (task.now.texts or {}).get(doc)

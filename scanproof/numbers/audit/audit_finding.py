@@ -12,7 +12,7 @@ Check = Literal["granularity", "stderr", "aggregate", "pair", "conflict"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """Something impossible or inconsistent in the published numbers."""
 
     check: Check
