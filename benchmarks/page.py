@@ -254,7 +254,7 @@ def main() -> None:
         out = given.out or root / "page.html"
         out.write_text(html, encoding="utf-8")
         parts = {"page": len(html.encode()), "data": len(files.to_json(report, indent=None)), "libraries": sum(
-            len(page.text(name)) for name in page.SCRIPTS
+            len(page.read_file(name)) for name in page.SCRIPTS
         )}  # fmt: skip
         print(f"{len(report.numbers)} numbers, {len(report.nights)} nights, {len(report.latencies)} kernel cases")
         print(", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in parts.items()))

@@ -13,7 +13,7 @@ from scanproof.cli.history import HERE
 
 if TYPE_CHECKING:
     from scanproof.report.content import Report
-    from scanproof.report.nights import Since
+    from scanproof.report.past_nights import Since
 
 PAGE = Path("scanproof-report.html")
 
@@ -70,7 +70,7 @@ def report(
 
 def parsed(since: str | None) -> Since | None:
     """The nights that are asked for."""
-    from scanproof.report.nights import parse_since
+    from scanproof.report.past_nights import parse_since
 
     try:
         return parse_since(since) if since is not None else None
@@ -93,11 +93,11 @@ def build(run: str, since: Since | None, history: str | None, store: Path, expec
     from scanproof.history.errors import HistoryError
     from scanproof.history.store import open_history
     from scanproof.record import RecordError
-    from scanproof.report import nights
+    from scanproof.report import past_nights
     from scanproof.report.gather import Reporter
 
     try:
-        shown, folder = nights.shown(run, store / "runs", open_history(history) if history else None)
+        shown, folder = past_nights.find_run(run, store / "runs", open_history(history) if history else None)
     except (HistoryError, RecordError) as error:
         raise stop(str(error)) from None
     loaded = load(expected)

@@ -155,7 +155,7 @@ def scanproof_latency(request: pytest.FixtureRequest) -> Callable[[Latency], Lat
         except baseline_files.BaselineError as error:
             pytest.fail(str(error), pytrace=False)
         request.node.user_properties.append((latency.PROPERTY, files.to_json(judged).decode()))
-        request.node.user_properties.extend(junit.of_latency(judged))
+        request.node.user_properties.extend(junit.latency_properties(judged))
         return judged
 
     return judge
@@ -181,4 +181,4 @@ def attach(request: pytest.FixtureRequest, record: Record) -> None:
     from scanproof.report import junit
 
     request.node.user_properties.append((PROPERTY, files.to_json(record).decode()))
-    request.node.user_properties.extend(junit.of_number(record))
+    request.node.user_properties.extend(junit.number_properties(record))

@@ -189,7 +189,7 @@ def scanproof_check_latency(
             return
         limits = scanproof_limits(scanproof_stopwatch.kind)
         judged = scanproof_latency(scanproof_stopwatch.result(nodeid, scanproof_repeat, limits=limits, **measured))
-        benchmark.extra_info.update(latency_text.figures(judged))
+        benchmark.extra_info.update(latency_text.benchmark_figures(judged))
         if judged.outcome == LatencyOutcome.SLOWER.value:
             pytest.fail(latency_text.failure_text(judged), pytrace=False)
 

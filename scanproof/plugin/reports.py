@@ -84,7 +84,7 @@ def junit_file(config: pytest.Config) -> Any:
 
 def add_properties(junit: Any, made: Report) -> None:
     """The verdict as properties of the suite."""
-    from scanproof.report.junit import of_suite
+    from scanproof.report.junit import suite_properties
 
-    for name, value in of_suite(made):
+    for name, value in suite_properties(made):
         junit.add_global_property(name, value)

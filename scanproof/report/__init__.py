@@ -1,1 +1,1 @@
-"""From stored runs to the page, the job summary and the JSON; never the live session."""
+"""Make the page, the job summary, the JSON and the text of tables; all from stored runs, not from a live session."""

@@ -1,6 +1,6 @@
-"""What the page says: plain records, the same in HTML, Markdown and JSON.  Pure.
+"""The content of a report: plain records, the same for HTML, Markdown and JSON.  Pure.
 
-`docs/report.schema.json` is the JSON Schema of `Report`; a test keeps it as it is here.
+`docs/report.schema.json` is the JSON Schema of `Report`; a test fails when the two differ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning or goes; a new field is no new version."""
+"""Raised when a field changes its meaning or is removed; a new field does not raise it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class RunInfo:
     id: str
     started: str
     finished: str | None
-    """None: stopped, or still going on."""
+    """None when the run was stopped or is still going on."""
     strict: bool
     limit: int | None
     selected: int | None
-    """Numbers that were to be compared."""
+    """How many numbers the session was asked to compare."""
     gpu: str
     """Names of the GPUs, or `cpu`."""
     scanproof: str | None
@@ -34,60 +34,63 @@ class RunInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One reason to allow a difference."""
+class AllowancePart:
+    """One reason to allow a difference, and how much it allows."""
 
     name: str
     size: float
-    """Natural unit."""
+    """In the natural unit."""
     because: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One document that is scored otherwise than in the run it is compared with."""
+class ChangedDocument:
+    """One document whose score differs from the run it is compared with."""
 
     task: str
     doc_id: int
     target: int | None
-    """Index of the right choice, where the task counts its choices."""
+    """Index of the right choice; None where the task has no numbered choices."""
     before: float | None
-    """Score in the run that is compared with."""
+    """Score in the run it is compared with."""
     now: float | None
     loglikelihoods_before: tuple[float, ...]
     loglikelihoods_now: tuple[float, ...]
     prompt: str | None
-    """What the model was given, its beginning left out where it is long; None where the texts were not kept."""
+    """What the model was given; the beginning of a long prompt is left out.  None where the texts were not kept."""
     choices: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """The documents of a number that changed."""
+class ChangedDocuments:
+    """The documents of a number whose scores changed."""
 
     compared_with: str | None
+    """Name of the run or baseline; None where there is none."""
     changed: int
-    """Documents whose score differs."""
+    """How many documents have another score."""
     gained: int
+    """How many have a higher score."""
     lost: int
-    shown: tuple[Sample, ...]
-    """Those that moved most."""
+    """How many have a lower score."""
+    shown: tuple[ChangedDocument, ...]
+    """The documents whose score changed most."""
     because: str | None
-    """Why nothing could be compared; None where it was."""
+    """Why nothing could be compared; None where it was compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """One published number.  Sizes are in the natural unit: accuracies as fractions, perplexities raw."""
+    """One published number.  Values are in the natural unit: accuracies are fractions, perplexities are raw."""
 
     id: str
     document: str
     line: int
     """Line of the document on which it is printed."""
     source: str | None
-    """File and line below `expected/`; None where no expected file holds it any more."""
+    """File and line below `expected/`; None where no expected file contains it any more."""
     model: str
-    """Short name, with its variant."""
+    """Short name with its variant."""
     hub_id: str
     task: str
     metric: str
@@ -101,42 +104,44 @@ class Number:
     difference: float | None
     allowed: float | None
     detectable: float | None
-    parts: tuple[Part, ...]
-    """What `allowed` is made of."""
+    parts: tuple[AllowancePart, ...]
+    """The parts that add up to `allowed`."""
     sigmas: float | None
-    """The difference in standard deviations of the difference of two correct runs."""
+    """The difference, in standard deviations of the difference between two correct runs."""
     documents: int | None
     documents_moved: float | None
+    """The difference expressed as a number of documents."""
     outcome: str
     because: str
     gate: str | None
-    """Outcome of the comparison document by document; None where there was no baseline."""
+    """Outcome of the document-by-document comparison with a baseline; None without a baseline."""
     gate_because: tuple[str, ...]
     engine: str | None
-    """`plain` or `shared`, whose measurement this is; None where there is none."""
+    """Engine that measured it, `plain` or `shared`; None where nothing was measured."""
     engines_because: tuple[str, ...]
-    """What both engines said, where plain measured again."""
+    """The results of both engines, where plain measured again."""
     before: str | None
-    """Outcome in the last run that held this number; None where none did."""
+    """Outcome in the last run that contains this number; None where no earlier run does."""
     new: bool
-    """It failed, or could not run, and was otherwise in the last run."""
+    """It failed or could not run, and that was different in the last run."""
     fixed: bool
-    """It failed in the last run, and does not any more."""
+    """It failed in the last run, and is good now."""
     command: str | None
-    """Repeats the measurement by hand."""
+    """Shell command that repeats the measurement."""
     triage: str | None
-    """Looks for the reason; None where nothing failed, or where the run is in no local store."""
+    """Shell command that looks for the reason; None where it did not fail, or where the run is in no local store."""
     widened: str | None
+    """Reason why the tolerance was widened by hand; None where it was not."""
     series: tuple[float | None, ...]
-    """Measured, six digits, a place per night."""
+    """Measured values with six digits, one entry per night."""
     failed_nights: tuple[int, ...]
-    """Places of the nights on which it failed."""
-    samples: Samples | None
+    """Indices of the nights in which it failed."""
+    samples: ChangedDocuments | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
-    """One kernel case."""
+class KernelCase:
+    """One timed kernel case."""
 
     id: str
     op: str
@@ -149,32 +154,33 @@ class Timed:
     baseline: float | None
     """Seconds per call."""
     ratio: float | None
-    """Measured over baseline."""
+    """Measured median divided by the baseline."""
     share: float | None
-    """Share of the roofline: 1 is the limit."""
+    """Share of the roofline that was reached; 1 is the limit."""
     bound_by: str | None
     """`memory` or `arithmetic`."""
     new: bool
-    """It is slower, and was not in the last run that timed it."""
+    """It is slower, and was not slower in the last run that timed it."""
     series: tuple[float | None, ...]
-    """Seconds per call, six digits, a place per night."""
+    """Seconds per call with six digits, one entry per night."""
     shares: tuple[float | None, ...]
+    """Shares of the roofline with six digits, one entry per night."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """A place of every series."""
+    """One night: an entry of every series."""
 
     run: str
     started: str
     commit: str | None
     changes: tuple[str, ...]
-    """Versions that are not those of the night before: `torch 2.12.1 -> 2.13.0`."""
+    """Versions that differ from the night before: `torch 2.12.1 -> 2.13.0`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Something that is not as it was."""
+    """A difference between two environments."""
 
     what: str
     before: str | None
@@ -182,63 +188,67 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
-    """Where numbers were printed."""
+class PrintedDocument:
+    """A document that prints numbers."""
 
     number: str
     title: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What there is to say first."""
+class RunVerdict:
+    """The verdict of the whole run, which a reader should see first."""
 
     state: str
-    """`failed`, `incomplete` (nothing failed, and not everything was measured) or `passed`."""
+    """`failed`, `incomplete` (nothing failed, but not everything was measured) or `passed`."""
     sentence: str
+    """The verdict in one or two sentences."""
     outcomes: dict[str, int]
-    """Numbers and latencies by outcome."""
+    """How many numbers and kernel cases have each outcome."""
     failed: tuple[str, ...]
-    """Ids, those that are new first."""
+    """Ids; new failures come first."""
     new: tuple[str, ...]
+    """Ids that failed or could not run, other than in the last run."""
     fixed: tuple[str, ...]
+    """Ids that failed in the last run and are good now."""
     known: tuple[str, ...]
+    """Ids of known discrepancies."""
     not_run: dict[str, tuple[str, ...]]
-    """Reason -> ids."""
+    """Reason -> ids that could not run."""
     not_compared: dict[str, tuple[str, ...]]
-    """Reason -> ids: measured, and not comparable with what was printed."""
+    """Reason -> ids that were measured but are not comparable with the printed number."""
     together: tuple[str, ...]
-    """What only many numbers together, or many nights, show."""
+    """Changes that only many numbers together, or many nights, show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that the page says."""
+    """Everything that the page shows."""
 
     run: RunInfo
     last_run: str | None
     last_good: str | None
     """The last run in which nothing failed."""
-    verdict: Verdict
-    documents: tuple[Document, ...]
+    verdict: RunVerdict
+    documents: tuple[PrintedDocument, ...]
     numbers: tuple[Number, ...]
-    latencies: tuple[Timed, ...]
+    latencies: tuple[KernelCase, ...]
     nights: tuple[Night, ...]
     """Oldest first; the last one is this run."""
     environment: dict[str, str]
     changes: tuple[Change, ...]
     """What differs from the environment of the last good run."""
     remarks: tuple[str, ...]
-    """What a reader has to know: what was skipped, what was left out."""
+    """What a reader has to know, for example what was skipped or left out."""
     schema_version: int = SCHEMA_VERSION
 
 
 def with_remarks(report: Report, remarks: Iterable[str]) -> Report:
-    """The report with these remarks in place of its own."""
+    """The report with its remarks replaced by these, without duplicates."""
     return replace(report, remarks=tuple(dict.fromkeys(remarks)))
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the report."""
-    found = TypeAdapter(Report).json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "Report of a scanproof run"}
+    schema = TypeAdapter(Report).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Report of a scanproof run"}

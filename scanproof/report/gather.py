@@ -1,4 +1,4 @@
-"""From a run on disk to its report: finds the nights before it, its samples and what they are compared with."""
+"""Read everything that a run's report needs: earlier nights, its samples, and the samples to compare them with."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.answers import Samples
 from scanproof.numbers.verdict.baseline_gate import Baseline
 from scanproof.record import Evaluation, Run
-from scanproof.report import content, nights, samples
-from scanproof.report.build import Material, build
-from scanproof.report.nights import PastNight, Since
+from scanproof.report import changed_documents, content, past_nights
+from scanproof.report.build import Material, build_report
+from scanproof.report.past_nights import PastNight, Since
 
-TRIED = 5
-"""Nights whose samples are looked for."""
+NIGHTS_TRIED = 5
+"""How many good nights, and how many others, are searched for samples."""
 
 
 @dataclass
 class Reporter:
-    """Makes the report of one run; what could not be read on the way is said in it."""
+    """Makes the report of one run; its remarks name everything that could not be read."""
 
     run: Run
     folder: Path | None
-    """The run's folder in a local store; None where the run lies in a history only."""
+    """The run's folder in a local store; None where only a history holds the run."""
     store: Path
     """The local store."""
     expected: Expected | None
     history: str | None
-    """Folder or URL."""
+    """Folder or URL of the history; None where there is none."""
     since: Since | None = None
     remarks: list[str] = field(default_factory=list)
     logs: dict[str, Samples] = field(default_factory=dict)
-    texts: samples.Texts = field(init=False)
+    texts: changed_documents.Texts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.texts = samples.Texts(self.folder)
+        self.texts = changed_documents.Texts(self.folder)
 
     def report(self, *, with_samples: bool = True) -> content.Report:
-        """Everything that the page says."""
-        find = self.changed if with_samples and self.expected is not None else None
+        """Make the report; without samples, it leaves out the changed documents."""
+        find = self.find_changed_documents if with_samples and self.expected is not None else None
         material = Material(
-            run=self.run, past=self.past, expected=self.expected, samples=find, drifts=self.drifts(),
+            run=self.run, past=self.past, expected=self.expected, find_documents=find, drifts=self.find_drifts(),
             remarks=self.remarks, store=str(self.store) if self.folder is not None else None,
         )  # fmt: skip
-        made = build(material)
-        return content.with_remarks(made, [*self.remarks, *self.about_texts(), *self.skipped()])
+        report = build_report(material)
+        return content.with_remarks(report, [*self.remarks, *self.text_remarks(), *self.damage_remarks()])
 
     @cached_property
-    def opened(self) -> History | None:
-        """The history, None where there is none or where it cannot be reached."""
+    def opened_history(self) -> History | None:
+        """The history; None where there is none or where it cannot be read."""
         if self.history is None:
             return None
         try:
@@ -69,125 +69,133 @@ class Reporter:
 
     @cached_property
     def past(self) -> list[PastNight]:
-        """Earlier runs: of the history, or of the local store where the history has none."""
-        if self.opened is not None:
+        """Earlier runs, oldest first: from the history, or from the local store where the history has none."""
+        if self.opened_history is not None:
             try:
-                found = nights.from_history(self.opened, self.run, self.since)
-                if found:
-                    return found
+                nights = past_nights.from_history(self.opened_history, self.run, self.since)
+                if nights:
+                    return nights
             except HistoryError as error:
                 self.remarks.append(f"no trends from the history: {error}")
-        kept, problems = nights.from_store(self.store / "runs", self.run, self.since)
+        nights, problems = past_nights.from_store(self.store / "runs", self.run, self.since)
         self.remarks += problems
-        return kept
+        return nights
 
     @cached_property
-    def referred(self) -> compare.Whole | None:
-        """What documents are compared with where no baseline was declared: the last good night that kept samples.
+    def reference_night(self) -> compare.Whole | None:
+        """The night that documents are compared with where no baseline was declared; None where there is none.
 
-        Without a good one among those that are near, the last night that kept any.
+        It is the last good night that kept samples, or else the last other night that did.
         """
         good = [night for night in reversed(self.past) if night.good]
         others = [night for night in reversed(self.past) if not night.good]
-        for night in (*good[:TRIED], *others[:TRIED]):
+        for night in (*good[:NIGHTS_TRIED], *others[:NIGHTS_TRIED]):
             try:
-                found = night.whole()
+                whole = night.whole()
             except HistoryError as error:
                 self.remarks.append(f"documents cannot be compared with {night.run}: {error}")
                 continue
-            if found.samples:
-                return found
+            if whole.samples:
+                return whole
         return None
 
     @cached_property
     def gate(self) -> SecondGate:
+        """The gate that knows the declared baselines."""
         assert self.expected is not None
         return SecondGate(self.expected, self.history)
 
     @cached_property
     def evaluations(self) -> Mapping[str, Evaluation]:
-        return {each.job.name: each for each in self.run.evaluations}
+        """The run's evaluations by name of the job."""
+        return {evaluation.job.name: evaluation for evaluation in self.run.evaluations}
 
-    def drifts(self) -> tuple[str, ...]:
-        """Drifts up to the newest night of the history, where this run is that night."""
-        if self.opened is None or self.expected is None:
+    def find_drifts(self) -> tuple[str, ...]:
+        """Drifts over the nights, in words; only if this run is the newest night of the history."""
+        if self.opened_history is None or self.expected is None:
             return ()
         try:
-            runs = self.opened.runs()
+            runs = self.opened_history.runs()
             if not runs or runs[-1].id != self.run.id:
                 return ()
-            return tuple(map(series.sentence, series.drifts(self.opened, self.expected.constants)))
+            return tuple(map(series.sentence, series.drifts(self.opened_history, self.expected.constants)))
         except HistoryError as error:
             self.remarks.append(f"drifts are not known: {error}")
             return ()
 
-    def changed(self, value: PublishedValue) -> content.Samples:
-        """The documents of a number that are not as in its baseline."""
+    def find_changed_documents(self, value: PublishedValue) -> content.ChangedDocuments:
+        """The documents of a number whose scores differ from its baseline."""
         evaluation = self.evaluations.get(value.job.name)
         if evaluation is None:
-            return samples.nothing("the run kept no evaluation of this job")
+            return changed_documents.no_comparison("the run kept no evaluation of this job")
         try:
-            before = self.baseline(value, evaluation)
+            before = self.find_baseline(value, evaluation)
             if before is None:
-                return samples.nothing("there is no earlier run of this job to compare with")
+                return changed_documents.no_comparison("there is no earlier run of this job to compare with")
             harness = (before.harness, baseline.harness(evaluation.environment))
             if harness[0] != harness[1]:
-                return samples.nothing(f"lm-eval {harness[1]} now, {harness[0]} there", before.name)
-            return samples.changed(value, self.samples(evaluation), before, self.texts)
+                return changed_documents.no_comparison(f"lm-eval {harness[1]} now, {harness[0]} there", before.name)
+            return changed_documents.find_changed_documents(value, self.read_samples(evaluation), before, self.texts)
         except HistoryError as error:
-            return samples.nothing(str(error))
+            return changed_documents.no_comparison(str(error))
 
-    def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
-        """The declared baseline, the answers kept with the values, or the last good night; raises HistoryError."""
+    def find_baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
+        """The declared baseline, or the recorded answers, or the last good night; None where there is none of them.
+
+        Raises HistoryError.
+        """
         try:
-            found = self.gate.baseline(value, evaluation)
+            declared = self.gate.baseline(value, evaluation)
         except HistoryError as error:
             self.remarks.append(str(error))
-            found = None
-        if found is not None and found.name != f"the run {self.run.id}":
-            return found
-        if self.referred is None:
+            declared = None
+        if declared is not None and declared.name != f"the run {self.run.id}":
+            return declared
+        if self.reference_night is None:
             return None
         job = value.job.name
-        earlier = self.referred.evaluation(job)
+        earlier = self.reference_night.evaluation(job)
         if earlier is None:
             return None
-        kept = {key: each for key, each in self.referred.samples.items() if key[0] == job}
+        of_job = {key: samples for key, samples in self.reference_night.samples.items() if key[0] == job}
         return Baseline(
-            name=f"the run {self.referred.run.id}", samples=kept, harness=baseline.harness(earlier.environment),
-            engine=earlier.engine,
+            name=f"the run {self.reference_night.run.id}", samples=of_job,
+            harness=baseline.harness(earlier.environment), engine=earlier.engine,
         ).against(evaluation.engine)  # fmt: skip
 
-    def samples(self, evaluation: Evaluation) -> Samples:
-        """What the documents of an evaluation of this run got; raises HistoryError."""
+    def read_samples(self, evaluation: Evaluation) -> Samples:
+        """The answers of an evaluation of this run, read once; raises HistoryError."""
         job = evaluation.job.name
         if job not in self.logs:
-            self.logs[job] = self.read(evaluation)
+            self.logs[job] = self.read_logs(evaluation)
         return self.logs[job]
 
-    def read(self, evaluation: Evaluation) -> Samples:
-        """From beside the run: stores are moved, absolute paths are not."""
+    def read_logs(self, evaluation: Evaluation) -> Samples:
+        """Read the answers from the folder of the run; raises HistoryError.
+
+        The absolute path in the evaluation is tried second, because a store may have been moved.
+        """
         job = evaluation.job.name
         if self.folder is None:
-            return self.published
-        beside = self.folder / "samples" / job
-        folder = beside if beside.is_dir() else Path(evaluation.samples)
+            return self.history_samples
+        own = self.folder / "samples" / job
+        folder = own if own.is_dir() else Path(evaluation.samples)
         if not folder.is_dir():
             raise HistoryError("the samples of this run are not there any more")
         return read_logs(job, folder)
 
     @cached_property
-    def published(self) -> Samples:
-        """The samples of a run that lies in the history only; raises HistoryError."""
-        assert self.opened is not None
-        return compare.from_history(self.opened, self.opened.find(self.run.id)).samples
+    def history_samples(self) -> Samples:
+        """The samples of a run that only the history holds; raises HistoryError."""
+        assert self.opened_history is not None
+        return compare.from_history(self.opened_history, self.opened_history.find(self.run.id)).samples
 
-    def about_texts(self) -> list[str]:
-        """What the page leaves out of the samples."""
+    def text_remarks(self) -> list[str]:
+        """Which texts of changed documents the page leaves out."""
         left = self.texts.left_out
         short = f"{left} changed documents are shown without their texts, for which the page has no room"
         return [*self.texts.unreadable, *([short] if left else [])]
 
-    def skipped(self) -> list[str]:
-        """What was damaged in the history."""
-        return [str(problem) for problem in self.opened.problems] if self.opened is not None else []
+    def damage_remarks(self) -> list[str]:
+        """What is damaged in the history."""
+        return [str(problem) for problem in self.opened_history.problems] if self.opened_history is not None else []

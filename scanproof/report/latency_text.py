@@ -1,4 +1,4 @@
-"""Text about latencies that people read: the table at the end of a session, the message of a slower kernel.  Pure."""
+"""Text about latencies: the table at the end of a session, and the message of a slower kernel.  Pure."""
 
 from __future__ import annotations
 
@@ -17,89 +17,92 @@ COLUMNS = (
     ("latency", False), ("median", True), ("noise", True), ("GB/s", True), ("TFLOP/s", True), ("of limit", True),
     ("to baseline", True), ("verdict", False),
 )  # fmt: skip
+"""Titles of the table's columns, and whether they are aligned right."""
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+"""Units of time in seconds."""
 
 
-def in_words(seconds: float) -> str:
-    """`0.0012345` -> `1.234 ms`: four digits that count."""
-    scale, unit = next((each for each in UNITS if seconds >= each[0]), (1e-6, "us"))
+def format_seconds(seconds: float) -> str:
+    """Seconds with four significant digits: `0.0012345` -> `1.234 ms`."""
+    scale, unit = next((unit for unit in UNITS if seconds >= unit[0]), (1e-6, "us"))
     value = seconds / scale
     return f"{value:.{3 if value < 10 else 2 if value < 100 else 1}f} {unit}"
 
 
-def rate(number: float) -> str:
-    """A rate in units of which 1 is much or little."""
+def format_rate(number: float) -> str:
+    """A rate, such as GB/s, with three significant digits, or as a whole number from 100 on."""
     return f"{number:.3g}" if number < 100 else f"{number:.0f}"
 
 
-def row(found: Latency) -> tuple[str | Text, ...]:
+def latency_row(latency: Latency) -> tuple[str | Text, ...]:
     """One line of the table; dashes where nothing was measured."""
-    verdict = Text(found.outcome, style=terminal.COLOURS[meaning_of(found.outcome)])
-    if found.timing is None:
-        return (found.id, *["-"] * 6, verdict)
-    seconds = found.timing.median
+    verdict = Text(latency.outcome, style=terminal.COLOURS[meaning_of(latency.outcome)])
+    if latency.timing is None:
+        return (latency.id, *["-"] * 6, verdict)
+    seconds = latency.timing.median
     return (
-        found.id,
-        in_words(seconds),
-        f"{found.timing.noise:.2%}",
-        rate(found.bytes / seconds / 1e9),
-        rate(found.flop / seconds / 1e12),
-        "-" if found.share is None else f"{found.share:.1%}",
-        "-" if found.verdict is None else f"{found.verdict.ratio - 1:+.1%}",
+        latency.id,
+        format_seconds(seconds),
+        f"{latency.timing.noise:.2%}",
+        format_rate(latency.bytes / seconds / 1e9),
+        format_rate(latency.flop / seconds / 1e12),
+        "-" if latency.share is None else f"{latency.share:.1%}",
+        "-" if latency.verdict is None else f"{latency.verdict.ratio - 1:+.1%}",
         verdict,
     )
 
 
-def figures(found: Latency) -> dict[str, object]:
-    """What pytest-benchmark keeps beside its own numbers, in its JSON."""
-    assert found.timing is not None
-    seconds = found.timing.median
+def benchmark_figures(latency: Latency) -> dict[str, object]:
+    """Figures that pytest-benchmark stores in its JSON beside its own."""
+    assert latency.timing is not None
+    seconds = latency.timing.median
     return {
-        "noise": found.timing.noise,
-        "calls": found.timing.calls,
-        "GB/s": found.bytes / seconds / 1e9,
-        "TFLOP/s": found.flop / seconds / 1e12,
-        "share_of_limit": found.share,
-        "verdict": found.outcome,
-        "device": found.device,
+        "noise": latency.timing.noise,
+        "calls": latency.timing.calls,
+        "GB/s": latency.bytes / seconds / 1e9,
+        "TFLOP/s": latency.flop / seconds / 1e12,
+        "share_of_limit": latency.share,
+        "verdict": latency.outcome,
+        "device": latency.device,
     }
 
 
-def summary_lines(found: Sequence[Latency], width: int | None, colour: bool) -> list[str]:
-    """The table, and what a reader of it has to know; of a recording the last repeat stands for all."""
-    last = max((each.repeat for each in found), default=0)
-    shown = [each for each in found if each.repeat == last]
-    measured = [each for each in shown if each.timing is not None]
+def summary_lines(latencies: Sequence[Latency], width: int | None, colour: bool) -> list[str]:
+    """The table and the remarks below it; of a recording with repeats, the last repeat is shown."""
+    last = max((latency.repeat for latency in latencies), default=0)
+    shown = [latency for latency in latencies if latency.repeat == last]
+    measured = [latency for latency in shown if latency.timing is not None]
     lines = []
     if measured:
-        lines.append(terminal.render(terminal.plain_table(COLUMNS, map(row, measured)), width, colour))
+        lines.append(terminal.render(terminal.plain_table(COLUMNS, map(latency_row, measured)), width, colour))
         lines += limit_lines(measured)
         lines += remark_lines(measured)
-    reasons = Counter(each.because for each in shown if each.timing is None)
+    reasons = Counter(latency.because for latency in shown if latency.timing is None)
     lines += [f"{count} latencies not measured: {reason}" for reason, count in reasons.most_common()]
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(e.outcome for e in shown).items()))
+    counts = Counter(latency.outcome for latency in shown)
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     return [*lines, f"{len(shown)} latencies: {outcomes}"] if shown else lines
 
 
 def limit_lines(measured: Iterable[Latency]) -> list[str]:
-    """What each device can do, as measured in this session."""
-    devices = {(each.kind, each.device): each.limits for each in measured if each.limits is not None}
+    """The limits of each device, as measured in this session."""
+    devices = {(case.kind, case.device): case.limits for case in measured if case.limits is not None}
     return [
         f"limits of {device}: copy {limits.bytes_per_s / 1e9:.0f} GB/s; matrix product "
-        + ", ".join(f"{name} {rate(flop / 1e12)} TFLOP/s" for name, flop in limits.flop_per_s.items())
+        + ", ".join(f"{name} {format_rate(flop / 1e12)} TFLOP/s" for name, flop in limits.flop_per_s.items())
         for (_, device), limits in devices.items()
     ]
 
 
 def remark_lines(measured: Sequence[Latency]) -> list[str]:
-    """What is remarkable about single latencies."""
+    """Remarks about single latencies and about how they were measured."""
     lines = []
-    for each in measured:
-        if each.outcome in (LatencyOutcome.AMBIGUOUS.value, LatencyOutcome.FASTER.value):
-            lines.append(f"{each.outcome.lower()}: {each.id}: {each.because}")
-    late = [each for each in measured if each.timing and each.timing.stopped == "time"]
-    waited = [each for each in measured if each.timing and each.timing.waited]
-    missing = Counter(each.because for each in measured if each.outcome == LatencyOutcome.NO_BASELINE.value)
+    for case in measured:
+        if case.outcome in (LatencyOutcome.AMBIGUOUS.value, LatencyOutcome.FASTER.value):
+            lines.append(f"{case.outcome.lower()}: {case.id}: {case.because}")
+    late = [case for case in measured if case.timing and case.timing.stopped == "time"]
+    waited = [case for case in measured if case.timing and case.timing.waited]
+    missing = Counter(case.because for case in measured if case.outcome == LatencyOutcome.NO_BASELINE.value)
     lines += [f"{count} not compared: {because}" for because, count in missing.items()]
     lines += throttled_lines(measured)
     if late:
@@ -112,62 +115,63 @@ def remark_lines(measured: Sequence[Latency]) -> list[str]:
 
 
 def throttled_lines(measured: Iterable[Latency]) -> list[str]:
-    """One line per set of reasons, with the latency whose clock was lowest."""
-    held: dict[tuple[str, ...], list[tuple[float, Latency]]] = {}
-    for each in measured:
-        if each.clock is not None and each.clock.throttled:
-            held.setdefault(each.clock.throttled, []).append((each.clock.lowest_mhz, each))
+    """One line per set of throttling reasons, with the latency whose clock was lowest."""
+    by_reasons: dict[tuple[str, ...], list[tuple[float, Latency]]] = {}
+    for case in measured:
+        if case.clock is not None and case.clock.throttled:
+            by_reasons.setdefault(case.clock.throttled, []).append((case.clock.lowest_mhz, case))
     lines = []
-    for reasons, found in held.items():
-        lowest, worst = min(found, key=lambda pair: pair[0])
-        lines.append(f"{len(found)} measured while throttled ({', '.join(reasons)}): {worst.id} at {lowest:.0f} MHz")
+    for reasons, cases in by_reasons.items():
+        lowest, worst = min(cases, key=lambda pair: pair[0])
+        lines.append(f"{len(cases)} measured while throttled ({', '.join(reasons)}): {worst.id} at {lowest:.0f} MHz")
     return lines
 
 
-def clock_text(found: Latency) -> str:
-    """The SM clock while it was measured."""
-    if found.clock is None:
-        return found.clock_unread or "not read"
-    held = f", held down: {', '.join(found.clock.throttled)}" if found.clock.throttled else ""
-    later = f", later {found.clock_unread}" if found.clock_unread else ""
-    return f"{found.clock.lowest_mhz:.0f} to {found.clock.highest_mhz:.0f} MHz{held}{later}"
+def clock_text(latency: Latency) -> str:
+    """The SM clock during the measurement."""
+    if latency.clock is None:
+        return latency.clock_unread or "not read"
+    throttled = f", held down: {', '.join(latency.clock.throttled)}" if latency.clock.throttled else ""
+    later = f", later {latency.clock_unread}" if latency.clock_unread else ""
+    return f"{latency.clock.lowest_mhz:.0f} to {latency.clock.highest_mhz:.0f} MHz{throttled}{later}"
 
 
-def choice_lines(found: Latency) -> list[str]:
-    """How the autotuners chose differently than in every repeat of the baseline; empty where they did not.
+def choice_lines(latency: Latency) -> list[str]:
+    """How the autotuners' choices differ from the baseline; empty if they are those of one of its repeats.
 
-    Compared with what most repeats chose.
+    The lines compare with the choices of most repeats.
     """
-    kept = found.baseline.chosen if found.baseline is not None else ()
-    if not found.choices or not kept or any(each.choices == found.choices for each in kept):
+    chosen = latency.baseline.chosen if latency.baseline is not None else ()
+    if not latency.choices or not chosen or any(baseline.choices == latency.choices for baseline in chosen):
         return []
-    most = max(kept, key=lambda each: len(each.repeats))
-    changed = proof.compare_choices(Launches(choices=most.choices), Launches(choices=found.choices))
-    others = " (the repeats differ too)" if len(kept) > 1 else ""
-    return [f"  autotuner   chose differently: {each.removeprefix('autotuner: ')}{others}" for each in changed]
+    most = max(chosen, key=lambda baseline: len(baseline.repeats))
+    changed = proof.compare_choices(Launches(choices=most.choices), Launches(choices=latency.choices))
+    others = " (the repeats differ too)" if len(chosen) > 1 else ""
+    return [f"  autotuner   chose differently: {change.removeprefix('autotuner: ')}{others}" for change in changed]
 
 
-def failure_text(found: Latency) -> str:
-    """What the person on triage reads first when a kernel is slower."""
-    assert found.timing is not None
-    assert found.verdict is not None
-    assert found.baseline is not None
-    timing, verdict, seconds = found.timing, found.verdict, found.timing.median
+def failure_text(latency: Latency) -> str:
+    """The message of a test whose kernel is slower."""
+    assert latency.timing is not None
+    assert latency.verdict is not None
+    assert latency.baseline is not None
+    timing, verdict, seconds = latency.timing, latency.verdict, latency.timing.median
     calls = f"{timing.calls} calls" if timing.calls > 1 else "1 call"
-    share = "" if found.share is None else f", {found.share:.1%} of the limit ({found.bound_by})"
+    share = "" if latency.share is None else f", {latency.share:.1%} of the limit ({latency.bound_by})"
     return "\n".join(
         [
-            f"{in_words(seconds)} measured, {in_words(found.baseline.typical)} in the baseline: "
-            f"{verdict.ratio - 1:+.1%}, {found.because}",
-            f"  latency     {found.id}",
-            f"  measured    {in_words(seconds)}, quartiles {in_words(timing.q1)} and {in_words(timing.q3)}, "
-            f"{timing.rounds} rounds of {calls}, noise {timing.noise:.2%}, stopped by {timing.stopped}",
-            f"  baseline    {in_words(found.baseline.typical)}, {len(found.baseline.seconds)} repeats, "
-            f"noise {found.baseline.noise:.2%} between them  [{found.baseline.source}]",
+            f"{format_seconds(seconds)} measured, {format_seconds(latency.baseline.typical)} in the baseline: "
+            f"{verdict.ratio - 1:+.1%}, {latency.because}",
+            f"  latency     {latency.id}",
+            f"  measured    {format_seconds(seconds)}, quartiles {format_seconds(timing.q1)} and "
+            f"{format_seconds(timing.q3)}, {timing.rounds} rounds of {calls}, noise {timing.noise:.2%}, "
+            f"stopped by {timing.stopped}",
+            f"  baseline    {format_seconds(latency.baseline.typical)}, {len(latency.baseline.seconds)} repeats, "
+            f"noise {latency.baseline.noise:.2%} between them  [{latency.baseline.source}]",
             f"  called      beyond {verdict.called:.1%} of the baseline, by both noises",
-            *choice_lines(found),
-            f"  work        {rate(found.bytes / seconds / 1e9)} GB/s, "
-            f"{rate(found.flop / seconds / 1e12)} TFLOP/s{share}",
-            f"  device      {found.device}; clock {clock_text(found)}",
+            *choice_lines(latency),
+            f"  work        {format_rate(latency.bytes / seconds / 1e9)} GB/s, "
+            f"{format_rate(latency.flop / seconds / 1e12)} TFLOP/s{share}",
+            f"  device      {latency.device}; clock {clock_text(latency)}",
         ]
     )

@@ -1,6 +1,6 @@
 """The report as Markdown, for the summary of a continuous-integration job.  Pure.
 
-Every string of the report is escaped: what Markdown or HTML would read as markup is written as an entity.
+Every string of the report is escaped: characters that Markdown or HTML would read as markup become entities.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scanproof.report import latency_text, terminal
-from scanproof.report.content import Number, Report, Timed
+from scanproof.report.content import KernelCase, Number, Report
 
 MOST = 50
-"""Rows of a table: GitHub cuts a summary at 1 MiB."""
+"""Rows of a table.  GitHub limits a summary to 1 MiB."""
 MARKUP = re.compile(r"[\\`*_\[\]<>&|~$@!#\"']")
 TITLES = {"failed": "✕ Failed", "incomplete": "! Nothing failed, but not everything ran", "passed": "✓ Passed"}
 
 
 def render(report: Report) -> str:
-    """The summary."""
+    """The report as Markdown."""
     verdict, run = report.verdict, report.run
     stopped = ", stopped before its end" if run.finished is None else ""
     outcomes = ", ".join(f"{number} {escape(outcome)}" for outcome, number in verdict.outcomes.items())
@@ -31,10 +31,10 @@ def render(report: Report) -> str:
         *slower_kernels(report),
         *bullets("New since the last run", verdict.new),
         *bullets("Failed before, and does not any more", verdict.fixed),
-        *known(report),
-        *reasons("Could not run", verdict.not_run),
-        *reasons("Measured, but not comparable with the print", verdict.not_compared),
-        *environment(report),
+        *known_discrepancies(report),
+        *reason_counts("Could not run", verdict.not_run),
+        *reason_counts("Measured, but not comparable with the print", verdict.not_compared),
+        *environment_changes(report),
         *bullets("Remarks", report.remarks),
         f"Run {escape(run.id)}{stopped}, {escape(run.gpu)}; last run {escape(report.last_run or 'none')}, "
         f"last good run {escape(report.last_good or 'none')}.",
@@ -43,13 +43,13 @@ def render(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is shown as it is, in one line."""
+    """Escape text so that Markdown shows it unchanged, in one line."""
     one_line = terminal.visible(" ".join(text.split()))
-    return MARKUP.sub(lambda found: f"&#{ord(found.group())};", one_line)
+    return MARKUP.sub(lambda match: f"&#{ord(match.group())};", one_line)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the cells are escaped."""
+    """A table of at most MOST rows; the cells are escaped."""
     shown = [f"| {' | '.join(map(escape, row))} |" for row in rows[:MOST]]
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}", *shown]
     more = f"\n\n{len(rows) - MOST} more." if len(rows) > MOST else ""
@@ -57,73 +57,73 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def bullets(title: str, texts: Iterable[str]) -> list[str]:
-    """A list under a heading, or nothing."""
-    found = list(texts)
-    lines = [f"- {escape(text)}" for text in found[:MOST]]
-    if len(found) > MOST:
-        lines.append(f"- {len(found) - MOST} more")
-    return [f"### {title}", "\n".join(lines)] if found else []
+    """A list of at most MOST texts under a heading; nothing without texts."""
+    items = list(texts)
+    lines = [f"- {escape(text)}" for text in items[:MOST]]
+    if len(items) > MOST:
+        lines.append(f"- {len(items) - MOST} more")
+    return [f"### {title}", "\n".join(lines)] if items else []
 
 
-def natural(value: float | None, number: Number, *, sign: bool = False) -> str:
-    """A size in the unit of print."""
+def format_value(value: float | None, number: Number, *, sign: bool = False) -> str:
+    """A value in the unit in which the number is printed; a dash for None."""
     if value is None:
         return "-"
     percent = " %" if number.unit == "percent" else ""
-    return terminal.in_print(value, terminal.scale_of(number.unit), number.printed, sign=sign) + percent
+    return terminal.format_as_printed(value, terminal.scale_of(number.unit), number.printed, sign=sign) + percent
 
 
-def number_row(each: Number) -> tuple[str, ...]:
-    """What a failing number needs."""
+def number_row(number: Number) -> tuple[str, ...]:
+    """The cells of a failed number."""
     return (
-        each.id,
-        each.printed + (" %" if each.unit == "percent" else ""),
-        natural(each.measured, each),
-        natural(each.difference, each, sign=True),
-        natural(each.allowed, each),
-        "-" if each.sigmas is None else f"{each.sigmas:+.1f}",
-        each.outcome + (", new" if each.new else ""),
-        each.because,
+        number.id,
+        number.printed + (" %" if number.unit == "percent" else ""),
+        format_value(number.measured, number),
+        format_value(number.difference, number, sign=True),
+        format_value(number.allowed, number),
+        "-" if number.sigmas is None else f"{number.sigmas:+.1f}",
+        number.outcome + (", new" if number.new else ""),
+        number.because,
     )
 
 
 def failed_numbers(report: Report) -> list[str]:
-    """The numbers that failed."""
-    by_id = {each.id: each for each in report.numbers}
+    """The section of the numbers that failed."""
+    by_id = {number.id: number for number in report.numbers}
     rows = [number_row(by_id[name]) for name in report.verdict.failed if name in by_id]
     titles = ("number", "published", "measured", "difference", "allowed", "sigmas", "verdict", "because")
-    first = next((each.triage for each in report.numbers if each.triage), None)
+    first = next((number.triage for number in report.numbers if number.triage), None)
     why = [f"Why? On the machine that holds the run: {escape(first)}"] if first else []
     return ["### Failed", table(titles, rows), *why] if rows else []
 
 
 def slower_kernels(report: Report) -> list[str]:
-    """The kernel cases that failed."""
+    """The section of the kernel cases that failed."""
     failed = set(report.verdict.failed)
-    rows = [kernel_row(each) for each in report.latencies if each.id in failed]
+    rows = [kernel_row(case) for case in report.latencies if case.id in failed]
     return ["### Slower kernels", table(("case", "median", "baseline", "change", "because"), rows)] if rows else []
 
 
-def kernel_row(each: Timed) -> tuple[str, ...]:
-    """One kernel case."""
-    change = "-" if each.ratio is None else f"{each.ratio - 1:+.1%}"
-    times = ("-" if value is None else latency_text.in_words(value) for value in (each.median, each.baseline))
-    return (each.id, *times, change, each.because)
+def kernel_row(case: KernelCase) -> tuple[str, ...]:
+    """The cells of one kernel case."""
+    change = "-" if case.ratio is None else f"{case.ratio - 1:+.1%}"
+    times = ("-" if value is None else latency_text.format_seconds(value) for value in (case.median, case.baseline))
+    return (case.id, *times, change, case.because)
 
 
-def known(report: Report) -> list[str]:
-    """Known discrepancies with their reasons."""
+def known_discrepancies(report: Report) -> list[str]:
+    """The section of the known discrepancies, with their reasons."""
     ids = set(report.verdict.known)
-    return bullets("Known", [f"{each.id}: {each.because}" for each in report.numbers if each.id in ids])
+    return bullets("Known", [f"{number.id}: {number.because}" for number in report.numbers if number.id in ids])
 
 
-def reasons(title: str, found: dict[str, tuple[str, ...]]) -> list[str]:
-    """How many for which reason."""
-    return bullets(title, [f"{len(ids)} × {reason}" for reason, ids in found.items()])
+def reason_counts(title: str, ids_by_reason: dict[str, tuple[str, ...]]) -> list[str]:
+    """A list of the reasons, with how many ids have each."""
+    return bullets(title, [f"{len(ids)} × {reason}" for reason, ids in ids_by_reason.items()])
 
 
-def environment(report: Report) -> list[str]:
-    """What changed since the last good run."""
-    rows = [(each.what, each.before or "absent", each.now or "absent") for each in report.changes]
+def environment_changes(report: Report) -> list[str]:
+    """The section of what changed in the environment since the last good run."""
+    rows = [(change.what, change.before or "absent", change.now or "absent") for change in report.changes]
     titles = ("what", f"in {escape(report.last_good or '')}", "now")
     return ["### Changed since the last good run", table(titles, rows)] if rows else []

@@ -1,7 +1,8 @@
 """The report as one HTML file: no network, no other file.  Pure.
 
-Jinja escapes every string; the data for the drill-down are JSON in a script element that is never run, with `<`, `>`
-and `&` as escapes.  The page's own policy forbids every script but those whose digest it names, and every request.
+Jinja escapes every string.  The data for the details of a number are JSON in a script element that is never run, with
+`<`, `>` and `&` escaped.  The page's Content-Security-Policy forbids every request, and every script except those whose
+digest it names.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STEPS = (1.0, 2.0, 3.0, 4.5)
 
 @dataclass(frozen=True)
 class HeatRow:
-    """One task and metric of a document, a place per model."""
+    """One row: a task, metric and origin of a document, with one cell per model."""
 
     task: str
     metric: str
@@ -40,7 +41,7 @@ class HeatRow:
 
 
 @dataclass(frozen=True)
-class Heat:
+class HeatMap:
     """The heat map of one document, or of the subjects of a task in it."""
 
     number: str
@@ -48,48 +49,52 @@ class Heat:
     models: tuple[str, ...]
     rows: tuple[HeatRow, ...]
     subjects: bool = False
+    """Whether the rows are the subjects of MMLU."""
 
     @cached_property
     def failed(self) -> bool:
-        return any(fails(each.outcome) for row in self.rows for cell in row.cells for each in cell)
+        """Whether one of its numbers failed."""
+        return any(fails(number.outcome) for row in self.rows for cell in row.cells for number in cell)
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """The page as HTML."""
     environment = Environment(
         loader=PackageLoader("scanproof.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(natural=natural, duration=duration, tone=tone, signed=signed, breakable=breakable)
-    environment.filters.update(badge=badge, sign=outcome.sign_of)
-    scripts = [text(name) for name in SCRIPTS]
+    environment.filters.update(
+        natural=format_value, duration=format_duration, tone=cell_class, signed=format_signed, breakable=breakable
+    )
+    environment.filters.update(badge=badge_class, sign=outcome.sign_of)
+    scripts = [read_file(name) for name in SCRIPTS]
     return environment.get_template("page.html").render(
         report=report,
-        by_id={each.id: each for each in report.numbers},
-        timed={each.id: each for each in report.latencies},
-        documents=documents(report),
-        maps=[each for document in documents(report) for each in heat_maps(report, *document)],
-        models=sorted({each.model for each in report.numbers}),
+        by_id={number.id: number for number in report.numbers},
+        timed={case.id: case for case in report.latencies},
+        documents=list_documents(report),
+        maps=[heat_map for document in list_documents(report) for heat_map in make_heat_maps(report, *document)],
+        models=sorted({number.model for number in report.numbers}),
         steps=STEPS,
-        outcomes=escaped(json.dumps({each.value: each.meaning.value for each in outcome.ALL})),
-        bar=bar,
-        deviation=deviation,
-        css=Markup(text("templates/page.css")),
+        outcomes=escape_json(json.dumps({known.value: known.meaning.value for known in outcome.ALL})),
+        bar=tolerance_position,
+        deviation=cell_text,
+        css=Markup(read_file("templates/page.css")),
         scripts=[Markup(script) for script in scripts],
-        policy=policy(scripts),
-        data=data(report),
+        policy=security_policy(scripts),
+        data=report_data(report),
     )
 
 
-def text(name: str) -> str:
+def read_file(name: str) -> str:
     """A file of this package."""
     return resources.files("scanproof.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def policy(scripts: Sequence[str]) -> str:
-    """Content-Security-Policy: these scripts and nothing else; no request of any kind.
+def security_policy(scripts: Sequence[str]) -> str:
+    """Content-Security-Policy: only these scripts may run, and no request of any kind is allowed.
 
-    Plot writes its styles into the charts, so that styles cannot be named by digest.
+    All styles are allowed, because Plot writes styles into its charts, which cannot be named by digest.
     """
     digests = (b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
@@ -99,73 +104,80 @@ def policy(scripts: Sequence[str]) -> str:
     )
 
 
-def data(report: Report) -> Markup:
-    """The report as JSON."""
-    return escaped(files.to_json(report, indent=None).decode())
+def report_data(report: Report) -> Markup:
+    """The report as JSON for a script element."""
+    return escape_json(files.to_json(report, indent=None).decode())
 
 
-def escaped(plain: str) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    return Markup(plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+def escape_json(text: str) -> Markup:
+    """Escape JSON so that it cannot end the script element that contains it."""
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def documents(report: Report) -> list[tuple[str, str]]:
+def list_documents(report: Report) -> list[tuple[str, str]]:
     """Number and title of each document, in the order of the numbers."""
-    titles = {each.number: each.title for each in report.documents}
-    return [(number, titles.get(number, "")) for number in dict.fromkeys(each.document for each in report.numbers)]
+    titles = {document.number: document.title for document in report.documents}
+    numbers = dict.fromkeys(number.document for number in report.numbers)
+    return [(number, titles.get(number, "")) for number in numbers]
 
 
-def heat_maps(report: Report, number: str, title: str) -> list[Heat]:
-    """The heat map of a document; the subjects of MMLU have one of their own, which may be closed."""
-    mine = [each for each in report.numbers if each.document == number]
-    subjects = [each for each in mine if each.task.startswith("mmlu_")]
-    others = [each for each in mine if not each.task.startswith("mmlu_")]
-    kinds = ((others, False), (subjects, True))
-    return [Heat(number, title, models(kept), heat_rows(kept), subjects=closed) for kept, closed in kinds if kept]
+def make_heat_maps(report: Report, number: str, title: str) -> list[HeatMap]:
+    """The heat map of a document, and a second one for the subjects of MMLU, which a reader can close."""
+    numbers = [entry for entry in report.numbers if entry.document == number]
+    subjects = [entry for entry in numbers if entry.task.startswith("mmlu_")]
+    others = [entry for entry in numbers if not entry.task.startswith("mmlu_")]
+    groups = ((others, False), (subjects, True))
+    return [
+        HeatMap(number, title, list_models(group), make_heat_rows(group), subjects=closed)
+        for group, closed in groups
+        if group
+    ]
 
 
-def models(numbers: Sequence[Number]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(each.model for each in numbers))
+def list_models(numbers: Sequence[Number]) -> tuple[str, ...]:
+    """The models of these numbers, in their order."""
+    return tuple(dict.fromkeys(number.model for number in numbers))
 
 
-def heat_rows(numbers: Sequence[Number]) -> tuple[HeatRow, ...]:
-    """A row per task, metric and origin."""
-    columns = models(numbers)
+def make_heat_rows(numbers: Sequence[Number]) -> tuple[HeatRow, ...]:
+    """One row per task, metric and origin."""
+    columns = list_models(numbers)
     cells: dict[tuple[str, str, str], dict[str, list[Number]]] = {}
-    for each in numbers:
-        cells.setdefault((each.task, each.metric, each.origin), {}).setdefault(each.model, []).append(each)
+    for number in numbers:
+        row = cells.setdefault((number.task, number.metric, number.origin), {})
+        row.setdefault(number.model, []).append(number)
     return tuple(
-        HeatRow(*key, tuple(tuple(found.get(model, ())) for model in columns)) for key, found in sorted(cells.items())
+        HeatRow(*key, tuple(tuple(row.get(model, ())) for model in columns)) for key, row in sorted(cells.items())
     )
 
 
-def natural(value: float | None, number: Number, *, sign: bool = False) -> str:
-    """A size in the unit of print, with one digit more than was printed."""
+def format_value(value: float | None, number: Number, *, sign: bool = False) -> str:
+    """A value in the printed unit, with one digit more than was printed; a dash for None."""
     if value is None:
         return "–"
     scale = terminal.scale_of(number.unit)
-    shown = terminal.in_print(value, scale, number.printed, sign=sign).replace("-", "−")
+    shown = terminal.format_as_printed(value, scale, number.printed, sign=sign).replace("-", "−")
     return f"{shown} %" if number.unit == "percent" else shown
 
 
-def signed(value: float, digits: int = 1) -> str:
+def format_signed(value: float, digits: int = 1) -> str:
     """`+0.3`, `−12.0`; never a negative zero."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
 
 
 def breakable(name: str) -> Markup:
-    """A name that may be broken behind an underscore or a slash."""
+    """A name that a browser may break after an underscore or a slash."""
     parts = re.split(r"(?<=[_/])", name)
     return Markup("<wbr>").join(parts)
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    return latency_text.in_words(seconds).replace(" us", " µs")
+def format_duration(seconds: float) -> str:
+    """Seconds in s, ms or µs."""
+    return latency_text.format_seconds(seconds).replace(" us", " µs")
 
 
-def badge(name: str) -> str:
-    """Class of an outcome's badge."""
+def badge_class(name: str) -> str:
+    """CSS class of an outcome's badge."""
     if name == Outcome.KNOWN_DISCREPANCY:
         return "known"
     return {Meaning.FAILED: "bad", Meaning.BROKEN: "broken", Meaning.OPEN: "plain", Meaning.GOOD: "good"}[
@@ -173,23 +185,23 @@ def badge(name: str) -> str:
     ]
 
 
-def deviation(number: Number) -> str:
-    """What a cell of the heat map says."""
+def cell_text(number: Number) -> str:
+    """Text of a cell of the heat map: the deviation in sigmas, or the sign of the outcome."""
     if number.sigmas is None:
         return outcome.sign_of(number.outcome)
-    return signed(number.sigmas, 1 if abs(number.sigmas) < 10 else 0)
+    return format_signed(number.sigmas, 1 if abs(number.sigmas) < 10 else 0)
 
 
-def tone(number: Number) -> str:
-    """Class of a cell: side and size of the deviation."""
+def cell_class(number: Number) -> str:
+    """CSS class of a cell: direction and size of the deviation."""
     if number.sigmas is None:
         return "none"
-    step = sum(abs(number.sigmas) >= each for each in STEPS)
+    step = sum(abs(number.sigmas) >= limit for limit in STEPS)
     return "even" if step == 0 else f"{'up' if number.sigmas > 0 else 'down'}{step}"
 
 
-def bar(number: Number) -> float | None:
-    """Where the measured number lies in its tolerance: -1 and 1 are its ends; cut at 1.45."""
+def tolerance_position(number: Number) -> float | None:
+    """Position of the measured number in its tolerance: -1 and 1 are the ends; limited to 1.45 either way."""
     if number.difference is None or not number.allowed:
         return None
     return round(max(-1.45, min(1.45, number.difference / number.allowed)), 3)

@@ -1,4 +1,4 @@
-"""Text that people read: the table at the end of a run, the message of a failing number.  Pure."""
+"""Text for the terminal: the table at the end of a run, and the message of a number that failed.  Pure."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ def decimals(printed: str) -> int:
     return 4 if printed == UNRECORDED else len(printed.partition(".")[2])
 
 
-def in_print(natural: float, scale: float, printed: str, *, sign: bool = False) -> str:
-    """A number in the unit of `printed`, with one digit more than was printed; never a negative zero."""
+def format_as_printed(natural: float, scale: float, printed: str, *, sign: bool = False) -> str:
+    """A number in the unit of `printed`, with one digit more than `printed` has; never a negative zero.
+
+    `natural` is in the natural unit, `scale` is the number of printed units per natural unit.
+    """
     digits = decimals(printed) + 1
     rounded = round(natural * scale, digits) + 0.0
     return f"{rounded:{'+' if sign else ''}.{digits}f}"
 
 
 def scale_of(unit: str) -> float:
-    """Units of print per natural unit."""
+    """Printed units per natural unit."""
     return 100.0 if unit == "percent" else 1.0
 
 
 def render(table: Table, width: int | None, colour: bool) -> str:
-    """A rich table as text, no wider than `width`; as wide as it needs to be when that is None (a file, a pipe)."""
+    """A rich table as text, at most `width` characters wide; as wide as needed if that is None (a file, a pipe)."""
     console = Console(
         file=io.StringIO(), width=10_000, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
     )
@@ -54,7 +57,7 @@ def plain_table(
 ) -> Table:
     """A table without boxes; columns are (title, align right).
 
-    Where it is too wide, the first column and those named in `prose` are folded, never a number.
+    If the table is too wide, the first column and those named in `prose` are folded, but never a column of numbers.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, (title, right) in enumerate(columns):
@@ -65,56 +68,60 @@ def plain_table(
     return table
 
 
-def verdict_row(kept: Record) -> tuple[str | Text, ...]:
+def verdict_row(record: Record) -> tuple[str | Text, ...]:
     """Number, expected, measured, difference, allowed, verdict; dashes where nothing was measured."""
-    verdict = kept.verdict
-    scale = scale_of(kept.unit)
-    shown = [kept.id, kept.printed]
+    verdict = record.verdict
+    scale = scale_of(record.unit)
+    cells = [record.id, record.printed]
     for number, sign in (
         (verdict.measured if verdict else None, False),
         (verdict.difference if verdict else None, True),
         (verdict.allowance.total if verdict and verdict.allowance else None, False),
     ):
-        shown.append("-" if number is None else in_print(number, scale, kept.printed, sign=sign))
-    return (*shown, Text(kept.outcome, style=COLOURS[meaning_of(kept.outcome)]))
+        cells.append("-" if number is None else format_as_printed(number, scale, record.printed, sign=sign))
+    return (*cells, Text(record.outcome, style=COLOURS[meaning_of(record.outcome)]))
 
 
 def verdict_table(records: Iterable[Record], width: int | None, colour: bool) -> str:
-    """The table that ends a session."""
+    """The table at the end of a session."""
     columns = [("number", False), ("expected", True), ("measured", True), ("difference", True), ("allowed", True)]
-    table = plain_table([*columns, ("verdict", False)], (verdict_row(kept) for kept in records))
+    table = plain_table([*columns, ("verdict", False)], (verdict_row(record) for record in records))
     return render(table, width, colour)
 
 
 def unit_name(value: PublishedValue) -> str:
-    """The word behind a number of this unit."""
+    """The word that follows a number of this unit."""
     return {"percent": "points", "fraction": "(fraction)", "raw": "(raw)"}[value.unit]
 
 
 def source_line(value: PublishedValue) -> str:
-    """Where a number comes from, for a reader who wants to see it in print."""
-    kept = f"expected/{value.file}:{value.file_line}"
+    """Where a number comes from: document and line, and the expected file."""
+    file = f"expected/{value.file}:{value.file_line}"
     if value.origin == "embedded":
-        return f"recorded in float64, {kept}"
+        return f"recorded in float64, {file}"
     if value.origin == "recorded":
-        return f"recorded from a run, {kept}"
-    return f"document {value.document} line {value.line}, {value.origin}; {kept}"
+        return f"recorded from a run, {file}"
+    return f"document {value.document} line {value.line}, {value.origin}; {file}"
 
 
 def allowance_lines(value: PublishedValue, allowed: Allowance) -> list[str]:
-    """What `allowed` is made of."""
-    shown = [f"  allowed     {in_print(allowed.total, value.scale, value.printed)} {unit_name(value)}, made of"]
+    """The allowance and its parts."""
+    lines = [
+        f"  allowed     {format_as_printed(allowed.total, value.scale, value.printed)} {unit_name(value)}, made of"
+    ]
     for part in allowed.parts:
-        shown.append(f"                {in_print(part.size, value.scale, value.printed)}  {part.name}: {part.because}")
-    detectable = in_print(allowed.detectable, value.scale, value.printed)
-    shown.append(f"  detectable  {detectable} (smallest true change caught with 80% power)")
-    return shown
+        lines.append(
+            f"                {format_as_printed(part.size, value.scale, value.printed)}  {part.name}: {part.because}"
+        )
+    detectable = format_as_printed(allowed.detectable, value.scale, value.printed)
+    lines.append(f"  detectable  {detectable} (smallest true change caught with 80% power)")
+    return lines
 
 
 def difference_line(value: PublishedValue, verdict: Verdict) -> str:
     """The difference in points, documents and sigmas."""
     assert verdict.difference is not None
-    parts = [f"{in_print(verdict.difference, value.scale, value.printed, sign=True)} {unit_name(value)}"]
+    parts = [f"{format_as_printed(verdict.difference, value.scale, value.printed, sign=True)} {unit_name(value)}"]
     if value.unit == "fraction":
         parts.append(f"{verdict.difference * 100:+.2f} points")
     if verdict.documents_moved is not None:
@@ -125,7 +132,7 @@ def difference_line(value: PublishedValue, verdict: Verdict) -> str:
 
 
 def gate_lines(finding: PairedComparison | None) -> list[str]:
-    """What the comparison with the baseline found."""
+    """The result of the document-by-document comparison with the baseline."""
     if finding is None:
         return []
     lines = [f"  baseline    {finding.baseline}: {finding.outcome.value}"]
@@ -138,17 +145,17 @@ def gate_lines(finding: PairedComparison | None) -> list[str]:
 
 
 def engine_lines(verdict: Verdict, evaluation: Evaluation) -> list[str]:
-    """Which engine measured a number that failed; what both did, where there were two."""
+    """Which engine measured a number that failed; the results of both engines, if both measured it."""
     if verdict.engines is None:
         alone = "shared, and nothing was measured again; --scanproof-engine=auto does, with lm-eval as it is"
         return [f"  engine      {alone}"] if evaluation.engine == "shared" else []
     both = verdict.engines
-    said = DISAGREE if both.disagree else "the engines agree" if both.agree else "plain's verdict counts"
-    return [f"  engine      {said}", *(f"                {line}" for line in both.lines())]
+    summary = DISAGREE if both.disagree else "the engines agree" if both.agree else "plain's verdict counts"
+    return [f"  engine      {summary}", *(f"                {line}" for line in both.lines())]
 
 
-def direction(value: PublishedValue, verdict: Verdict) -> str:
-    """What is wrong with a number, in a word or two."""
+def describe_failure(value: PublishedValue, verdict: Verdict) -> str:
+    """What is wrong with a number, in a few words."""
     if verdict.outcome is Outcome.ENGINES_DISAGREE:
         return "as printed when plain scores, but the engines disagree"
     if verdict.outcome is Outcome.CHANGED:
@@ -166,17 +173,22 @@ def failure_text(
     finding: PairedComparison | None = None,
     triage: Iterable[str] = (),
 ) -> str:
-    """What the person on triage reads first when a number is out of tolerance, or changed since the baseline.
+    """The message of a test whose number is out of tolerance, or changed since the baseline.
 
-    `triage` is what `scanproof.triage` found, in lines.
+    Args:
+        value: the published number.
+        verdict: its verdict.
+        evaluation: the evaluation that measured it.
+        finding: the comparison with the baseline, if there was one.
+        triage: lines of text from `scanproof.triage`.
     """
     if verdict.measured is None or verdict.difference is None or verdict.allowance is None:
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
-    measured = in_print(verdict.measured, value.scale, value.printed)
-    allowed = in_print(verdict.allowance.total, value.scale, value.printed)
+    measured = format_as_printed(verdict.measured, value.scale, value.printed)
+    allowed = format_as_printed(verdict.allowance.total, value.scale, value.printed)
     reused = " (numbers reused: nothing that moves them changed)" if evaluation.reused else ""
     lines = [
-        f"{measured} measured, {value.printed} expected, {allowed} allowed: {direction(value, verdict)}",
+        f"{measured} measured, {value.printed} expected, {allowed} allowed: {describe_failure(value, verdict)}",
         f"  number      {value.id}",
         f"  expected    {value.printed} ({value.unit})  [{source_line(value)}]",
         f"  measured    {measured}",
@@ -195,5 +207,5 @@ def failure_text(
 
 
 def visible(text: str) -> str:
-    """Text of a data set or a log whose control characters are written out: a terminal must not obey them."""
+    """Escape the control characters of a text from a dataset or log: a terminal must not execute them."""
     return "".join(c if c.isprintable() or c in "\t\n\xa0" else c.encode("unicode_escape").decode() for c in text)

@@ -60,7 +60,7 @@ def test_what_each_outcome_means_is_decided_here_and_nowhere_else() -> None:
 def test_an_outcome_that_nobody_knows_is_no_pass() -> None:
     assert outcome.meaning_of("PERFECT") is BROKEN
     assert outcome.number_outcome("PERFECT").needs_triage
-    assert page.badge("PERFECT") == "broken"
+    assert page.badge_class("PERFECT") == "broken"
     assert mixtures.side_of("PERFECT") is Side.UNRESOLVED
 
 
@@ -96,7 +96,7 @@ def test_the_page_shows_its_sign_and_tells_its_script_what_it_means(night: Path,
 def test_junit_the_table_and_the_history(tmp_path: Path, night: Path, found: Outcome) -> None:
     run = record.read_run(ending(night, found.value))
     kept = next(each for each in run.records if each.id == NUMBER)
-    assert dict(junit.of_number(kept))["scanproof_outcome"] == found.value
+    assert dict(junit.number_properties(kept))["scanproof_outcome"] == found.value
     colour = {GOOD: "green", OPEN: "yellow", FAILED: "red", BROKEN: "red"}[found.meaning]
     shown = terminal.verdict_row(kept)[-1]
     assert isinstance(shown, Text)
@@ -125,7 +125,7 @@ def test_triage_and_bisect(night: Path, found: Outcome) -> None:
 @pytest.mark.parametrize("found", list(LatencyOutcome))
 def test_latencies_have_signs_and_badges_of_their_own(found: LatencyOutcome) -> None:
     badges = {FAILED: "bad", BROKEN: "broken", GOOD: "good", OPEN: "plain"}
-    assert page.badge(found.value) == badges[found.meaning]
+    assert page.badge_class(found.value) == badges[found.meaning]
     assert outcome.sign_of(found.value) == found.sign != "?"
 
 

@@ -16,8 +16,8 @@ from scanproof.history.store import open_history
 from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency, LatencyBaseline, LatencyVerdict, Timing
 from scanproof.numbers.verdict.outcome import LatencyOutcome as Slow
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
-from scanproof.report import content, nights
-from scanproof.report import samples as changed
+from scanproof.report import changed_documents as changed
+from scanproof.report import content, past_nights
 from scanproof.report.content import Report
 from tests.support.small_report import NAMES, NUMBER, change, make_nights, report, texts
 
@@ -72,7 +72,7 @@ def test_a_first_run_has_no_news_and_no_trend(store: Path) -> None:
     made = report(make_nights(store, (240,))[-1])
     assert (made.last_run, made.last_good, made.verdict.new) == (None, None, ())
     assert (of(made).series, of(made).before) == ((), None)
-    assert of(made).samples == changed.nothing("there is no earlier run of this job to compare with")
+    assert of(made).samples == changed.no_comparison("there is no earlier run of this job to compare with")
 
 
 @pytest.mark.parametrize("broken", ["ERROR", "NOT_RUN"])
@@ -146,13 +146,13 @@ class TestTrend:
 
     @pytest.mark.parametrize(("since", "expected"), [("2", NAMES[1:]), ("1", NAMES[2:]), ("2026-11-19", NAMES[1:])])
     def test_since(self, store: Path, since: str, expected: tuple[str, ...]) -> None:
-        made = report(make_nights(store)[-1], since=nights.parse_since(since))
+        made = report(make_nights(store)[-1], since=past_nights.parse_since(since))
         assert tuple(night.run for night in made.nights) == expected
 
     @pytest.mark.parametrize("text", ["0", "-1", "yesterday", "2026-13-01", "", "1.5"])
     def test_what_is_no_since(self, text: str) -> None:
         with pytest.raises(ValueError, match=r".*"):
-            nights.parse_since(text)
+            past_nights.parse_since(text)
 
     def test_a_damaged_run_is_said_and_left_out(self, store: Path) -> None:
         paths = make_nights(store)
@@ -179,7 +179,7 @@ class TestHistory:
     def test_a_run_that_lies_in_the_history_only(self, tmp_path: Path) -> None:
         path, name = self.published(tmp_path)
         history = open_history(name)
-        run, folder = nights.shown(NAMES[2], tmp_path / "nowhere", history)
+        run, folder = past_nights.find_run(NAMES[2], tmp_path / "nowhere", history)
         assert (run, folder) == (record.read_run(path), None)
 
     def test_documents_are_compared_with_the_declared_baseline(self, tmp_path: Path) -> None:
@@ -236,16 +236,16 @@ class TestSamples:
         assert (found.shown[0].prompt or "").startswith("lone ? surrogate")
 
     def test_a_long_prompt_keeps_its_end(self) -> None:
-        assert changed.end_of("x" * 5000 + "question", 100).endswith("question")
-        assert len(changed.end_of("x" * 5000, 100)) == 100 + len(changed.LEFT_OUT)
-        assert changed.end_of("short", 100) == "short"
+        assert changed.cut_to_end("x" * 5000 + "question", 100).endswith("question")
+        assert len(changed.cut_to_end("x" * 5000, 100)) == 100 + len(changed.LEFT_OUT)
+        assert changed.cut_to_end("short", 100) == "short"
 
     def test_a_page_has_room_for_so_much_text(self, store: Path) -> None:
         path = make_nights(store)[-1]
         texts(path, "x" * 1000)
         kept = changed.Texts(path.parent, room=3000)
         job = next((path.parent / "samples").iterdir()).name
-        shown = [kept.of(job, "piqa", doc)[0] is not None for doc in range(5)]
+        shown = [kept.find(job, "piqa", doc)[0] is not None for doc in range(5)]
         assert (shown, kept.left_out) == ([True, True, False, False, False], 3)
 
     def test_texts_that_cannot_be_read_are_said(self, store: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_script_in_a_prompt_a_name_or_a_log_is_text(html: str) -> None:
     """Every script of the page is one of its own, and no attribute holds code."""
     found = Elements(html)
     assert len(found.scripts) == DATA + len(page.SCRIPTS)
-    assert found.scripts[DATA:] == [page.text(name) for name in page.SCRIPTS]
+    assert found.scripts[DATA:] == [page.read_file(name) for name in page.SCRIPTS]
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
 

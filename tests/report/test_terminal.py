@@ -32,7 +32,7 @@ def evaluation() -> Evaluation:
 def test_a_measurement_shows_one_digit_more_than_was_printed(
     natural: float, scale: float, printed: str, shown: str
 ) -> None:
-    assert terminal.in_print(natural, scale, printed) == shown
+    assert terminal.format_as_printed(natural, scale, printed) == shown
 
 
 def test_a_failure_says_what_a_reader_needs() -> None:

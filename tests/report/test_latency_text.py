@@ -36,7 +36,7 @@ def said(*found: Latency) -> str:
     [(1.5, "1.500 s"), (0.0123, "12.30 ms"), (123e-6, "123.0 us"), (4.5e-6, "4.500 us"), (2e-7, "0.200 us")],
 )
 def test_times_have_four_digits_and_a_unit(seconds: float, text: str) -> None:
-    assert latency_text.in_words(seconds) == text
+    assert latency_text.format_seconds(seconds) == text
 
 
 def test_a_line_says_bytes_flop_and_the_share_of_the_limit() -> None:
