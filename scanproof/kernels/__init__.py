@@ -1,1 +1,1 @@
-"""The operations under test and their references."""
+"""Checks of single GPU operations: their cases, references, invariants, launches and latencies."""

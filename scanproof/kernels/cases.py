@@ -1,4 +1,7 @@
-"""The table of kernel cases: read from `cases.yaml`, one KernelCase per combination.  Imports no torch."""
+"""Reads the table of kernel cases, `cases.yaml`: one KernelCase for each combination of row, size, model and dtype.
+
+Imports no torch, because pytest reads the table while it collects tests.
+"""
 
 from __future__ import annotations
 
@@ -20,55 +23,56 @@ PLACES = ("interpreter", "gpu")
 DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("transposed", "padded", "tied")
 QUICK_DTYPE = "bfloat16"
-"""Of operations whose kernels are tuned first, `-m quick` takes this dtype only: each has tunings of its own."""
+"""The only dtype that `-m quick` runs for operations with an autotuner: each dtype has to be tuned separately."""
 
 
 class CaseError(ValueError):
-    """The table of cases cannot be used; the message says which row, what is wrong and what to write instead."""
+    """The table of cases is wrong; the message says which row, what is wrong and what to write instead."""
 
 
 @dataclass(frozen=True)
 class KernelCase:
-    """One call of one operation: everything that decides its inputs, as data."""
+    """One call of one operation: everything that determines its inputs."""
 
     op: str
     name: str
     sizes: Mapping[str, int]
-    """Letter of the operation's axes -> size."""
+    """Letter of an axis (see `operation_table`) -> its size."""
     dtype: str
     given: frozenset[str] = frozenset()
-    """Optional arguments that are passed."""
+    """Names of the optional arguments that the call passes."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that are not tensors."""
     values: Mapping[str, str] = field(default_factory=dict)
-    """Argument -> how its values are drawn, where the operation's own way is not meant."""
+    """Argument -> key of `inputs.DRAWS`, where its values are not drawn in the way that the operation's row names."""
     layouts: Mapping[str, str] = field(default_factory=dict)
-    """Argument -> `transposed` (its last two axes change places in memory), `padded` (rows of a wider tensor) or
-    `tied` (one number per head, repeated by strides of 0).  Of an output it is the layout of its gradient."""
+    """Argument -> `transposed` (its last two axes are swapped in memory), `padded` (rows of a wider tensor) or `tied`
+    (one number per head, repeated with strides of 0).  For an output it is the layout of the output's gradient."""
     axes: Mapping[str, str] = field(default_factory=dict)
-    """Argument or output -> its axes, where the operation takes it in more than one form."""
+    """Argument or output -> its axes, for operations that accept more than one form."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """Argument or output -> its dtype, where the operation takes it in more than one."""
+    """Argument or output -> its dtype, for operations that accept more than one."""
     segments: tuple[int, ...] = ()
-    """Lengths of the sequences that are packed into one row."""
+    """Lengths of the sequences that are packed into one row of the batch."""
     backward: bool = False
+    """Compare gradients as well."""
     rows: bool = False
-    """Compare the first and the last row of the batch only: the operation runs on all, the references on two."""
+    """Compare only the first and the last row of the batch: the operation runs on all rows, the references on two."""
     where: tuple[str, ...] = PLACES
     alone: bool = False
-    """It has a tensor of 2^31 elements or more: an offset that wraps writes outside of it, after which a process cannot
-    use the GPU any more, so it has one of its own."""
+    """Run in a process of its own: the case has a tensor of 2^31 elements or more.  An offset that overflows writes
+    outside the tensor, and after that the process cannot use the GPU any more."""
     known: str | None = None
-    """Why the operation is known to miss the criterion here; when it no longer does, the row is out of date."""
+    """Why the operation is known to fail this case.  When it passes, the row is out of date."""
     raises: str | None = None
-    """Text of the error that the operation is known to raise here; None: what is known is a wrong result."""
+    """Text of the error that the operation is known to raise; None: the known failure is a wrong result."""
     tuned: bool = False
-    """Triton's autotuner times the configurations of its kernels, which takes most of its time the first time."""
+    """Its kernels have a Triton autotuner, whose measurements take most of the time of a first run."""
     quick: bool = False
-    """Among those that together take minutes on a GPU, nothing tuned before."""
+    """Selected by `-m quick`: all selected cases together take minutes on a GPU where nothing has been tuned before."""
     seed: int = 0
     place: str = ""
-    """File, operation and name of its row, for messages."""
+    """File, operation and name of the case's row, for messages."""
 
     @property
     def id(self) -> str:
@@ -76,7 +80,11 @@ class KernelCase:
 
 
 def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
-    """All cases of a table; CaseError names the row that cannot be used."""
+    """Read all cases of a table.
+
+    Raises:
+        CaseError: a row is wrong, or two cases have the same id.
+    """
     table = read_table(path, "cases", "models", "triton")
     check_tuned(table, path)
     cases = tuple(
@@ -91,7 +99,11 @@ def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
 
 
 def read_table(path: Path, *parts: str) -> dict[str, Any]:
-    """A table as it is in its file; raises CaseError where it cannot be read, or lacks a part."""
+    """Read a YAML table without interpreting its rows.
+
+    Raises:
+        CaseError: the file cannot be read, is not YAML, or lacks one of `parts`.
+    """
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -110,13 +122,13 @@ def read_table(path: Path, *parts: str) -> dict[str, Any]:
 
 
 def check_row_list(rows: Any, place: str) -> None:
-    """Raise CaseError unless the rows of an operation are a list that is not empty."""
+    """Raise CaseError unless `rows` is a list with at least one row."""
     if not isinstance(rows, list) or not rows:
         raise CaseError(f"{place}: write a list of rows, one at least")
 
 
 def check_tuned(table: Mapping[str, Any], path: Path) -> None:
-    """Raise CaseError where `tuned` names an operation or a row that is not there."""
+    """Raise CaseError if the table's `tuned` names an operation or a row that does not exist."""
     for op, names in table.get("tuned", {}).items():
         there = {row.get("name") for row in table["cases"].get(op, []) if isinstance(row, dict)}
         missing = sorted(set(names) - there)
@@ -125,27 +137,27 @@ def check_tuned(table: Mapping[str, Any], path: Path) -> None:
 
 
 def describe_row(path: Path, op: str, row: Any) -> str:
-    """Where a row is, for messages."""
+    """File, operation and name of a row, for messages."""
     name = row.get("name", "(no name)") if isinstance(row, dict) else f"row {row!r}"
     return f"{path.name}: {op}: {name}"
 
 
 def check_ids(ids: list[str], path: Path) -> None:
-    """Raise CaseError where two cases of a table have the same id."""
-    twice = sorted(each for each, count in Counter(ids).items() if count > 1)
-    if twice:
-        raise CaseError(f"{path.name}: two cases have the same id: {', '.join(twice)}; give one another name")
+    """Raise CaseError if two cases of a table have the same id."""
+    repeated = sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
+    if repeated:
+        raise CaseError(f"{path.name}: two cases have the same id: {', '.join(repeated)}; give one another name")
 
 
 def not_interpreted(path: Path = TABLE) -> tuple[str, ...]:
-    """Operations of a table that Triton's interpreter cannot run."""
+    """List the operations of a table that Triton's interpreter cannot run."""
     table = read_table(path, "cases", "triton")
     return tuple(op for op in table["cases"] if op not in table["triton"])
 
 
 @dataclass(frozen=True)
 class InvariantCase:
-    """An invariant of an operation, and the case whose inputs it takes."""
+    """An invariant of an operation, and the case that gives its inputs."""
 
     invariant: str
     case: KernelCase
@@ -156,21 +168,25 @@ class InvariantCase:
 
     @property
     def quick(self) -> bool:
-        """Every family of invariants, in one dtype where kernels are tuned first."""
+        """Selected by `-m quick`: every invariant, but in one dtype only where the kernels have an autotuner."""
         return not self.case.tuned or self.case.dtype == QUICK_DTYPE
 
 
 def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
-    """All invariants of a table, for each dtype of the case they take; CaseError names one whose case is missing."""
+    """Read all invariants of a table, one for each dtype of the case that gives the inputs.
+
+    Raises:
+        CaseError: the case of an invariant does not exist.
+    """
     table = read_table(path, "invariants")["invariants"]
-    found: dict[tuple[str, str], list[KernelCase]] = {}
+    by_name: dict[tuple[str, str], list[KernelCase]] = {}
     for case in load(path):
-        found.setdefault((case.op, case.name), []).append(case)
+        by_name.setdefault((case.op, case.name), []).append(case)
     wanted = [(invariant, op, name) for invariant, ops in table.items() for op, name in ops.items()]
-    missing = [f"{op}: {name}" for _, op, name in wanted if (op, name) not in found]
+    missing = [f"{op}: {name}" for _, op, name in wanted if (op, name) not in by_name]
     if missing:
         raise CaseError(f"{path.name}: invariants take cases that are not there: {', '.join(missing)}")
-    return tuple(InvariantCase(invariant, case) for invariant, op, name in wanted for case in found[op, name])
+    return tuple(InvariantCase(invariant, case) for invariant, op, name in wanted for case in by_name[op, name])
 
 
 KEYS = {
@@ -180,7 +196,7 @@ KEYS = {
 
 
 class CaseRow(BaseModel):
-    """What kind of thing each key of a row is."""
+    """The type of each key of a row."""
 
     model_config = ConfigDict(strict=True)
 
@@ -204,7 +220,11 @@ class CaseRow(BaseModel):
 
 
 def validate_row(row: Any, place: str) -> dict[str, Any]:
-    """The row, if its keys are known and hold what they should; raises CaseError beginning with `place`."""
+    """Return the row if its keys are known and their values have the right type.
+
+    Raises:
+        CaseError: something is wrong; the message begins with `place`.
+    """
     if not isinstance(row, dict):
         raise CaseError(f"{place}: is no row; write name: and sizes: under it")
     unknown = sorted(row.keys() - KEYS)
@@ -236,11 +256,14 @@ def validate_row(row: Any, place: str) -> dict[str, Any]:
 
 
 def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
-    """A list in `sizes`, and each model, is one case per entry; the varying part becomes part of the name."""
+    """Make the cases of a row: one per combination of dtype, model and of the lists in `sizes`.
+
+    The model, and each size that varies, become part of the case's name.
+    """
     models: Mapping[str, Mapping[str, int]] = table["models"]
     chosen_rows: list[str] | None = table.get("tuned", {}).get(op)
     where = PLACES if op in table["triton"] else ("gpu",)
-    lists = {letter: each if isinstance(each, list) else [each] for letter, each in row["sizes"].items()}
+    lists = {letter: size if isinstance(size, list) else [size] for letter, size in row["sizes"].items()}
     names: list[str | None] = list(row.get("model", [])) or [None]
     for model, sizes, dtype in itertools.product(
         names, itertools.product(*lists.values()), row.get("dtypes", list(DTYPES))
@@ -248,14 +271,14 @@ def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: st
         if model is not None and model not in models:
             raise CaseError(f"{place}: model {model} is not in the table of models{suggest_nearest(model, models)}")
         chosen = dict(zip(lists, sizes, strict=True))
-        varying = [f"{letter}{chosen[letter]}" for letter, each in lists.items() if len(each) > 1]
+        varying = [f"{letter}{chosen[letter]}" for letter, choices in lists.items() if len(choices) > 1]
         yield KernelCase(
             op=op,
             name="-".join([row["name"], *([model] if model else []), *varying]),
             sizes=MappingProxyType({**(models[model] if model else {}), **chosen}),
             dtype=dtype,
             given=frozenset(row.get("with", ())),
-            options=MappingProxyType({key: _option(each) for key, each in row.get("options", {}).items()}),
+            options=MappingProxyType({key: _option(value) for key, value in row.get("options", {}).items()}),
             values=MappingProxyType(dict(row.get("values", {}))),
             layouts=MappingProxyType(dict(row.get("layouts", {}))),
             axes=MappingProxyType(dict(row.get("axes", {}))),
@@ -274,14 +297,14 @@ def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: st
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, or all names where none is near."""
+    """End of a message about an unknown name: `; did you mean ...?`, or all known names if none is similar."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]}?" if near else f"; write one of {', '.join(names)}"
 
 
 def _option(value: Any) -> Any:
-    """Pairs are tuples in the operations' signatures; YAML has no infinity that reads well."""
+    """Convert an option from YAML: the operations expect pairs as tuples, and the table writes infinity as `inf`."""
     if isinstance(value, list):
-        return tuple(float("inf") if each == "inf" else each for each in value)
+        return tuple(float("inf") if item == "inf" else item for item in value)
     return value

@@ -1,12 +1,14 @@
-"""How far a result is from the float64 reference, and how far it may be.
+"""The criterion: how far a result is from the float64 reference, and how far it may be.
 
-The criterion, for every operation and dtype: its error is at most twice the error of the same-precision PyTorch
-form plus a small constant, in two measures.  `rms` is root mean square error over root mean square reference: a
-change that touches everything shows there.  `worst` is the largest absolute error: one wrong element shows there.
+For every operation and dtype, the error of a result may be at most twice the error of the same-precision PyTorch form,
+plus a small constant.  There are two measures of the error.  `rms` is the root mean square error divided by the root
+mean square of the reference: it shows a small error in all elements.  `worst` is the largest absolute error: it shows
+one wrong element.
 
-A result of few numbers, such as the gradient of A with two heads, has an error that is a matter of luck, and so has
-its PyTorch form.  There the form is run with several roundings of the same size (`precision.DITHERS`), and the
-factor is what an equally good implementation exceeds once in 100,000 results.
+The error of a result with few numbers, such as the gradient of A with two heads, depends much on chance, and so does
+the error of its PyTorch form.  For such a result the form is run with several roundings of the same size
+(`precision.DITHERS`), and the factor is larger than two: an equally good implementation exceeds it once in 100,000
+results.
 """
 
 from __future__ import annotations
@@ -21,41 +23,44 @@ from torch import Tensor
 
 FACTOR = 2.0
 FEW = 64
-"""Below so many numbers the form's error is taken from several roundings."""
+"""For results with fewer numbers than this, the form's error is measured over several roundings."""
 ATOL: Mapping[torch.dtype, float] = MappingProxyType({torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3})
-"""Relative to the reference's rms for `rms`, to its largest magnitude for `worst`: twice the unit roundoff of a
-half, so that a sum of few terms whose PyTorch form happens to hit its value passes.  docs/decisions/0005."""
+"""dtype -> the small constant: relative to the reference's rms for `rms`, to its largest magnitude for `worst`.  For
+halves it is twice the unit roundoff, so that a sum of few terms passes also when the PyTorch form happens to be exact.
+See docs/decisions/0005."""
 
 
 @dataclass(frozen=True)
 class KernelError:
-    """Error of one result against float64."""
+    """Error of one result, measured against the float64 reference."""
 
     rms: float
-    """sqrt(mean(error^2)) / sqrt(mean(reference^2)); without the division where the reference is all zero."""
+    """sqrt(mean(error^2)) / sqrt(mean(reference^2)); sqrt(mean(error^2)) if the reference is all zero."""
     worst: float
-    """Largest absolute error; infinite where the result is not finite and the reference is."""
+    """Largest absolute error; infinite if the result is not finite where the reference is."""
     index: tuple[int, ...]
-    """Where the largest error is."""
+    """Index of the largest error."""
     expected: float
+    """The reference's value at that index."""
     got: float
+    """The result's value at that index."""
 
 
 def measure_error(got: Tensor, reference: Tensor) -> KernelError:
-    """Compare a result with its reference of the same shape.
+    """Measure the error of a result against its reference of the same shape.
 
     Args:
-        got: any floating dtype.
+        got: the result, in any floating dtype.
         reference: float64.
     """
     if reference.numel() == 0:
         return KernelError(0.0, 0.0, (), 0.0, 0.0)
     got = got.detach()
-    # In place: the largest cases have results of GiB, and infinity minus infinity is no error.
+    # In place, because the largest results take GiB.  Equal infinities are no error, though their difference is NaN.
     error = got.to(torch.float64, copy=True).sub_(reference).abs_().masked_fill_(got == reference, 0.0)
     error.masked_fill_(error.isnan(), float("inf"))
     flat = int(error.argmax())
-    index = tuple(int(each) for each in torch.unravel_index(torch.tensor(flat), reference.shape))
+    index = tuple(int(position) for position in torch.unravel_index(torch.tensor(flat), reference.shape))
     return KernelError(
         rms=_rms(error) / (_rms(reference) or 1.0),
         worst=float(error[index]),
@@ -71,10 +76,10 @@ def _rms(value: Tensor) -> float:
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """One result of one call: its error, the PyTorch form's error, and what is allowed."""
+    """One result of one call: its error, the PyTorch form's error, and the allowed error."""
 
     result: str
-    """Name of the output, or `grad of` the argument."""
+    """Name of the output, or `grad of NAME` for the gradient of an argument."""
     error: KernelError
     form: KernelError
     allowed_rms: float
@@ -95,11 +100,12 @@ class ResultComparison:
 
 
 def allowed_factor(count: int) -> float:
-    """How many times the form's error is allowed for a result of `count` numbers: 2 from 16 numbers on.
+    """The multiple of the form's error that is allowed for a result of `count` numbers; 2 for 16 numbers or more.
 
-    The ratio of two mean squares of independent normal errors, one of n numbers and one of n numbers in each of 16
-    roundings of the form, has the F distribution with n and 16 n degrees of freedom.  1 + 4 / sqrt(n) + 1.4 / n^2 is
-    above the root of its 1e-5 quantile for every n below 64, and by at most 0.14 below 16.
+    Assume independent normal errors.  The result's mean square is over n numbers, the form's over n numbers in each of
+    16 roundings: their ratio has the F distribution with n and 16 n degrees of freedom.  1 + 4 / sqrt(n) + 1.4 / n^2
+    is above the square root of the quantile that this ratio exceeds with probability 1e-5, for every n below 64; for n
+    below 16 it is above it by at most 0.14.
     """
     n = max(count, 1)
     return max(FACTOR, 1.0 + 4.0 / math.sqrt(n) + 1.4 / n**2)
@@ -108,12 +114,13 @@ def allowed_factor(count: int) -> float:
 def compare_result(
     result: str, got: Tensor, forms: Sequence[Tensor], reference: Tensor, atol: float
 ) -> ResultComparison:
-    """The criterion on one result.
+    """Apply the criterion to one result.
 
     Args:
+        result: name of the result, for messages.
         got: what the operation returned.
-        forms: what the same-precision PyTorch form gives, in the dtype of `got`, once per rounding.
-        reference: float64.
+        forms: what the same-precision PyTorch form returned, in the dtype of `got`, once for each rounding.
+        reference: what the reference returned, in float64.
         atol: the small constant, see ATOL.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The GPU that kernels run on: whether it can be used, and how much memory it has left."""
+"""Asks PyTorch about the GPU that kernels run on: whether it can be used, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from scanproof.kernels.launches import machine
 
 
 def why_no_gpu() -> str | None:
-    """Why kernels cannot run on a GPU here, or None when they can: a driver is not enough, torch has to use it."""
+    """The reason why kernels cannot run on a GPU here, or None when they can.
+
+    A GPU with a driver is not enough: PyTorch has to be able to use it.
+    """
     reason = machine.why_no_gpu()
     if reason is not None:
         return reason
     with warnings.catch_warnings():
-        # What it warns of, an old driver say, is in the reason.
+        # The reason below says what torch may warn about here, for example an old driver.
         warnings.simplefilter("ignore")
         usable = torch.cuda.is_available()
     if not usable:
@@ -27,6 +30,6 @@ def why_no_gpu() -> str | None:
 
 
 def free_bytes() -> int:
-    """Free memory of the current GPU, what PyTorch keeps for later calls included."""
+    """Bytes of free memory on the current GPU, including memory that PyTorch has cached for reuse."""
     torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info()[0])

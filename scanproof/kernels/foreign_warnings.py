@@ -1,7 +1,8 @@
-"""What packages under test warn of on a GPU is shown and is no wrong result; what our own code warns of stays as it is.
+"""Shows warnings of the packages under test instead of turning them into errors; our own warnings stay errors.
 
-PyTorch warns in three ways, and Python's filters know only the place that a warning is attributed to: its own module,
-whoever called it (`stacklevel`), or, from C++, the Python line that was running.
+The suite runs with warnings as errors, but a warning of torch or a kernel package on a GPU is not a wrong result.
+Python's filters match the module that a warning is attributed to, which is not enough here: PyTorch attributes its
+warnings to its own module, to its caller (`stacklevel`), or, from C++, to the Python line that was running.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from typing import Any
 
 PACKAGES = ("torch", "triton", "mamba_ssm", "causal_conv1d", "flash_attn")
 FROM_CPP = r"(?s).*\(Triggered internally at "
-"""PyTorch ends what it warns of in C++ with the place."""
+"""PyTorch ends a warning from C++ with the source line that issued it."""
 
 
 class RaisedIn:
-    """In a filter of `warnings`, in the place of a pattern for the module: matches by the code that warns.
+    """Stands for the module pattern in a filter of `warnings`; matches if one of the packages issued the warning.
 
-    The stack decides, not the module that the warning is attributed to.
+    It looks at the call stack, not at the module that the warning is attributed to.
     """
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self.packages = packages
 
     def match(self, module: str) -> bool:
-        """Called while a warning is issued; above this frame there is only Python's own module for warnings."""
+        """Whether the warning that is being issued comes from one of the packages.
+
+        Between this call and the code that warns there are only frames of Python's own `warnings` module.
+        """
         frame = sys._getframe(1)
         while frame.f_back is not None and frame.f_globals.get("__name__") in ("warnings", "_py_warnings"):
             frame = frame.f_back
@@ -36,7 +40,7 @@ class RaisedIn:
 
 @contextmanager
 def show_package_warnings() -> Iterator[None]:
-    """Show what the packages warn of, whatever filters there are; all other warnings meet those filters."""
+    """In the block, show the packages' warnings; all other warnings are handled by the filters that are set."""
     with warnings.catch_warnings():
         warnings.filterwarnings("default", message=FROM_CPP)
         by_code: Any = ("default", None, Warning, RaisedIn(PACKAGES), 0)

@@ -1,4 +1,4 @@
-"""From a case to the tensors of its call: what each argument's axes are, and how its values are drawn."""
+"""Makes the arguments of a case: their shapes, dtypes, memory layouts and random values."""
 
 from __future__ import annotations
 
@@ -16,46 +16,50 @@ from torch import Tensor
 from scanproof.kernels.cases import CaseError, KernelCase, suggest_nearest
 
 Draw = Callable[[tuple[int, ...], torch.Generator, KernelCase], Any]
+"""Draws the values of one argument from its shape, a random generator and the case; tensors are float32 or int64."""
 
 
 @dataclass(frozen=True)
 class ArgumentSpec:
-    """One argument of an operation."""
+    """Describes one argument of an operation."""
 
     name: str
     axes: str
-    """Letters of the case's sizes, one per axis."""
+    """Letters of the case's sizes, one per axis, with spaces between them."""
     values: str = "normal"
-    """A key of DRAWS."""
+    """How its values are drawn: a key of DRAWS."""
     dtype: str = "input"
-    """`input`, the dtype of the case, or a dtype's name."""
+    """The name of a dtype, or `input` for the dtype of the case."""
     optional: bool = False
     differentiable: bool = True
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One result of an operation, in the order in which it returns them; what it changes in place comes last."""
+    """Describes one result of an operation.
+
+    Results have the order in which the operation returns them; arguments that it changes in place come last.
+    """
 
     name: str
     axes: str
     dtype: str = "input"
     option: str | None = None
-    """The option that asks for it; None: it always comes."""
+    """The option that asks for this result; None: it is always returned."""
     differentiable: bool = True
     moved: str | None = None
-    """Axes of what a call writes of it, where that is less than all."""
+    """Axes of the part that a call writes, where that is less than the whole."""
 
 
 def case_dtype(case: KernelCase) -> torch.dtype:
-    """The dtype of a case."""
+    """The dtype of a case, as torch's."""
     dtype = getattr(torch, case.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
 def dtype_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> torch.dtype:
-    """Dtype of an argument or output in this case."""
+    """The dtype of an argument or output in a case."""
     name = case.types.get(part.name, part.dtype)
     dtype = case_dtype(case) if name == "input" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
@@ -63,12 +67,12 @@ def dtype_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> torch.dtype:
 
 
 def axes_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> str:
-    """Axes of an argument or output in this case: some operations take it in more than one form."""
+    """The axes of an argument or output in a case; some operations accept more than one form."""
     return case.axes.get(part.name, part.axes)
 
 
 def shape_of(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Sizes of the axes; a number stands for itself."""
+    """The size of each axis; an axis may also be written as a number."""
     return tuple(int(letter) if letter.isdigit() else sizes[letter] for letter in axes.split())
 
 
@@ -85,11 +89,11 @@ def _uniform(low: float, high: float) -> Draw:
 
 def _log_uniform(low: float, high: float) -> Draw:
     uniform = _uniform(math.log(low), math.log(high))
-    return lambda shape_of, generator, case: torch.as_tensor(torch.exp(uniform(shape_of, generator, case)))
+    return lambda shape, generator, case: torch.as_tensor(torch.exp(uniform(shape, generator, case)))
 
 
 def _before_softplus(low: float, high: float) -> Draw:
-    """Values whose softplus is log-uniform, as mamba_ssm draws the bias of dt."""
+    """Values whose softplus is log-uniform between `low` and `high`, as mamba_ssm initializes the bias of dt."""
     after = _log_uniform(low, high)
 
     def draw(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
@@ -100,15 +104,16 @@ def _before_softplus(low: float, high: float) -> Draw:
 
 
 def _negative(draw: Draw) -> Draw:
-    return lambda shape_of, generator, case: -draw(shape_of, generator, case)
+    return lambda shape, generator, case: -draw(shape, generator, case)
 
 
 def _scaled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """Weights (out, in): normal, divided by the root of the inputs, so that outputs stay near 1."""
+    """Weights (out, in): normal, divided by the square root of the number of inputs, so that outputs stay near 1."""
     return _normal(shape, generator, case) / math.sqrt(shape[-1])
 
 
 def _segments(case: KernelCase, length: int) -> tuple[int, ...]:
+    """Lengths of the packed sequences of a row; ValueError if they do not add up to the row's length."""
     segments = case.segments or (length,)
     if sum(segments) != length:
         raise ValueError(f"{case.id}: the segments {segments} have {sum(segments)} positions, the row has {length}")
@@ -116,48 +121,50 @@ def _segments(case: KernelCase, length: int) -> tuple[int, ...]:
 
 
 def _seq_idx(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """(b, l): 0, 0, 0, 1, 1, ... by the segments."""
+    """(b, l): the number of the sequence that each position belongs to: 0, 0, 0, 1, 1, ..."""
     numbers = [number for number, length in enumerate(_segments(case, shape[1])) for _ in range(length)]
     return torch.tensor(numbers, device=generator.device).expand(shape).contiguous()
 
 
 def _cu_seqlens(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """(s + 1,): where the packed sequences begin and end."""
     return torch.tensor([0, *itertools.accumulate(case.segments)], device=generator.device)
 
 
 def _none(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> None:
-    """For an argument that has no default and is not given."""
+    """None, for an argument that has no default and is not passed."""
 
 
 def _longest(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> int:
+    """Length of the longest packed sequence."""
     return max(case.segments)
 
 
 def _rows(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """b different rows of N, in no order."""
+    """(b,): distinct rows out of N, in random order."""
     return torch.randperm(case.sizes["N"], generator=generator, device=generator.device)[: shape[0]]
 
 
 def _padding(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """As `rows`, the last of them padding."""
+    """As `rows`, but the last one is -1, which marks padding."""
     rows = _rows(shape, generator, case)
     rows[-1] = -1
     return rows
 
 
 def _filled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """How much of a cache of m positions is filled, with room for l more."""
+    """How many positions of a cache of m are filled; l more fit in."""
     room = case.sizes["m"] - case.sizes["l"]
     return torch.randint(0, room + 1, shape, generator=generator, device=generator.device)
 
 
 def _full(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """A cache that is full once the l new positions are in it."""
+    """As `filled`, but the l new positions fill the cache to its end."""
     return torch.full(shape, case.sizes["m"] - case.sizes["l"], device=generator.device)
 
 
 def _counts(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """How many inputs a ring has seen; some before it was full, some after."""
+    """How many inputs a ring buffer of s has seen; for some rows it is not full yet, for others it is."""
     return torch.randint(0, 3 * case.sizes["s"], shape, generator=generator, device=generator.device)
 
 
@@ -167,7 +174,7 @@ DRAWS: Mapping[str, Draw] = MappingProxyType(
         "normal": _normal,
         "near_one": _uniform(0.5, 1.5),
         "weight": _scaled,
-        # From heads that remember a whole case to heads that forget within a few positions.
+        # From heads that remember a whole sequence to heads that forget within a few positions.
         "decay": _negative(_log_uniform(0.05, 16.0)),
         "decay_near_zero": _negative(_log_uniform(1e-6, 1e-4)),
         "decay_very_negative": _negative(_log_uniform(1e3, 1e5)),
@@ -194,12 +201,12 @@ def draw_arguments(
     device: str,
     outputs: tuple[OutputSpec, ...] = (),
 ) -> dict[str, Any]:
-    """Arguments of one call, by name: those that are always given, and those that the case gives.
+    """Draw the arguments of one call, by name: those that are required, and the optional ones that the case passes.
 
-    Every argument has a seed of its own, so that one more argument does not change the others.
+    Every argument has a seed of its own, so that adding an argument does not change the values of the others.
 
     Raises:
-        CaseError: the row names an argument, a result, a way to draw or an axis that is not there.
+        CaseError: the row names an argument, a result, a way to draw or an axis that does not exist.
     """
     check_names(case, arguments, outputs, sizes)
     drawn = {}
@@ -222,28 +229,36 @@ def draw_arguments(
 def check_names(
     case: KernelCase, arguments: tuple[ArgumentSpec, ...], outputs: tuple[OutputSpec, ...], sizes: Mapping[str, int]
 ) -> None:
-    """Raise CaseError, naming the row, the key and the nearest known name, where a row names what is not there."""
-    taken = {each.name for each in arguments}
-    both = taken | {each.name for each in outputs}
+    """Raise CaseError if a row names something that does not exist.
+
+    The message names the row, the key and the most similar known name.
+    """
+    taken = {argument.name for argument in arguments}
+    both = taken | {output.name for output in outputs}
     keys = [("with", case.given, taken), ("values", case.values, taken), ("layouts", case.layouts, both)]
     for key, names, known in [*keys, ("axes", case.axes, both), ("types", case.types, both)]:
         for name in sorted(names):
-            _known(case, f"{key}: {case.op} has no argument{' or result' if known is both else ''}", name, known)
+            _check_known(case, f"{key}: {case.op} has no argument{' or result' if known is both else ''}", name, known)
     for name, drawn in case.values.items():
-        _known(case, f"values: {name}: no values are called", drawn, DRAWS)
+        _check_known(case, f"values: {name}: no values are called", drawn, DRAWS)
     for name, axes in case.axes.items():
         for letter in axes.split():
             if not letter.isdigit():
-                _known(case, f"axes: {name}: no size has the letter", letter, sizes)
+                _check_known(case, f"axes: {name}: no size has the letter", letter, sizes)
 
 
-def _known(case: KernelCase, what: str, name: str, known: Iterable[str]) -> None:
+def _check_known(case: KernelCase, what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise CaseError(f"{case.place}: {what} {name}{suggest_nearest(name, known)}")
 
 
 def lay_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
-    """The same values, as a layout of `scanproof.kernels.cases` has them in memory."""
+    """Return the same values in another memory layout.
+
+    Args:
+        axes: letters of the value's axes; a `tied` value has one number per head, along the axis `h`.
+        layout: `transposed`, `padded` or `tied` (see `KernelCase.layouts`); None: unchanged.
+    """
     if layout == "tied":
         after = axes.split().index("h") + 1
         one = value
@@ -251,7 +266,7 @@ def lay_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
             one = one.narrow(axis, 0, 1)
         return one.expand_as(value)
     if layout == "transposed":
-        # Not `contiguous`, which leaves the strides of an axis of length 1 as they are.
+        # `contiguous` does not do: it keeps the strides of an axis of length 1.
         return value.mT.clone(memory_format=torch.contiguous_format).mT
     if layout == "padded":
         wider = value.new_empty(*value.shape[:-1], value.shape[-1] + 8)

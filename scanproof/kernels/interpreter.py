@@ -1,7 +1,7 @@
-"""mamba-ssm's Triton kernels on a CPU, through Triton's interpreter.
+"""Runs mamba-ssm's Triton kernels on a CPU, in Triton's interpreter.
 
-`prepare()` comes before the first import of triton or mamba_ssm, in a process that does nothing else: it changes
-both for good.  Each change says what fails without it.
+Call `prepare()` before the first import of triton or mamba_ssm, in a process that does nothing else: it changes both
+permanently.  Each function below says why its change is needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ LIBRARIES = {
     "huggingface_hub": ("huggingface_hub",),
     "transformers": ("transformers", "transformers.generation", "transformers.utils", "transformers.utils.hub"),
 }
-"""Package -> the modules of it that mamba_ssm imports."""
+"""Package -> those of its modules that mamba_ssm imports."""
 MULTIPROCESSORS = 2
+"""The number of multiprocessors that kernels are told; any small number works."""
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot be interpreted in this process, or None when they can."""
+    """The reason why the kernels cannot be interpreted in this process, or None when they can."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return "needs a process of its own with TRITON_INTERPRET=1: tox -e interpreted"
     missing = [name for name in ("triton", "mamba_ssm") if importlib.util.find_spec(name) is None]
@@ -37,39 +38,43 @@ def why_not() -> str | None:
 
 
 def prepare() -> None:
-    """Make the kernels run; RuntimeError when triton was imported too early."""
+    """Change triton, mamba_ssm and torch so that the kernels run in this process.
+
+    Raises:
+        RuntimeError: TRITON_INTERPRET=1 is not set, or mamba_ssm is not installed.
+    """
     if os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError("TRITON_INTERPRET=1 has to be set before Python starts")
-    # The autotuner measures on a GPU.  In this mode each kernel has one configuration and nothing is measured.
+    # The autotuner needs a GPU to measure.  In this mode each kernel has one configuration: nothing is measured.
     os.environ["MAMBA_DETERMINISTIC"] = "1"
-    _without_gpu()
-    _without_extensions()
-    _without_init()
-    _without_libraries()
-    _bfloat16()
+    _replace_gpu()
+    _replace_extensions()
+    _skip_package_init()
+    _replace_libraries()
+    _correct_bfloat16()
     with warnings.catch_warnings():
-        # It advises to cache what the autotuner found; there is no autotuner here.
+        # The warning advises to cache the autotuner's choices; there is no autotuner here.
         warnings.filterwarnings("ignore", "Deterministic mode", UserWarning)
         importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
-    _convolution()
+    _replace_convolution()
 
 
-def _without_gpu() -> None:
-    """The launchers ask torch for the GPU they are on: which one, and in backward how many processors it has."""
+def _replace_gpu() -> None:
+    """Answer what the launchers ask torch about the GPU: which one it is and, for backward, its multiprocessors."""
     cuda: Any = torch.cuda
     cuda.device = lambda *_: contextlib.nullcontext()
     cuda.get_device_properties = lambda *_: types.SimpleNamespace(multi_processor_count=MULTIPROCESSORS)
 
 
-def _without_extensions() -> None:
-    """mamba_ssm imports its CUDA extensions on the way to the Triton kernels; empty ones satisfy it."""
+def _replace_extensions() -> None:
+    """Put empty modules in place of the CUDA extensions, which mamba_ssm imports before the Triton kernels."""
     for name in EXTENSIONS:
         if importlib.util.find_spec(name) is None:
             sys.modules[name] = types.ModuleType(name)
 
 
-def _without_init() -> None:
-    """mamba_ssm/__init__.py imports every model it has; the kernels need none, and a test imports what it needs."""
+def _skip_package_init() -> None:
+    """Skip mamba_ssm/__init__.py, which imports all models; the kernels need none of them."""
     spec = importlib.util.find_spec("mamba_ssm")
     if spec is None or spec.submodule_search_locations is None:
         raise RuntimeError("mamba_ssm is not installed")
@@ -79,7 +84,7 @@ def _without_init() -> None:
 
 
 class _Names(types.ModuleType):
-    """A module that has every public name: an empty class to derive from."""
+    """A module in which every public name is `object`, so that classes can derive from it."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("_"):
@@ -87,19 +92,19 @@ class _Names(types.ModuleType):
         return object
 
 
-def _without_libraries() -> None:
-    """mamba_ssm's modules import libraries that download, print and sample; nothing of them computes a logit."""
+def _replace_libraries() -> None:
+    """Put stand-ins in place of libraries that mamba_ssm imports but that compute no logit, where they are missing."""
     for package, modules in LIBRARIES.items():
         if importlib.util.find_spec(package) is None:
             sys.modules.update({name: _Names(name) for name in modules})
 
 
-def _bfloat16() -> None:
-    """The interpreter keeps bfloat16 as raw 16-bit patterns, and gets two things about them wrong.
+def _correct_bfloat16() -> None:
+    """Correct two errors in the interpreter's bfloat16, which it stores as 16-bit patterns.
 
-    `tl.dot` multiplies the patterns as integers (triton issue 11584): both operands become float32 first, in which
-    products of bfloat16 are exact.  Casting float32 to bfloat16 cuts the lower bits off, where a GPU rounds to the
-    nearest: errors twice as large, all in one direction.
+    `tl.dot` multiplies the patterns as integers (triton issue 11584): here both operands are converted to float32
+    first, in which products of bfloat16 are exact.  A cast from float32 to bfloat16 truncates, where a GPU rounds to
+    nearest: that makes errors twice as large, and all in the same direction.
     """
     import triton.language as tl
     from triton.runtime import interpreter
@@ -128,14 +133,14 @@ def _bfloat16() -> None:
 
 
 def _from_bfloat16(patterns: Any) -> Any:
-    """float32 values of 16-bit patterns."""
+    """Convert 16-bit patterns of bfloat16 to float32 values."""
     import numpy as np
 
     return (patterns.astype(np.uint32) << 16).view(np.float32)
 
 
 def _to_bfloat16(values: Any) -> Any:
-    """16-bit patterns of float32 values, rounded to the nearest, ties to even."""
+    """Convert float32 values to 16-bit patterns of bfloat16, rounding to nearest, ties to even."""
     import numpy as np
 
     values = np.ascontiguousarray(values)
@@ -144,10 +149,10 @@ def _to_bfloat16(values: Any) -> Any:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def _convolution() -> None:
-    """Give the fused operation the convolution that it calls, from PyTorch: its own is a CUDA extension.
+def _replace_convolution() -> None:
+    """Replace the convolution in mamba_split_conv1d_scan_combined, which is a CUDA extension, by PyTorch's.
 
-    What is then tested of mamba_split_conv1d_scan_combined is everything but the convolution.
+    So the interpreter tests everything in this operation except its convolution.
     """
     from mamba_ssm.ops.triton import ssd_combined
 
@@ -165,8 +170,10 @@ def _convolution() -> None:
     ) -> tuple[Any, ...]:
         wide = [part.detach().float().requires_grad_() for part in (x, weight, bias)]
         with torch.enable_grad():
-            found = torch.autograd.grad(convolve(wide, seq_idx, flags[-1]), wide, dout.float())
-        gradients = [each.to(part.dtype) for each, part in zip(found, (x, weight, bias), strict=True)]
+            gradients_float32 = torch.autograd.grad(convolve(wide, seq_idx, flags[-1]), wide, dout.float())
+        gradients = [
+            gradient.to(part.dtype) for gradient, part in zip(gradients_float32, (x, weight, bias), strict=True)
+        ]
         dx.copy_(gradients[0])
         return (dx, *gradients[1:])
 

@@ -1,7 +1,7 @@
-"""What must hold of an operation whatever its values are: no reference is needed.
+"""Invariants: properties that an operation must have for any inputs, so that no reference is needed.
 
-Each invariant calls the operation twice or more, in ways that must agree, and gives the pairs that have to.
-`cases.yaml` says which case's inputs it takes; PAIRS has its function.
+Each invariant calls the operation in two or more ways that must agree, and returns the pairs of results to compare.
+`cases.yaml` says which case gives the inputs; PAIRS has the function of each invariant.
 """
 
 from __future__ import annotations
@@ -17,47 +17,56 @@ from torch import Tensor
 from scanproof.kernels.cases import KernelCase
 
 Calls = Callable[[str], Callable[..., Any]]
-"""From an operation's name to something to call, which returns a tuple."""
+"""Maps an operation's name to a callable that returns a tuple."""
 Pair = tuple[str, Tensor, Tensor]
-"""What is compared, and the two results."""
+"""What is compared, and the two results that must agree."""
 Inputs = Mapping[str, Any]
 
 BOUND: Mapping[str, float] = MappingProxyType(
     {"float64": 1e-11, "float32": 2e-5, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
 )
-"""Largest rms difference over rms value: four unit roundoffs in halves and TF32; in float32 what mamba-ssm's softplus
-may lose (`op.LOSSY_SOFTPLUS`), which not every operation has.  docs/decisions/0005 has what was measured."""
+"""Largest allowed rms difference divided by the rms value.  In halves and TF32 it is four unit roundoffs; in float32 it
+is what mamba-ssm's softplus may lose (`operation.LOSSY_SOFTPLUS`), also for operations without a softplus.
+docs/decisions/0005 has the measurements."""
 
 
 def measure_difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
-    """rms(first - second) / rms(first), and where the two are furthest apart; infinite where one is not finite."""
-    first, second = (each.detach().to(torch.float64) for each in pair[1:])
-    apart = torch.nan_to_num((first - second).abs(), nan=float("inf"))
-    index = torch.unravel_index(apart.argmax(), apart.shape)
+    """rms(first - second) / rms(first), and the index of the largest difference.
+
+    The difference is infinite if a number in one of the two is not finite.
+    """
+    first, second = (result.detach().to(torch.float64) for result in pair[1:])
+    differences = torch.nan_to_num((first - second).abs(), nan=float("inf"))
+    largest = torch.unravel_index(differences.argmax(), differences.shape)
     scale = float(first.square().mean().sqrt()) or 1.0
-    return float(apart.square().mean().sqrt()) / scale, tuple(int(each) for each in index)
+    return float(differences.square().mean().sqrt()) / scale, tuple(int(result) for result in largest)
 
 
 def find_violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
-    """One line per pair that is further apart than the case's dtype, or TF32, explains."""
+    """One line for each pair that differs by more than BOUND allows for the case's dtype, or for TF32."""
     bound = BOUND["tf32" if tf32 else case.dtype]
-    found = []
+    lines = []
     for pair in pairs:
-        apart, index = measure_difference(pair)
-        if not apart <= bound:
+        distance, index = measure_difference(pair)
+        if not distance <= bound:
             name, first, second = pair
             at = ", ".join(map(str, index))
-            found.append(
+            lines.append(
                 f"{case.id}: {name}[{at}]: {float(first[index]):.9g} and {float(second[index]):.9g} should agree; "
-                f"rms difference {apart:.3g} (allowed {bound:.3g})"
+                f"rms difference {distance:.3g} (allowed {bound:.3g})"
             )
-    return found
+    return lines
 
 
-def _timed(inputs: Inputs, names: dict[str, int], start: int, end: int) -> dict[str, Any]:
-    """The arguments with those that have a time axis cut to [start, end)."""
+def _cut_time(inputs: Inputs, time_axes: dict[str, int], start: int, end: int) -> dict[str, Any]:
+    """Cut the arguments that have a time axis to [start, end); the others stay.
+
+    Args:
+        time_axes: argument -> its time axis.
+    """
     return {
-        key: value.narrow(names[key], start, end - start) if key in names else value for key, value in inputs.items()
+        key: value.narrow(time_axes[key], start, end - start) if key in time_axes else value
+        for key, value in inputs.items()
     }
 
 
@@ -87,7 +96,7 @@ def ssd_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
     y, last = calls("mamba_chunk_scan_combined")(**{**inputs, "return_final_states": True})
     update = calls("selective_state_update")
     heads, headdim, states = last.shape[1:]
-    # Decoding keeps its states in float32 here, so that only the prefill rounds.
+    # The decode steps keep their state in float32, so that only the prefill rounds it.
     state, steps = inputs["initial_states"].to(last.dtype).clone(), []
     tied = {
         "A": inputs["A"][:, None, None].expand(heads, headdim, states),
@@ -135,34 +144,34 @@ def attention_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
 
 
 def ssd_split(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """A sequence cut anywhere, with the state carried over, equals the whole: on the chunk grid and off it."""
+    """Mamba-2: a sequence in two parts, with the state carried over, equals the whole; the cut may be in a chunk."""
     scan = calls("mamba_chunk_scan_combined")
     inputs = {**inputs, "return_final_states": True}
     y, last = scan(**inputs)
     length, pairs = inputs["x"].shape[1], []
     for cut in {1, inputs["chunk_size"], inputs["chunk_size"] + 1, length - 1}:
-        first, state = scan(**_timed(inputs, SSD_TIME, 0, cut))
-        # The state goes on in float32, as it came.
-        second, end = scan(**{**_timed(inputs, SSD_TIME, cut, length), "initial_states": state})
+        first, state = scan(**_cut_time(inputs, SSD_TIME, 0, cut))
+        # The state is passed on in float32, as it was returned.
+        second, end = scan(**{**_cut_time(inputs, SSD_TIME, cut, length), "initial_states": state})
         pairs += [(f"cut at {cut}: y", y, torch.cat([first, second], dim=1)), (f"cut at {cut}: state", last, end)]
     return pairs
 
 
 def conv_split(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """The same of the convolution; its state is its last inputs."""
+    """The convolution of a sequence in two parts equals that of the whole; the state is the last inputs."""
     conv = calls("causal_conv1d_fn")
     inputs = {**inputs, "return_final_states": True}
     y, last = conv(**inputs)
     length, pairs = inputs["x"].shape[2], []
     for cut in {1, 2, 3, length - 1}:
-        first, state = conv(**_timed(inputs, CONV_TIME, 0, cut))
-        second, end = conv(**{**_timed(inputs, CONV_TIME, cut, length), "initial_states": state})
+        first, state = conv(**_cut_time(inputs, CONV_TIME, 0, cut))
+        second, end = conv(**{**_cut_time(inputs, CONV_TIME, cut, length), "initial_states": state})
         pairs += [(f"cut at {cut}: y", y, torch.cat([first, second], dim=2)), (f"cut at {cut}: state", last, end)]
     return pairs
 
 
 def ssd_chunk_size(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """The result does not depend on how many positions a chunk has."""
+    """Mamba-2: the result does not depend on the number of positions per chunk."""
     scan = calls("mamba_chunk_scan_combined")
     y, last = scan(**inputs)
     pairs = []
@@ -173,55 +182,66 @@ def ssd_chunk_size(calls: Calls, inputs: Inputs) -> list[Pair]:
 
 
 def neighbours(name: str, batched: tuple[str, ...]) -> Callable[[Calls, Inputs], list[Pair]]:
-    """A row's result does not depend on the other rows of the batch."""
+    """Make the invariant: the result of a row does not depend on the other rows of the batch.
+
+    Args:
+        name: the operation.
+        batched: its arguments that have a batch axis, which comes first.
+    """
 
     def pairs(calls: Calls, inputs: Inputs) -> list[Pair]:
         call = calls(name)
-        whole, found = call(**inputs), []
+        whole, compared = call(**inputs), []
         for row in range(len(inputs[batched[0]])):
             alone = call(**{key: value[row : row + 1] if key in batched else value for key, value in inputs.items()})
-            found += [(f"row {row} alone", all_[row], one[0]) for all_, one in zip(whole, alone, strict=True)]
-        return found
+            compared += [(f"row {row} alone", all_[row], one[0]) for all_, one in zip(whole, alone, strict=True)]
+        return compared
 
     return pairs
 
 
 def right_padding(name: str, times: dict[str, int], out: int) -> Callable[[Calls, Inputs], list[Pair]]:
-    """What stands to the right of a position does not reach it: the batches of an evaluation are padded there."""
+    """Make the invariant: positions to the right do not change a result; evaluations pad their batches on the right.
+
+    Args:
+        name: the operation.
+        times: argument -> its time axis.
+        out: the time axis of the result.
+    """
 
     def pairs(calls: Calls, inputs: Inputs) -> list[Pair]:
         call = calls(name)
         length = next(inputs[key].shape[axis] for key, axis in times.items() if key in inputs)
-        kept = length // 2 + 1
-        whole, short = call(**inputs)[0], call(**_timed(inputs, times, 0, kept))[0]
-        return [("with and without padding", whole.narrow(out, 0, kept), short)]
+        shorter = length // 2 + 1
+        whole, short = call(**inputs)[0], call(**_cut_time(inputs, times, 0, shorter))[0]
+        return [("with and without padding", whole.narrow(out, 0, shorter), short)]
 
     return pairs
 
 
 def ssd_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """Sequences packed into one row equal the same sequences one by one."""
+    """Mamba-2: sequences packed into one row give the same results as each sequence alone."""
     scan = calls("mamba_chunk_scan_combined")
     y = scan(**inputs)[0]
     alone = {key: value for key, value in inputs.items() if key != "seq_idx"}
     ends = [0, *torch.cumsum(torch.unique_consecutive(inputs["seq_idx"][0], return_counts=True)[1], 0).tolist()]
     spans = itertools.pairwise(ends)
-    parts = [scan(**_timed(alone, SSD_TIME, start, end))[0] for start, end in spans]
+    parts = [scan(**_cut_time(alone, SSD_TIME, start, end))[0] for start, end in spans]
     return [("packed and separate", y, torch.cat(parts, dim=1))]
 
 
 def conv_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """The same of the convolution."""
+    """The convolution of sequences packed into one row equals that of each sequence alone."""
     conv = calls("causal_conv1d_fn")
     (y,) = conv(**inputs)
     alone = {key: value for key, value in inputs.items() if key != "seq_idx"}
     ends = [0, *torch.cumsum(torch.unique_consecutive(inputs["seq_idx"][0], return_counts=True)[1], 0).tolist()]
-    parts = [conv(**_timed(alone, CONV_TIME, start, end))[0] for start, end in itertools.pairwise(ends)]
+    parts = [conv(**_cut_time(alone, CONV_TIME, start, end))[0] for start, end in itertools.pairwise(ends)]
     return [("packed and separate", y, torch.cat(parts, dim=2))]
 
 
 def attention_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """The same of attention, against its form for equal lengths."""
+    """Attention of sequences packed into one row equals that of each sequence alone, by flash_attn_func."""
     (y,) = calls("flash_attn_varlen_func")(**inputs)
     ends = inputs["cu_seqlens_q"].tolist()
     parts = [
@@ -259,4 +279,4 @@ PAIRS: Mapping[tuple[str, str], Callable[[Calls, Inputs], list[Pair]]] = Mapping
         ("packed", VARLEN): attention_packed,
     }
 )
-"""(invariant, operation) -> what must agree."""
+"""(invariant, operation) -> function that makes the pairs of results that must agree."""

@@ -1,4 +1,4 @@
-"""What the table of operations says of each operation."""
+"""The type of a row in the table of operations (`operation_table`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ Sizes = Mapping[str, int]
 HALVES = ("float16", "bfloat16")
 CUDA_ONLY = "it is a CUDA extension; Triton's interpreter runs Triton kernels"
 FLOAT32 = "float32"
-# mamba-ssm's Triton kernels compute softplus as log(1 + exp(x)): a step of 1e-3 keeps 14 of float32's 24 bits.
 LOSSY_SOFTPLUS = {FLOAT32: 2e-5}
+"""`Op.atol` of operations whose Triton kernels compute softplus as log(1 + exp(x)), as mamba-ssm's do: a step size of
+1e-3 keeps 14 of float32's 24 bits."""
 
 
 @dataclass(frozen=True)
@@ -26,68 +27,70 @@ class Op:
 
     name: str
     package: str
-    """Distribution that brings it."""
+    """Distribution that contains it."""
     module: str
-    """Where it is imported from, when it is needed."""
+    """Module that it is imported from."""
     reference: Callable[..., Any]
+    """The operation in plain PyTorch; it takes the same arguments, and `hold`."""
     arguments: tuple[ArgumentSpec, ...]
     outputs: tuple[OutputSpec, ...]
     flop: Callable[[Sizes, Mapping[str, Any]], float]
-    """FLOP that must be done for one forward call."""
+    """Lower bound on the FLOP of a forward call, from sizes and options."""
     backward_flop: Callable[[Sizes, Mapping[str, Any]], float] | None = None
-    """FLOP that must be done for one backward call; None: it has none."""
+    """Lower bound on the FLOP of a backward call; None: there is no backward pass."""
     derived: Callable[[Sizes], dict[str, int]] = dict
-    """Sizes that follow from others, under letters of their own."""
+    """Computes sizes that follow from others; they have letters of their own."""
     changes: tuple[str, ...] = ()
-    """Arguments that it changes in place; they come after what it returns."""
+    """Arguments that it changes in place; among its results they come after what it returns."""
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     matmul: bool = False
     """Whether it multiplies matrices on tensor cores."""
     tf32: bool = False
-    """Whether it does so in float32 as well: they keep 10 bits of mantissa then.  It is the default of Triton's
-    tl.dot, and not of PyTorch's products."""
+    """Whether it does so for float32 as well; tensor cores then keep 10 bits of mantissa.  This is the default of
+    Triton's tl.dot, but not of PyTorch's matrix products."""
     interpreter: str | None = None
-    """Why Triton's interpreter cannot run it; None when it can."""
+    """The reason why Triton's interpreter cannot run it; None when it can."""
     atol: Mapping[str, float] = field(default_factory=dict)
-    """dtype -> the small constant of the criterion, where `errors.ATOL` does not fit; the row says why."""
+    """dtype -> the small constant of the criterion, where `criterion.ATOL` does not fit; the row says why."""
     atomic: tuple[str, ...] = ()
-    """Results that add up atomically on a GPU, so that two calls agree only to rounding (`grad of` a name)."""
+    """Results that a GPU sums with atomic additions, in no fixed order: two calls agree only up to rounding.  `grad of
+    NAME` is the gradient of an argument."""
 
     def needed_kernels(self, case: KernelCase) -> tuple[str, ...]:
-        """Kernels and entry points that a case has to launch."""
+        """Names of the kernels and entry points that a case has to launch."""
         row = kernel_table.find_operation(self.name)
         return (*row.forward, *row.backward) if case.backward else row.forward
 
     def sizes(self, case: KernelCase) -> dict[str, int]:
-        """Sizes of the case and those that follow from them."""
+        """The sizes of a case and the sizes that follow from them, by letter."""
         given = {"N": case.sizes.get("b", 1), "S": len(case.segments), **case.sizes}
         return {**given, **self.derived(given)}
 
     def load_implementation(self) -> Callable[..., Any]:
-        """The installed operation.
+        """Import the installed operation.
 
         Raises:
-            ImportError: it is not there, or what it needs is not; the message says what.
+            ImportError: the operation, or something that it needs, is not installed; the message says what.
         """
         try:
             with warnings.catch_warnings():
-                # What a package warns of while it is imported is no result of this suite's.
+                # Warnings during the import say nothing about the operation's results.
                 warnings.simplefilter("ignore")
-                found: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
+                operation: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
         except (AttributeError, OSError, RuntimeError) as error:
             raise ImportError(f"{type(error).__name__}: {error}") from error
-        return found
+        return operation
 
     def expected_outputs(self, case: KernelCase) -> tuple[OutputSpec, ...]:
-        """What this case returns, in order."""
-        return tuple(each for each in self.outputs if each.option is None or case.options.get(each.option))
+        """What a case returns, in order."""
+        return tuple(output for output in self.outputs if output.option is None or case.options.get(output.option))
 
 
 def optional_argument(name: str, axes: str, values: str = "normal", dtype: str = "input") -> ArgumentSpec:
-    """One that a case may leave out."""
+    """Describe an argument that a case may leave out."""
     return ArgumentSpec(name, axes, values, dtype, optional=True)
 
 
 def integer_argument(name: str, axes: str, values: str, optional: bool = True) -> ArgumentSpec:
-    """One of whole numbers: indices, lengths."""
+    """Describe an argument of integers (int32), such as indices or lengths."""
     return ArgumentSpec(name, axes, values, "int32", optional=optional, differentiable=False)

@@ -1,6 +1,7 @@
-"""The table of operations: one row each.
+"""The table of operations under test: one row each.
 
-A new operation is a reference, a row here with its cost (`scanproof.kernels.costs`), and its cases in `cases.yaml`.
+A new operation needs a reference (`scanproof.kernels.references`), a row here, its cost (`scanproof.kernels.costs`),
+its kernels (`scanproof.kernels.launches.kernel_table`), and cases in `cases.yaml`.  Axes are letters, explained there.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ INNER = Op(
         ArgumentSpec("x_proj_weight", "x d", "weight"),
         ArgumentSpec("delta_proj_weight", "d r", "weight"),
         ArgumentSpec("out_proj_weight", "m d", "weight"),
-        # The models' blocks have none, and the operation has to be given one or None.
+        # The published models have no such bias; the operation has no default for it.
         ArgumentSpec("out_proj_bias", "", "none"),
         ArgumentSpec("A", "d n", "decay", FLOAT32),
         optional_argument("B", "d n"),
@@ -88,7 +89,7 @@ STATE_UPDATE = Op(
         ArgumentSpec("A", "h p n", "decay", FLOAT32),
         ArgumentSpec("B", "b g n"),
         ArgumentSpec("C", "b g n"),
-        # Without these two the operation of mamba-ssm 2.3.2 cannot be called: it unpacks their strides.
+        # Optional by the signature of mamba-ssm 2.3.2, but required: the operation unpacks the strides of both.
         ArgumentSpec("D", "h p", "normal", FLOAT32),
         ArgumentSpec("dt_bias", "h p", "step_bias", FLOAT32),
         optional_argument("z", "b h p"),
@@ -321,7 +322,11 @@ OPS: tuple[Op, ...] = (
 
 
 def find_operation(name: str) -> Op:
-    """The row of an operation; KeyError lists those there are."""
+    """The row of an operation.
+
+    Raises:
+        KeyError: there is no such operation; the message lists all names.
+    """
     for op in OPS:
         if op.name == name:
             return op

@@ -1,1 +1,1 @@
-"""How long operations take: cases, timer, limits of the device, baselines, verdict."""
+"""Measures how long operations take and compares that with baselines: cases, timer, device limits, verdict."""

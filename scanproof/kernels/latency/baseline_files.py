@@ -1,4 +1,4 @@
-"""Latency baselines on disk: one file per device, written whole from one session, read with every key checked."""
+"""Reads and writes latency baselines: one JSON file per device, written by one session, checked when it is read."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class BaselineError(Exception):
-    """A file of baselines cannot be used; the message names the file, the key and what is wrong."""
+    """A baseline file cannot be used; the message names the file, the key and what is wrong."""
 
 
 class Form(BaseModel):
-    """Nothing is read that is not known."""
+    """Base of the file's parts: keys that are not known are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DeviceForm(Form):
-    """What the latencies were measured on."""
+    """The device on which the latencies were measured."""
 
     kind: Literal["cuda", "cpu"]
     name: Annotated[str, Field(min_length=1)]
@@ -38,14 +38,14 @@ class DeviceForm(Form):
 
 
 class LimitsForm(Form):
-    """What the device could do in that session."""
+    """The limits of the device, measured in the same session; see `DeviceLimits`."""
 
     bytes_per_s: Positive
     flop_per_s: dict[str, Positive]
 
 
 class ChoiceForm(Form):
-    """What an autotuner chose for a kernel."""
+    """What an autotuner chose for a kernel; see `AutotunerChoice`."""
 
     kernel: str
     key: tuple[str, ...]
@@ -53,144 +53,163 @@ class ChoiceForm(Form):
 
 
 class ChosenForm(Form):
-    """What the autotuners chose for a case, and in which repeats, from 1."""
+    """What the autotuners chose for a case, and the numbers of the repeats that chose it, from 1."""
 
     repeats: Annotated[tuple[int, ...], Field(min_length=1)]
     choices: tuple[ChoiceForm, ...]
 
 
 class CaseForm(Form):
-    """One case."""
+    """The measurements of one case."""
 
     seconds: Annotated[tuple[Positive, ...], Field(min_length=FEWEST_REPEATS)]
-    """Median of each repeat, seconds per call, in the order in which they were measured."""
+    """Median of each repeat, in seconds per call, in the order of measurement."""
     clock_mhz: Positive | None = None
-    """Lowest SM clock seen."""
+    """Lowest SM clock that was read, in MHz."""
     autotuner: tuple[ChosenForm, ...] = ()
-    """Absent where nothing is tuned, and in older files."""
+    """Empty for cases without an autotuner, and in older files."""
 
 
 class BaselineFile(Form):
-    """`expected/latency/<device>.json`."""
+    """The content of `expected/latency/<device>.json`."""
 
     schema_version: Literal[1] = 1
     device: DeviceForm
     recorded: str
-    """Date, UTC."""
+    """Date and time of the recording, UTC."""
     command: str
+    """The command that recorded the file."""
     packages: dict[str, str | None]
+    """Package -> version; None: not installed."""
     limits: LimitsForm
     cases: dict[str, CaseForm]
 
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
-        """The baseline of one case; None when the file has none."""
-        found = self.cases.get(case)
-        if found is None:
+        """The baseline of one case; None if the file does not have the case.
+
+        Args:
+            case: id of a latency case.
+            path: where the file was read from, for messages.
+        """
+        recorded = self.cases.get(case)
+        if recorded is None:
             return None
         source = f"{path}, recorded {self.recorded[:10]} with {self.versions}"
         chosen = tuple(
-            Chosen(repeats=each.repeats, choices=tuple(AutotunerChoice(**one.model_dump()) for one in each.choices))
-            for each in found.autotuner
+            Chosen(
+                repeats=group.repeats, choices=tuple(AutotunerChoice(**choice.model_dump()) for choice in group.choices)
+            )
+            for group in recorded.autotuner
         )
-        return LatencyBaseline(seconds=found.seconds, clock_mhz=found.clock_mhz, chosen=chosen, source=source)
+        return LatencyBaseline(seconds=recorded.seconds, clock_mhz=recorded.clock_mhz, chosen=chosen, source=source)
 
     @property
     def versions(self) -> str:
-        """What it was recorded with, in words."""
+        """The driver and the packages that the file was recorded with, as text."""
         driver = [f"driver {self.device.driver}"] if self.device.driver else []
         packages = (f"{name} {version}" for name, version in self.packages.items() if version)
         return ", ".join([*driver, *packages])
 
 
 def file_name(device: str) -> str:
-    """`NVIDIA H200` -> `nvidia-h200.json`."""
+    """The name of a device's file: `nvidia-h200.json` for `NVIDIA H200`."""
     return f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 def read(path: Path) -> BaselineFile:
-    """Read one file; raises BaselineError."""
+    """Read and check one file.
+
+    Raises:
+        BaselineError: the file cannot be read, or a key is missing, unknown or wrong.
+    """
     try:
         return BaselineFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise BaselineError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
-        raise BaselineError(f"{path}: not a file of latency baselines: {'; '.join(wrong)}") from error
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise BaselineError(f"{path}: not a file of latency baselines: {'; '.join(problems)}") from error
 
 
 def read_for_device(path: Path, kind: str, device: str) -> BaselineFile | None:
-    """The baselines of one device; None when there is no file.
+    """Read the baselines of one device; None if there is no file.
 
     Raises:
-        BaselineError: the file cannot be used, or is that of another device.
+        BaselineError: the file cannot be used, or it belongs to another device.
     """
     if not path.is_file():
         return None
-    found = read(path)
-    if (found.device.kind, found.device.name) != (kind, device):
+    baselines = read(path)
+    if (baselines.device.kind, baselines.device.name) != (kind, device):
         raise BaselineError(
-            f"{path}: device: is {found.device.name} ({found.device.kind}), but this is {device} ({kind}); "
+            f"{path}: device: is {baselines.device.name} ({baselines.device.kind}), but this is {device} ({kind}); "
             "latencies of one device are never compared with another's: move the file away"
         )
-    return found
+    return baselines
 
 
 def check_folder(folder: Path) -> list[str]:
-    """What is wrong with the baselines of GPUs in a folder, one line per file."""
-    wrong = []
+    """Check the baseline files of GPUs in a folder; one line for each file that is wrong."""
+    problems = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
-            found = read(path)
+            baselines = read(path)
         except BaselineError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
             continue
-        if found.device.kind != "cuda":
-            wrong.append(f"{path}: device.kind: is {found.device.kind}; only GPUs have baselines here: remove the file")
-        elif path.name != file_name(found.device.name):
-            wrong.append(
-                f"{path}: device.name: is {found.device.name}; rename the file to {file_name(found.device.name)}"
+        if baselines.device.kind != "cuda":
+            problems.append(
+                f"{path}: device.kind: is {baselines.device.kind}; only GPUs have baselines here: remove the file"
             )
-    return wrong
+        elif path.name != file_name(baselines.device.name):
+            problems.append(
+                f"{path}: device.name: is {baselines.device.name}; "
+                f"rename the file to {file_name(baselines.device.name)}"
+            )
+    return problems
 
 
 def collect_repeats(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
-    """Repeats of one session put together, by case; those that were not measured are left out."""
+    """Group the latencies of one session by case; a case that was not measured is left out."""
     repeats: dict[str, list[Latency]] = {}
-    for each in latencies:
-        if each.timing is not None:
-            repeats.setdefault(each.id, []).append(each)
+    for latency in latencies:
+        if latency.timing is not None:
+            repeats.setdefault(latency.id, []).append(latency)
     return {
         case: CaseForm.model_construct(
-            seconds=tuple(each.timing.median for each in found if each.timing is not None),
-            clock_mhz=min((each.clock.lowest_mhz for each in found if each.clock), default=None),
-            autotuner=group_choices(found),
+            seconds=tuple(latency.timing.median for latency in measured if latency.timing is not None),
+            clock_mhz=min((latency.clock.lowest_mhz for latency in measured if latency.clock), default=None),
+            autotuner=group_choices(measured),
         )
-        for case, found in sorted(repeats.items())
+        for case, measured in sorted(repeats.items())
     }
 
 
 def group_choices(repeats: Iterable[Latency]) -> tuple[ChosenForm, ...]:
-    """The choices of a case's repeats, those that are the same once."""
-    found: list[tuple[list[int], tuple[AutotunerChoice, ...]]] = []
-    for number, each in enumerate(repeats, 1):
-        for numbers, choices in found if each.choices else ():
-            if choices == each.choices:
+    """Group the autotuners' choices of a case's repeats; equal choices appear once, with the repeats that made them."""
+    groups: list[tuple[list[int], tuple[AutotunerChoice, ...]]] = []
+    for number, latency in enumerate(repeats, 1):
+        for numbers, choices in groups if latency.choices else ():
+            if choices == latency.choices:
                 numbers.append(number)
                 break
         else:
-            if each.choices:
-                found.append(([number], each.choices))
+            if latency.choices:
+                groups.append(([number], latency.choices))
     return tuple(
-        ChosenForm(repeats=tuple(numbers), choices=tuple(ChoiceForm(**asdict(one)) for one in choices))
-        for numbers, choices in found
+        ChosenForm(repeats=tuple(numbers), choices=tuple(ChoiceForm(**asdict(choice)) for choice in choices))
+        for numbers, choices in groups
     )
 
 
 def write(path: Path, content: BaselineFile) -> None:
-    """Write a file in one step.
+    """Write a file atomically.
 
     Raises:
-        BaselineError: the file has cases that the session lacks, or cannot be written; it is as it was then.
+        BaselineError: the existing file has cases that the new content lacks, or the file cannot be written; the
+            existing file is not changed.
     """
     if path.is_file():
         lost = sorted(read(path).cases.keys() - content.cases.keys())
@@ -207,10 +226,10 @@ def write(path: Path, content: BaselineFile) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise BaselineError where no file of baselines can be written; it leaves nothing behind."""
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    """Raise BaselineError if no file can be written in the folder, or in its nearest existing parent."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise BaselineError(f"{there}: nothing can be written there: {error.strerror}") from error
+        raise BaselineError(f"{existing}: nothing can be written there: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The SM clock and why the driver holds it down, read through NVML.  Nothing is ever set."""
+"""Reads a GPU's SM clock, and why the driver throttles it, through NVML.  It never changes a setting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from scanproof.kernels.launches import kernel_table
 
 ClockReading = tuple[float, tuple[str, ...]]
-"""SM clock in MHz, reasons to hold it down."""
+"""SM clock in MHz, and the reasons why it is throttled."""
 
 REASONS: Mapping[int, str] = MappingProxyType(
     {
@@ -20,11 +20,12 @@ REASONS: Mapping[int, str] = MappingProxyType(
         0x80: "hardware power brake",
     }
 )
-"""Bits of NVML's clock event reasons that slow a busy device; others say that it idles or how clocks are set."""
+"""Bits of NVML's clock event reasons that slow down a busy device.  The other bits say that the device is idle, or
+how its clocks are set."""
 
 
 def throttle_reasons(mask: int) -> tuple[str, ...]:
-    """The reasons in a mask of NVML."""
+    """Name the throttle reasons in a bit mask of NVML."""
     return tuple(name for bit, name in REASONS.items() if mask & bit)
 
 
@@ -34,15 +35,20 @@ class ClockError(Exception):
 
 @dataclass
 class ClockReader:
-    """Reads the clock while a device works; `ask` is None where it cannot be read, or no longer."""
+    """Reads the clock while a device works, and keeps the readings."""
 
     ask: Callable[[], ClockReading] | None = None
-    """Raises ClockError."""
+    """Reads once; raises ClockError.  None: the clock cannot be read, or no longer."""
     why_not: str = ""
+    """Why the clock cannot be read; empty while it can."""
     seen: list[ClockReading] = field(default_factory=list)
+    """All readings."""
 
     def read(self) -> None:
-        """Keep one reading.  The first that fails is the last: a driver may take seconds to say no."""
+        """Read the clock once and keep the reading.
+
+        After a failure it is not read again, because a driver may need seconds to refuse.
+        """
         if self.ask is None:
             return
         try:
@@ -52,7 +58,7 @@ class ClockReader:
 
 
 def make_reader(device: str) -> ClockReader:
-    """A reader of the clock of the current device."""
+    """Make a reader for the clock of the current device of a kind, `cuda` or `cpu`."""
     if device != "cuda":
         return ClockReader(why_not="not read on a processor")
     try:
@@ -75,7 +81,8 @@ def make_reader(device: str) -> ClockReader:
         except refusals as error:
             raise ClockError(str(error)) from error
 
-    found = ClockReader(ask)
-    found.read()
-    found.seen.clear()
-    return found
+    # The first reading finds out whether the clock can be read at all; it belongs to no measurement.
+    reader = ClockReader(ask)
+    reader.read()
+    reader.seen.clear()
+    return reader

@@ -1,4 +1,7 @@
-"""The table of latency cases: read from `latency.yaml`, one per combination and direction.  Imports no torch."""
+"""Reads the table of latency cases, `latency.yaml`: one for each combination of a row and each direction.
+
+Imports no torch, because pytest reads the table while it collects tests.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +26,30 @@ class LatencyCase:
     case: KernelCase
     direction: str
     place: str
-    """`gpu`: the installed operation; `cpu`: its PyTorch form."""
+    """`gpu`: the installed operation is timed; `cpu`: its PyTorch form."""
     check: KernelCase
-    """The same call at sizes that the references can take; it has to be right before anything is timed."""
+    """The same call at sizes that are small enough for the references; it must be correct before the call is timed."""
     quick: bool = False
-    """Among those that together take minutes on a GPU: the first case of each operation that tunes nothing."""
+    """Selected by `-m quick`: the first case of each operation without an autotuner; together they take minutes."""
 
     @property
     def id(self) -> str:
         return f"{self.case.id}-{self.direction}"
 
     def __repr__(self) -> str:
-        # pytest-benchmark writes the parameters of a test into its JSON.
+        # pytest-benchmark writes the repr of a test's parameters into its JSON.
         return self.id
 
 
 def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, ...]:
-    """All latency cases of a table, with the models of the numerics' table; CaseError names a row that is wrong."""
+    """Read all latency cases of a table.
+
+    Args:
+        models: the table of kernel cases, which defines the models.
+
+    Raises:
+        CaseError: a row is wrong; the message names it.
+    """
     rows = cases.read_table(path)
     for place, ops in rows.items():
         if place not in PLACES or not isinstance(ops, dict):
@@ -48,22 +58,23 @@ def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, .
             cases.check_row_list(listed, f"{path.name}: {place}: {op}")
     numerics = cases.read_table(models, "models")
     table = {"models": numerics["models"], "triton": ()}
-    found = tuple(
-        each
+    latency_cases = tuple(
+        timed
         for place, ops in rows.items()
         for op, listed in ops.items()
         for row in listed
-        for each in _expand(op, row, place, table, cases.describe_row(path, f"{place}: {op}", row))
+        for timed in _expand(op, row, place, table, cases.describe_row(path, f"{place}: {op}", row))
     )
-    cases.check_ids([each.id for each in found], path)
-    first = {(each.case.op, each.place): each.case for each in reversed(found)}
+    cases.check_ids([timed.id for timed in latency_cases], path)
+    first = {(timed.case.op, timed.place): timed.case for timed in reversed(latency_cases)}
     return tuple(
         replace(
-            each, quick=replace(each.case, backward=False) == replace(first[each.case.op, each.place], backward=False)
+            timed,
+            quick=replace(timed.case, backward=False) == replace(first[timed.case.op, timed.place], backward=False),
         )
-        if each.place == "gpu" and each.case.op not in numerics.get("tuned", {})
-        else each
-        for each in found
+        if timed.place == "gpu" and timed.case.op not in numerics.get("tuned", {})
+        else timed
+        for timed in latency_cases
     )
 
 

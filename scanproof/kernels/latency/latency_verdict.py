@@ -1,7 +1,7 @@
-"""What one latency is and what is said of it: noise, share of the limit, verdict.  Pure arithmetic.
+"""A latency, its noise, its share of the device's limit, and the verdict against a baseline.  Pure arithmetic.
 
-Times are seconds per call.  Differences are logarithms of ratios, so that twice as slow and twice as fast are as far
-from the baseline.  Why these rules: docs/decisions/0006-latency.md.
+Times are seconds per call.  Differences are logarithms of ratios, so that twice as slow and twice as fast are equally
+far from the baseline.  docs/decisions/0006-latency.md gives the reasons for these rules.
 """
 
 from __future__ import annotations
@@ -15,46 +15,47 @@ from scanproof.kernels.launches.launched import AutotunerChoice
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 
 FEWEST_REPEATS = 5
-"""Independent passes over all cases that a baseline is made of, at least."""
+"""A baseline is made of at least this many independent passes over all cases."""
 REPEATS = 7
-"""As many as a recording makes: with five, Student's t lets only twice as large a change be called slower."""
+"""Passes that a recording makes.  With five, by Student's t, a change has to be twice as large to be called slower."""
 RELEVANT = 0.03
-"""Smallest relative change that matters; a smaller one is never called slower."""
+"""Smallest relative change that matters; a smaller change is never called slower or faster."""
 COMPARISONS = 400
-"""Latencies that are compared in one night, at most."""
+"""Largest number of latencies that are compared in one night."""
 FALSE_ALARM = 0.01 / COMPARISONS
-"""Chance that one case of an unchanged kernel is called slower: 1 of 100 nights has any, over all comparisons."""
+"""Probability that one case of an unchanged kernel is called slower: over all comparisons, this happens in 1 of 100
+nights."""
 SAME_MISSED = 0.05
-"""Chance that a case that changed by RELEVANT is called the same."""
+"""Probability that a case that changed by RELEVANT is called the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a call takes, over the rounds of one measurement."""
+    """How long a call takes, over the rounds of one measurement; times in seconds per call."""
 
     median: float
     q1: float
     q3: float
     rounds: int
     calls: int
-    """Calls between two readings of the timer, each with inputs of its own; the times are per call."""
+    """Calls in one round, between two readings of the timer; each call has inputs of its own."""
     noise: float
     """Relative standard error of the median."""
     stopped: str
-    """`noise`: it was small enough; `time`: the limit of time came first."""
+    """Why the measurement ended: `noise` (the noise was small enough) or `time` (the time limit was reached)."""
     warmup_rounds: int
     waited: int = 0
-    """Rounds in which the device may have waited for the host, so that launching is part of the time."""
+    """Rounds in which the device may have waited for the host, so that their time includes launching the kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceLimits:
-    """What a device can do, measured in the same session."""
+    """The limits of a device, measured in the same session."""
 
     bytes_per_s: float
-    """A large copy: bytes read plus bytes written."""
+    """Of a large copy: bytes read plus bytes written."""
     flop_per_s: Mapping[str, float]
-    """dtype of the operands, or `tf32` -> a large matrix product."""
+    """dtype of the operands, or `tf32` -> rate of a large matrix product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,57 +65,58 @@ class Clock:
     lowest_mhz: float
     highest_mhz: float
     throttled: tuple[str, ...] = ()
-    """Why the driver held the clock down, in its own words."""
+    """The driver's reasons for throttling the clock; empty if it was not throttled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What the autotuners chose for a case, and in which repeats."""
+    """What the autotuners chose for a case, and the repeats that chose it."""
 
     repeats: tuple[int, ...]
-    """From 1."""
+    """Numbers of the repeats, from 1."""
     choices: tuple[AutotunerChoice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyBaseline:
-    """What a case took when it was recorded."""
+    """How long a case took when its baseline was recorded."""
 
     seconds: tuple[float, ...]
-    """Median of each repeat."""
+    """Median of each repeat, in seconds per call."""
     clock_mhz: float | None = None
-    """Lowest SM clock seen."""
+    """Lowest SM clock that was read."""
     chosen: tuple[Chosen, ...] = ()
-    """Empty where nothing is tuned, and in files that do not hold it."""
+    """Empty for cases without an autotuner, and in older files."""
     source: str = ""
-    """The file, when and with what it was recorded."""
+    """The file, and when and with which versions it was recorded."""
 
     @property
     def typical(self) -> float:
-        """Geometric mean of the repeats."""
+        """Geometric mean of the repeats, in seconds per call."""
         return math.exp(statistics.fmean(map(math.log, self.seconds)))
 
     @property
     def noise(self) -> float:
-        """Relative standard deviation between repeats."""
+        """Relative standard deviation between the repeats."""
         return statistics.stdev(map(math.log, self.seconds))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyVerdict:
-    """A measurement beside its baseline."""
+    """What the comparison of a measurement with its baseline says."""
 
     outcome: LatencyOutcome
     ratio: float
-    """Measured over baseline."""
+    """Measured time divided by the baseline's."""
     called: float
-    """A relative change beyond this is called slower or faster."""
+    """Relative change beyond which the case is called slower or faster."""
     because: str
+    """The reason for the outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """One latency of one session."""
+    """One latency of one session: the case, the measurement and the verdict."""
 
     id: str
     nodeid: str
@@ -128,42 +130,42 @@ class Latency:
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = ""
     repeat: int = 0
-    """Which repeat of a recording, from 1; 0 in a session that records no baseline."""
+    """Number of the repeat in a recording, from 1; 0 in a session that records no baseline."""
     outcome: str = LatencyOutcome.NO_BASELINE.value
     because: str = ""
     timing: Timing | None = None
     """None where nothing was measured."""
     bytes: int = 0
-    """What must move."""
+    """Bytes that the call must move."""
     flop: float = 0.0
-    """What must be done."""
+    """FLOP that the call must do."""
     limits: DeviceLimits | None = None
     rate: str = ""
-    """Which of the limits' rates the arithmetic is held to."""
+    """The key of `limits.flop_per_s` that bounds the arithmetic."""
     clock: Clock | None = None
-    """None where it was not read."""
+    """None if the clock was not read."""
     clock_unread: str = ""
-    """Why not, or not to the end."""
+    """Why the clock was not read, or not to the end."""
     choices: tuple[AutotunerChoice, ...] = ()
-    """What the autotuners of its kernels chose, at the size that was timed; empty where nothing is tuned."""
+    """What the autotuners of its kernels chose for the size that was timed; empty if there are none."""
     baseline: LatencyBaseline | None = None
     verdict: LatencyVerdict | None = None
 
     @property
     def floor(self) -> float | None:
-        """Seconds below which no version can run on this device; None without limits."""
+        """Seconds that any implementation needs on this device at least; None if there are no limits."""
         if self.limits is None:
             return None
         return max(self.bytes / self.limits.bytes_per_s, self.flop / self.limits.flop_per_s[self.rate])
 
     @property
     def share(self) -> float | None:
-        """Floor over measured: 1 is the limit."""
+        """The floor divided by the measured time: 1 is the device's limit.  None if one of the two is missing."""
         return None if self.floor is None or self.timing is None else self.floor / self.timing.median
 
     @property
     def bound_by(self) -> str:
-        """The limit that counts: `memory` or `arithmetic`."""
+        """The limit that determines the floor: `memory` or `arithmetic`."""
         assert self.limits is not None
         moving = self.bytes / self.limits.bytes_per_s
         return "memory" if moving >= self.flop / self.limits.flop_per_s[self.rate] else "arithmetic"
@@ -172,9 +174,9 @@ class Latency:
 def relative_noise(durations: Sequence[float], resolution: float = 0.0) -> float:
     """Relative standard error of the median of at least two durations.
 
-    1.2533 sigma / sqrt(n) for normal rounds, sigma from the quartiles, so that a few rounds that something
-    interrupted do not count.  What the timer cannot resolve is added: rounds that all fall on one tick agree, and are
-    still off by up to half a tick.
+    For normally distributed rounds this is 1.2533 sigma / sqrt(n); sigma is estimated from the quartiles, so that a few
+    interrupted rounds do not matter.  The timer's resolution is added: rounds that all fall on the same tick agree,
+    but may still be wrong by up to half a tick.
 
     Args:
         durations: seconds per call, positive.
@@ -188,21 +190,24 @@ def relative_noise(durations: Sequence[float], resolution: float = 0.0) -> float
 def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock | None = None) -> LatencyVerdict:
     """Compare a median with a baseline, by the noise of both.
 
-    The difference of an unchanged kernel is one more draw from what the repeats were drawn from, known from few of
-    them, plus the measurement's own noise: Student's t with one degree of freedom less than there are repeats.
-    SLOWER or FASTER beyond both RELEVANT and the t interval for FALSE_ALARM; SAME where the interval for SAME_MISSED
-    lies within RELEVANT; AMBIGUOUS otherwise, and where a throttled clock explains what is slower.
+    For an unchanged kernel, the difference is one more sample from the distribution of the repeats, plus the
+    measurement's own noise.  That distribution is known from few repeats only, so the difference follows Student's t
+    with one degree of freedom less than there are repeats.
+
+    - SLOWER or FASTER: the difference is beyond both RELEVANT and the t interval for FALSE_ALARM.
+    - SAME: the t interval for SAME_MISSED around the difference lies within RELEVANT.
+    - AMBIGUOUS: anything else, or the case is slower and a throttled clock explains it.
 
     Args:
         measured: seconds per call, a median.
         noise: its relative standard error.
-        clock: the SM clock meanwhile, None where it was not read.
+        clock: the SM clock during the measurement; None if it was not read.
     """
     difference = math.log(measured / baseline.typical)
     repeats, relevant = len(baseline.seconds), math.log1p(RELEVANT)
     spread = math.hypot(baseline.noise * math.sqrt(1 + 1 / repeats), noise)
     called = max(relevant, _quantile(1 - FALSE_ALARM, repeats - 1) * spread)
-    throttled = _explained(difference - relevant, baseline, clock)
+    throttled = _explain_by_clock(difference - relevant, baseline, clock)
     if difference > called and throttled:
         outcome, because = LatencyOutcome.AMBIGUOUS, throttled
     elif abs(difference) > called:
@@ -211,18 +216,23 @@ def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock
     elif abs(difference) + _quantile(1 - SAME_MISSED, repeats - 1) * spread <= relevant:
         outcome, because = LatencyOutcome.SAME, f"within {RELEVANT:.0%} of the baseline"
     else:
-        outcome, because = LatencyOutcome.AMBIGUOUS, _undecided(baseline.noise, noise, called)
+        outcome, because = LatencyOutcome.AMBIGUOUS, _explain_ambiguity(baseline.noise, noise, called)
     return LatencyVerdict(outcome=outcome, ratio=math.exp(difference), called=math.expm1(called), because=because)
 
 
 def _quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t distribution with `freedom` degrees of freedom."""
     from scipy import stats
 
     return float(stats.t.ppf(probability, freedom))
 
 
-def _explained(excess: float, baseline: LatencyBaseline, clock: Clock | None) -> str:
-    """Why a throttled clock accounts for what is beyond RELEVANT; empty when it does not."""
+def _explain_by_clock(excess: float, baseline: LatencyBaseline, clock: Clock | None) -> str:
+    """Say that a throttled clock explains an excess over RELEVANT; empty when it does not.
+
+    Args:
+        excess: logarithm of the ratio, less that of RELEVANT.
+    """
     if clock is None or not clock.throttled or baseline.clock_mhz is None:
         return ""
     if excess > math.log(max(1.0, baseline.clock_mhz / clock.lowest_mhz)):
@@ -233,8 +243,8 @@ def _explained(excess: float, baseline: LatencyBaseline, clock: Clock | None) ->
     )
 
 
-def _undecided(between: float, own: float, called: float) -> str:
-    """What would decide."""
+def _explain_ambiguity(between: float, own: float, called: float) -> str:
+    """Say why the case is ambiguous and what to do about it."""
     noisier = "the baseline's repeats differ" if between > own else "this measurement is noisy"
     remedy = "record the baseline again on a quiet device" if between > own else "run again on a quiet device"
     return (

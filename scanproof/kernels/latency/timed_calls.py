@@ -1,4 +1,4 @@
-"""From a latency case to calls that are ready to run: everything but the operation's own work is done before."""
+"""Prepares the calls of a latency case, so that only the operation's own work is left to be timed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scanproof.kernels.operation import Op
 
 Call = Callable[..., Any]
 MakeCall = Callable[[int], Callable[[], object]]
-"""From a seed to a call."""
+"""Makes a call that is ready to run, with inputs drawn from a seed."""
 
 
 def prepare_forward(op: Op, case: KernelCase, call: Call, device: str) -> MakeCall:
-    """Calls of the operation, without autograd."""
+    """Prepare forward calls of the operation, without autograd."""
 
     def make(seed: int) -> Callable[[], object]:
         given = compare.draw_inputs(op, _seeded(case, seed), device)
@@ -34,7 +34,7 @@ def prepare_forward(op: Op, case: KernelCase, call: Call, device: str) -> MakeCa
 
 
 def prepare_backward(op: Op, case: KernelCase, call: Call, device: str) -> MakeCall:
-    """Backward passes of the operation; the forward pass ran before."""
+    """Prepare backward passes of the operation; the forward pass runs when the call is made ready, and is not timed."""
 
     def make(seed: int) -> Callable[[], object]:
         given = compare.draw_inputs(op, _seeded(case, seed), device)
@@ -42,29 +42,31 @@ def prepare_backward(op: Op, case: KernelCase, call: Call, device: str) -> MakeC
         leaves = {name: given[name].detach().requires_grad_() for name in names}
         results = compare.return_tuples(call)(**{**given, **leaves})
         expected = op.expected_outputs(case)
-        asked = [(each, value) for each, value in zip(expected, results, strict=True) if each.differentiable]
-        outputs = [value for _, value in asked]
+        differentiable = [(each, value) for each, value in zip(expected, results, strict=True) if each.differentiable]
+        outputs = [value for _, value in differentiable]
         cotangents = [
-            lay_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name)) for each, value in asked
+            lay_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name))
+            for each, value in differentiable
         ]
-        wanted = list(leaves.values())
-        return lambda: torch.autograd.grad(outputs, wanted, cotangents, retain_graph=True)
+        inputs = list(leaves.values())
+        return lambda: torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)
 
     return make
 
 
 def _seeded(case: KernelCase, seed: int) -> KernelCase:
+    """The case with inputs of its own for each seed."""
     return replace(case, seed=case.seed + seed)
 
 
 def pytorch_form(op: Op) -> Call:
-    """The operation in plain PyTorch, called as the operation is: what it changes, it changes in place."""
+    """The operation in plain PyTorch, used like the operation: it changes the same arguments in place."""
 
     def call(**arguments: Any) -> Any:
         results = op.reference(**arguments)
-        kept = len(results) - len(op.changes)
-        for name, value in zip(op.changes, results[kept:], strict=True):
+        returned = len(results) - len(op.changes)
+        for name, value in zip(op.changes, results[returned:], strict=True):
             arguments[name].copy_(value)
-        return results[:kept]
+        return results[:returned]
 
     return call

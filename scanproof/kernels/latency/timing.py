@@ -1,8 +1,8 @@
-"""The timer: device events between which an operation's own work lies, and nothing else.
+"""Times an operation between two device events, so that nothing but its own work is measured.
 
-One round is: read memory until the caches hold nothing of the inputs, read the timer, call, read the timer.  On a GPU
-the reading before the call also keeps the device busy while the host queues the call, so that launching costs no
-device time.  Imports torch where it is used: the suite names these classes while it is collected.
+One round: read memory until the caches hold nothing of the inputs, read the timer, call, read the timer.  On a GPU,
+reading the memory also keeps the device busy while the host queues the call, so that launching costs no device time.
+torch is imported inside the functions, because pytest imports this module while it collects tests.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from scanproof.kernels.latency.clocks import ClockReader
 from scanproof.kernels.latency.latency_verdict import Clock, Timing, relative_noise
 
 LONG_ENOUGH = 200e-6
-"""Seconds between two readings of the timer, at least: 400 ticks of a device event."""
+"""Shortest time in seconds between two readings of the timer: 400 ticks of a device event."""
 MOST_CALLS = 32
+"""Largest number of calls in one round."""
 STEADY = 0.1
-"""Two consecutive rounds that differ by no more are past compiling and autotuning."""
+"""When two consecutive rounds differ by no more than this, compiling and autotuning are over."""
 HOST_SHARE = 1.5
-"""How much longer than the host needs to queue a call the device is kept busy before it."""
+"""Before a call, the device is kept busy this many times as long as the host needs to queue the call."""
 LONGEST_FLUSH = 0.05
+"""Longest time in seconds that the device is kept busy before a call."""
 LARGEST_L2 = 2**27
-"""Bytes; where PyTorch does not know the size of the device's."""
+"""Bytes of L2 cache that are assumed if PyTorch does not know the device's."""
 
 
 class Instant(Protocol):
@@ -36,25 +38,25 @@ class Instant(Protocol):
 
 
 class Timer(Protocol):
-    """What a device offers to time it."""
+    """What a device provides for timing work on it."""
 
     resolution: float
-    """Seconds."""
+    """Smallest difference of two readings, in seconds."""
     warmup: tuple[float, float]
-    """Seconds that warming up takes at least and at most."""
+    """Shortest and longest time of warming up, in seconds."""
     calls: int
-    """Calls between two readings; a difference of readings is divided by it."""
+    """Calls between two readings; a difference of two readings is divided by this."""
     waited: int
     """Rounds in which the device may have waited for the host."""
 
     def prepare(self) -> None:
-        """What precedes a round and is no part of it."""
+        """Clear the caches before a round; this is not timed."""
 
     def read(self) -> Instant:
-        """A reading; what is queued before it is before it."""
+        """Read the timer, after all work that was queued before."""
 
     def fit(self, work: Callable[[], None]) -> None:
-        """Adapt `prepare` to how long the host takes to queue the work."""
+        """Adapt `prepare` to the time that the host needs to queue the work."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ class CpuInstant:
 
 @dataclass
 class CpuTimer:
-    """The same path without a GPU: a flush of 32 MiB, and the processor's clock."""
+    """The timer without a GPU: it reads 32 MiB to clear the caches, and the processor's clock."""
 
     resolution: float = 1e-7
     warmup: tuple[float, float] = (0.01, 0.5)
@@ -89,7 +91,7 @@ class CpuTimer:
         return CpuInstant(time.perf_counter(), self)
 
     def fit(self, work: Callable[[], None]) -> None:
-        """There is nobody to wait for."""
+        """Nothing to adapt: host and device are the same."""
 
 
 @dataclass
@@ -100,7 +102,7 @@ class CudaInstant:
     timer: CudaTimer
 
     def __sub__(self, earlier: CudaInstant) -> float:
-        # Asked before synchronising: had the device begun the work when the host was still queueing it?
+        # Before synchronising: if the earlier event has already happened, the device may have waited for the host.
         self.timer.waited += bool(earlier.event.query())
         self.event.synchronize()
         return float(earlier.event.elapsed_time(self.event)) / 1e3 / self.timer.calls
@@ -108,9 +110,10 @@ class CudaInstant:
 
 @dataclass
 class CudaTimer:
-    """Device events; the L2 cache is flushed by reading a buffer twice its size.
+    """The timer of a GPU: device events.  The L2 cache is flushed by reading a buffer of twice its size.
 
-    Reading leaves clean lines.  Writing would leave dirty ones, and to write those back would be part of the work.
+    Reading leaves clean cache lines.  Writing would leave dirty lines, and writing them back would be timed with the
+    work.
     """
 
     resolution: float = 0.5e-6
@@ -157,10 +160,10 @@ TIMERS: Mapping[str, Callable[[], Timer]] = {"cuda": CudaTimer, "cpu": CpuTimer}
 
 @dataclass
 class TimedCalls:
-    """The calls between two readings, each on inputs of its own: none finds its inputs in a cache."""
+    """The calls of one round, each on inputs of its own, so that no call finds its inputs in a cache."""
 
     make: Callable[[int], Callable[[], object]]
-    """From a seed to a call that is ready to run."""
+    """Makes a call that is ready to run, with inputs drawn from a seed."""
     calls: list[Callable[[], object]] = field(default_factory=list)
 
     def __call__(self) -> None:
@@ -168,25 +171,25 @@ class TimedCalls:
             call()
 
     def resize(self, count: int) -> None:
-        """Make that many calls ready."""
+        """Make calls ready, or drop some, so that there are `count`."""
         self.calls += [self.make(seed) for seed in range(len(self.calls), count)]
         del self.calls[count:]
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a measurement has enough rounds."""
+    """Says when a measurement has enough rounds."""
 
     noise: float = 0.005
-    """Relative standard error of the median."""
+    """Relative standard error of the median that is small enough."""
     seconds: float = 1.0
     """Time limit, checked between blocks of rounds."""
     rounds: int = 10
-    """At least so many."""
+    """Smallest number of rounds."""
 
 
 def one_round(work: TimedCalls, timer: Timer) -> float:
-    """Seconds per call."""
+    """Run and time one round; returns seconds per call."""
     timer.prepare()
     started = timer.read()
     work()
@@ -194,7 +197,7 @@ def one_round(work: TimedCalls, timer: Timer) -> float:
 
 
 def warm_up(work: TimedCalls, timer: Timer) -> tuple[int, float]:
-    """Run rounds until two agree and the clocks have had time to rise; their number, and seconds per call."""
+    """Run rounds until two agree and the clocks have had time to rise; returns their number and seconds per call."""
     at_least, at_most = timer.warmup
     started, rounds, last, this = time.monotonic(), 0, math.inf, math.inf
     while True:
@@ -205,11 +208,11 @@ def warm_up(work: TimedCalls, timer: Timer) -> tuple[int, float]:
 
 
 def make_ready(work: TimedCalls, timer: Timer, size: int, room: int) -> int:
-    """Warm up, and choose how many calls a round has; the number of warm-up rounds.
+    """Warm up, and choose the number of calls per round; returns the number of warm-up rounds.
 
     Args:
         size: bytes that the inputs of one call take.
-        room: bytes that all inputs may take.
+        room: bytes that the inputs of all calls together may take.
     """
     timer.calls = 1
     work.resize(1)
@@ -225,13 +228,14 @@ def make_ready(work: TimedCalls, timer: Timer, size: int, room: int) -> int:
 def measure(
     benchmark: Any, work: TimedCalls, timer: Timer, rule: StopRule, warmup_rounds: int, clocks: ClockReader
 ) -> Timing:
-    """Time a work that is ready through pytest-benchmark's fixture, until its noise is small or its time is up.
+    """Time calls with pytest-benchmark's fixture, until the noise is small enough or the time is up.
 
-    Its `pedantic` runs the first rounds; rounds that the noise asks for join them in `benchmark.stats`, so that all
-    that pytest-benchmark shows, saves and compares is the whole measurement.
+    `benchmark.pedantic` runs the first rounds.  Further rounds are added to `benchmark.stats`, so that what
+    pytest-benchmark shows, saves and compares is the whole measurement.
 
     Args:
-        benchmark: enabled, made with `timer.read` as its timer.
+        benchmark: the fixture, enabled, with `timer.read` as its timer.
+        work: calls that `make_ready` has prepared.
         clocks: read once per block of rounds.
     """
     started = time.monotonic()
@@ -244,12 +248,12 @@ def measure(
         noise = relative_noise(durations, timer.resolution / timer.calls)
         if noise <= rule.noise or time.monotonic() - started >= rule.seconds:
             break
-    kept = benchmark.stats.stats
+    stats = benchmark.stats.stats
     return Timing(
-        median=kept.median,
-        q1=kept.q1,
-        q3=kept.q3,
-        rounds=kept.rounds,
+        median=stats.median,
+        q1=stats.q1,
+        q3=stats.q3,
+        rounds=stats.rounds,
         calls=timer.calls,
         noise=noise,
         stopped="noise" if noise <= rule.noise else "time",
@@ -267,9 +271,9 @@ def look_at_clock(work: TimedCalls, timer: Timer, clocks: ClockReader) -> None:
 
 
 def summarize_clock(clocks: ClockReader) -> Clock | None:
-    """What was read of the clock meanwhile; None where nothing could be."""
+    """Range and throttle reasons of all readings of the clock; None if there are none."""
     if not clocks.seen:
         return None
     speeds = [speed for speed, _ in clocks.seen]
-    reasons = tuple(sorted({reason for _, found in clocks.seen for reason in found}))
+    reasons = tuple(sorted({reason for _, throttle_reasons in clocks.seen for reason in throttle_reasons}))
     return Clock(lowest_mhz=min(speeds), highest_mhz=max(speeds), throttled=reasons)

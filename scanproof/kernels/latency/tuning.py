@@ -1,7 +1,7 @@
-"""Lets Triton's autotuners choose at the size that is timed, and keeps what they chose.
+"""Makes Triton's autotuners choose at the size that is timed, and records what they chose.
 
-An autotuner chooses once for each value of its key, and mamba-ssm's keys hold neither seqlen nor batch: whoever comes
-first, with whatever size, chooses for all.
+An autotuner chooses once for each value of its key.  mamba-ssm's keys contain neither the sequence length nor the
+batch size, so without this the first call, of whatever size, would choose for all later sizes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from scanproof.kernels.launches.launched import AutotunerChoice
 
 
 def choose(call: Callable[[], object]) -> tuple[AutotunerChoice, ...]:
-    """Run a call in which each autotuner that it reaches chooses anew; the choices, which hold for later calls.
+    """Run a call in which each autotuner that it reaches chooses again; return the choices, which later calls keep.
 
-    What lies on disk from other processes is not taken either, and nothing is left there: the key is the same.
+    Triton's cache on disk is neither read nor written, because its entries are not distinguished by size either.
     """
     with watcher.observe() as observer, _forgetting():
         call()
@@ -28,7 +28,7 @@ def choose(call: Callable[[], object]) -> tuple[AutotunerChoice, ...]:
 
 @contextlib.contextmanager
 def _forgetting() -> Iterator[None]:
-    """In the block an autotuner forgets, when it is first launched, what it chose before."""
+    """In the block, make each autotuner forget its earlier choices when it is first launched."""
     module, name = watcher.AUTOTUNER
     if importlib.util.find_spec("triton") is None:
         yield
@@ -50,5 +50,5 @@ def _forgetting() -> Iterator[None]:
         yield
     finally:
         tuner.run = run
-        for each, value in on_disk.items():
-            each.cache_results = value
+        for autotuner, cache_results in on_disk.items():
+            autotuner.cache_results = cache_results

@@ -1,1 +1,1 @@
-"""Which kernels were launched, from which package, and what has to be."""
+"""Records which GPU kernels were launched, and proves that the kernels that a number needs were among them."""

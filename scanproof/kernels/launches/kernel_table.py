@@ -1,8 +1,8 @@
-"""Which kernel comes from which package, by which entry point, and what installs it.
+"""The table of kernels: which package contains a kernel, which entry point launches it, and how to install the package.
 
-Plain rows, read by the proof that kernels ran, by the kernel suite and by `scanproof doctor`.  A package, a kernel or
-an operation is one row.  The commands that install kernel packages are made here; what README, docs and tox.ini say is
-compared with them (tests/project/test_install_commands.py).
+Each package, kernel and operation is one row.  The rows are used to prove that kernels ran, by the kernel suite and by
+`scanproof doctor`.  The install commands are made here; a test compares those in README, docs and tox.ini with them
+(tests/project/test_install_commands.py).
 """
 
 from __future__ import annotations
@@ -12,67 +12,68 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A distribution that brings kernels."""
+    """A distribution that contains kernels."""
 
     distribution: str
     oldest: str
-    """The oldest release that will do."""
+    """The oldest release that is supported."""
     modules: tuple[str, ...]
     """Its top-level modules."""
     extension: str
-    """The compiled module that holds its CUDA kernels."""
+    """The compiled module that contains its CUDA kernels."""
     switches: tuple[str, ...]
-    """Environment variables that make its setup.py compile them; each is set to TRUE."""
+    """Environment variables, set to TRUE, that make its setup.py compile the kernels."""
     when: str
-    """What the install does without the switches, or what else to know of it."""
+    """What the installation does without the switches, as a note beside the command."""
 
     @property
     def requirement(self) -> str:
-        """As pip takes it: `mamba-ssm>=2.2.2`."""
+        """The requirement as pip reads it: `mamba-ssm>=2.2.2`."""
         return f"{self.distribution}>={self.oldest}"
 
     @property
     def install(self) -> str:
-        """The command that installs it with its kernels, into an environment that may have nothing but scanproof."""
+        """The command that installs it with its kernels; scanproof is all that has to be installed before."""
         return f"{INSTALL_EXTRA} && {install_command(self)}"
 
     @property
     def rebuild(self) -> str:
-        """The command that replaces an installed one, which pip would leave as it is."""
+        """The command that replaces an installed package, which pip would otherwise leave unchanged."""
         return f"{self.install} --force-reinstall --no-deps"
 
     @property
     def advice(self) -> str:
-        """For whoever lacks its kernels and may or may not have the package."""
+        """What to do when its kernels are missing, whether the package is installed or not."""
         return f"{self.install} ({self.when}; where it is installed already, add --force-reinstall --no-deps)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """Kernels that are launched together: from Python by Triton, or by an entry point of a package's extension."""
+    """Kernels with a common launch: by Triton from Python, or by the same entry points of a package's extension."""
 
     names: tuple[str, ...]
-    """Which of them runs may depend on layout and sizes."""
+    """Names of the kernels; which of them runs may depend on layouts and sizes."""
     distribution: str
     entries: tuple[str, ...] = ()
-    """Functions of the extension that launch them; none: they are Triton kernels."""
+    """Functions of the extension that launch them; empty: they are Triton kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What one operation of the kernel suite has to launch: names of Triton kernels, entry points with their module."""
+    """What an operation of the kernel suite has to launch: Triton kernels, and entry points with their module."""
 
     name: str
     forward: tuple[str, ...]
     backward: tuple[str, ...] = ()
     without: str
-    """What happens in models where the operation's kernels are missing."""
+    """What models do when the operation's kernels are missing."""
 
 
 INSTALL_EXTRA = "pip install 'scanproof[gpu]'"
-"""Installs torch, and what has to be there before a kernel package can be built."""
+"""Installs torch and everything else that building a kernel package needs."""
 BUILD_REQUIREMENTS = ("ninja", "packaging", "setuptools", "wheel")
-"""Modules that their setup.py files import or are built with; the extra brings them, --no-build-isolation does not."""
+"""Modules that the packages' setup.py files need.  With --no-build-isolation pip does not install them; the extra
+`gpu` does."""
 
 PACKAGES = (
     Package(
@@ -103,17 +104,17 @@ PACKAGES = (
 
 
 def install_command(*packages: Package) -> str:
-    """The command that builds packages with their kernels and installs them; what the extra `gpu` brings is there.
+    """The command that builds packages with their kernels and installs them; the extra `gpu` must be installed.
 
-    Their setup.py files import torch, which pip hides from them without --no-build-isolation.  pip keeps the wheels it
-    built and would take one that was built without CUDA for the package: --no-cache-dir.
+    --no-build-isolation: the setup.py files import torch, which pip would otherwise hide from them.
+    --no-cache-dir: pip might otherwise reuse a wheel that it built before without the kernels.
     """
     switches = [f"{switch}=TRUE" for package in packages for switch in package.switches]
     requirements = [f"'{package.requirement}'" for package in packages]
     return " ".join([*switches, "pip install --no-build-isolation --no-cache-dir", *requirements])
 
 
-# Names as in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8.
+# Kernel names are those in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8.
 _MAMBA_TRITON = (
     "_chunk_cumsum_fwd_kernel", "_chunk_state_fwd_kernel", "_chunk_state_varlen_kernel", "_state_passing_fwd_kernel",
     "_bmm_chunk_fwd_kernel", "_chunk_scan_fwd_kernel",
@@ -229,27 +230,26 @@ OPERATIONS = (
 
 
 def find_package(distribution: str) -> Package:
-    """The row of a distribution; KeyError where there is none."""
-    return {each.distribution: each for each in PACKAGES}[distribution]
+    """The row of a distribution; KeyError if there is none."""
+    return {package.distribution: package for package in PACKAGES}[distribution]
 
 
 def find_operation(name: str) -> Operation:
-    """The row of an operation; KeyError where there is none."""
-    return {each.name: each for each in OPERATIONS}[name]
-
-
-def launched_by(*operations: str) -> tuple[str, ...]:
-    """What operations have to launch in their forward passes."""
-    return tuple(dict.fromkeys(name for each in operations for name in find_operation(each).forward))
+    """The row of an operation; KeyError if there is none."""
+    return {operation.name: operation for operation in OPERATIONS}[name]
 
 
 def entry_points(kernel: Kernel) -> tuple[str, ...]:
-    """The entry points of a kernel, with their module: `selective_scan_cuda.fwd`."""
+    """The entry points of a kernel with their module, such as `selective_scan_cuda.fwd`."""
     return tuple(f"{find_package(kernel.distribution).extension}.{entry}" for entry in kernel.entries)
 
 
 def find_kernels(needed: str) -> tuple[Kernel, ...]:
-    """The kernels that a name stands for: part of a kernel's name, or an entry point with its module."""
+    """The rows that a name stands for.
+
+    Args:
+        needed: part of a kernel's name, or an entry point with its module.
+    """
     return tuple(
         kernel for kernel in KERNELS if needed in entry_points(kernel) or any(needed in name for name in kernel.names)
     )

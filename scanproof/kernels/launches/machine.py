@@ -1,4 +1,4 @@
-"""What this machine has to run kernels with, found without importing torch."""
+"""Finds out what this machine has for running kernels: GPU, torch, CUDA, kernel packages.  It does not import torch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from scanproof.kernels.launches import kernel_table, origin
 
 INSTALL_TORCH = "install torch for CUDA: https://pytorch.org/get-started/locally"
 LOAD_SECONDS = 60.0
+"""Time limit for loading the extensions."""
 LOAD = """
 import importlib, json, sys
 found = {}
@@ -36,55 +37,60 @@ except Exception as error:
     found = {name: f"torch cannot be imported: {type(error).__name__}: {error}" for name in sys.argv[1:]}
 print("\\n" + json.dumps({"loaded": found}))
 """
+"""Program that loads extensions, named in its arguments, and prints for each why it cannot be loaded, or null."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelPackage:
-    """One package of the table, as it is installed here."""
+    """One package of the kernel table, as it is installed here."""
 
     distribution: str
     version: str | None = None
-    """None: not installed."""
+    """None: the package is not installed."""
     commit: str | None = None
-    """Of its sources, where the installer or a clone says it."""
+    """Commit of its sources, if the installer or a git clone records it."""
     importable: bool = False
-    """`import` finds its Python module."""
+    """Whether `import` finds its Python module."""
     shadowed: str | None = None
-    """Where `import` finds it when that is not the installed one."""
+    """The file that `import` finds, if it is not part of the installed package."""
     no_extension: str | None = None
-    """Why its CUDA extension cannot be loaded, or None."""
+    """Why its CUDA extension cannot be loaded; None if it can."""
     needs_extension: bool = True
-    """Its Python module cannot be imported without the extension."""
+    """Whether its Python module cannot be imported without the extension."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Everything that decides which kernels run."""
+    """Everything on a machine that determines which kernels can run."""
 
     gpus: tuple[dict[str, str], ...] = ()
+    """What nvidia-smi says of each GPU, by field."""
     no_gpu: str | None = None
-    """Why no GPU can be used, or None."""
+    """Why no GPU can be used; None if one can."""
     torch: str | None = None
+    """Version of torch; None: not installed."""
     torch_cuda: str | None = None
-    """CUDA that torch was built for; None: for the CPU."""
+    """CUDA version that torch was built for; None: for the CPU."""
     triton: str | None = None
+    """Version of triton; None: not installed."""
     nvcc: str | None = None
-    """Where the CUDA compiler is; needed to build, not to run."""
+    """Path of the CUDA compiler, which building kernels needs and running them does not."""
     nvcc_cuda: str | None = None
-    """CUDA version of the compiler, where it says it."""
+    """CUDA version of the compiler; None if it does not say."""
     not_to_build: tuple[str, ...] = ()
-    """What building kernel packages needs beside the compiler, and is not installed."""
+    """Modules that building kernel packages needs and that are not installed."""
     packages: tuple[KernelPackage, ...] = ()
     hub_kernels: str | None = None
-    """Version of the hub's `kernels` package, where transformers would use it."""
+    """Version of the Hugging Face hub's `kernels` package, if transformers would use it; None otherwise."""
 
     def package(self, distribution: str) -> KernelPackage:
-        return next(each for each in self.packages if each.distribution == distribution)
+        """The package of a distribution that is in the kernel table."""
+        return next(package for package in self.packages if package.distribution == distribution)
 
 
 def examine() -> Machine:
-    """Look at this machine; extensions are loaded in a process of their own, where there are any."""
-    present = [package.extension for package in kernel_table.PACKAGES if _finds(package.extension)]
+    """Examine this machine; the extensions that exist are loaded in a process of their own."""
+    present = [package.extension for package in kernel_table.PACKAGES if _is_importable(package.extension)]
     reasons = load_extensions(present) if present else {}
     nvcc = find_nvcc()
     return Machine(
@@ -95,14 +101,18 @@ def examine() -> Machine:
         triton=_version("triton"),
         nvcc=nvcc,
         nvcc_cuda=nvcc_cuda(nvcc) if nvcc else None,
-        not_to_build=tuple(name for name in kernel_table.BUILD_REQUIREMENTS if not _finds(name)),
+        not_to_build=tuple(name for name in kernel_table.BUILD_REQUIREMENTS if not _is_importable(name)),
         packages=tuple(kernel_package(package, reasons) for package in kernel_table.PACKAGES),
         hub_kernels=_version("kernels") if _uses_hub_kernels() else None,
     )
 
 
 def load_extensions(names: list[str], seconds: float = LOAD_SECONDS) -> dict[str, str | None]:
-    """Extension -> why it cannot be loaded, or None; it may crash or hang without harm."""
+    """Try to load extensions in a process of their own, so that a crash or a hang does no harm.
+
+    Returns:
+        Extension -> why it cannot be loaded; None if it can.
+    """
     command = [sys.executable, "-c", LOAD, *names]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
@@ -111,30 +121,34 @@ def load_extensions(names: list[str], seconds: float = LOAD_SECONDS) -> dict[str
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return dict.fromkeys(names, f"loading it ended python with exit code {done.returncode}: {last}")
-    # What is loaded may print as well.
+    # Loaded modules may print to standard output as well.
     (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"loaded": ')]
     loaded: dict[str, str | None] = json.loads(line)["loaded"]
     return loaded
 
 
 def kernel_package(package: kernel_table.Package, reasons: dict[str, str | None]) -> KernelPackage:
-    """How a package is installed; `reasons` as `load_extensions` gives them."""
+    """Find out how a package is installed.
+
+    Args:
+        reasons: what `load_extensions` returned.
+    """
     installed = origin.find_installed(package.distribution)
     module = package.modules[0]
-    place = _place(module)
+    file = _find_file(module)
     return KernelPackage(
         distribution=package.distribution,
         version=installed.version if installed else None,
         commit=source_commit(installed) if installed else None,
-        importable=place is not None,
-        shadowed=place if place and installed and origin.distribution_of(place) is None else None,
+        importable=file is not None,
+        shadowed=file if file and installed and origin.distribution_of(file) is None else None,
         no_extension=reasons.get(package.extension, f"there is no module {package.extension}"),
-        needs_extension=place is not None and needs_extension(Path(place).parent, package.extension),
+        needs_extension=file is not None and needs_extension(Path(file).parent, package.extension),
     )
 
 
 def source_commit(installed: metadata.Distribution) -> str | None:
-    """Commit of a distribution's sources: noted by the installer (PEP 610), or of the clone it is edited in."""
+    """Commit of a distribution's sources, by the installer's record (PEP 610) or by git if it is an editable one."""
     direct = origin.direct_url(installed)
     info = direct.get("vcs_info")
     if isinstance(info, dict):
@@ -151,18 +165,20 @@ def source_commit(installed: metadata.Distribution) -> str | None:
 
 
 def source_commits() -> dict[str, str | None]:
-    """Commit of each installed kernel package, None where it cannot be known: a version alone may be many commits."""
-    found = {package.distribution: origin.find_installed(package.distribution) for package in kernel_table.PACKAGES}
-    return {name: source_commit(installed) for name, installed in found.items() if installed is not None}
+    """Commit of each installed kernel package, because one version may be many commits; None where it is not known."""
+    distributions = {
+        package.distribution: origin.find_installed(package.distribution) for package in kernel_table.PACKAGES
+    }
+    return {name: source_commit(installed) for name, installed in distributions.items() if installed is not None}
 
 
 def torch_cuda() -> str | None:
-    """CUDA version that the installed torch was built for, read from its version file."""
-    place = _place("torch")
-    file = Path(place).parent / "version.py" if place else None
-    if file is None or not file.is_file():
+    """CUDA version of the installed torch, read from its version.py; None: built for the CPU, or not installed."""
+    init = _find_file("torch")
+    version_file = Path(init).parent / "version.py" if init else None
+    if version_file is None or not version_file.is_file():
         return None
-    for node in _statements(file.read_text(errors="replace")):
+    for node in _statements(version_file.read_text(errors="replace")):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "cuda" for target in targets):
             value = getattr(node, "value", None)
@@ -171,7 +187,7 @@ def torch_cuda() -> str | None:
 
 
 def find_nvcc() -> str | None:
-    """The CUDA compiler, looked for where torch's builds of extensions look for it."""
+    """Find the CUDA compiler in the places where torch looks for it when it builds extensions."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if home:
         return shutil.which("nvcc", path=str(Path(home) / "bin"))
@@ -179,7 +195,7 @@ def find_nvcc() -> str | None:
 
 
 def nvcc_cuda(nvcc: str) -> str | None:
-    """CUDA version of a compiler: `13.0`."""
+    """CUDA version of a compiler, such as `13.0`; None if it does not say."""
     try:
         done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -189,20 +205,20 @@ def nvcc_cuda(nvcc: str) -> str | None:
 
 
 def why_no_gpu() -> str | None:
-    """Why a program of PyTorch cannot use a GPU here, as far as that is known without importing PyTorch; None: it may.
+    """The reason why PyTorch cannot use a GPU here, or None if there is no reason that is known without importing it.
 
-    The driver's tool comes first, then the installed torch: one that is built for the CPU finds no GPU.
+    First nvidia-smi is asked whether there is a GPU, then whether the installed torch is built for CUDA.
     """
     reason = environment.why_no_gpu()
     if reason is not None or torch_cuda() is not None:
         return reason
     version = _version("torch")
-    found = f"torch {version} is built for the CPU" if version else "torch is not installed"
-    return f"needs an NVIDIA GPU: there is one, but {found}; {INSTALL_TORCH}"
+    torch = f"torch {version} is built for the CPU" if version else "torch is not installed"
+    return f"needs an NVIDIA GPU: there is one, but {torch}; {INSTALL_TORCH}"
 
 
 def needs_extension(folder: Path, extension: str) -> bool:
-    """Whether a module of a package imports the extension without a `try` around it."""
+    """Whether a module below a folder imports the extension outside of any `try`, so that it fails without it."""
     for file in sorted(folder.rglob("*.py")):
         text = file.read_text(errors="replace")
         if f"import {extension}" in text and _imports_plainly(_statements(text), extension):
@@ -211,7 +227,7 @@ def needs_extension(folder: Path, extension: str) -> bool:
 
 
 def _statements(text: str) -> list[ast.stmt]:
-    """Of a module; none where it is not Python."""
+    """Top-level statements of a module; none if its text is not Python."""
     try:
         return ast.parse(text).body
     except (SyntaxError, ValueError):
@@ -219,6 +235,7 @@ def _statements(text: str) -> list[ast.stmt]:
 
 
 def _imports_plainly(body: list[ast.stmt], module: str) -> bool:
+    """Whether statements import a module at top level or under `if`, but not in `try` or in a function."""
     for node in body:
         if isinstance(node, ast.Import) and module in [alias.name for alias in node.names]:
             return True
@@ -235,11 +252,11 @@ def _version(distribution: str) -> str | None:
     return environment.versions((distribution,))[distribution]
 
 
-def _finds(module: str) -> bool:
+def _is_importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _place(module: str) -> str | None:
-    """File that `import` would load for a top-level module; nothing is imported."""
+def _find_file(module: str) -> str | None:
+    """The file that `import` would load for a top-level module; nothing is imported."""
     spec = importlib.util.find_spec(module)
     return spec.origin if spec is not None else None

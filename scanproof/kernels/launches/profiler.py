@@ -1,7 +1,6 @@
-"""Names of the kernels that the GPU really ran, from PyTorch's profiler, over a bounded part of the work.
+"""Asks PyTorch's profiler for the names of the kernels that the GPU ran, in the first batch of each kind of request.
 
-Profiling a whole evaluation would keep millions of events in memory; the first batch of each kind of request launches
-what all others launch.
+Profiling a whole evaluation would keep millions of events in memory.  The other batches launch the same kernels.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ _TEMPLATE = re.compile(r"<[^<>]*>")
 
 
 class FirstBatch:
-    """Profiles from `start` to the first `stop`; both may be called when there is nothing to do."""
+    """Profiles from `start` to the next `stop`; calls of either at another time do nothing."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._profile: Any = None
 
     def start(self) -> None:
-        """Begin, on a machine with a GPU; a profiler that cannot be used leaves its reason."""
+        """Start profiling if there is a GPU; if the profiler cannot be used, the observer gets the reason."""
         import torch
 
         if not torch.cuda.is_available() or self._profile is not None:
@@ -36,19 +35,19 @@ class FirstBatch:
                 profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
                 profile.start()
         except Exception as error:
-            # It watches; whatever keeps it from that is no error of what it watches.
+            # A failure of the profiler is not a failure of the evaluation that it watches.
             self._observer.unprofiled = f"{type(error).__name__}: {error}"
             return
         self._profile = profile
 
     def stop(self) -> None:
-        """End, and count what ran."""
+        """Stop profiling, and give the observer the kernels that ran."""
         if self._profile is None:
             return
         import torch
 
         profile, self._profile = self._profile, None
-        # An error of the device is one of the work.
+        # Outside of the `try`: an error of the device belongs to the evaluation, not to the profiler.
         torch.cuda.synchronize()
         try:
             with foreign_warnings.show_package_warnings():
@@ -64,12 +63,12 @@ class FirstBatch:
 
 
 def count_kernels(events: Iterable[str]) -> Counter[str]:
-    """Kernels by short name, from the names of the profiler's device events."""
+    """Count kernels by short name, from the names of the profiler's device events."""
     return Counter(shorten_name(event) for event in events if not event.startswith(_NOT_KERNELS))
 
 
 def shorten_name(name: str) -> str:
-    """A kernel's name without return type, template arguments and parameters; namespaces stay.
+    """Reduce a kernel's name: no return type, template arguments and parameters; namespaces stay.
 
     `void flash::flash_fwd_kernel<Traits<64>, true>(Params)` becomes `flash::flash_fwd_kernel`.
     """

@@ -1,8 +1,8 @@
 """Watches which kernels are launched in this process: by Triton, and through the entry points of CUDA extensions.
 
-Both are counted where Python starts them, so that a CUDA graph counts once, when it is captured.  A function that was
-taken out of its extension before (`from selective_scan_cuda import fwd`) is not seen: watch before models are
-imported.
+Both are counted where Python starts them, so a CUDA graph counts once, when it is captured.  Start watching before
+models are imported: a function that a model has already taken out of its extension
+(`from selective_scan_cuda import fwd`) is not seen.
 """
 
 from __future__ import annotations
@@ -23,31 +23,38 @@ from scanproof.kernels.launches.launched import AutotunerChoice, How, Launch, La
 LAUNCHERS = (("triton.runtime.jit", "JITFunction"), ("triton.runtime.interpreter", "InterpretedFunction"))
 """Classes whose `run` launches a Triton kernel, on a GPU and in the interpreter."""
 AUTOTUNER = ("triton.runtime.autotuner", "Autotuner")
+"""Class whose `run` chooses the configuration of a Triton kernel."""
 
 
 class Observer:
-    """What was seen so far."""
+    """Collects what is launched."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, How, str | None]] = Counter()
         self._tuners: dict[int, Any] = {}
         self.unavailable: dict[str, str] = {}
-        """CUDA extension -> why it cannot be imported."""
+        """CUDA extension -> the error when it was imported; only those that could not be imported."""
         self.unprofiled: str | None = "the profiler was not asked"
-        """Why the profiler saw nothing, or None."""
+        """Why the profiler saw no kernel; None if it saw some."""
 
     def count(self, name: str, how: How, file: str | None = None, times: int = 1) -> None:
-        """One more launch, or `times` more."""
+        """Add `times` launches.
+
+        Args:
+            name: kernel, or entry point with its module.
+            how: how the launch was observed.
+            file: source of the Triton kernel, or the extension.
+        """
         self._counts[name, how, file] += times
 
     def add_tuner(self, tuner: Any) -> None:
-        """An autotuner has run."""
+        """Remember an autotuner that has run; `launches` reads its choices."""
         self._tuners[id(tuner)] = tuner
 
     def launches(self) -> Launches:
-        """Everything seen so far, by name."""
+        """Everything that was launched and chosen so far, sorted by name."""
         return Launches(
-            launched=tuple(_launch(*key, count) for key, count in sorted(self._counts.items(), key=str)),
+            launched=tuple(_make_launch(*key, count) for key, count in sorted(self._counts.items(), key=str)),
             choices=tuple(choice for tuner in self._tuners.values() for choice in read_choices(tuner)),
             unavailable=dict(self.unavailable),
             unprofiled=self.unprofiled,
@@ -56,13 +63,16 @@ class Observer:
 
 @contextlib.contextmanager
 def observe() -> Iterator[Observer]:
-    """Watch until the block ends.  It imports the extensions and Triton, where they are installed, and nothing else."""
-    # The extensions are linked against torch's libraries, which have to be loaded before.
+    """Watch until the block ends.
+
+    It imports torch, and the extensions and Triton if they are installed, but no model.
+    """
+    # The extensions are linked against torch's libraries, so torch has to be loaded first.
     importlib.import_module("torch")
     observer = Observer()
     with contextlib.ExitStack() as stack:
         with warnings.catch_warnings():
-            # What a package warns of while it is imported is none of the block's business.
+            # Warnings during these imports have nothing to do with the block.
             warnings.simplefilter("ignore")
             for package in kernel_table.PACKAGES:
                 _watch_extension(package, observer, stack)
@@ -72,6 +82,7 @@ def observe() -> Iterator[Observer]:
 
 
 def _watch_extension(package: kernel_table.Package, observer: Observer, stack: contextlib.ExitStack) -> None:
+    """Count the calls of an extension's entry points until the stack closes."""
     try:
         module = importlib.import_module(package.extension)
     except (ImportError, OSError) as error:
@@ -80,10 +91,10 @@ def _watch_extension(package: kernel_table.Package, observer: Observer, stack: c
     for kernel in kernel_table.KERNELS:
         for entry in kernel.entries if kernel.distribution == package.distribution else ():
             if callable(getattr(module, entry, None)):
-                _replace(stack, module, entry, _counted(module, entry, observer))
+                _replace(stack, module, entry, _count_calls(module, entry, observer))
 
 
-def _counted(module: ModuleType, entry: str, observer: Observer) -> Callable[..., Any]:
+def _count_calls(module: ModuleType, entry: str, observer: Observer) -> Callable[..., Any]:
     function, name = getattr(module, entry), f"{module.__name__}.{entry}"
 
     @functools.wraps(function)
@@ -96,14 +107,15 @@ def _counted(module: ModuleType, entry: str, observer: Observer) -> Callable[...
 
 
 def _watch_triton(observer: Observer, stack: contextlib.ExitStack) -> None:
+    """Count Triton's launches and collect its autotuners until the stack closes."""
     for module, name in LAUNCHERS:
         launcher = getattr(importlib.import_module(module), name)
-        _replace(stack, launcher, "run", _launching(launcher.run, observer))
+        _replace(stack, launcher, "run", _count_launches(launcher.run, observer))
     tuner = getattr(importlib.import_module(AUTOTUNER[0]), AUTOTUNER[1])
-    _replace(stack, tuner, "run", _tuning(tuner.run, observer))
+    _replace(stack, tuner, "run", _record_tuner(tuner.run, observer))
 
 
-def _launching(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+def _count_launches(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
     @functools.wraps(run)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = run(self, *args, **kwargs)
@@ -114,7 +126,7 @@ def _launching(run: Callable[..., Any], observer: Observer) -> Callable[..., Any
     return call
 
 
-def _tuning(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+def _record_tuner(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
     @functools.wraps(run)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = run(self, *args, **kwargs)
@@ -125,25 +137,29 @@ def _tuning(run: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
 
 
 def _replace(stack: contextlib.ExitStack, owner: Any, name: str, new: Any) -> None:
+    """Replace an attribute until the stack closes."""
     stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, new)
 
 
 def read_choices(tuner: Any) -> list[AutotunerChoice]:
-    """What a `triton.runtime.autotuner.Autotuner` that ran chose, for each key; one without a choice has no key."""
+    """Read what a `triton.runtime.autotuner.Autotuner` that has run chose for each key.
+
+    If it has a single configuration there is nothing to choose, and the key is empty.
+    """
     chosen = dict(tuner.cache) or {(): tuner.best_config}
     return [
-        AutotunerChoice(kernel=tuner.base_fn.__name__, key=tuple(map(str, key)), config=_settings(config))
+        AutotunerChoice(kernel=tuner.base_fn.__name__, key=tuple(map(str, key)), config=_read_settings(config))
         for key, config in chosen.items()
     ]
 
 
-def _settings(config: Any) -> dict[str, Any]:
-    plain = (str, int, float, bool)
-    return {name: value if isinstance(value, plain) else str(value) for name, value in config.all_kwargs().items()}
+def _read_settings(config: Any) -> dict[str, Any]:
+    storable = (str, int, float, bool)
+    return {name: value if isinstance(value, storable) else str(value) for name, value in config.all_kwargs().items()}
 
 
-def _launch(name: str, how: How, file: str | None, count: int) -> Launch:
+def _make_launch(name: str, how: How, file: str | None, count: int) -> Launch:
     distribution = None if file is None else origin.distribution_of(file)
     module = None if file is None else origin.module_of(file)
     return Launch(name=name, how=how, count=count, file=file, distribution=distribution, module=module)
