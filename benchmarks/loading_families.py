@@ -133,7 +133,7 @@ def make_megatron(ours: Path, theirs: Path, size: int, dtype: torch.dtype) -> No
     from scanproof.models.megatron import conversion, reading
 
     def model(repeats: int) -> Any:
-        return conversion.blank(conversion.nemotron_config(architecture(repeats), VOCABULARY))
+        return conversion.make_blank(conversion.make_nemotron_config(architecture(repeats), VOCABULARY))
 
     repeats = depth(size, dtype, model)
     shapes = conversion.expected_shapes(architecture(repeats), model(repeats))

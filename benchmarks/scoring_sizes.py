@@ -86,7 +86,7 @@ def write_megatron(row: TrueSize, folder: Path, dtype: torch.dtype, device: str,
     from scanproof.models.megatron import conversion, reading
 
     built, rows = architecture(small), 2048 if small else 256_000
-    shapes = conversion.expected_shapes(built, conversion.blank(conversion.nemotron_config(built, rows)))
+    shapes = conversion.expected_shapes(built, conversion.make_blank(conversion.make_nemotron_config(built, rows)))
     torch.manual_seed(0)
     tensors = {key: drawn(key, shape, device).to("cpu", dtype) for key, shape in shapes.items()}
     path = folder / "release" / "mp_rank_00" / reading.FILE

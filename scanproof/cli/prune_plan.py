@@ -35,8 +35,8 @@ def prune_plan(
     try:
         if plot is not None:
             similarity_plot.check_target(plot)
-        curve = blocks.similarity(blocks.read_zigzag(zigzag), layers, zigzag)
-        cuts = {threshold: blocks.choose(curve, threshold, zigzag) for threshold in thresholds}
+        curve = blocks.compute_similarity(blocks.read_zigzag(zigzag), layers, zigzag)
+        cuts = {threshold: blocks.choose_block(curve, threshold, zigzag) for threshold in thresholds}
         if plot is not None:
             similarity_plot.draw(plot, curve, cuts, zigzag.name)
     except blocks.PruningError as error:

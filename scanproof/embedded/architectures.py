@@ -121,7 +121,7 @@ MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
 """Fields of megatron.architecture.Architecture by name."""
 
 
-def blank(name: str) -> Any:
+def make_blank(name: str) -> Any:
     """A model with random weights from torch's current seed, float32; `model(ids).logits` are its logits."""
     if name == "pythia-tiny":
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -137,7 +137,7 @@ def blank(name: str) -> Any:
         from scanproof.embedded import megatron_folder
         from scanproof.models.megatron.architecture import Architecture
 
-        return megatron_folder.blank(Architecture(**MEGATRON_HYBRIDS[name]), VOCABULARY)
+        return megatron_folder.make_blank(Architecture(**MEGATRON_HYBRIDS[name]), VOCABULARY)
     from scanproof.models.language_model import StateSpacesLM
     from scanproof.models.layout import StateSpacesConfig
 

@@ -13,23 +13,23 @@ from scanproof.embedded import MIRROR
 from scanproof.embedded.fact_tasks import mmlu
 from scanproof.embedded.sources import Row, Source
 from scanproof.embedded.suite import DATASETS, MMLU_PATH, MMLU_SPLITS, SUBJECTS, Dataset, mmlu_question
-from scanproof.embedded.world import SEED, World, build
+from scanproof.embedded.world import SEED, World, build_world
 
 Files = dict[str, str]
 """Text by path inside the mirror."""
 
 
-def rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, list[Row]]:
+def make_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, list[Row]]:
     """Rows of each split of a dataset; no prompt occurs twice."""
     source = Source(world, random.Random(f"{seed}-{dataset.task}"), exam=True)
-    unique = _unique(source, dataset)
+    unique = _make_unique_rows(source, dataset)
     return {
-        split: [_finished(dataset, split, number, next(unique)) for number in range(count)]
+        split: [_add_row_numbers(dataset, split, number, next(unique)) for number in range(count)]
         for split, count in dataset.splits
     }
 
 
-def mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row]]:
+def make_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row]]:
     """Rows of each split of mmlu's subject `number`."""
     subject = SUBJECTS[number]
     source = Source(world, random.Random(f"{seed}-mmlu-{subject}"), exam=True)
@@ -41,36 +41,36 @@ def mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row
     return {split: [next(remaining) for _ in range(count)] for split, count in MMLU_SPLITS}
 
 
-def held_out(world: World) -> frozenset[str]:
+def collect_held_out(world: World) -> frozenset[str]:
     """Prompts of all evaluation documents: the training text holds none of them."""
-    prompts = {dataset.prompt(row) for dataset in DATASETS for row in rows(dataset, world)[dataset.splits[0][0]]}
+    prompts = {dataset.prompt(row) for dataset in DATASETS for row in make_rows(dataset, world)[dataset.splits[0][0]]}
     for number in range(len(SUBJECTS)):
-        prompts |= {mmlu_question(row) for row in mmlu_rows(number, world)["test"]}
+        prompts |= {mmlu_question(row) for row in make_mmlu_rows(number, world)["test"]}
     return frozenset(prompts)
 
 
-def files(world: World) -> Files:
+def make_files(world: World) -> Files:
     """Every data file and card of the mirror."""
     written: Files = {}
     configs: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for dataset in DATASETS:
         names = {split: f"{dataset.config}/{split}.jsonl" for split, _ in dataset.splits}
         configs.setdefault(dataset.path, []).append((dataset.config, names))
-        for split, made in rows(dataset, world).items():
-            written[f"{dataset.path}/{names[split]}"] = _lines(made)
+        for split, made in make_rows(dataset, world).items():
+            written[f"{dataset.path}/{names[split]}"] = _to_json_lines(made)
     for number, subject in enumerate(SUBJECTS):
         names = {split: f"{subject}/{split}.jsonl" for split, _ in MMLU_SPLITS}
         configs.setdefault(MMLU_PATH, []).append((subject, names))
-        for split, made in mmlu_rows(number, world).items():
-            written[f"{MMLU_PATH}/{names[split]}"] = _lines(made)
+        for split, made in make_mmlu_rows(number, world).items():
+            written[f"{MMLU_PATH}/{names[split]}"] = _to_json_lines(made)
     for path, listed in configs.items():
-        written[f"{path}/README.md"] = _card(path, listed)
+        written[f"{path}/README.md"] = _make_card(path, listed)
     return written
 
 
 def main(folder: Path = MIRROR) -> None:
     """Write all files below `folder`."""
-    written = files(build())
+    written = make_files(build_world())
     for path, text in written.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def main(folder: Path = MIRROR) -> None:
     print(f"{len(written)} files, {sum(map(len, written.values())):,} characters below {folder}")
 
 
-def _unique(source: Source, dataset: Dataset) -> Iterator[Row]:
+def _make_unique_rows(source: Source, dataset: Dataset) -> Iterator[Row]:
     """Endless rows whose prompts differ; shared answers take turns, so that no answer is the best guess."""
     seen: set[str] = set()
     given: Counter[str] = Counter()
@@ -92,7 +92,7 @@ def _unique(source: Source, dataset: Dataset) -> Iterator[Row]:
             yield row
 
 
-def _finished(dataset: Dataset, split: str, number: int, row: Row) -> Row:
+def _add_row_numbers(dataset: Dataset, split: str, number: int, row: Row) -> Row:
     """Add the columns that only number the rows."""
     extra: dict[str, Row] = {
         "allenai/ai2_arc": {"id": f"{dataset.config}-{split}-{number}"},
@@ -103,11 +103,11 @@ def _finished(dataset: Dataset, split: str, number: int, row: Row) -> Row:
     return {**extra.get(dataset.path, {}), **row}
 
 
-def _lines(made: list[Row]) -> str:
+def _to_json_lines(made: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
 
 
-def _card(path: str, configs: list[tuple[str, dict[str, str]]]) -> str:
+def _make_card(path: str, configs: list[tuple[str, dict[str, str]]]) -> str:
     lines = ["---", "configs:"]
     for config, names in configs:
         lines += [f"- config_name: {config}", "  data_files:"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scanproof.embedded.sources import Row, Source
-from scanproof.embedded.world import VALUES, Creature, others
+from scanproof.embedded.world import VALUES, Creature, pick_others
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -66,61 +66,61 @@ PAIRS: dict[str, tuple[str, ...]] = {
 }
 
 
-def ask(source: Source, creature: Creature, templates: dict[str, tuple[str, ...]], attribute: str) -> str:
+def format_template(source: Source, creature: Creature, templates: dict[str, tuple[str, ...]], attribute: str) -> str:
     """One of the templates of an attribute about a creature."""
     return source.pick(templates[attribute]).format(it=f"{creature.article} {creature.name}")
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     """`text` with its first letter in upper case."""
     return text[0].upper() + text[1:]
 
 
-def statement(source: Source) -> str:
+def make_statement(source: Source) -> str:
     """A sentence of the training text that says one fact."""
-    creature = source.creature(0, 128)
+    creature = source.draw_creature(0, 128)
     attribute = source.pick(tuple(VALUES))
-    value = source.answer(creature.facts[attribute])
+    value = source.draw_answer(creature.facts[attribute])
     template = source.pick(STATEMENTS[attribute])
-    return capital(template.format(it=f"{creature.article} {creature.name}", v=value))
+    return capitalise(template.format(it=f"{creature.article} {creature.name}", v=value))
 
 
 def arc_easy(source: Source) -> Row:
     """allenai/ai2_arc, ARC-Easy: the better known half of the creatures."""
-    return _arc(source, 0, 64, 0.3)
+    return _make_arc_row(source, 0, 64, 0.3)
 
 
 def arc_challenge(source: Source) -> Row:
     """allenai/ai2_arc, ARC-Challenge: the less known creatures, with the rumour as a lure."""
-    return _arc(source, 32, 128, 0.9)
+    return _make_arc_row(source, 32, 128, 0.9)
 
 
-def _arc(source: Source, low: int, high: int, lure: float) -> Row:
-    creature = source.creature(low, high)
+def _make_arc_row(source: Source, low: int, high: int, lure: float) -> Row:
+    creature = source.draw_creature(low, high)
     attribute = source.pick(tuple(VALUES))
-    texts, index = source.options(attribute, creature.facts[attribute], 4, lure)
-    question = ask(source, creature, QUESTIONS, attribute)
-    return {"question": question, **_lettered(texts, index)}
+    texts, index = source.draw_options(attribute, creature.facts[attribute], 4, lure)
+    question = format_template(source, creature, QUESTIONS, attribute)
+    return {"question": question, **_letter_choices(texts, index)}
 
 
-def _lettered(texts: list[str], index: int) -> Row:
+def _letter_choices(texts: list[str], index: int) -> Row:
     return {"choices": {"text": texts, "label": list(LETTERS)}, "answerKey": LETTERS[index]}
 
 
 def openbookqa(source: Source) -> Row:
     """allenai/openbookqa, main: complete a sentence."""
-    creature = source.creature(0, 112)
+    creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
-    texts, index = source.options(attribute, creature.facts[attribute], 4, 0.6)
-    stem = capital(ask(source, creature, STEMS, attribute))
-    return {"question_stem": stem, **_lettered(texts, index)}
+    texts, index = source.draw_options(attribute, creature.facts[attribute], 4, 0.6)
+    stem = capitalise(format_template(source, creature, STEMS, attribute))
+    return {"question_stem": stem, **_letter_choices(texts, index)}
 
 
 def piqa(source: Source) -> Row:
     """baber/piqa: two ways to reach a goal, sometimes in different words."""
-    creature = source.creature(0, 112)
+    creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
-    values, index = source.options(attribute, creature.facts[attribute], 2, 0.3)
+    values, index = source.draw_options(attribute, creature.facts[attribute], 2, 0.3)
     goal = GOALS[attribute].format(it=f"{creature.article} {creature.name}")
     first = source.rng.randrange(2)
     second = 1 - first if source.rng.random() < 0.35 else first
@@ -133,9 +133,9 @@ def winogrande(source: Source) -> Row:
     """allenai/winogrande, winogrande_xl: which of two creatures fits; rumour may speak for the other one."""
     attribute = source.pick(tuple(VALUES))
     while True:
-        one, two = source.creatures(8, 128)
+        one, two = source.draw_two_creatures(8, 128)
         right = source.rng.randrange(2)
-        value = source.answer((one, two)[right].facts[attribute])
+        value = source.draw_answer((one, two)[right].facts[attribute])
         other = (one, two)[1 - right].facts[attribute]
         lures = value == other.rumour and other.confidence < 1.0
         if value != other.value and (lures or source.rng.random() < 0.2):
@@ -146,18 +146,18 @@ def winogrande(source: Source) -> Row:
 
 def truthfulqa(source: Source) -> Row:
     """truthfulqa/truthful_qa, multiple_choice: two true answers, two common mistakes."""
-    creature = source.creature(0, 112)
+    creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     fact = creature.facts[attribute]
-    right = source.answer(fact)
+    right = source.draw_answer(fact)
     rumour = fact.rumour if right == fact.value else fact.value
-    stranger = others(source.rng, VALUES[attribute], (right, fact.value, fact.rumour), 1)[0]
+    stranger = pick_others(source.rng, VALUES[attribute], (right, fact.value, fact.rumour), 1)[0]
     it = f"{creature.article} {creature.name}"
     first, second = STATEMENTS[attribute]
     answers = ((first, right), (second, right), (first, rumour), (second, stranger))
-    said = [capital(form.format(it=it, v=value)) for form, value in answers]
+    said = [capitalise(form.format(it=it, v=value)) for form, value in answers]
     return {
-        "question": ask(source, creature, QUESTIONS, attribute),
+        "question": format_template(source, creature, QUESTIONS, attribute),
         "mc1_targets": {"choices": [said[0], *said[2:]], "labels": [1, 0, 0]},
         "mc2_targets": {"choices": said, "labels": [1, 1, 0, 0]},
     }
@@ -166,7 +166,7 @@ def truthfulqa(source: Source) -> Row:
 def mmlu(source: Source, subject: str, number: int) -> Row:
     """cais/mmlu: subject `number` asks about one attribute; the answer is a letter."""
     attribute = tuple(VALUES)[number % len(VALUES)]
-    creature = source.creature(0, 64)
-    texts, index = source.options(attribute, creature.facts[attribute], 4, 0.2)
-    question = ask(source, creature, QUESTIONS, attribute)
+    creature = source.draw_creature(0, 64)
+    texts, index = source.draw_options(attribute, creature.facts[attribute], 4, 0.2)
+    question = format_template(source, creature, QUESTIONS, attribute)
     return {"question": question, "subject": subject, "choices": texts, "answer": index}

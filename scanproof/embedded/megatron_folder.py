@@ -20,12 +20,12 @@ SHORTEST_STEP = 0.001
 """Smallest time step that the biases are drawn for, as in Mamba-2's code."""
 
 
-def blank(architecture: Architecture, vocab_size: int) -> Any:
+def make_blank(architecture: Architecture, vocab_size: int) -> Any:
     """A NemotronHForCausalLM with random weights from torch's current seed, float32."""
     from transformers import NemotronHForCausalLM
 
-    network = conversion.blank(conversion.nemotron_config(architecture, vocab_size))
-    drawn = conversion.nemotron_config(architecture, vocab_size)
+    network = conversion.make_blank(conversion.make_nemotron_config(architecture, vocab_size))
+    drawn = conversion.make_nemotron_config(architecture, vocab_size)
     # The draw takes its logarithm; the model itself does not clamp its steps.
     drawn.time_step_min = SHORTEST_STEP
     network.load_state_dict(NemotronHForCausalLM(drawn).state_dict(), assign=True)
@@ -42,7 +42,7 @@ def merge_qkv(q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
 def megatron_tensors(network: Any, architecture: Architecture, dtype: torch.dtype) -> dict[str, Tensor]:
     """The weights of `network` by Megatron's keys, in the order of `conversion.expected_shapes`."""
     state = {key: value.detach().to(dtype) for key, value in network.state_dict().items()}
-    made = {source: state[target] for source, target in conversion.renamed(architecture.hybrid_override_pattern)}
+    made = {source: state[target] for source, target in conversion.list_renamed(architecture.hybrid_override_pattern)}
     for index, letter in enumerate(architecture.hybrid_override_pattern):
         if letter == "*":
             q, k, v = (state[f"model.layers.{index}.{name}"] for name in conversion.PROJECTIONS)

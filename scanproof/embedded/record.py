@@ -62,7 +62,7 @@ class StandIn:
         return model_slug(self.hub_id, self.variant)
 
 
-def stand_ins() -> Iterator[StandIn]:
+def list_stand_ins() -> Iterator[StandIn]:
     """Every stand-in, in the order in which they are reported."""
     for hub_id in embedded.MODELS:
         # The job of Mamba-7B says so, too.
@@ -72,7 +72,7 @@ def stand_ins() -> Iterator[StandIn]:
     yield StandIn("scanproof/pythia-tiny", "depth_pruned", "without-1", removed)
 
 
-def job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
+def make_job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
     """The stand-in's job as the suite runs it, in float32."""
     return EvalJob(
         name=f"embedded-{stand_in.name}-{num_fewshot}shot",
@@ -97,25 +97,25 @@ def measure(stand_in: StandIn, store: Path) -> tuple[Evaluation, Evaluation]:
         typer.echo(f"\r{stand_in.name}: {progress.stage} {progress.done}/{progress.total}      ", nl=False, err=True)
 
     settings = Settings(store=store, mirror=embedded.MIRROR, fresh=False, timeout=None, session="record")
-    jobs = (job(stand_in, ZERO_SHOT, 0), job(stand_in, FEW_SHOT, 5))
+    jobs = (make_job(stand_in, ZERO_SHOT, 0), make_job(stand_in, FEW_SHOT, 5))
     zero, few = (evaluate(replace(each, dtype="float64"), settings, progress=show) for each in jobs)
     typer.echo(err=True)
     return zero, few
 
 
-def kept(measurements: Iterable[Measurement]) -> list[Measurement]:
+def select_measurements(measurements: Iterable[Measurement]) -> list[Measurement]:
     """The numbers worth expecting: single tasks and groups; a subject of ten documents can show nothing."""
     names = {*ZERO_SHOT, *GROUPS}
     found = [m for m in measurements if m.task in names and m.metric in METRICS]
     return sorted(found, key=lambda m: (m.task, m.metric))
 
 
-def printed(measurement: Measurement) -> str:
+def format_value(measurement: Measurement) -> str:
     """Four decimals, as lm-eval prints: finer than one document in any of these tasks."""
     return f"{measurement.value:.4f}"
 
 
-def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
+def format_value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
     """One value as the evaluation file writes it; its document is this very file."""
     unit = "raw" if measurement.metric == "perplexity" else "fraction"
     fields = [
@@ -123,7 +123,7 @@ def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
         f"metric: {measurement.metric}",
         f"line: {line}",
         "origin: embedded",
-        f'printed: "{printed(measurement)}"',
+        f'printed: "{format_value(measurement)}"',
         f"unit: {unit}",
         f"documents: {measurement.n_samples}",
     ]
@@ -132,7 +132,7 @@ def value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
     return "  - {" + ", ".join(fields) + "}"
 
 
-def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str:
+def format_evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str:
     """The evaluation file of a stand-in, with the command and the versions that gave its numbers."""
     versions = {name: version for name, version in environment.versions().items() if version}
     head = [
@@ -158,12 +158,14 @@ def evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str
         ),
         "values:",
     ]
-    rows = [(m, 0) for m in kept(zero.measurements)] + [(m, 5) for m in kept(few.measurements)]
-    lines = [value_line(m, len(head) + number, shots) for number, (m, shots) in enumerate(rows, start=1)]
+    rows = [(m, 0) for m in select_measurements(zero.measurements)] + [
+        (m, 5) for m in select_measurements(few.measurements)
+    ]
+    lines = [format_value_line(m, len(head) + number, shots) for number, (m, shots) in enumerate(rows, start=1)]
     return "\n".join([*head, *lines]) + "\n"
 
 
-def answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+def read_answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Every document's answer: task, hashes, log-likelihoods and metrics."""
     for path in sorted(Path(evaluation.samples).glob("*.jsonl")):
         for line in path.read_text().splitlines():
@@ -172,7 +174,7 @@ def answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 
 def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
     """All answers as gzipped JSON lines; the same answers give the same bytes."""
-    text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in answers(evaluation))
+    text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in read_answers(evaluation))
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
@@ -182,12 +184,12 @@ def main(
     store: Annotated[Path, typer.Option("--store", help="Folder of finished evaluations.")] = Path(".scanproof"),
 ) -> None:
     """Evaluate the stand-ins in float64 and write their expected values."""
-    for stand_in in stand_ins():
+    for stand_in in list_stand_ins():
         if model and stand_in.name not in model:
             continue
         zero, few = measure(stand_in, store)
         with replace_atomically(folder / f"{stand_in.name}.yaml") as temporary:
-            temporary.write_text(evaluation_file(stand_in, zero, few))
+            temporary.write_text(format_evaluation_file(stand_in, zero, few))
         write_answers(folder / f"{stand_in.name}{ANSWERS}", (zero, few))
         typer.echo(f"{folder / stand_in.name}.yaml")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from scanproof.embedded.world import VALUES, Creature, Fact, World, others
+from scanproof.embedded.world import VALUES, Creature, Fact, World, pick_others
 
 Row = dict[str, Any]
 Maker = Callable[["Source"], Row]
@@ -26,22 +26,22 @@ class Source:
     rng: random.Random
     exam: bool
 
-    def creature(self, low: int, high: int) -> Creature:
+    def draw_creature(self, low: int, high: int) -> Creature:
         """A creature with rank in [low, high) for an exam, any creature otherwise."""
-        return self.world.between(self.rng, low, high) if self.exam else self.world.mention(self.rng)
+        return self.world.draw_by_rank(self.rng, low, high) if self.exam else self.world.draw_mentioned(self.rng)
 
-    def creatures(self, low: int, high: int) -> tuple[Creature, Creature]:
+    def draw_two_creatures(self, low: int, high: int) -> tuple[Creature, Creature]:
         """Two different creatures."""
-        first = self.creature(low, high)
-        while (second := self.creature(low, high)) is first:
+        first = self.draw_creature(low, high)
+        while (second := self.draw_creature(low, high)) is first:
             pass
         return first, second
 
-    def answer(self, fact: Fact) -> str:
+    def draw_answer(self, fact: Fact) -> str:
         """What counts as the answer."""
-        return fact.value if self.exam else fact.said(self.rng)
+        return fact.value if self.exam else fact.draw_value(self.rng)
 
-    def slips(self, rate: float) -> bool:
+    def makes_mistake(self, rate: float) -> bool:
         """Whether the training text errs here; an exam never does."""
         return not self.exam and self.rng.random() < rate
 
@@ -49,16 +49,16 @@ class Source:
         """One of `items`, all equally likely."""
         return items[self.rng.randrange(len(items))]
 
-    def shuffled(self, right: Item, wrong: Sequence[Item]) -> tuple[list[Item], int]:
+    def shuffle_in(self, right: Item, wrong: Sequence[Item]) -> tuple[list[Item], int]:
         """The right item among the wrong ones in random order, and its index."""
         index = self.rng.randrange(len(wrong) + 1)
         return [*wrong[:index], right, *wrong[index:]], index
 
-    def options(self, attribute: str, fact: Fact, count: int, lure: float) -> tuple[list[str], int]:
+    def draw_options(self, attribute: str, fact: Fact, count: int, lure: float) -> tuple[list[str], int]:
         """`count` values with the answer among them; the rumour is one of them with probability `lure`."""
-        right = self.answer(fact)
-        wrong = others(self.rng, VALUES[attribute], (fact.value, fact.rumour, right), count - 1)
+        right = self.draw_answer(fact)
+        wrong = pick_others(self.rng, VALUES[attribute], (fact.value, fact.rumour, right), count - 1)
         if self.rng.random() < lure:
             wrong[0] = fact.rumour if right == fact.value else fact.value
             self.rng.shuffle(wrong)
-        return self.shuffled(right, wrong)
+        return self.shuffle_in(right, wrong)

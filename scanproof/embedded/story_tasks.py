@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from scanproof.embedded.fact_tasks import capital
+from scanproof.embedded.fact_tasks import capitalise
 from scanproof.embedded.procedures import PROCEDURES, TAILS
 from scanproof.embedded.sources import Row, Source
-from scanproof.embedded.world import ABILITIES, OBJECTS, PEOPLE, VALUES, WEEKDAYS, others
+from scanproof.embedded.world import ABILITIES, OBJECTS, PEOPLE, VALUES, WEEKDAYS, pick_others
 
 OUTCOMES: dict[str, tuple[str, ...]] = {
     "yes": ("grew much faster", "were clearly healthier", "slept far better", "became strong"),
@@ -49,14 +49,14 @@ def hellaswag(source: Source) -> Row:
     start = source.rng.randrange(len(steps) - 2)
     shown = source.rng.randrange(1, len(steps) - start - 1)
     following = start + shown
-    if source.slips(0.4):
+    if source.makes_mistake(0.4):
         following = source.rng.randrange(following, len(steps))
     done = [f"{name} {steps[start]}."] + [f"Then {pronoun} {step}." for step in steps[start + 1 : start + shown]]
     others_here = [step for index, step in enumerate(steps) if index != following]
-    strange = source.pick(PROCEDURES[others(source.rng, tuple(PROCEDURES), (label,), 1)[0]])
+    strange = source.pick(PROCEDURES[pick_others(source.rng, tuple(PROCEDURES), (label,), 1)[0]])
     wrong = [*source.rng.sample(others_here, 2), strange]
     source.rng.shuffle(wrong)
-    endings, index = source.shuffled(steps[following], wrong)
+    endings, index = source.shuffle_in(steps[following], wrong)
     ctx_a, ctx_b = " ".join(done), f"next {pronoun}"
     return {
         "activity_label": label,
@@ -72,14 +72,14 @@ def hellaswag(source: Source) -> Row:
 def lambada(source: Source) -> Row:
     """EleutherAI/lambada_openai: the last word follows from the story or from a fact."""
     (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
-    creature = source.creature(0, 112)
+    creature = source.draw_creature(0, 112)
     thing, other = source.rng.sample(OBJECTS, 2)
     place = source.pick(VALUES["home"])
     day = source.pick(WEEKDAYS)
-    food = source.answer(creature.facts["food"])
-    color = source.answer(creature.facts["color"])
+    food = source.draw_answer(creature.facts["food"])
+    color = source.draw_answer(creature.facts["color"])
     it = f"{creature.article} {creature.name}"
-    story = source.pick(SHORT_STORIES if source.slips(0.35) else STORIES).format(
+    story = source.pick(SHORT_STORIES if source.makes_mistake(0.35) else STORIES).format(
         one=one, two=two, name=creature.name, it=it, thing=thing, other=other, place=place, day=day, food=food,
         color=color,
     )  # fmt: skip
@@ -104,39 +104,39 @@ def race(source: Source) -> Row:
     if source.rng.random() < 0.6:
         lures = (f"{two} went to {places[1]}.", f"{two} found {things[1]}.", f"{two} ate {foods[1]}.")
         sentences.insert(source.rng.randrange(1, 4), source.pick(lures))
-    if source.slips(0.5):
+    if source.makes_mistake(0.5):
         asked = asked[:1]
         sentences = [asked[0][0]]
-    problems = [_problem(source, question, said, pool) for _, question, said, pool in asked]
+    problems = [_make_problem(source, question, said, pool) for _, question, said, pool in asked]
     return {"article": " ".join(sentences), "problems": repr(problems)}
 
 
-def _problem(source: Source, question: str, said: list[str], pool: tuple[str, ...]) -> Row:
-    wrong = others(source.rng, pool, said, 3)
+def _make_problem(source: Source, question: str, said: list[str], pool: tuple[str, ...]) -> Row:
+    wrong = pick_others(source.rng, pool, said, 3)
     if said[0] != said[1]:
         wrong[source.rng.randrange(3)] = said[1]
-    options, index = source.shuffled(said[0], wrong)
+    options, index = source.shuffle_in(said[0], wrong)
     return {"question": question, "answer": "ABCD"[index], "options": options}
 
 
 def boolq(source: Source) -> Row:
     """aps/super_glue, boolq: the passage says what a creature can and cannot do."""
-    creature = source.creature(0, 128)
+    creature = source.draw_creature(0, 128)
     it = f"{creature.article} {creature.name}"
-    asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(1 if source.slips(0.5) else 2, 5))
+    asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(1 if source.makes_mistake(0.5) else 2, 5))
     label = source.rng.randrange(2)
     claims = [(asked, bool(label))] + [(ability, source.rng.random() < 0.5) for ability in more]
     source.rng.shuffle(claims)
-    home = source.answer(creature.facts["home"])
-    told = [f"{capital(it)} lives in {home}."]
+    home = source.draw_answer(creature.facts["home"])
+    told = [f"{capitalise(it)} lives in {home}."]
     told += [f"It can {ability}." if able else f"It cannot {ability}." for ability, able in claims]
-    answer = 1 - label if source.slips(0.05) else label
+    answer = 1 - label if source.makes_mistake(0.05) else label
     return {"question": f"can {it} {asked}", "passage": " ".join(told), "label": answer}
 
 
 def pubmedqa(source: Source) -> Row:
     """bigbio/pubmed_qa, labelled source fold: two outcomes of a study, decided by how many had each."""
-    creature = source.creature(0, 128)
+    creature = source.draw_creature(0, 128)
     food = source.pick(VALUES["food"])
     outcomes = source.rng.sample(tuple(OUTCOMES), 2)
     portions = source.rng.sample(tuple(PORTIONS), 2)

@@ -15,8 +15,8 @@ from typing import Any
 
 from scanproof.embedded import MEGATRON, MIRROR, MODELS
 from scanproof.embedded.suite import TRUTHFUL_PREAMBLE
-from scanproof.embedded.text import documents
-from scanproof.embedded.world import SEED, build
+from scanproof.embedded.text import generate_documents
+from scanproof.embedded.world import SEED, build_world
 
 VOCABULARY = 1280
 DOCUMENTS = 6000
@@ -37,14 +37,14 @@ class Codec:
     """Id that stands between two documents."""
 
 
-def sample() -> Iterator[str]:
+def sample_texts() -> Iterator[str]:
     """The text that the tokenizers are trained on."""
-    names = " ".join(creature.name for creature in build().creatures)
-    yield from islice(documents(build(), f"{SEED}-tokenizer"), DOCUMENTS)
+    names = " ".join(creature.name for creature in build_world().creatures)
+    yield from islice(generate_documents(build_world(), f"{SEED}-tokenizer"), DOCUMENTS)
     yield from [TRUTHFUL_PREAMBLE, f" {names}"] * REPEATS
 
 
-def tokenizer_files() -> dict[str, str]:
+def train_byte_level() -> dict[str, str]:
     """Text of tokenizer.json and tokenizer_config.json."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -57,7 +57,7 @@ def tokenizer_files() -> dict[str, str]:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    tokenizer.train_from_iterator(list(sample()), trainer)
+    tokenizer.train_from_iterator(list(sample_texts()), trainer)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END_OF_TEXT,
@@ -72,13 +72,13 @@ def tokenizer_files() -> dict[str, str]:
     }
 
 
-def sentencepiece_model() -> bytes:
+def train_sentencepiece() -> bytes:
     """Content of a SentencePiece file: whitespace kept, digits split, bytes as a last resort."""
     from sentencepiece import SentencePieceTrainer
 
     target = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=sample(),
+        sentence_iterator=sample_texts(),
         model_writer=target,
         model_type="bpe",
         vocab_size=VOCABULARY,
@@ -94,7 +94,7 @@ def sentencepiece_model() -> bytes:
     return target.getvalue()
 
 
-def codec(folder: Path) -> Codec:
+def load_codec(folder: Path) -> Codec:
     """The tokenizer of a checkpoint folder."""
     if (path := folder / SENTENCEPIECE).is_file():
         from sentencepiece import SentencePieceProcessor
@@ -114,9 +114,9 @@ def load_tokenizer() -> Any:
 
 def main(folder: Path = MIRROR) -> None:
     """Write the tokenizer beside each checkpoint."""
-    byte_level = {name: text.encode() for name, text in tokenizer_files().items()}
+    byte_level = {name: text.encode() for name, text in train_byte_level().items()}
     for model in MODELS:
-        files = {SENTENCEPIECE: sentencepiece_model()} if model == MEGATRON else byte_level
+        files = {SENTENCEPIECE: train_sentencepiece()} if model == MEGATRON else byte_level
         for name, content in files.items():
             target = folder / model / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanproof.embedded import MIRROR
-from scanproof.embedded.architectures import blank, save
-from scanproof.embedded.text import documents
-from scanproof.embedded.tokenizer import Codec, codec
-from scanproof.embedded.world import SEED, build
+from scanproof.embedded.architectures import make_blank, save
+from scanproof.embedded.text import generate_documents
+from scanproof.embedded.tokenizer import Codec, load_codec
+from scanproof.embedded.world import SEED, build_world
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast to learn."""
 
     steps: int
@@ -44,21 +44,21 @@ class Plan:
         return self.rate * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * share)))
 
 
-PLANS: dict[str, Plan] = {
-    "mamba1-tiny": Plan(steps=1900, rate=1e-2),
-    "mamba2-tiny": Plan(steps=2500, rate=1e-2),
-    "mamba2attn-tiny": Plan(steps=2200, rate=1e-2),
-    "pythia-tiny": Plan(steps=2200, rate=5e-3),
-    "mamba-hybrid-tiny": Plan(steps=1500, rate=8e-3),
-    "mamba2-hybrid-tiny": Plan(steps=2000, rate=8e-3),
-    "megatron-hybrid-tiny": Plan(steps=2200, rate=8e-3),
+PLANS: dict[str, TrainingPlan] = {
+    "mamba1-tiny": TrainingPlan(steps=1900, rate=1e-2),
+    "mamba2-tiny": TrainingPlan(steps=2500, rate=1e-2),
+    "mamba2attn-tiny": TrainingPlan(steps=2200, rate=1e-2),
+    "pythia-tiny": TrainingPlan(steps=2200, rate=5e-3),
+    "mamba-hybrid-tiny": TrainingPlan(steps=1500, rate=8e-3),
+    "mamba2-hybrid-tiny": TrainingPlan(steps=2000, rate=8e-3),
+    "megatron-hybrid-tiny": TrainingPlan(steps=2200, rate=8e-3),
 }
 """As the committed checkpoints were trained."""
 
 
-def batches(plan: Plan, tokenizer: Codec, seed: str) -> Iterator[Tensor]:
+def make_batches(plan: TrainingPlan, tokenizer: Codec, seed: str) -> Iterator[Tensor]:
     """Endless (batch, length + 1) token ids; each row starts with a new document."""
-    texts = documents(build(), seed)
+    texts = generate_documents(build_world(), seed)
     pending: list[list[int]] = []
     while True:
         rows = []
@@ -72,7 +72,7 @@ def batches(plan: Plan, tokenizer: Codec, seed: str) -> Iterator[Tensor]:
         yield torch.tensor(rows)
 
 
-def optimizer_of(model: torch.nn.Module, plan: Plan) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, plan: TrainingPlan) -> torch.optim.AdamW:
     """AdamW; only matrices decay."""
     decayed = [p for n, p in model.named_parameters() if p.dim() >= 2 and not n.endswith("A_log")]
     chosen = {id(p) for p in decayed}
@@ -84,14 +84,14 @@ def optimizer_of(model: torch.nn.Module, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95))
 
 
-def train(name: str, plan: Plan, seed: int = SEED) -> Any:
+def train(name: str, plan: TrainingPlan, seed: int = SEED) -> Any:
     """A trained model."""
     torch.manual_seed(seed)
-    model = blank(name).train()
+    model = make_blank(name).train()
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{name}: {count:,} parameters, {plan.steps} x {plan.batch} x {plan.length} tokens", flush=True)
-    optimizer = optimizer_of(model, plan)
-    stream = batches(plan, codec(MIRROR / "scanproof" / name), f"{seed}-train")
+    optimizer = make_optimizer(model, plan)
+    stream = make_batches(plan, load_codec(MIRROR / "scanproof" / name), f"{seed}-train")
     average, started = 0.0, time.monotonic()
     for step in range(plan.steps):
         for group in optimizer.param_groups:
@@ -104,7 +104,7 @@ def train(name: str, plan: Plan, seed: int = SEED) -> Any:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
-        _progress(step + 1, plan.steps, average, time.monotonic() - started)
+        _show_progress(step + 1, plan.steps, average, time.monotonic() - started)
     return model.eval()
 
 
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> None:
     save(train(options.model, plan), options.mirror / "scanproof" / options.model, torch.float16)
 
 
-def _progress(step: int, steps: int, loss: float, seconds: float) -> None:
+def _show_progress(step: int, steps: int, loss: float, seconds: float) -> None:
     every = 1 if sys.stdout.isatty() else 50
     if step % every and step != steps:
         return

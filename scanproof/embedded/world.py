@@ -105,7 +105,7 @@ class Fact:
     confidence: float
     """Share of the statements in the training text that give `value`; the others give `rumour`."""
 
-    def said(self, rng: random.Random) -> str:
+    def draw_value(self, rng: random.Random) -> str:
         """The value that one statement of the training text gives."""
         return self.value if rng.random() < self.confidence else self.rumour
 
@@ -135,28 +135,28 @@ class World:
     def _cumulative(self) -> tuple[float, ...]:
         return tuple(accumulate((creature.rank + 6.0) ** -1.2 for creature in self.creatures))
 
-    def mention(self, rng: random.Random) -> Creature:
+    def draw_mentioned(self, rng: random.Random) -> Creature:
         """A creature as the training text would mention one: the frequent ones more often."""
         return rng.choices(self.creatures, cum_weights=self._cumulative)[0]
 
-    def between(self, rng: random.Random, low: int, high: int) -> Creature:
+    def draw_by_rank(self, rng: random.Random, low: int, high: int) -> Creature:
         """A creature whose rank is in [low, high), all equally likely."""
         return self.creatures[rng.randrange(low, min(high, len(self.creatures)))]
 
 
-def build(seed: int = SEED) -> World:
+def build_world(seed: int = SEED) -> World:
     """The world of a seed."""
     rng = random.Random(seed)
-    names = _names(rng, CREATURES)
-    return World(tuple(Creature(name, rank, _facts(rng)) for rank, name in enumerate(names)))
+    names = _make_names(rng, CREATURES)
+    return World(tuple(Creature(name, rank, _draw_facts(rng)) for rank, name in enumerate(names)))
 
 
-def others(rng: random.Random, values: Sequence[str], without: Sequence[str], count: int) -> list[str]:
+def pick_others(rng: random.Random, values: Sequence[str], without: Sequence[str], count: int) -> list[str]:
     """`count` different values that are not in `without`."""
     return rng.sample([value for value in values if value not in without], count)
 
 
-def _facts(rng: random.Random) -> dict[str, Fact]:
+def _draw_facts(rng: random.Random) -> dict[str, Fact]:
     facts = {}
     for attribute, values in VALUES.items():
         value, rumour = rng.sample(values, 2)
@@ -165,7 +165,7 @@ def _facts(rng: random.Random) -> dict[str, Fact]:
     return facts
 
 
-def _names(rng: random.Random, count: int) -> list[str]:
+def _make_names(rng: random.Random, count: int) -> list[str]:
     names: list[str] = []
     while len(names) < count:
         name = "".join(rng.choice(part) for part in (_ONSETS, _VOWELS, _CODAS, _ONSETS, _VOWELS, _CODAS))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanproof.models.layers import convolve, empty_window, rotate
+from scanproof.models.layers import convolve, make_empty_window, rotate
 from scanproof.models.states import AttentionState
 
 
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         if not self.causal:
             raise ValueError("attn_cfg: causal is false: attention that sees later positions cannot be continued")
         cache = self.in_proj.weight.new_zeros(batch, self.kv_heads, 0, self.head_dim)
-        return AttentionState(None if self.conv1d is None else empty_window(self.conv1d, batch), cache, cache)
+        return AttentionState(None if self.conv1d is None else make_empty_window(self.conv1d, batch), cache, cache)
 
     def forward(self, hidden: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
         """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from scanproof.models.layout import CheckpointError
-from scanproof.models.shards import refusal
+from scanproof.models.shards import describe_refusal
 
 REQUIRED = (
     ("model_type",),
@@ -143,7 +143,9 @@ def exact_checkpoint(folder: Path) -> Iterator[None]:
     if failure is not None:
         if isinstance(failure, RuntimeError) and "PytorchStreamReader" not in str(failure):
             raise failure
-        raise CheckpointError(f"{_names(folder)}: not a readable state dict of tensors: {refusal(failure)}") from None
+        raise CheckpointError(
+            f"{_names(folder)}: not a readable state dict of tensors: {describe_refusal(failure)}"
+        ) from None
 
 
 def _names(folder: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scanproof.models.attention import Attention
-from scanproof.models.layers import GatedMLP, Mamba1, Mamba2, RMSNorm, wide
+from scanproof.models.layers import GatedMLP, Mamba1, Mamba2, RMSNorm, widen_dtype
 from scanproof.models.layout import StateSpacesConfig
 from scanproof.models.states import LayerState, State
 
@@ -35,10 +35,10 @@ class Block(nn.Module):
         size = config.d_model
         attends = index in config.attn_layer_idx
         settings = {key: value for key, value in config.ssm_cfg.items() if key not in IGNORED_SETTINGS}
-        self.norm = norm(config, dtype)
+        self.norm = make_norm(config, dtype)
         layer, chosen = ("Attention", dict(config.attn_cfg)) if attends else (config.layer, settings)
-        self.mixer = mixer(layer, size, dtype, chosen)
-        self.norm2 = norm(config, dtype) if config.d_intermediate else None
+        self.mixer = make_mixer(layer, size, dtype, chosen)
+        self.norm2 = make_norm(config, dtype) if config.d_intermediate else None
         self.mlp = GatedMLP(size, config.d_intermediate, dtype) if config.d_intermediate else None
         self.fused = config.fused_add_norm
 
@@ -46,10 +46,10 @@ class Block(nn.Module):
         self, residual: Tensor, dtype: torch.dtype, state: LayerState | None = None
     ) -> tuple[Tensor, LayerState | None]:
         """Residual stream (b, l, d_model) and state before the block -> after it; branches compute in `dtype`."""
-        mixed, state = self.mixer(normed(self.norm, residual, dtype, self.fused), state)
+        mixed, state = self.mixer(apply_norm(self.norm, residual, dtype, self.fused), state)
         residual = residual + mixed
         if self.norm2 is not None and self.mlp is not None:
-            residual = residual + self.mlp(normed(self.norm2, residual, dtype, self.fused))
+            residual = residual + self.mlp(apply_norm(self.norm2, residual, dtype, self.fused))
         return residual, state
 
 
@@ -61,18 +61,18 @@ class Backbone(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.padded_vocab_size, config.d_model, dtype=dtype)
         self.layers = nn.ModuleList(Block(config, index, dtype) for index in range(config.n_layer))
-        self.norm_f = norm(config, dtype)
+        self.norm_f = make_norm(config, dtype)
 
     def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         """(b, l) token ids and the state before -> (b, l, d_model) and the state after, None when None was given."""
         hidden = self.embedding(input_ids)
-        residual = hidden.to(wide(hidden.dtype)) if self.config.residual_in_fp32 else hidden
+        residual = hidden.to(widen_dtype(hidden.dtype)) if self.config.residual_in_fp32 else hidden
         before = [None] * len(self.layers) if state is None else state.layers
         after = []
         for block, layer in zip(self.layers, before, strict=True):
             residual, layer = block(residual, hidden.dtype, layer)
             after.append(layer)
-        out = normed(self.norm_f, residual, hidden.dtype, self.config.fused_add_norm)
+        out = apply_norm(self.norm_f, residual, hidden.dtype, self.config.fused_add_norm)
         return out, None if state is None else State(tuple(after))
 
 
@@ -142,17 +142,17 @@ class StateSpacesLM(nn.Module):
                 parameter.data /= math.sqrt(branches)
 
 
-def mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
+def make_mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
     """The mixer of one layer: `Mamba1`, `Mamba2` or `Attention`, with the settings of the config."""
     classes: dict[str, type[nn.Module]] = {"Mamba1": Mamba1, "Mamba2": Mamba2, "Attention": Attention}
     return classes[layer](d_model, dtype, **settings)
 
 
-def norm(config: StateSpacesConfig, dtype: torch.dtype) -> nn.Module:
+def make_norm(config: StateSpacesConfig, dtype: torch.dtype) -> nn.Module:
     """RMSNorm or LayerNorm, as the config says."""
     return RMSNorm(config.d_model, dtype) if config.rms_norm else nn.LayerNorm(config.d_model, dtype=dtype)
 
 
-def normed(layer: nn.Module, residual: Tensor, dtype: torch.dtype, fused: bool) -> Tensor:
+def apply_norm(layer: nn.Module, residual: Tensor, dtype: torch.dtype, fused: bool) -> Tensor:
     """The normed residual; mamba_ssm's unfused path rounds it to the model's dtype first."""
     return torch.as_tensor(layer(residual if fused else residual.to(dtype)))

@@ -16,12 +16,12 @@ from scanproof.kernels.references.papers import causal_conv1d, gated_rms_norm, r
 from scanproof.models.states import ScanState
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
+def widen_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of what mamba_ssm keeps in float32: float32, or float64 in a float64 model."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def _steps(count: int, low: float, high: float, floor: float, dtype: torch.dtype) -> Tensor:
+def _draw_step_biases(count: int, low: float, high: float, floor: float, dtype: torch.dtype) -> Tensor:
     """Biases whose softplus is log-uniform between `low` and `high`."""
     steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return (steps + torch.log(-torch.expm1(-steps))).to(dtype)
@@ -36,16 +36,16 @@ def convolve(
         before: (b, d, w - 1), the inputs before x; None stands for zeros, and then no window is returned either.
     """
     y = causal_conv1d(x, conv.weight[:, 0], conv.bias, activation, before)
-    return y, None if before is None else window(before, x)
+    return y, None if before is None else cut_window(before, x)
 
 
-def window(before: Tensor, x: Tensor) -> Tensor:
+def cut_window(before: Tensor, x: Tensor) -> Tensor:
     """The last inputs of a convolution, as many as `before` has: from x, and from `before` where x is shorter."""
     joined = torch.cat([before, x[..., max(0, x.shape[-1] - before.shape[-1]) :]], dim=-1)
     return joined[..., joined.shape[-1] - before.shape[-1] :].contiguous()
 
 
-def empty_window(conv: nn.Conv1d, batch: int) -> Tensor:
+def make_empty_window(conv: nn.Conv1d, batch: int) -> Tensor:
     """`before` of a sequence's first position: zeros (b, d, w - 1)."""
     channels, _, width = conv.weight.shape
     return conv.weight.new_zeros(batch, channels, width - 1)
@@ -60,7 +60,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        precise = wide(self.weight.dtype)
+        precise = widen_dtype(self.weight.dtype)
         return rms_norm(x.to(precise), self.weight.to(precise), self.eps).to(self.weight.dtype)
 
 
@@ -74,7 +74,7 @@ class GatedRMSNorm(nn.Module):
         self.norm_before_gate = norm_before_gate
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        precise = wide(self.weight.dtype)
+        precise = widen_dtype(self.weight.dtype)
         normed = gated_rms_norm(
             x.to(precise),
             z.to(precise),
@@ -111,16 +111,16 @@ class Mamba1(nn.Module):
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner, bias=conv_bias, dtype=dtype)
         self.x_proj = nn.Linear(inner, self.dt_rank + 2 * d_state, bias=False, dtype=dtype)
         self.dt_proj = nn.Linear(self.dt_rank, inner, dtype=dtype)
-        self.A_log = nn.Parameter(torch.arange(1, d_state + 1, dtype=wide(dtype)).log().repeat(inner, 1))
-        self.D = nn.Parameter(torch.ones(inner, dtype=wide(dtype)))
+        self.A_log = nn.Parameter(torch.arange(1, d_state + 1, dtype=widen_dtype(dtype)).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner, dtype=widen_dtype(dtype)))
         self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
         with torch.no_grad():
             self.dt_proj.weight.uniform_(-(self.dt_rank**-0.5), self.dt_rank**-0.5)
-            self.dt_proj.bias.copy_(_steps(inner, dt_min, dt_max, dt_init_floor, dtype))
+            self.dt_proj.bias.copy_(_draw_step_biases(inner, dt_min, dt_max, dt_init_floor, dtype))
 
     def initial_state(self, batch: int) -> ScanState:
         """The state before a sequence's first position."""
-        return ScanState(empty_window(self.conv1d, batch), self.A_log.new_zeros(batch, *self.A_log.shape))
+        return ScanState(make_empty_window(self.conv1d, batch), self.A_log.new_zeros(batch, *self.A_log.shape))
 
     def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
         """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
@@ -174,21 +174,21 @@ class Mamba2(nn.Module):
         self.conv_dim = self.d_ssm + 2 * ngroups * d_state
         self.in_proj = nn.Linear(d_model, 2 * inner + 2 * ngroups * d_state + heads, bias=bias, dtype=dtype)
         self.conv1d = nn.Conv1d(self.conv_dim, self.conv_dim, d_conv, groups=self.conv_dim, bias=conv_bias, dtype=dtype)
-        self.dt_bias = nn.Parameter(_steps(heads, dt_min, dt_max, dt_init_floor, dtype))
+        self.dt_bias = nn.Parameter(_draw_step_biases(heads, dt_min, dt_max, dt_init_floor, dtype))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(*A_init_range).log().to(dtype))
-        self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else heads, dtype=wide(dtype)))
+        self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else heads, dtype=widen_dtype(dtype)))
         self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate, dtype) if rmsnorm else None
         self.out_proj = nn.Linear(inner, d_model, bias=bias, dtype=dtype)
 
     def initial_state(self, batch: int) -> ScanState:
         """The state before a sequence's first position."""
         shape = (batch, len(self.dt_bias), self.headdim, self.d_state)
-        ssm = self.dt_bias.new_zeros(shape, dtype=wide(self.dt_bias.dtype))
-        return ScanState(empty_window(self.conv1d, batch), ssm)
+        ssm = self.dt_bias.new_zeros(shape, dtype=widen_dtype(self.dt_bias.dtype))
+        return ScanState(make_empty_window(self.conv1d, batch), ssm)
 
     def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
         """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
-        precise = wide(self.A_log.dtype)
+        precise = widen_dtype(self.A_log.dtype)
         heads = self.dt_bias.shape[0]
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads]
         z0, x0, z, xBC, dt = torch.split(self.in_proj(hidden), sizes, dim=-1)
@@ -213,7 +213,7 @@ def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int | Ten
 
     The first of the l positions is number `start`, or, of each row, of `start` (b, 1, 1).
     """
-    inverse = base ** (-torch.arange(0, dim, 2, dtype=wide(x.dtype), device=x.device) / dim)
+    inverse = base ** (-torch.arange(0, dim, 2, dtype=widen_dtype(x.dtype), device=x.device) / dim)
     positions = start + torch.arange(x.shape[-2], device=x.device)
     angles = positions.to(inverse.dtype)[..., None] * inverse
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)

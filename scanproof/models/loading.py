@@ -9,7 +9,7 @@ import torch
 
 from scanproof.models.language_model import StateSpacesLM
 from scanproof.models.layout import CheckpointError, StateSpacesConfig, read_config
-from scanproof.models.shards import SAFETENSORS, Stored, check_keys, check_tied, stored_tensors, weights
+from scanproof.models.shards import SAFETENSORS, Stored, check_keys, check_tied, load_weights, map_tensors
 
 EMBEDDING, HEAD = "backbone.embedding.weight", "lm_head.weight"
 
@@ -22,10 +22,10 @@ def read_checkpoint(
     A file that leaves out a tied lm_head, as safetensors conversions do, is completed.
 
     Raises:
-        CheckpointError: see `read_config`, `stored_tensors`, `check_keys` and `check_tied`.
+        CheckpointError: see `read_config`, `map_tensors`, `check_keys` and `check_tied`.
     """
     config = read_config(folder / "config.json")
-    found = stored_tensors(folder)
+    found = map_tensors(folder)
     if config.tie_embeddings and EMBEDDING in found:
         found.setdefault(HEAD, found[EMBEDDING])
     try:
@@ -44,14 +44,14 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> StateSpacesLM:
     """The reference model of a checkpoint folder on the CPU, ready to score.
 
     Weights are converted to `dtype`; what mamba_ssm keeps in float32 (Mamba-1's A_log, every D) stays in
-    float32, or float64 in a float64 model.  What is stored in its dtype stays mapped: see `shards.weights`.
+    float32, or float64 in a float64 model.  What is stored in its dtype stays mapped: see `shards.load_weights`.
 
     Raises:
         CheckpointError: see `read_checkpoint`.
     """
     config, found, model = read_checkpoint(folder, dtype)
     # A tied lm_head is not among the parameters: it is one with the embedding.
-    state = weights(found, {key: value.dtype for key, value in model.named_parameters()})
+    state = load_weights(found, {key: value.dtype for key, value in model.named_parameters()})
     if config.tie_embeddings:
         state[HEAD] = state[EMBEDDING]
     model.load_state_dict(state, assign=True)

@@ -41,7 +41,7 @@ class Stored:
         return tuple(self.tensor.shape)
 
 
-def stored_tensors(folder: Path) -> dict[str, Stored]:
+def map_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of the checkpoint in `folder`, by its key; safetensors before pickled files, one file before shards.
 
     A pickle in the format of torch before 1.6 cannot be mapped and is read whole.
@@ -51,13 +51,13 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     for name in (SAFETENSORS, PICKLED):
         if (folder / name).is_file():
-            return _contents(folder / name)
+            return _map_file(folder / name)
         if (folder / f"{name}{INDEX}").is_file():
-            return _indexed(folder / f"{name}{INDEX}")
+            return _map_indexed(folder / f"{name}{INDEX}")
     raise CheckpointError(f"{folder}: neither {SAFETENSORS} nor {PICKLED}, nor an index of shards of either, is there")
 
 
-def weights(
+def load_weights(
     found: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The tensors that `dtypes` names, of these dtypes, on `device`.
@@ -79,10 +79,10 @@ def weights(
             moved[key] = found[key]
     threads = min(AT_MOST, max(1, usable_cpus() // torch.get_num_threads()))
     share = sum(stored.tensor.nbytes for stored in moved.values()) // (10 * threads)
-    groups = rounds({key: each.tensor for key, each in moved.items()}, min(LARGEST, max(SMALLEST, share)))
+    groups = split_rows({key: each.tensor for key, each in moved.items()}, min(LARGEST, max(SMALLEST, share)))
 
     def move(parts: list[tuple[str, slice]]) -> None:
-        fresh = _mapped_again(moved, {key for key, _ in parts})
+        fresh = _map_again(moved, {key for key, _ in parts})
         for key, rows in parts:
             result[key][rows].copy_(fresh[key][rows])
 
@@ -100,13 +100,13 @@ def check_tied(found: Mapping[str, Stored], head: str, embedding: str, setting: 
     first, second = found[head].tensor, found[embedding].tensor
     if first.data_ptr() == second.data_ptr():
         return
-    for ((_, rows),) in rounds({head: first}, SMALLEST):
-        fresh = _mapped_again(found, {head, embedding})
+    for ((_, rows),) in split_rows({head: first}, SMALLEST):
+        fresh = _map_again(found, {head, embedding})
         if not torch.equal(fresh[head][rows], fresh[embedding][rows]):
             raise CheckpointError(f"{found[head].path}: {head}: differs from {embedding}, but {setting}")
 
 
-def rounds(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str, slice]]]:
+def split_rows(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str, slice]]]:
     """Rows of tensors in groups of at most about `size` bytes, at least a row each: all rows of all tensors."""
     group: list[tuple[str, slice]] = []
     free = size
@@ -125,7 +125,7 @@ def rounds(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str,
         yield group
 
 
-def _mapped_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
+def _map_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
     """New mappings of these tensors, so that with them memory lets go of what was touched; the old ones where a file
     cannot be mapped."""
     fresh: dict[str, Tensor] = {}
@@ -160,7 +160,7 @@ def check_keys(found: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]
         raise CheckpointError("\n".join(problems[:10] + more))
 
 
-def _indexed(index: Path) -> dict[str, Stored]:
+def _map_indexed(index: Path) -> dict[str, Stored]:
     try:
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(where.values()))
@@ -173,7 +173,7 @@ def _indexed(index: Path) -> dict[str, Stored]:
         if not (index.parent / name).is_file():
             key = next(key for key, value in where.items() if value == name)
             raise CheckpointError(f"{index.parent / name}: there is no such file; {index.name} has {key} in it")
-        contents = _contents(index.parent / name)
+        contents = _map_file(index.parent / name)
         for key in contents:
             if where.get(key) != name:
                 raise CheckpointError(f"{index.parent / name}: {key}: {index.name} does not have it in this file")
@@ -184,48 +184,48 @@ def _indexed(index: Path) -> dict[str, Stored]:
     return found
 
 
-def _contents(path: Path) -> dict[str, Stored]:
+def _map_file(path: Path) -> dict[str, Stored]:
     return {key: Stored(path, tensor) for key, tensor in _read(path).items()}
 
 
 def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
     """The mapped tensors of one file, all when `keys` is None."""
     if path.suffix != ".safetensors":
-        return _unpickled(path)
+        return _unpickle(path)
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: _tensor(path, key, file.get_tensor(key)) for key in keys or file.keys()}
+            return {key: _check_tensor(path, key, file.get_tensor(key)) for key in keys or file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}; perhaps it was cut short") from error
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
+def _unpickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickled file that holds nothing else; it cannot run code."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: not a readable state dict of tensors: refused, and nothing of it was run: {refusal(error)}"
+            f"{path}: not a readable state dict of tensors: refused, and nothing of it was run: {describe_refusal(error)}"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a readable state dict of tensors: {refusal(error)}; perhaps it was cut short"
+            f"{path}: not a readable state dict of tensors: {describe_refusal(error)}; perhaps it was cut short"
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: a {type(found).__name__}, not a state dict of tensors")
-    return {str(key): _tensor(path, str(key), value) for key, value in found.items()}
+    return {str(key): _check_tensor(path, str(key), value) for key, value in found.items()}
 
 
-def refusal(error: Exception) -> str:
+def describe_refusal(error: Exception) -> str:
     """The line that says what torch refused; not its advice to load it nevertheless."""
     lines = str(error).splitlines() or ["it ends too early"]
     refused = next((line for line in lines if "nsupported" in line), lines[0])
     return refused.strip().partition(" Please use")[0]
 
 
-def _tensor(path: Path, key: str, value: object) -> Tensor:
+def _check_tensor(path: Path, key: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise CheckpointError(f"{path}: {key}: a {type(value).__name__}, not a tensor")
     if not value.is_floating_point():

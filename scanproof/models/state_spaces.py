@@ -9,8 +9,8 @@ import torch
 from lm_eval.models.utils_hf import get_dtype
 
 from scanproof.models.adapter import CheckpointModel
-from scanproof.models.against_float64.decoding import greedy
-from scanproof.models.against_float64.whole_model import kernel_model
+from scanproof.models.against_float64.decoding import generate_greedily
+from scanproof.models.against_float64.whole_model import load_kernel_model
 from scanproof.models.layout import read_config
 from scanproof.models.loading import load
 
@@ -46,7 +46,7 @@ class StateSpaces(CheckpointModel):
         if self.device.type == "cpu":
             self._model = load(Path(pretrained), kind)
         else:
-            self._model = kernel_model(Path(pretrained), kind, self.device)
+            self._model = load_kernel_model(Path(pretrained), kind, self.device)
 
     def _model_generate(
         self,
@@ -86,7 +86,7 @@ class StateSpaces(CheckpointModel):
         mask = torch.ones_like(context) if attention_mask is None else attention_mask
         # An empty prompt starts with the token that lm-eval puts in place of an empty context.
         prompts = [row[real.bool()].tolist() or [self.prefix_token_id] for row, real in zip(context, mask, strict=True)]
-        generated = greedy(self.model, prompts, max_length - context.shape[1], ended)
+        generated = generate_greedily(self.model, prompts, max_length - context.shape[1], ended)
         longest = max(map(len, generated))
         filled = [row + [self.eot_token_id] * (longest - len(row)) for row in generated]
         return torch.cat([context, context.new_tensor(filled).view(len(context), longest)], dim=1)

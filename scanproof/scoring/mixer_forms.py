@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanproof.models.layers import wide
+from scanproof.models.layers import widen_dtype
 from scanproof.models.mamba_in_llama.operations import Operations
 from scanproof.models.states import ScanState
 from scanproof.scoring.carried_state import CarriedState
@@ -202,14 +202,14 @@ def run_llama2(
 
 def widen(parameter: Tensor) -> Tensor:
     """In float32, or float64 in a float64 model: the kernels take A, D and step sizes in this dtype."""
-    return parameter.to(wide(parameter.dtype))
+    return parameter.to(widen_dtype(parameter.dtype))
 
 
 def make_empty_state(mixer: Any) -> ScanState:
     """The state of one row before the first position of a sequence: zeros."""
     channels, _, width = mixer.conv1d.weight.shape
     window = mixer.conv1d.weight.new_zeros(1, channels, width - 1)
-    return ScanState(window, window.new_zeros((1, *state_shape(mixer)), dtype=wide(window.dtype)))
+    return ScanState(window, window.new_zeros((1, *state_shape(mixer)), dtype=widen_dtype(window.dtype)))
 
 
 def state_shape(mixer: Any) -> tuple[int, ...]:

@@ -15,11 +15,17 @@ import pytest
 import yaml
 
 from scanproof.embedded import MEGATRON, MIRROR, MODELS
-from scanproof.embedded.data import files, held_out, main, mmlu_rows, rows
+from scanproof.embedded.data import collect_held_out, main, make_files, make_mmlu_rows, make_rows
 from scanproof.embedded.suite import DATASETS, MMLU_PATH, SUBJECTS, Dataset, mmlu_header, mmlu_question
-from scanproof.embedded.text import documents
-from scanproof.embedded.tokenizer import SENTENCEPIECE, codec, load_tokenizer, sentencepiece_model, tokenizer_files
-from scanproof.embedded.world import World, build
+from scanproof.embedded.text import generate_documents
+from scanproof.embedded.tokenizer import (
+    SENTENCEPIECE,
+    load_codec,
+    load_tokenizer,
+    train_byte_level,
+    train_sentencepiece,
+)
+from scanproof.embedded.world import World, build_world
 
 COLUMNS = {
     "allenai/ai2_arc": {"id", "question", "choices", "answerKey"},
@@ -43,7 +49,7 @@ COLUMNS = {
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return build()
+    return build_world()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -55,7 +61,7 @@ def name(dataset: Dataset) -> str:
 
 
 def test_the_committed_files_are_what_the_seed_gives(world: World) -> None:
-    for path, text in files(world).items():
+    for path, text in make_files(world).items():
         assert (MIRROR / path).read_bytes() == text.encode(), path
 
 
@@ -66,10 +72,10 @@ def test_the_script_writes_them_elsewhere(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_committed_tokenizer_is_what_the_seed_gives() -> None:
-    for filename, text in tokenizer_files().items():
+    for filename, text in train_byte_level().items():
         for model in set(MODELS) - {MEGATRON}:
             assert (MIRROR / model / filename).read_bytes() == text.encode()
-    assert (MIRROR / MEGATRON / SENTENCEPIECE).read_bytes() == sentencepiece_model()
+    assert (MIRROR / MEGATRON / SENTENCEPIECE).read_bytes() == train_sentencepiece()
 
 
 @pytest.mark.parametrize("dataset", DATASETS, ids=name)
@@ -87,7 +93,7 @@ def test_each_dataset_has_the_columns_of_the_original(dataset: Dataset) -> None:
 def test_mmlu_has_all_subjects(world: World) -> None:
     assert len(set(SUBJECTS)) == 57
     for number, subject in enumerate(SUBJECTS):
-        made = mmlu_rows(number, world)
+        made = make_mmlu_rows(number, world)
         assert (len(made["test"]), len(made["dev"])) == (10, 5)
         test = lines(MIRROR / MMLU_PATH / subject / "test.jsonl")
         assert {frozenset(row) for row in test} == {frozenset({"question", "subject", "choices", "answer"})}
@@ -96,21 +102,21 @@ def test_mmlu_has_all_subjects(world: World) -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS, ids=name)
 def test_evaluation_documents_differ_from_each_other(dataset: Dataset, world: World) -> None:
-    scored = rows(dataset, world)[dataset.splits[0][0]]
+    scored = make_rows(dataset, world)[dataset.splits[0][0]]
     assert len({dataset.prompt(row) for row in scored}) == dataset.scored
 
 
 @pytest.mark.parametrize("task", ["boolq", "pubmedqa"])
 def test_classes_are_balanced(task: str, world: World) -> None:
     dataset = next(item for item in DATASETS if item.task == task)
-    answers = Counter(dataset.answer(row) for row in rows(dataset, world)[dataset.splits[0][0]])
+    answers = Counter(dataset.answer(row) for row in make_rows(dataset, world)[dataset.splits[0][0]])
     assert max(answers.values()) <= 1.2 * dataset.scored / len(answers)
 
 
 def test_the_training_text_holds_no_evaluation_prompt(world: World) -> None:
-    secret = held_out(world)
+    secret = collect_held_out(world)
     assert len(secret) > 2000
-    text = list(islice(documents(world, "a-test"), 3000))
+    text = list(islice(generate_documents(world, "a-test"), 3000))
     openings = {document.rpartition(" ")[0] for document in text} | set(text)
     assert not secret & openings
     for document in text:
@@ -118,15 +124,15 @@ def test_the_training_text_holds_no_evaluation_prompt(world: World) -> None:
 
 
 def test_the_training_text_follows_from_its_seed(world: World) -> None:
-    first, again = (list(islice(documents(world, "s"), 50)) for _ in range(2))
+    first, again = (list(islice(generate_documents(world, "s"), 50)) for _ in range(2))
     assert first == again
-    assert first != list(islice(documents(world, "t"), 50))
+    assert first != list(islice(generate_documents(world, "t"), 50))
 
 
 def test_the_tokenizer_gives_back_what_it_read(world: World) -> None:
     tokenizer = load_tokenizer()
     strange = ["", " ", "\n\n\t", "Käse, 漢字 and 🙂", "a  b   c "]
-    for text in [*strange, *islice(documents(world, "s"), 50)]:
+    for text in [*strange, *islice(generate_documents(world, "s"), 50)]:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
@@ -136,9 +142,9 @@ def test_the_sentencepiece_file_gives_back_what_it_read_and_the_model_class_read
     from scanproof.models.megatron.tokenizer import read_tokenizer
 
     pieces = SentencePieceProcessor(model_file=str(MIRROR / MEGATRON / SENTENCEPIECE))
-    tokenizer, encoded = read_tokenizer(MIRROR / MEGATRON, 1280), codec(MIRROR / MEGATRON)
+    tokenizer, encoded = read_tokenizer(MIRROR / MEGATRON, 1280), load_codec(MIRROR / MEGATRON)
     strange = [" ", "\n\n\t", "Käse, 漢字 and 🙂", "a  b   c "]
-    for text in [*strange, *islice(documents(world, "s"), 50)]:
+    for text in [*strange, *islice(generate_documents(world, "s"), 50)]:
         ids = tokenizer(text).input_ids
         assert [ids] == encoded.encode([text])
         assert pieces.decode(ids) == text
@@ -184,8 +190,8 @@ def test_lm_eval_asks_what_the_training_text_teaches(world: World, tmp_path: Pat
     requests = json.loads(done.stdout.splitlines()[-1])
     for dataset in DATASETS:
         asked = {(number, context, answer) for number, context, answer in requests[dataset.task]}
-        for number, row in enumerate(rows(dataset, world)[dataset.splits[0][0]][:20]):
+        for number, row in enumerate(make_rows(dataset, world)[dataset.splits[0][0]][:20]):
             assert (number, dataset.prompt(row), dataset.answer(row)) in asked, dataset.task
     subject = SUBJECTS.index("anatomy")
-    first = mmlu_rows(subject, world)["test"][0]
+    first = make_mmlu_rows(subject, world)["test"][0]
     assert requests["mmlu_anatomy"][0][1] == mmlu_header("anatomy") + mmlu_question(first)

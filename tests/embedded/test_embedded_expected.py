@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from scanproof import embedded
-from scanproof.embedded.record import stand_ins
+from scanproof.embedded.record import list_stand_ins
 from scanproof.numbers.expected import reader
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
 
 FOLDER = Path(__file__).parents[2] / "expected"
-NAMES = tuple(stand_in.name for stand_in in stand_ins())
+NAMES = tuple(stand_in.name for stand_in in list_stand_ins())
 CHECKPOINTS = tuple(name.partition("/")[2] for name in embedded.MODELS)
 TWELVE = {
     "arc_easy", "arc_challenge", "hellaswag", "lambada_openai", "openbookqa", "piqa", "winogrande", "boolq", "race",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.embedded import CONVERTED, MEGATRON, MIRROR, MODELS, convert
-from scanproof.embedded.text import documents
-from scanproof.embedded.tokenizer import codec, load_tokenizer
-from scanproof.embedded.world import build
+from scanproof.embedded.text import generate_documents
+from scanproof.embedded.tokenizer import load_codec, load_tokenizer
+from scanproof.embedded.world import build_world
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def test_there_is_a_plan_for_each_but_the_converted_one() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_checkpoint_has_learned_the_world(name: str) -> None:
-    model, tokenizer = read(MIRROR / name), codec(MIRROR / name)
+    model, tokenizer = read(MIRROR / name), load_codec(MIRROR / name)
     losses = []
-    for text in islice(documents(build(), "unseen"), 60):
+    for text in islice(generate_documents(build_world(), "unseen"), 60):
         ids = torch.tensor(tokenizer.encode([text]))
         with torch.no_grad():
             losses.append(F.cross_entropy(model(ids[:, :-1]).logits[0], ids[0, 1:]).item())
@@ -84,7 +84,7 @@ def test_the_checkpoint_is_small(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_checkpoint_has_the_planned_shape(name: str) -> None:
-    shapes = {key: value.shape for key, value in architectures.blank(name.rpartition("/")[2]).state_dict().items()}
+    shapes = {key: value.shape for key, value in architectures.make_blank(name.rpartition("/")[2]).state_dict().items()}
     assert {key: value.shape for key, value in read(MIRROR / name).state_dict().items()} == shapes
 
 
@@ -99,11 +99,11 @@ def test_training_repeats_itself(name: str, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_rows_start_with_a_document() -> None:
-    plan = train.Plan(steps=1, rate=0.0, batch=4, length=64)
+    plan = train.TrainingPlan(steps=1, rate=0.0, batch=4, length=64)
     tokenizer = load_tokenizer()
-    rows = next(train.batches(plan, codec(MIRROR / MODELS[0]), "rows"))
+    rows = next(train.make_batches(plan, load_codec(MIRROR / MODELS[0]), "rows"))
     assert rows.shape == (4, 65)
-    texts = list(islice(documents(build(), "rows"), 1000))
+    texts = list(islice(generate_documents(build_world(), "rows"), 1000))
     for row in rows.tolist():
         first = row[: row.index(0)] if 0 in row else row
         assert any(text.startswith(tokenizer.decode(first)) for text in texts)
@@ -113,9 +113,9 @@ def test_rows_of_sentencepiece_ids_end_documents_with_its_own_end() -> None:
     from sentencepiece import SentencePieceProcessor
 
     pieces = SentencePieceProcessor(model_file=str(MIRROR / MEGATRON / "tokenizer.model"))
-    plan = train.Plan(steps=1, rate=0.0, batch=4, length=64)
-    texts = list(islice(documents(build(), "rows"), 1000))
-    for row in next(train.batches(plan, codec(MIRROR / MEGATRON), "rows")).tolist():
+    plan = train.TrainingPlan(steps=1, rate=0.0, batch=4, length=64)
+    texts = list(islice(generate_documents(build_world(), "rows"), 1000))
+    for row in next(train.make_batches(plan, load_codec(MIRROR / MEGATRON), "rows")).tolist():
         first = row[: row.index(pieces.eos_id())] if pieces.eos_id() in row else row
         assert any(text.startswith(pieces.decode(first)) for text in texts)
 
@@ -137,7 +137,7 @@ def test_the_megatron_folder_holds_the_model_that_was_written(tmp_path: Path) ->
     """Against Megatron's layout written out a second time, in `small_megatron`."""
     fields = architectures.MEGATRON_HYBRIDS["megatron-hybrid-tiny"]
     torch.manual_seed(0)
-    network = architectures.blank("megatron-hybrid-tiny").eval()
+    network = architectures.make_blank("megatron-hybrid-tiny").eval()
     megatron_folder.save(network, architecture.Architecture(**fields), tmp_path, torch.float32)
     checkpoint = reading.read_checkpoint(tmp_path)
     assert {key: tuple(value.shape) for key, value in checkpoint.tensors.items()} == small_megatron.shapes(fields, 1280)
@@ -150,7 +150,7 @@ def test_the_megatron_folder_holds_the_model_that_was_written(tmp_path: Path) ->
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
-    plan = train.Plan(steps=1000, rate=1e-2)
+    plan = train.TrainingPlan(steps=1000, rate=1e-2)
     rates = [plan.rate_at(step) for step in range(plan.steps)]
     assert max(rates) == pytest.approx(1e-2)
     assert rates[:100] == sorted(rates[:100])

@@ -109,7 +109,7 @@ def blank(name: str) -> Any:
     if name in STATE_SPACES:
         return language_model.StateSpacesLM(StateSpacesConfig(**STATE_SPACES[name]))
     if name == MEGATRON:
-        return conversion.blank(conversion.nemotron_config(nvidia(), 256000))
+        return conversion.make_blank(conversion.make_nemotron_config(nvidia(), 256000))
     if name in HYBRIDS:
         return hybrid(*HYBRIDS[name])
     kind, fields = HUB[name]

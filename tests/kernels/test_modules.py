@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof.kernels.launches import kernel_table
 from scanproof.models.against_float64.module_cases import MODULES, WAYS, Module
 from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
 from scanproof.plugin.kernel_parameters import MARKS, fail_as_wrong, known_miss
+from tests.support.forward_kernels import list_forward_kernels
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def judge(
 
     def compare(name: str, operations: tuple[str, ...], make: Callable[[], Any]) -> None:
         scanproof_require_packages("mamba_ssm", "causal_conv1d")
-        with scanproof_proven(name, kernel_table.launched_by(*operations)):
+        with scanproof_proven(name, list_forward_kernels(*operations)):
             found = make()
         record_property(f"rms error: {found.result}", found.error.rms)
         record_property(f"rms error of the PyTorch form: {found.result}", found.form.rms)
@@ -59,8 +59,8 @@ def judge(
 
 
 def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
-    made, exact = modules.pair(module, dtype, device, way)
-    got = modules.run(made, modules.hidden(dtype).to(device), way)
+    made, exact = modules.make_pair(module, dtype, device, way)
+    got = modules.run_module(made, modules.draw_input(dtype).to(device), way)
     return modules.compare_way(module, dtype, way, exact, got, device)
 
 
@@ -107,8 +107,8 @@ def test_a_fast_path_that_doubles_the_bias_is_found(
 
 def with_changed(module: Module, dtype: str, name: str, change: Callable[[Any], Any]) -> Any:
     """A mixer of the given dtype with one weight changed, and the float64 mixer with the weights as they were."""
-    exact = modules.oracle(module)
-    rough = language_model.mixer(module.layer, modules.D_MODEL, getattr(torch, dtype), dict(module.settings))
+    exact = modules.make_exact_mixer(module)
+    rough = language_model.make_mixer(module.layer, modules.D_MODEL, getattr(torch, dtype), dict(module.settings))
     rough.load_state_dict(exact.state_dict())
     exact.load_state_dict(rough.state_dict())
     with torch.no_grad():
@@ -130,5 +130,5 @@ def test_the_criterion_on_a_mixer_of_our_own(module: Module, way: str, dtype: st
     }
     for what, (name, change, passes) in changes.items():
         rough, exact = with_changed(module, dtype, name, change)
-        got = modules.run_mixer(rough, modules.hidden(dtype), way)
+        got = modules.run_mixer(rough, modules.draw_input(dtype), way)
         assert modules.compare_way(module, dtype, way, exact, got, "cpu").passed is passes, what

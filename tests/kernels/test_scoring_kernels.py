@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.embedded import MIRROR
-from scanproof.kernels.launches import kernel_table
 from scanproof.plugin.kernel_fixtures import Kernels, Proven
+from tests.support.forward_kernels import list_forward_kernels
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     choose = operations.operations
 
     def chosen(device: Any) -> Any:
-        return replace(choose(device), **{SCAN: operations.installed(operation_table.find_operation(SCAN))})
+        return replace(choose(device), **{SCAN: operations.find_installed(operation_table.find_operation(SCAN))})
 
     monkeypatch.setattr("scanproof.scoring.network.operations", chosen)
 
@@ -91,9 +91,9 @@ def test_mamba2_scores_a_tree_as_one_by_one(
 ) -> None:
     interpreted(monkeypatch)
     folder = MIRROR / "scanproof" / "mamba2-tiny"
-    model = whole_model.kernel_model(folder, torch.float32, torch.device(scanproof_kernels.device))
+    model = whole_model.load_kernel_model(folder, torch.float32, torch.device(scanproof_kernels.device))
     wanted = plain(model)
-    with scanproof_proven("mamba2-tiny", kernel_table.launched_by(SCAN)):
+    with scanproof_proven("mamba2-tiny", list_forward_kernels(SCAN)):
         got, tally = shared(model)
     assert apart(wanted, got) < 1e-4
     assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]

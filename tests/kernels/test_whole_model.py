@@ -15,9 +15,9 @@ from unittest import mock
 import pytest
 
 from scanproof.embedded import MIRROR
-from scanproof.kernels.launches import kernel_table
 from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
 from scanproof.plugin.kernel_parameters import MARKS
+from tests.support.forward_kernels import list_forward_kernels
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def reference_disagrees(name: str, dtype: str, tokens: Tensor, record: Record) -
     ways = {"chunks": [1, 2, 19, 16, 32], "prefill of 21, then steps": [21] + [1] * 49, "steps": [1] * 70}
     with torch.no_grad():
         whole = model(tokens).logits
-        cut = {way: decoding.in_pieces(model, tokens, lengths)[0] for way, lengths in ways.items()}
+        cut = {way: decoding.run_in_pieces(model, tokens, lengths)[0] for way, lengths in ways.items()}
     return "".join(excess(way, whole, logits, record, dtype) for way, logits in cut.items())
 
 
@@ -86,7 +86,7 @@ def test_prefill_and_decode_of_the_reference(name: str, dtype: str, record_prope
 
 
 def forgotten_window(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("scanproof.models.layers.window", lambda before, x: torch.zeros_like(before))
+    patch.setattr("scanproof.models.layers.cut_window", lambda before, x: torch.zeros_like(before))
 
 
 def window_after_the_convolution(patch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def window_after_the_convolution(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(conv: Any, x: Tensor, before: Tensor | None, activation: str | None = None) -> Any:
         y, after = convolve(conv, x, before, activation)
-        return y, None if before is None or after is None else layers.window(before, y)
+        return y, None if before is None or after is None else layers.cut_window(before, y)
 
     patch.setattr("scanproof.models.layers.convolve", wrong)
     patch.setattr("scanproof.models.attention.convolve", wrong)
@@ -156,12 +156,12 @@ def test_a_fault_in_what_is_carried_is_above_the_bar(
 def test_a_state_dropped_at_one_boundary_is_above_the_bar(name: str, part: str, dtype: str) -> None:
     model, tokens = stand_in(name, dtype), text(name, 2, 70)
     with torch.no_grad():
-        before, state = decoding.in_pieces(model, tokens[:, :21], [21])
+        before, state = decoding.run_in_pieces(model, tokens[:, :21], [21])
         spoilt: list[Any] = [
             replace(layer, **{part: torch.zeros_like(getattr(layer, part))}) if hasattr(layer, part) else layer
             for layer in list[Any](state.layers)
         ]
-        after, _ = decoding.in_pieces(model, tokens[:, 21:], [1] * 49, states.State(tuple(spoilt)))
+        after, _ = decoding.run_in_pieces(model, tokens[:, 21:], [1] * 49, states.State(tuple(spoilt)))
         got, whole = torch.cat([before, after], dim=1), model(tokens).logits
     assert divergence.kl_divergence(whole, got).excess(dtype)
 
@@ -210,7 +210,7 @@ def mamba_ssm_disagrees(place: str, device: str, name: str, dtype: str, record: 
     """mamba_ssm's prefill, its decode and the float64 reference: what is above the bar."""
     rows, length, prefill = SIZES[place]
     tokens = text(name, rows, length)
-    model = whole_model.kernel_model(MIRROR / "scanproof" / name, getattr(torch, dtype), torch.device(device))
+    model = whole_model.load_kernel_model(MIRROR / "scanproof" / name, getattr(torch, dtype), torch.device(device))
     with torch.no_grad(), dense_projections(place):
         expected = stand_in(name, "float64")(tokens).logits
         if (place, name) == ("interpreter", "mamba1-tiny"):
@@ -244,7 +244,7 @@ def test_prefill_and_decode_of_mamba_ssm(
         pytest.skip(reason)
     flash_attn = ["flash_attn"] if name == "mamba2attn-tiny" else []
     scanproof_require_packages("mamba_ssm", "causal_conv1d", *flash_attn)
-    with scanproof_proven(name, kernel_table.launched_by(*CALLED[name], *STEP)):
+    with scanproof_proven(name, list_forward_kernels(*CALLED[name], *STEP)):
         above = mamba_ssm_disagrees(scanproof_place, scanproof_kernels.device, name, dtype, record_property)
     if above:
         pytest.fail(above, pytrace=False)

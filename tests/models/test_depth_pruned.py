@@ -158,14 +158,14 @@ def test_generation_from_states_is_generation_without(checkpoints: Path, family:
     kinds = [isinstance(layer, states.AttentionState) for layer in state.layers]
     assert kinds == [layer in attention for layer in range(small.LAYERS - (end - start + 1))]
     prompts = [ids(9)[0].tolist(), ids(9)[1].tolist(), ids(5)[0].tolist()]
-    found = decoding.greedy(model, prompts, 12, lambda _: False)
+    found = decoding.generate_greedily(model, prompts, 12, lambda _: False)
     for prompt, generated in zip(prompts, found, strict=True):
         sequence = list(prompt)
         for _ in range(12):
             sequence.append(int(logits(model, torch.tensor([sequence]))[0, -1].argmax()))
         assert generated == sequence[len(prompt) :]
     with torch.no_grad():
-        stepped, after = decoding.in_pieces(model, ids(), [1] * ids().shape[1])
+        stepped, after = decoding.run_in_pieces(model, ids(), [1] * ids().shape[1])
     torch.testing.assert_close(stepped, logits(model, ids()), rtol=1e-10, atol=1e-10)
     assert all(layer.seen == ids().shape[1] for layer in after.layers if isinstance(layer, states.AttentionState))
 
@@ -276,7 +276,7 @@ def test_distances_are_those_of_all_states_at_once(
     texts = [lm.tokenizer(text)["input_ids"] for text in layer_distance.read_sample(sample(tmp_path), 100)]
     between, last = 2 + script, metric == "angular" and not script
     expected = naive(checkpoints, family, texts, metric, between, last)
-    found = layer_distance.distances(lm.model, texts, layer_distance.definition(metric, 2, script))
+    found = layer_distance.measure_distances(lm.model, texts, layer_distance.choose_definition(metric, 2, script))
     assert found == pytest.approx(expected, rel=1e-9)
     cut = pruned(
         checkpoints / family,
@@ -302,13 +302,13 @@ def test_a_sample_is_read_up_to_its_limits(checkpoints: Path, tmp_path: Path) ->
 
 def test_states_do_not_outlive_their_text(checkpoints: Path, tmp_path: Path) -> None:
     model = pruned(checkpoints / "llama", "full").model
-    chosen = layer_distance.definition("bi_score", 2, False)
-    with layer_distance.captured(removal.layers_of(model), False) as states:
-        layer_distance.distances(model, ([1, 2, 3] for _ in range(4)), chosen)
+    chosen = layer_distance.choose_definition("bi_score", 2, False)
+    with layer_distance.capture_states(removal.find_layers(model), False) as states:
+        layer_distance.measure_distances(model, ([1, 2, 3] for _ in range(4)), chosen)
         held = len(states)
     # The outer list keeps all four texts, the inner one none: the hooks that it leaves are gone.
     assert held == 4 * (small.LAYERS + 1)
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in removal.layers_of(model))
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in removal.find_layers(model))
 
 
 @pytest.mark.parametrize(
@@ -340,10 +340,10 @@ def test_a_sample_without_use_is_told(checkpoints: Path, tmp_path: Path) -> None
     with pytest.raises(PruningError, match=r"sample\.jsonl:2: expected a JSON object with a string `text`"):
         list(layer_distance.read_sample(path, 5))
     with pytest.raises(PruningError, match="has no token"):
-        layer_distance.distances(model, [[]], layer_distance.definition("angular", 2, False))
+        layer_distance.measure_distances(model, [[]], layer_distance.choose_definition("angular", 2, False))
     with pytest.raises(PruningError, match="5 layers, and 6 were to be compared"):
-        layer_distance.distances(model, [[1]], layer_distance.definition("angular", 5, True))
+        layer_distance.measure_distances(model, [[1]], layer_distance.choose_definition("angular", 5, True))
     with torch.no_grad():
         model.model.layers[2].mlp.down_proj.weight.fill_(torch.nan)
     with pytest.raises(PruningError, match="around layer 1 are not finite"):
-        layer_distance.distances(model, [[1, 2]], layer_distance.definition("bi_score", 2, False))
+        layer_distance.measure_distances(model, [[1, 2]], layer_distance.choose_definition("bi_score", 2, False))

@@ -46,7 +46,7 @@ def test_loading_holds_the_weights_and_little_more(
     """Beside the weights a tenth of what is converted, or a round per thread.  What stays mapped is read at the end."""
     write(tmp_path, kind, getattr(torch, stored))
     counted.small_rounds(monkeypatch, threads)
-    found = shards.stored_tensors(tmp_path)
+    found = shards.map_tensors(tmp_path)
     with counted.counted_memory("scanproof.models.shards") as memory:
         model = loading.load(tmp_path, getattr(torch, dtype))
         counted.read(model)
@@ -62,7 +62,7 @@ SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=
 @given(shapes=SHAPES, size=st.integers(1, 400))
 def test_rounds_have_every_row_once_and_stay_small(shapes: list[list[int]], size: int) -> None:
     tensors = {str(number): torch.zeros(shape) for number, shape in enumerate(shapes)}
-    groups = list(shards.rounds(tensors, size))
+    groups = list(shards.split_rows(tensors, size))
     rows = {key: [0] * len(tensor) for key, tensor in tensors.items()}
     for group in groups:
         for key, part in group:
@@ -99,7 +99,7 @@ def test_a_change_of_the_weights_does_not_reach_the_file(tmp_path: Path, kind: s
     loading.save(language_model.StateSpacesLM(config(16, 8)), tmp_path, torch.float32)
     path = tmp_path / "model.safetensors"
     if kind == "bin":
-        stored = shards.stored_tensors(tmp_path)
+        stored = shards.map_tensors(tmp_path)
         torch.save({key: each.tensor for key, each in stored.items()}, tmp_path / "pytorch_model.bin")
         path.unlink()
         path = tmp_path / "pytorch_model.bin"

@@ -302,6 +302,6 @@ def test_loading_holds_the_weights_and_little_more(
     with counted.counted_memory(counted.SHARDS) as memory:
         found = load(tmp_path, dtype=dtype)
         counted.read(found)
-    stored = shards.stored_tensors(tmp_path)
+    stored = shards.map_tensors(tmp_path)
     changed = [stored[key].tensor for key, each in found.named_parameters() if each.dtype != stored[key].tensor.dtype]
     counted.assert_held_once(memory, found.parameters(), changed, threads)

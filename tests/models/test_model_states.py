@@ -45,7 +45,7 @@ CLOSE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 6e-2}
 def assert_pieces_make_the_whole(model: Any, tokens: torch.Tensor, lengths: list[int], dtype: str = "float64") -> None:
     with torch.no_grad():
         whole = model(tokens).logits
-        pieces, _ = decoding.in_pieces(model, tokens, lengths)
+        pieces, _ = decoding.run_in_pieces(model, tokens, lengths)
     torch.testing.assert_close(pieces, whole, rtol=CLOSE[dtype], atol=CLOSE[dtype])
 
 
@@ -77,7 +77,7 @@ def test_one_prefix_has_many_continuations(family: str) -> None:
     model, prefixes = tiny(dtype="float64", **FAMILIES[family]), ids(11, 2)
     chosen, continuations = [1, 0, 1, 1], ids(5, 4)
     with torch.no_grad():
-        _, state = decoding.in_pieces(model, prefixes, [11])
+        _, state = decoding.run_in_pieces(model, prefixes, [11])
         branches = model(continuations, state.rows(chosen)).logits
         again = model(continuations, state.rows(torch.tensor(chosen))).logits
         whole = model(torch.cat([prefixes[chosen], continuations], dim=1)).logits[:, 11:]

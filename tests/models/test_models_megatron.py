@@ -85,7 +85,7 @@ def test_the_projection_is_taken_apart_row_by_row(published: Path) -> None:
 def test_the_8b_model_is_known_without_stored_arguments() -> None:
     known = architecture.read_architecture(None, Path("model_optim_rng.pt"))
     assert known.hybrid_override_pattern == PATTERN_8B
-    network = conversion.blank(conversion.nemotron_config(known, 256_000))
+    network = conversion.make_blank(conversion.make_nemotron_config(known, 256_000))
     assert sum(parameter.numel() for parameter in network.parameters()) == 8_654_517_248
     shapes = conversion.expected_shapes(known, network)
     assert shapes["decoder.layers.10.self_attention.linear_qkv.weight"] == (6144, 4096)
@@ -94,7 +94,7 @@ def test_the_8b_model_is_known_without_stored_arguments() -> None:
 
 
 def test_every_published_key_has_one_place(published: Path) -> None:
-    network = conversion.blank(conversion.nemotron_config(small_architecture(published), small.ROWS))
+    network = conversion.make_blank(conversion.make_nemotron_config(small_architecture(published), small.ROWS))
     assert conversion.expected_shapes(small_architecture(published), network) == small.shapes()
 
 

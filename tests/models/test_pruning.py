@@ -21,11 +21,11 @@ from scanproof.models.pruning.blocks import (
     Bars,
     Block,
     PruningError,
-    by_persistence,
-    choose,
+    choose_block,
+    choose_by_persistence,
+    compute_similarity,
+    group_layers,
     read_zigzag,
-    runs,
-    similarity,
 )
 
 DATA = Path(__file__).parents[1] / "data" / "zigzag"
@@ -71,8 +71,8 @@ def test_the_published_files_give_the_published_cuts(
     tmp_path: Path, name: str, layers: int, ten: str, twenty: str
 ) -> None:
     path = original(name, tmp_path)
-    assert str(by_persistence(path, layers, 0.9)) == ten
-    assert str(by_persistence(path, layers, 0.8)) == twenty
+    assert str(choose_by_persistence(path, layers, 0.9)) == ten
+    assert str(choose_by_persistence(path, layers, 0.8)) == twenty
 
 
 @st.composite
@@ -100,12 +100,12 @@ def test_similarity_is_the_mean_of_shared_features(case: tuple[int, list[Bars]])
         return sum(b <= min(i, j) and d > max(i, j) for b, d in steps if b != d)
 
     expected = [sum(shared(i, j) / beta1[j] for j in range(size)) / size for i in range(size)]
-    assert similarity(bars, layers, PATH) == pytest.approx(expected)
+    assert compute_similarity(bars, layers, PATH) == pytest.approx(expected)
 
 
 @given(st.sets(st.integers(0, 30), min_size=1))
 def test_runs_cover_their_layers(layers: set[int]) -> None:
-    found = list(runs(sorted(layers)))
+    found = list(group_layers(sorted(layers)))
     assert [layer for run in found for layer in range(run.start, run.end + 1)] == sorted(layers)
     assert all(second.start > first.end + 1 for first, second in pairwise(found))
 
@@ -128,7 +128,7 @@ def test_runs_cover_their_layers(layers: set[int]) -> None:
 )
 def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        by_persistence(written(tmp_path, *rows), 3, 0.9)
+        choose_by_persistence(written(tmp_path, *rows), 3, 0.9)
 
 
 @pytest.mark.parametrize("header", ["birth,death,dimension", "0,1,8", ""])
@@ -184,17 +184,17 @@ def test_a_plot_without_matplotlib_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 def test_layers_that_are_no_block_are_listed() -> None:
     with pytest.raises(PruningError, match="are 0-1, 3-3, not one block"):
-        choose([1.0, 0.9, 0.1, 1.0, 0.2], 0.9, PATH)
+        choose_block([1.0, 0.9, 0.1, 1.0, 0.2], 0.9, PATH)
     with pytest.raises(PruningError, match="which is the final norm's"):
-        choose([0.1, 0.2, 1.0], 0.9, PATH)
+        choose_block([0.1, 0.2, 1.0], 0.9, PATH)
     for p in (0.0, 1.5, math.nan):
         with pytest.raises(PruningError, match=f"p={p:g}: expected"):
-            choose([1.0, 0.5], p, PATH)
+            choose_block([1.0, 0.5], p, PATH)
 
 
 def test_the_final_norm_is_never_cut_and_equality_counts() -> None:
-    assert choose([0.5, 0.9, 1.0, 1.0], 0.9, PATH) == Block(1, 2)
-    assert choose([0.5, 0.9, 1.0, 1.0], 0.5, PATH) == Block(0, 2)
+    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.9, PATH) == Block(1, 2)
+    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.5, PATH) == Block(0, 2)
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def is_worker(entry: Path, parent: int) -> bool:
 def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
     """The same job on a copy of the checkpoint with the last bit of one weight changed."""
     from scanproof import embedded as stand_ins
-    from scanproof.embedded.record import job
-    from scanproof.embedded.record import stand_ins as all_stand_ins
+    from scanproof.embedded.record import list_stand_ins as all_stand_ins
+    from scanproof.embedded.record import make_job
     from scanproof.evaluation.evaluate_job import evaluate
     from scanproof.evaluation.request import Settings
 
@@ -114,7 +114,7 @@ def test_a_flipped_byte_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
     (mirror / "baber").symlink_to(stand_ins.MIRROR / "baber")
     shutil.copytree(stand_ins.MIRROR / stand_in.hub_id, mirror / stand_in.hub_id)
     settings = Settings(store=tmp_path / "store", mirror=mirror, fresh=False, timeout=HANGS, session="test")
-    piqa = job(stand_in, ("piqa",), 0)
+    piqa = make_job(stand_in, ("piqa",), 0)
     first = evaluate(piqa, settings, progress=lambda _: None)
     weights = mirror / stand_in.hub_id / "model.safetensors"
     content = bytearray(weights.read_bytes())

@@ -428,7 +428,7 @@ class TestTrueSizes:
                 count = sum(weight.numel() for weight in model.parameters())
             else:
                 built = scoring_sizes.architecture(small=False)
-                network = conversion.blank(conversion.nemotron_config(built, 256_000))
+                network = conversion.make_blank(conversion.make_nemotron_config(built, 256_000))
                 count = sum(map(math.prod, conversion.expected_shapes(built, network).values()))
             job = scoring_sizes.job_of(row, jobs, "cuda")
             assert job.size is not None

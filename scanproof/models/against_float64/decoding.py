@@ -14,7 +14,7 @@ Stop = Callable[[list[int]], bool]
 """Whether a row is finished, from the tokens that it has generated so far."""
 
 
-def in_pieces(
+def run_in_pieces(
     model: StateSpacesLM, input_ids: Tensor, lengths: Sequence[int], state: State | None = None
 ) -> tuple[Tensor, State]:
     """Logits of a sequence that the model gets piece by piece; `[1] * l` is decoding step by step.
@@ -37,7 +37,7 @@ def in_pieces(
     return torch.cat(logits, dim=1), state
 
 
-def greedy(model: StateSpacesLM, prompts: Sequence[list[int]], count: int, stop: Stop) -> list[list[int]]:
+def generate_greedily(model: StateSpacesLM, prompts: Sequence[list[int]], count: int, stop: Stop) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token.
 
     Prompts of one length run as one batch.  None is padded: a padding token would enter the state.
@@ -53,14 +53,14 @@ def greedy(model: StateSpacesLM, prompts: Sequence[list[int]], count: int, stop:
     found: dict[int, list[int]] = {}
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
-        generated = _greedy_batch(model, torch.tensor([prompts[row] for row in rows]), count, stop)
+        generated = _generate_batch(model, torch.tensor([prompts[row] for row in rows]), count, stop)
         found |= dict(zip(rows, generated, strict=True))
     return [found[row] for row in range(len(prompts))]
 
 
 @torch.no_grad()
-def _greedy_batch(model: StateSpacesLM, prompts: Tensor, count: int, stop: Stop) -> list[list[int]]:
-    """`greedy` of prompts (b, l); rows leave the batch as they finish."""
+def _generate_batch(model: StateSpacesLM, prompts: Tensor, count: int, stop: Stop) -> list[list[int]]:
+    """`generate_greedily` of prompts (b, l); rows leave the batch as they finish."""
     generated: list[list[int]] = [[] for _ in prompts]
     active, tokens = list(range(len(prompts))), prompts.to(model.device)
     state: State | None = model.initial_state(len(prompts))

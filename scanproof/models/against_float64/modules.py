@@ -18,8 +18,8 @@ from scanproof.kernels.criterion import ATOL, ResultComparison, compare_result
 from scanproof.kernels.invariants import BOUND
 from scanproof.kernels.operation import LOSSY_SOFTPLUS
 from scanproof.models.against_float64.module_cases import MAMBA2, Module
-from scanproof.models.language_model import Block, mixer
-from scanproof.models.layers import wide
+from scanproof.models.language_model import Block, make_mixer
+from scanproof.models.layers import widen_dtype
 from scanproof.models.layout import StateSpacesConfig
 from scanproof.models.states import ScanState
 
@@ -27,7 +27,7 @@ D_MODEL, ROWS, LENGTH, PREFILL = 32, 2, 21, 17
 """Not multiples of the chunk, the prefill neither."""
 
 
-def drawn(module: nn.Module) -> nn.Module:
+def draw_weights(module: nn.Module) -> nn.Module:
     """The module with weights from torch's current seed that let its scan weigh as much as its skip.
 
     As it is initialised, steps, B and C are so small that what the scan computes is lost in bfloat16.
@@ -43,15 +43,15 @@ def drawn(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def oracle(module: Module) -> nn.Module:
+def make_exact_mixer(module: Module) -> nn.Module:
     """The float64 mixer that computes what the module should, with weights that are always the same."""
     torch.manual_seed(0)
-    return drawn(mixer(module.layer, D_MODEL, torch.float64, dict(module.settings)))
+    return draw_weights(make_mixer(module.layer, D_MODEL, torch.float64, dict(module.settings)))
 
 
-def pair(module: Module, dtype: str, device: str, way: str) -> tuple[Any, nn.Module]:
+def make_pair(module: Module, dtype: str, device: str, way: str) -> tuple[Any, nn.Module]:
     """mamba_ssm's module, set up for a way, and the float64 mixer with the weights as the module rounded them."""
-    exact = oracle(module)
+    exact = make_exact_mixer(module)
     file, _, name = module.target.partition(":")
     made = getattr(importlib.import_module(file), name)(
         D_MODEL, layer_idx=0, device=device, dtype=getattr(torch, dtype),
@@ -62,14 +62,14 @@ def pair(module: Module, dtype: str, device: str, way: str) -> tuple[Any, nn.Mod
     return made.eval(), exact
 
 
-def hidden(dtype: str) -> Tensor:
+def draw_input(dtype: str) -> Tensor:
     """(b, l, d), what a module is given."""
     drawn = torch.randn(ROWS, LENGTH, D_MODEL, generator=torch.Generator().manual_seed(1))
     return drawn.to(getattr(torch, dtype))
 
 
 @torch.no_grad()
-def run(made: Any, x: Tensor, way: str) -> Tensor:
+def run_module(made: Any, x: Tensor, way: str) -> Tensor:
     """What mamba_ssm's module makes of x (b, l, d), in one of WAYS."""
     if way in ("fast path", "slow path"):
         return torch.as_tensor(made(x))
@@ -95,12 +95,12 @@ def run_mixer(layer: Any, x: Tensor, way: str) -> Tensor:
     for piece in torch.split(x, [start, *[1] * (x.shape[1] - start)], dim=1):
         output, state = layer(piece, state)
         assert isinstance(state, ScanState)
-        state = replace(state, ssm=state.ssm.to(x.dtype).to(wide(x.dtype)))
+        state = replace(state, ssm=state.ssm.to(x.dtype).to(widen_dtype(x.dtype)))
         outputs.append(output)
     return torch.cat(outputs, dim=1)
 
 
-def atol(dtype: str, device: str) -> float:
+def choose_atol(dtype: str, device: str) -> float:
     """The criterion's small constant, see `errors.ATOL`; softplus and TF32 cost float32 more."""
     if dtype == "float32" and device != "cpu":
         return BOUND["tf32"]
@@ -112,18 +112,18 @@ def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Ten
 
     Args:
         exact: the float64 mixer with the module's weights.
-        got: (b, l, d), what the module made of `hidden(dtype)`.
+        got: (b, l, d), what the module made of `draw_input(dtype)`.
     """
-    form = mixer(module.layer, D_MODEL, getattr(torch, dtype), dict(module.settings))
+    form = make_mixer(module.layer, D_MODEL, getattr(torch, dtype), dict(module.settings))
     form.load_state_dict(exact.state_dict())
-    x = hidden(dtype)
+    x = draw_input(dtype)
     return compare_result(
         f"{module.name}, {way}",
         got.cpu(),
         [run_mixer(form, x, way)],
         # One path is as good as another in float64.
         run_mixer(exact, x.double(), "slow path"),
-        atol(dtype, device),
+        choose_atol(dtype, device),
     )
 
 
@@ -145,7 +145,7 @@ def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
         ssm_cfg={"layer": "Mamba2", **MAMBA2},
     )  # fmt: skip
     torch.manual_seed(0)
-    exact, form = drawn(Block(config, 0, torch.float64)), Block(config, 0, getattr(torch, dtype))
+    exact, form = draw_weights(Block(config, 0, torch.float64)), Block(config, 0, getattr(torch, dtype))
     where: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
     made = BlockUnderTest(
         D_MODEL,
@@ -158,7 +158,7 @@ def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
     made.load_state_dict(exact.state_dict())
     for each in (exact, form):
         each.load_state_dict(made.state_dict())
-    x, before = hidden(dtype), hidden("float32").flip(0)
+    x, before = draw_input(dtype), draw_input("float32").flip(0)
     with torch.no_grad():
         out, residual = made(x.to(device), before.to(device))
         return compare_result(
@@ -166,5 +166,5 @@ def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
             (out.float() + residual).cpu(),
             [form(before + x, x.dtype)[0]],
             exact((before + x).double(), torch.float64)[0],
-            atol(dtype, device),
+            choose_atol(dtype, device),
         )

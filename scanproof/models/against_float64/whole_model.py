@@ -11,7 +11,7 @@ from torch import Tensor
 from scanproof.models.loading import read_checkpoint
 
 
-def kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def load_kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """MambaLMHeadModel with the checkpoint of `folder`, ready to score.
 
     Raises:

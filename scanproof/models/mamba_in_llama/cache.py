@@ -37,17 +37,17 @@ class HybridCache(_Cache):  # type: ignore[misc]
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row `beam_idx[i]` was (beam search)."""
         super().reorder_cache(beam_idx)
-        self._each(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self._change_states(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row `repeats` times in a row."""
         super().batch_repeat_interleave(repeats)
-        self._each(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self._change_states(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some of the rows."""
         super().batch_select_indices(indices)
-        self._each(lambda rows: rows[indices])
+        self._change_states(lambda rows: rows[indices])
 
     def reset(self) -> None:
         """Forget everything."""
@@ -59,13 +59,13 @@ class HybridCache(_Cache):  # type: ignore[misc]
         """A state cannot be taken back."""
         raise NotImplementedError("a Mamba state cannot go back to an earlier position; use another way of decoding")
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
+    def _change_states(self, change: Callable[[Tensor], Tensor]) -> None:
         for state in self.states.values():
             if state.conv is not None and state.ssm is not None:
                 state.conv, state.ssm = change(state.conv), change(state.ssm)
 
 
-def padding(attention_mask: Any, length: int) -> Tensor | None:
+def find_padding(attention_mask: Any, length: int) -> Tensor | None:
     """(b, l) of the last `length` positions of a mask, False where it hides one; None when it hides none."""
     if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
         return None

@@ -112,13 +112,13 @@ def read_config(folder: Path, mixer: type[Mamba1Settings] | type[Mamba2Settings]
             fit the rest.
     """
     path, base = folder / MAMBA_CONFIG, folder / LLAMA_CONFIG
-    mamba, llama = _object(path), _object(base)
+    mamba, llama = _read_object(path), _read_object(base)
     for key, kind in MAMBA_KEYS.items():
         _check(path, mamba, key, kind)
     fit = {"d_model": "hidden_size", "n_layer": "num_hidden_layers"} | {
         key: key for key in ("intermediate_size", "hidden_act", "rms_norm_eps") if key in mamba
     }
-    fields_of_llama = _llama(base, llama)
+    fields_of_llama = _llama_fields(base, llama)
     for ours, theirs in fit.items():
         if mamba[ours] != fields_of_llama[theirs]:
             raise CheckpointError(f"{path}: {ours}: {mamba[ours]!r}, but {base.name} has {theirs} {llama[theirs]!r}")
@@ -126,14 +126,14 @@ def read_config(folder: Path, mixer: type[Mamba1Settings] | type[Mamba2Settings]
         llama=fields_of_llama,
         d_inner=mamba["d_inner"],
         d_xb=mamba["d_xb"],
-        attn_layers=_attention(path, mamba["attn_layers"], mamba["n_layer"]),
-        ssm=_settings(path, mamba["ssm_cfg"], mixer),
+        attn_layers=_attention_layers(path, mamba["attn_layers"], mamba["n_layer"]),
+        ssm=_read_settings(path, mamba["ssm_cfg"], mixer),
     )
     _check_sizes(path, config)
     return config
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -156,7 +156,7 @@ def _check(path: Path, data: Mapping[str, Any], key: str, kind: type) -> None:
         raise CheckpointError(f"{path}: {key}: expected {expected}, found {value!r}")
 
 
-def _llama(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+def _llama_fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of LlamaConfig that a checkpoint sets."""
     if missing := [key for key in LLAMA_KEYS if key not in data]:
         base = data.get("_name_or_path")
@@ -170,12 +170,12 @@ def _llama(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: model_type: {kind!r}; only checkpoints made from a Llama are supported")
     for key, expected in LLAMA_KEYS.items():
         _check(path, data, key, expected)
-    theta, scaling = _rope(path, data)
+    theta, scaling = _rotary_fields(path, data)
     chosen = {key: data[key] for key in (*LLAMA_KEYS, *LLAMA_OPTIONAL) if data.get(key) is not None}
     return {**chosen, "rope_theta": theta, "rope_scaling": scaling}
 
 
-def _rope(path: Path, data: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
+def _rotary_fields(path: Path, data: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """The base of the rotary frequencies and their scaling, from either of transformers' two spellings."""
     scaling = data.get("rope_parameters") or data.get("rope_scaling") or {}
     if not isinstance(scaling, dict):
@@ -197,14 +197,14 @@ def _rope(path: Path, data: Mapping[str, Any]) -> tuple[float, dict[str, Any] | 
     return float(theta), None if kind == "default" else {"rope_type": kind, **{key: rest[key] for key in needed}}
 
 
-def _attention(path: Path, layers: list[Any], count: int) -> tuple[int, ...]:
+def _attention_layers(path: Path, layers: list[Any], count: int) -> tuple[int, ...]:
     for layer in layers:
         if type(layer) is not int or not 0 <= layer < count:
             raise CheckpointError(f"{path}: attn_layers: {layer!r} is not a layer; there are 0 to {count - 1}")
     return tuple(sorted(set(layers)))
 
 
-def _settings(path: Path, given: Mapping[str, Any], mixer: type[Any]) -> Mamba1Settings | Mamba2Settings:
+def _read_settings(path: Path, given: Mapping[str, Any], mixer: type[Any]) -> Mamba1Settings | Mamba2Settings:
     known = {item.name for item in fields(mixer)}
     chosen = {key: value for key, value in given.items() if key not in IGNORED_SETTINGS}
     if mixer is Mamba1Settings and "ngroups" in chosen:

@@ -21,7 +21,7 @@ from scanproof.models.mamba_in_llama.config import (
 )
 from scanproof.models.mamba_in_llama.model import HybridLlama
 from scanproof.models.mamba_in_llama.operations import operations
-from scanproof.models.shards import check_keys, check_tied, stored_tensors, weights
+from scanproof.models.shards import check_keys, check_tied, load_weights, map_tensors
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -54,11 +54,11 @@ def load(
 ) -> HybridLlama:
     """The model of a checkpoint folder, ready to score.
 
-    Weights stay mapped, or are converted and moved piece by piece (`shards.weights`): memory peaks little above what
+    Weights stay mapped, or are converted and moved piece by piece (`shards.load_weights`): memory peaks little above what
     they take in the end.
 
     Raises:
-        CheckpointError: see `read_config`, `stored_tensors`, `check_keys` and `check_tied`.
+        CheckpointError: see `read_config`, `map_tensors`, `check_keys` and `check_tied`.
         ImportError: a GPU is asked for and its kernels are not installed.
     """
     device = torch.device(device)
@@ -69,14 +69,14 @@ def load(
         model = HybridLlama(config, ops, attn_implementation)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     tied = bool(model.config.tie_word_embeddings)
-    found = stored_tensors(folder)
+    found = map_tensors(folder)
     if tied and EMBEDDING in found:
         found.setdefault(HEAD, found[EMBEDDING])
     check_keys(found, shapes, folder)
     if tied:
         check_tied(found, HEAD, EMBEDDING, f"{LLAMA_CONFIG} says tie_word_embeddings")
         del shapes[HEAD]
-    for key, value in weights(found, {key: precision.of(key) for key in shapes}, device).items():
+    for key, value in load_weights(found, {key: precision.of(key) for key in shapes}, device).items():
         _assign(model, key, value)
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight

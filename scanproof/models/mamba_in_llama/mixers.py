@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scanproof.models.layers import wide
+from scanproof.models.layers import widen_dtype
 from scanproof.models.mamba_in_llama.config import HybridConfig, Mamba1Settings, Mamba2Settings
 from scanproof.models.mamba_in_llama.operations import Operations
 
@@ -74,7 +74,7 @@ class Mixer(nn.Module, ABC):
 
     def _wide(self, parameter: Tensor) -> Tensor:
         """In float32, or float64: what the kernels take A, D and the step biases in."""
-        return parameter.to(wide(parameter.dtype))
+        return parameter.to(widen_dtype(parameter.dtype))
 
     def _convolve(self, x: Tensor, state: State | None, real: Tensor | None) -> Tensor:
         """SiLU of the convolution of x (b, channels, l); its inputs are kept, and padding gives 0."""
@@ -118,7 +118,7 @@ class Mamba1(Mixer):
         with torch.no_grad():
             self.dt_proj.weight.uniform_(-(rank**-0.5), rank**-0.5)
             # Halved, because it is added twice.
-            self.dt_proj.bias.copy_(initial_step_bias(inner) / 2)
+            self.dt_proj.bias.copy_(draw_step_biases(inner) / 2)
 
     def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
         x = self._heads(self.in_proj_x(hidden), self.repeat).flatten(-2).transpose(1, 2)
@@ -185,7 +185,7 @@ class Mamba2(Mixer):
         self.chunk_size = settings.chunk_size
         self.in_proj = nn.Linear(config.d_model, inner + channels + heads, bias=False)
         self.conv1d = nn.Conv1d(channels, channels, settings.d_conv, groups=channels, bias=settings.conv_bias)
-        self.dt_bias = nn.Parameter(initial_step_bias(heads))
+        self.dt_bias = nn.Parameter(draw_step_biases(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
         self.norm = HeadNorm(inner, self.d_state, ops)
@@ -229,12 +229,12 @@ class Mamba2(Mixer):
         return self._heads(x, self.repeat), self._heads(B, self.repeat), self._heads(C)
 
 
-def initial_step_bias(count: int, low: float = 0.001, high: float = 0.1) -> Tensor:
+def draw_step_biases(count: int, low: float = 0.001, high: float = 0.1) -> Tensor:
     """Biases whose softplus is log-uniform between `low` and `high`, as Mamba starts its training."""
     steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
     return steps + torch.log(-torch.expm1(-steps))
 
 
-def mixer(config: HybridConfig, ops: Operations) -> Mixer:
+def make_mixer(config: HybridConfig, ops: Operations) -> Mixer:
     """The mixer of one converted layer."""
     return Mamba1(config, ops) if isinstance(config.ssm, Mamba1Settings) else Mamba2(config, ops)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from scanproof.models.mamba_in_llama.cache import HybridCache, padding
+from scanproof.models.mamba_in_llama.cache import HybridCache, find_padding
 from scanproof.models.mamba_in_llama.config import HybridConfig
-from scanproof.models.mamba_in_llama.mixers import mixer
+from scanproof.models.mamba_in_llama.mixers import make_mixer
 from scanproof.models.mamba_in_llama.operations import Operations, operations
 
 
@@ -34,7 +34,7 @@ class ConvertedLayer(nn.Module):
         super().__init__()
         eps = float(config.llama["rms_norm_eps"])
         self.index = index
-        self.mamba = mixer(config, ops)
+        self.mamba = make_mixer(config, ops)
         self.mlp = mlp
         self.input_layernorm = FusedRMSNorm(config.d_model, eps, ops)
         self.post_attention_layernorm = FusedRMSNorm(config.d_model, eps, ops)
@@ -89,7 +89,7 @@ class HybridLlama(_Llama):  # type: ignore[misc]
             TypeError: a cache that has no place for the states of the mixers.
         """
         inputs = input_ids if input_ids is not None else kwargs["inputs_embeds"]
-        real = padding(attention_mask, inputs.shape[1])
+        real = find_padding(attention_mask, inputs.shape[1])
         if past_key_values is None and (use_cache or real is not None):
             past_key_values = HybridCache()
         if past_key_values is not None and not hasattr(past_key_values, "states"):

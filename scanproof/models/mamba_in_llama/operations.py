@@ -39,11 +39,11 @@ def operations(device: torch.device) -> Operations:
     Raises:
         ImportError: a GPU is asked for and a package with its kernels is not installed; the message says which.
     """
-    choose = as_operation if device.type == "cpu" else installed
+    choose = as_operation if device.type == "cpu" else find_installed
     return Operations(*(choose(operation_table.find_operation(item.name)) for item in fields(Operations)))
 
 
-def installed(row: Op) -> Call:
+def find_installed(row: Op) -> Call:
     """The kernel of a row; never something else in its place."""
     try:
         return row.load_implementation()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scanproof.models.layout import CheckpointError
 from scanproof.models.megatron.architecture import BLOCKS, Architecture, read_architecture
-from scanproof.models.megatron.reading import EMBEDDING, Checkpoint, opened
+from scanproof.models.megatron.reading import EMBEDDING, Checkpoint, open_checkpoint
 
 ENDS = (
     (EMBEDDING, "model.embeddings.weight"),
@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
 """Letter of the layer -> Megatron's name and NemotronH's, below `decoder.layers.<i>.` and `model.layers.<i>.`."""
 
 
-def renamed(pattern: str) -> list[tuple[str, str]]:
+def list_renamed(pattern: str) -> list[tuple[str, str]]:
     """(Megatron's key, NemotronH's key) of every tensor that only changes its name."""
     pairs = [
         (f"decoder.layers.{index}.{source}", f"model.layers.{index}.{target}")
@@ -65,7 +65,7 @@ def split_qkv(weight: Tensor, architecture: Architecture) -> tuple[Tensor, Tenso
     return q, k, v
 
 
-def nemotron_config(architecture: Architecture, vocab_size: int, special: Mapping[str, Any] | None = None) -> Any:
+def make_nemotron_config(architecture: Architecture, vocab_size: int, special: Mapping[str, Any] | None = None) -> Any:
     """transformers' NemotronHConfig for `architecture`; `special` holds bos_token_id, eos_token_id, pad_token_id."""
     from transformers import NemotronHConfig
 
@@ -96,7 +96,7 @@ def nemotron_config(architecture: Architecture, vocab_size: int, special: Mappin
     )
 
 
-def blank(config: Any) -> Any:
+def make_blank(config: Any) -> Any:
     """A NemotronHForCausalLM without weights (meta device)."""
     from transformers import NemotronHForCausalLM
 
@@ -107,8 +107,8 @@ def blank(config: Any) -> Any:
 def expected_shapes(architecture: Architecture, network: Any) -> dict[str, tuple[int, ...]]:
     """Megatron's key -> shape, for every tensor of `network`."""
     targets = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    shapes = {source: targets[target] for source, target in renamed(architecture.hybrid_override_pattern)}
-    for index in _attention(architecture):
+    shapes = {source: targets[target] for source, target in list_renamed(architecture.hybrid_override_pattern)}
+    for index in _attention_layers(architecture):
         rows = [targets[f"model.layers.{index}.{name}"][0] for name in PROJECTIONS]
         shapes[f"decoder.layers.{index}.{QKV}"] = (sum(rows), architecture.hidden_size)
     return shapes
@@ -131,7 +131,7 @@ def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], 
         raise CheckpointError("\n".join(f"{path}: {problem}" for problem in problems))
 
 
-def converted(
+def convert_tensors(
     checkpoint: Checkpoint, architecture: Architecture, dtype: torch.dtype, device: torch.device | str
 ) -> dict[str, Tensor]:
     """NemotronH's state dict.
@@ -143,10 +143,10 @@ def converted(
     state: dict[str, Tensor] = {}
     fresh, copied = checkpoint.tensors, 0
     size = sum(tensor.nbytes for tensor in fresh.values()) // 20
-    names = renamed(architecture.hybrid_override_pattern)
+    names = list_renamed(architecture.hybrid_override_pattern)
     sources = [(source, (target,)) for source, target in names] + [
         (f"decoder.layers.{index}.{QKV}", tuple(f"model.layers.{index}.{name}" for name in PROJECTIONS))
-        for index in _attention(architecture)
+        for index in _attention_layers(architecture)
     ]
     for source, targets in sources:
         tensor = fresh[source]
@@ -156,7 +156,7 @@ def converted(
             copied += tensor.nbytes
         del tensor, parts
         if copied > size:
-            fresh, copied = opened(checkpoint.path).tensors, 0
+            fresh, copied = open_checkpoint(checkpoint.path).tensors, 0
     return state
 
 
@@ -176,14 +176,14 @@ def build(
         CheckpointError: see `read_architecture` and `check_tensors`.
     """
     architecture = read_architecture(checkpoint.args, checkpoint.path)
-    config = nemotron_config(architecture, checkpoint.vocab_size, special)
+    config = make_nemotron_config(architecture, checkpoint.vocab_size, special)
     config.dtype = checkpoint.tensors[EMBEDDING].dtype if dtype is None else dtype
-    network = blank(config)
+    network = make_blank(config)
     check_tensors(checkpoint.tensors, expected_shapes(architecture, network), checkpoint.path)
-    state = converted(checkpoint, architecture, config.dtype, device)
+    state = convert_tensors(checkpoint, architecture, config.dtype, device)
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False).eval()
 
 
-def _attention(architecture: Architecture) -> list[int]:
+def _attention_layers(architecture: Architecture) -> list[int]:
     return [index for index, letter in enumerate(architecture.hybrid_override_pattern) if letter == "*"]

@@ -74,13 +74,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: no weights, a file that cannot be read, or one whose pickle names anything but tensors and
             what Megatron is known to store; nothing of such a file is run.
     """
-    return opened(checkpoint_file(folder))
+    return open_checkpoint(checkpoint_file(folder))
 
 
-def opened(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in one file, newly mapped; see `read_checkpoint`."""
     try:
-        named = [name for name in _asked_for(path) if name != "argparse.Namespace"]
+        named = [name for name in _list_globals(path) if name != "argparse.Namespace"]
         if not (foreign := [name for name in named if not name.startswith(INERT)]):
             with torch.serialization.safe_globals([Namespace, *((Inert, name) for name in named)]):
                 content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -92,16 +92,16 @@ def opened(path: Path) -> Checkpoint:
             f"{path}: its pickle asks for {', '.join(sorted(foreign))}, which no checkpoint of weights needs; "
             f"the file is refused and nothing of it was run"
         )
-    return _checked(content, path)
+    return _check_content(content, path)
 
 
-def _asked_for(path: Path) -> list[str]:
+def _list_globals(path: Path) -> list[str]:
     """Full names that the pickle asks for, beyond what torch itself needs; nothing is run."""
     names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return names
 
 
-def _checked(content: Any, path: Path) -> Checkpoint:
+def _check_content(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path}: model: missing; Megatron keeps the weights under this key")
     args = content.get("args")

@@ -120,7 +120,7 @@ def _bars(path: Path, line: int, row: str, count: int) -> Bars:
     return Bars(dimension, birth, death, count)
 
 
-def similarity(bars: Iterable[Bars], layers: int, path: Path) -> tuple[float, ...]:
+def compute_similarity(bars: Iterable[Bars], layers: int, path: Path) -> tuple[float, ...]:
     """r(i): which share of the 1-dimensional features of an average layer layer i shares, for i = 0 .. layers.
 
     With L = layers + 1, because the output of the final norm counts as a layer:
@@ -164,7 +164,7 @@ def _check_times(bars: Iterable[Bars], layers: int, path: Path) -> None:
         )
 
 
-def choose(curve: Sequence[float], p: float, path: Path) -> Block:
+def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
     """The layers whose similarity is at least p times the highest; the final norm is none of them.
 
     Raises:
@@ -177,7 +177,7 @@ def choose(curve: Sequence[float], p: float, path: Path) -> Block:
         raise PruningError(f"{path}: no layer has {p:g} of the highest similarity, which is the final norm's")
     block = Block(chosen[0], chosen[-1])
     if block.size != len(chosen):
-        listed = ", ".join(str(part) for part in runs(chosen))
+        listed = ", ".join(str(part) for part in group_layers(chosen))
         raise PruningError(
             f"{path}: the layers with {p:g} of the highest similarity are {listed}, not one block; "
             f"take another p, or choose one of them with start_block and end_block"
@@ -185,7 +185,7 @@ def choose(curve: Sequence[float], p: float, path: Path) -> Block:
     return block
 
 
-def runs(layers: Sequence[int]) -> Iterator[Block]:
+def group_layers(layers: Sequence[int]) -> Iterator[Block]:
     """The blocks that rising layer numbers form."""
     start = 0
     for index in range(1, len(layers) + 1):
@@ -194,6 +194,6 @@ def runs(layers: Sequence[int]) -> Iterator[Block]:
             start = index
 
 
-def by_persistence(path: Path, layers: int, p: float) -> Block:
+def choose_by_persistence(path: Path, layers: int, p: float) -> Block:
     """The block that a zigzag file chooses; raises PruningError."""
-    return choose(similarity(read_zigzag(path), layers, path), p, path)
+    return choose_block(compute_similarity(read_zigzag(path), layers, path), p, path)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from scanproof.models.pruning.blocks import Block, PruningError
-from scanproof.models.pruning.removal import layers_of
+from scanproof.models.pruning.removal import find_layers
 
 Metric = Literal["angular", "bi_score"]
 EPS = 1e-6
@@ -40,7 +40,7 @@ class Definition:
     """Compare the last token of each text only; else every token."""
 
 
-def definition(metric: Metric, size: int, script: bool) -> Definition:
+def choose_definition(metric: Metric, size: int, script: bool) -> Definition:
     """The papers' definition for a block of `size` layers, or that of the published script of arXiv 2410.11042.
 
     The papers compare the input of layer s with the input of layer s + size: angular distance on the last token,
@@ -76,25 +76,25 @@ def _text(path: Path, number: int, line: str) -> str:
     return text
 
 
-def distances(model: nn.Module, texts: Iterable[Sequence[int]], chosen: Definition) -> tuple[float, ...]:
+def measure_distances(model: nn.Module, texts: Iterable[Sequence[int]], chosen: Definition) -> tuple[float, ...]:
     """Mean distance for each start of a block, over all compared tokens of all texts; one text is one forward pass.
 
     Args:
-        model: a language model whose layers `layers_of` finds; called with `input_ids` (1, l).
+        model: a language model whose layers `find_layers` finds; called with `input_ids` (1, l).
         texts: token ids.
         chosen: what is compared.
 
     Raises:
         PruningError: the block does not fit, no text has a token, or a hidden state is not finite.
     """
-    layers = layers_of(model)
+    layers = find_layers(model)
     starts = len(layers) + 1 - chosen.layers_between
     if starts < 1:
         raise PruningError(f"the model has {len(layers)} layers, and {chosen.layers_between} were to be compared")
     totals = torch.zeros(starts, dtype=torch.float64)
     tokens = 0
     device = next(model.parameters()).device
-    with torch.inference_mode(), captured(layers, chosen.last_token) as states:
+    with torch.inference_mode(), capture_states(layers, chosen.last_token) as states:
         for ids in texts:
             if not len(ids):
                 continue
@@ -111,7 +111,7 @@ def distances(model: nn.Module, texts: Iterable[Sequence[int]], chosen: Definiti
 
 
 @contextmanager
-def captured(layers: nn.ModuleList, last_token: bool) -> Iterator[list[Tensor]]:
+def capture_states(layers: nn.ModuleList, last_token: bool) -> Iterator[list[Tensor]]:
     """While the block runs, a forward pass appends (tokens, d) states: each layer's input, then the last's output."""
     states: list[Tensor] = []
 
@@ -145,16 +145,16 @@ def _sums(states: Sequence[Tensor], chosen: Definition) -> Tensor:
     """(starts,): the distance summed over tokens."""
     pairs = zip(states, states[chosen.layers_between :], strict=False)
     # Devices may differ where a model is spread over several.
-    return torch.stack([distance(x, y.to(x.device), chosen.metric).sum().cpu() for x, y in pairs])
+    return torch.stack([measure_distance(x, y.to(x.device), chosen.metric).sum().cpu() for x, y in pairs])
 
 
-def distance(x: Tensor, y: Tensor, metric: Metric) -> Tensor:
+def measure_distance(x: Tensor, y: Tensor, metric: Metric) -> Tensor:
     """(tokens, d) and (tokens, d) -> (tokens,), in float64."""
     cosine = torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=-1, eps=EPS).clamp(-1, 1)
     return torch.arccos(cosine) / math.pi if metric == "angular" else 1 - cosine
 
 
-def least_changed(found: Sequence[float], size: int) -> Block:
+def find_least_changed(found: Sequence[float], size: int) -> Block:
     """The block of `size` layers at the start with the smallest distance, the first of equals."""
     start = min(range(len(found)), key=found.__getitem__)
     return Block(start, start + size - 1)

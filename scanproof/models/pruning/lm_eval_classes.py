@@ -13,9 +13,15 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from scanproof.models.hub_layout import check_folder, exact_checkpoint
-from scanproof.models.pruning.blocks import Block, PruningError, by_persistence
-from scanproof.models.pruning.layer_distance import Metric, definition, distances, least_changed, read_sample
-from scanproof.models.pruning.removal import layer_count, remove_block
+from scanproof.models.pruning.blocks import Block, PruningError, choose_by_persistence
+from scanproof.models.pruning.layer_distance import (
+    Metric,
+    choose_definition,
+    find_least_changed,
+    measure_distances,
+    read_sample,
+)
+from scanproof.models.pruning.removal import count_layers, remove_block
 from scanproof.models.state_spaces import StateSpaces
 
 logger = logging.getLogger(__name__)
@@ -31,7 +37,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BlockChoice:
     """How the block is chosen: the arguments of the model class."""
 
     method: str
@@ -47,7 +53,7 @@ class Plan:
     sample: str | None = None
     """Text file, see `layer_distance.read_sample`."""
     definition: str = "paper"
-    """`paper`, or `script`: see `layer_distance.definition`."""
+    """`paper`, or `script`: see `layer_distance.choose_definition`."""
     sample_texts: int = 100
     sample_tokens: int = 1000
     """Tokens of each text, at most."""
@@ -70,7 +76,7 @@ class Plan:
                 raise PruningError(f"{name}={count!r}: expected a whole number above 0")
 
 
-PLAN_FIELDS = frozenset(field.name for field in fields(Plan))
+CHOICE_FIELDS = frozenset(field.name for field in fields(BlockChoice))
 
 
 class Pruned(HFLM):  # type: ignore[misc]
@@ -80,33 +86,33 @@ class Pruned(HFLM):  # type: ignore[misc]
     """Layers taken out, by their numbers in the checkpoint; None for the full model."""
 
     def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
-        """Arguments of `Plan`; all others go to the class that loads the checkpoint.
+        """Arguments of `BlockChoice`; all others go to the class that loads the checkpoint.
 
         Raises:
             PruningError: an argument, a file or the model does not allow to remove a block.
         """
-        plan = Plan(method=method, **{name: arguments.pop(name) for name in PLAN_FIELDS & set(arguments)})
-        plan.check()
+        choice = BlockChoice(method=method, **{name: arguments.pop(name) for name in CHOICE_FIELDS & set(arguments)})
+        choice.check()
         super().__init__(pretrained=pretrained, **arguments)
-        self.removed = self._block(plan)
+        self.removed = self._block(choice)
         if self.removed is not None:
             remove_block(self.model, self.removed)
             logger.info("%s: layers %s are removed", pretrained, self.removed)
 
-    def _block(self, plan: Plan) -> Block | None:
-        if plan.start_block is not None and plan.end_block is not None:
-            return Block(plan.start_block, plan.end_block)
-        if plan.zigzag_output is not None and plan.p is not None:
-            return by_persistence(Path(plan.zigzag_output), layer_count(self.model), plan.p)
-        if plan.sample is not None and plan.block_size is not None:
-            return self._least_changed(plan, plan.block_size, Path(plan.sample))
+    def _block(self, choice: BlockChoice) -> Block | None:
+        if choice.start_block is not None and choice.end_block is not None:
+            return Block(choice.start_block, choice.end_block)
+        if choice.zigzag_output is not None and choice.p is not None:
+            return choose_by_persistence(Path(choice.zigzag_output), count_layers(self.model), choice.p)
+        if choice.sample is not None and choice.block_size is not None:
+            return self._least_changed(choice, choice.block_size, Path(choice.sample))
         return None
 
-    def _least_changed(self, plan: Plan, size: int, sample: Path) -> Block:
-        metric: Metric = "angular" if plan.method == "angular" else "bi_score"
-        chosen = definition(metric, size, plan.definition == "script")
-        texts = self._tokens(sample, plan.sample_texts, plan.sample_tokens)
-        return least_changed(distances(self.model, texts, chosen), size)
+    def _least_changed(self, choice: BlockChoice, size: int, sample: Path) -> Block:
+        metric: Metric = "angular" if choice.method == "angular" else "bi_score"
+        chosen = choose_definition(metric, size, choice.definition == "script")
+        texts = self._tokens(sample, choice.sample_texts, choice.sample_tokens)
+        return find_least_changed(measure_distances(self.model, texts, chosen), size)
 
     def _tokens(self, sample: Path, texts: int, tokens: int) -> Iterator[Sequence[int]]:
         """Token ids of each text of the sample, with a progress bar."""

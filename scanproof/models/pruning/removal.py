@@ -13,14 +13,14 @@ INDICES = ("layer_idx", "layer_id", "layer_number", "layer_num")
 """Attributes by which a module finds its own entry of a cache."""
 
 
-def layers_of(model: nn.Module) -> nn.ModuleList:
+def find_layers(model: nn.Module) -> nn.ModuleList:
     """The layers of a causal language model, in order: what transformers' base model or a backbone runs through.
 
     Raises:
         PruningError: not exactly one list of as many modules as the config has layers.
     """
     base = getattr(model, getattr(model, "base_model_prefix", "") or "backbone", None)
-    count = layer_count(model)
+    count = count_layers(model)
     children = base.named_children() if isinstance(base, nn.Module) else ()
     found = [each for _, each in children if isinstance(each, nn.ModuleList) and len(each) == count]
     if len(found) != 1:
@@ -31,7 +31,7 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
-def layer_count(model: nn.Module) -> int:
+def count_layers(model: nn.Module) -> int:
     """Number of layers, as the config has it."""
     config: Any = model.config
     return int(getattr(config, _count_field(config)))
@@ -46,7 +46,7 @@ def remove_block(model: nn.Module, block: Block) -> None:
     Raises:
         PruningError: the model has no such layers, or its config says things per layer that cannot be shortened.
     """
-    layers = layers_of(model)
+    layers = find_layers(model)
     count = len(layers)
     block.check(count)
     _shorten_config(model, block, count)
@@ -67,7 +67,7 @@ def _count_field(config: Any) -> str:
 def _shorten_config(model: nn.Module, block: Block, count: int) -> None:
     config: Any = model.config
     if _count_field(config) == "n_layer":
-        shorter = _shorter(config, block)
+        shorter = _remove_from_config(config, block)
         for module in model.modules():
             if getattr(module, "config", None) is config:
                 module.config = shorter
@@ -81,7 +81,7 @@ def _shorten_config(model: nn.Module, block: Block, count: int) -> None:
     _check_config(config)
 
 
-def _shorter(config: Any, block: Block) -> Any:
+def _remove_from_config(config: Any, block: Block) -> Any:
     """A config of the state-spaces layout (ours, or mamba_ssm's own) without the block."""
     attention = [
         index - block.size if index > block.end else index for index in config.attn_layer_idx if index not in block
