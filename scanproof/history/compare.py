@@ -80,7 +80,7 @@ def finding(
     baseline = Baseline(name=name, samples=mine, harness=harness(first.environment), engine=first.engine)
     as_run = replace(value, job=second.job)
     return baseline_gate.judge_number(
-        as_run, now.samples, baseline.against(second.engine), constants, harness=harness(second.environment)
+        as_run, now.samples, baseline.named_for(second.engine), constants, harness=harness(second.environment)
     )
 
 

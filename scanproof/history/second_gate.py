@@ -51,9 +51,9 @@ class SecondGate:
         if self.history is not None:
             found = self.opened().find(evaluation)
             if found is not None:
-                return found.against(evaluation.engine).beside(evaluation)
+                return found.named_for(evaluation.engine).with_rounding_for(evaluation)
         recorded = self.recorded_baseline(value)
-        return recorded.beside(evaluation) if recorded is not None else None
+        return recorded.with_rounding_for(evaluation) if recorded is not None else None
 
     def opened(self) -> Baselines:
         """The baselines of the history; raises the same HistoryError every time when it cannot be read."""
@@ -121,7 +121,7 @@ class SecondGate:
         except HistoryError as error:
             return replace(made, finding=refuse(value.id, "plain", str(error)))
         # The two were scored by one lm-eval within one session.
-        baseline = Baseline(name="plain", samples=by_plain, harness="").beside(evaluation)
+        baseline = Baseline(name="plain", samples=by_plain, harness="").with_rounding_for(evaluation)
         found = baseline_gate.judge_number(value, by_shared, baseline, self.expected.constants, harness="")
         if not found.changed:
             return replace(made, finding=found)

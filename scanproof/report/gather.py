@@ -161,7 +161,7 @@ class Reporter:
         return Baseline(
             name=f"the run {self.reference_night.run.id}", samples=of_job,
             harness=baseline.harness(earlier.environment), engine=earlier.engine,
-        ).against(evaluation.engine)  # fmt: skip
+        ).named_for(evaluation.engine)  # fmt: skip
 
     def read_samples(self, evaluation: Evaluation) -> Samples:
         """The answers of an evaluation of this run, read once; raises HistoryError."""

@@ -139,9 +139,9 @@ def test_a_score_that_was_not_kept_is_said() -> None:
 )
 def test_a_baseline_by_the_other_engine_is_compared_and_said(engine: str, name: str) -> None:
     baseline = Baseline(name="the run r", samples={}, harness="0.4.13", engine="plain")
-    assert baseline.against(engine).name == name  # type: ignore[arg-type]
+    assert baseline.named_for(engine).name == name  # type: ignore[arg-type]
     recorded = replace(baseline, engine=None)
-    assert recorded.against(engine) is recorded  # type: ignore[arg-type]
+    assert recorded.named_for(engine) is recorded  # type: ignore[arg-type]
 
 
 def test_two_runs_by_different_engines_are_compared_and_both_are_named(tmp_path: Path, expected: Expected) -> None:

@@ -1,4 +1,4 @@
-"""What a job answered, document by document."""
+"""The answers of a job, document by document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWERS = ".answers.jsonl.gz"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSamples:
-    """The documents of one task as one evaluation answered them, in the order of their ids."""
+    """The answers of one evaluation to the documents of one task, in the order of the document ids."""
 
     job: str
     task: str
@@ -23,11 +23,11 @@ class TaskSamples:
     prompts_hash: str
     """Digest of the hashes of the prompts, in order."""
     targets: tuple[int | None, ...]
-    """Index of the right answer, where the task counts its answers."""
+    """Index of the right answer of each document; None where the task gives none."""
     loglikelihoods: tuple[tuple[float, ...], ...]
-    """Natural log-likelihood of each answer."""
+    """Log-likelihood of each answer of each document, in nats."""
     metrics: Mapping[str, tuple[float | None, ...]]
-    """What each document contributes to a metric."""
+    """Metric -> the contribution of each document."""
 
 
 Samples = dict[tuple[str, str], TaskSamples]
@@ -35,12 +35,12 @@ Samples = dict[tuple[str, str], TaskSamples]
 
 
 def digest_lines(parts: Iterable[str]) -> str:
-    """sha256 of lines."""
+    """sha256, in hex, of the parts as lines."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def parse_number(value: Any) -> float | None:
-    """A number as it was logged; what is not finite was logged as text; None for what is no number."""
+    """Read a logged number; inf and NaN are logged as text.  None for anything that is not a number."""
     if isinstance(value, bool | int | float):
         return float(value)
     return float(value) if value in ("inf", "-inf", "nan") else None

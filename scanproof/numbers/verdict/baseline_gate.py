@@ -1,4 +1,4 @@
-"""The second gate: one number, one model, one night, compared document by document with a baseline.  Pure."""
+"""The second gate: compare a number, a model or a whole night with a baseline, document by document.  Pure."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ class Baseline:
     """What one evaluation is compared with."""
 
     name: str
-    """How it is spoken of: `the run 2026...`, `the answers recorded in float64`."""
+    """Its name in messages: `the run 2026...`, `the answers recorded in float64`."""
     samples: Samples
     harness: str | None
     """Version of lm-eval that produced it."""
     ceiling: float | None = None
-    """Nats by which rounding can move an answer at all, where that is known."""
+    """The most that rounding can move an answer, in nats; None where it is not known."""
     unbounded: str = ""
-    """dtype and device of a stand-in, `float32 on cuda:0`, where that is not known."""
+    """dtype and device of a stand-in whose ceiling is not known: `float32 on cuda:0`."""
     engine: Engine | None = None
-    """What scored it; None for answers that no run holds."""
+    """The engine that scored it; None for answers that come from no run."""
     evaluation: Evaluation | None = None
     """The evaluation whose answers these are; None for answers recorded in float64."""
 
-    def beside(self, evaluation: Evaluation) -> Baseline:
-        """The baseline with the ceiling of rounding between it and this evaluation of a stand-in; others stay as is."""
+    def with_rounding_for(self, evaluation: Evaluation) -> Baseline:
+        """The baseline with its ceiling of rounding set for an evaluation of a stand-in; unchanged for other models."""
         if evaluation.job.suite != "embedded":
             return self
         both = [evaluation] if self.evaluation is None else [evaluation, self.evaluation]
         return replace(self, ceiling=find_ceiling(*both), unbounded=describe_unbounded(*both))
 
-    def against(self, engine: Engine) -> Baseline:
-        """The baseline as it is spoken of beside an evaluation by this engine: one by the other may be compared."""
+    def named_for(self, engine: Engine) -> Baseline:
+        """The baseline, with both engines in its name where the evaluation was scored by the other engine."""
         if self.engine in (None, engine):
             return self
         return replace(self, name=f"{self.name} (scored by {self.engine}, this by {engine})")
@@ -60,44 +60,50 @@ class Baseline:
 
 @dataclass(frozen=True)
 class TaskPair:
-    """One task in the baseline and now."""
+    """The answers of one task: in the baseline and now."""
 
     before: TaskSamples
     now: TaskSamples
 
-    def metric(self, name: str) -> list[float]:
-        """Differences of what the documents contribute to a metric, now minus before."""
+    def metric_changes(self, name: str) -> list[float]:
+        """For each document: its contribution to a metric, now minus before."""
         pairs = zip(self.before.metrics[name], self.now.metrics[name], strict=True)
         return [0.0 if old == new else (new or 0.0) - (old or 0.0) for old, new in pairs]
 
-    def answers(self) -> list[float]:
-        """Differences of every answer's log-likelihood, in nats."""
+    def answer_changes(self) -> list[float]:
+        """For each answer of each document: its log-likelihood, now minus before, in nats."""
         return [
             0.0 if old == new else new - old
             for before, now in zip(self.before.loglikelihoods, self.now.loglikelihoods, strict=True)
             for old, new in zip(before, now, strict=True)
         ]
 
-    def margins(self) -> list[float] | None:
-        """Differences of the right answer's lead over the best wrong one, in nats; None where it is not known."""
+    def margin_changes(self) -> list[float] | None:
+        """For each document: the margin of the right answer, now minus before, in nats; None where one is not known."""
         old, new = right_answer_margins(self.before), right_answer_margins(self.now)
         return None if old is None or new is None else [b - a for a, b in zip(old, new, strict=True)]
 
 
 def right_answer_margins(task: TaskSamples) -> list[float] | None:
-    """Log-likelihood of the right answer minus that of the best wrong one."""
-    found = []
+    """For each document: log-likelihood of the right answer minus that of the best wrong one, in nats.
+
+    None where the right answer of any document is not known.
+    """
+    margins = []
     right = task.metrics.get("acc", (None,) * len(task.doc_ids))
     for target, values, score in zip(task.targets, task.loglikelihoods, right, strict=True):
         index = find_right_answer(target, values, score)
         if index is None:
             return None
-        found.append(values[index] - max(value for place, value in enumerate(values) if place != index))
-    return found
+        margins.append(values[index] - max(value for place, value in enumerate(values) if place != index))
+    return margins
 
 
 def find_right_answer(target: int | None, values: Sequence[float], score: float | None) -> int | None:
-    """Index of the right answer; where the task does not count its answers, what the score says about two of them."""
+    """Index of the right answer; None where it is not known.
+
+    Where the task gives no index (`target`) and has two answers, the score tells it: 1 if the likelier one is right.
+    """
     if len(values) < 2 or score not in (0.0, 1.0):
         return None
     if target is not None:
@@ -126,7 +132,7 @@ def explain_unpaired(before: TaskSamples | None, now: TaskSamples | None, task: 
 
 
 def explain_other_harness(baseline: Baseline, harness: str | None) -> str | None:
-    """Why runs of two releases of lm-eval are not compared."""
+    """Why the releases of lm-eval cannot be compared; None when they are the same."""
     if None in (baseline.harness, harness):
         return "the version of lm-eval is not known on both sides"
     return None if baseline.harness == harness else f"lm-eval {harness} now, {baseline.harness} in the baseline"
@@ -135,9 +141,9 @@ def explain_other_harness(baseline: Baseline, harness: str | None) -> str | None
 def pair_tasks(
     baseline: Baseline, samples: Samples, job: str, tasks: Iterable[str]
 ) -> tuple[list[TaskPair], list[str]]:
-    """The tasks that can be compared, and why the others cannot."""
+    """Pair the tasks that can be compared; also return, for each of the others, why it cannot."""
     pairs, reasons = [], []
-    old = {task: found for (_, task), found in baseline.samples.items()}
+    old = {task: task_samples for (_, task), task_samples in baseline.samples.items()}
     for task in tasks:
         now = samples.get((job, task))
         before = old.get(task)
@@ -150,61 +156,61 @@ def pair_tasks(
 
 
 def list_tasks(value: PublishedValue) -> list[tuple[str, str]]:
-    """The tasks whose documents a number is made of, each with the metric."""
+    """(task, metric) of everything that a number is computed from."""
     return [(part.task, part.metric) for part in value.parts] or [(value.task, value.metric)]
 
 
 def judge_number(
     value: PublishedValue, samples: Samples, baseline: Baseline, constants: Constants, *, harness: str | None
 ) -> PairedComparison:
-    """Compare one number with the baseline."""
+    """Compare one number with the baseline; `harness` is the release of lm-eval that produced `samples`."""
     pairs, reasons = pair_tasks(baseline, samples, value.job.name, [task for task, _ in list_tasks(value)])
     refused = explain_other_harness(baseline, harness) or (reasons[0] if reasons else None)
     if refused is None:
-        refused = next((why for each, (_, metric) in zip(pairs, list_tasks(value), strict=True)
-                        if (why := explain_missing_metric(each, metric))), None)  # fmt: skip
+        missing = (explain_missing_metric(p, metric) for p, (_, metric) in zip(pairs, list_tasks(value), strict=True))
+        refused = next(filter(None, missing), None)
     if refused is not None:
         return refuse(value.id, baseline.name, refused)
-    asked = list(list_questions(value, pairs, constants))
-    tests = [build(constants.second_level / len(asked)) for build in asked]
-    moved = [d for each in pairs for d in each.answers()]
+    questions = list(list_questions(value, pairs, constants))
+    tests = [run_test(constants.second_level / len(questions)) for run_test in questions]
+    moved = [d for pair in pairs for d in pair.answer_changes()]
     if baseline.ceiling is not None or baseline.unbounded:
         tests.append(noise_test(moved, baseline.ceiling, baseline.unbounded))
-    strange = finite_test(moved)
-    return conclude(value.id, baseline.name, [*tests, *([strange] if strange.changed else [])])
+    finite = finite_test(moved)
+    return conclude(value.id, baseline.name, [*tests, *([finite] if finite.changed else [])])
 
 
-def explain_missing_metric(each: TaskPair, metric: str) -> str | None:
-    """Why a metric cannot be compared per document."""
-    missing = metric not in each.before.metrics or metric not in each.now.metrics
-    return f"{each.now.task}: {metric} was not kept per document on both sides" if missing else None
+def explain_missing_metric(pair: TaskPair, metric: str) -> str | None:
+    """Why a metric cannot be compared per document; None when it can."""
+    missing = metric not in pair.before.metrics or metric not in pair.now.metrics
+    return f"{pair.now.task}: {metric} was not kept per document on both sides" if missing else None
 
 
 def list_questions(value: PublishedValue, pairs: Sequence[TaskPair], constants: Constants) -> Iterator[Question]:
-    """The tests that a number is put to; each is built with its share of the level."""
+    """The tests for a number.  Each runs when it is called with its share of the level."""
     metrics = [metric for _, metric in list_tasks(value)]
-    moved = [each.metric(metric) for each, metric in zip(pairs, metrics, strict=True)]
+    moved = [pair.metric_changes(metric) for pair, metric in zip(pairs, metrics, strict=True)]
     margin = constants.perplexity_sd
     if value.metric == "perplexity":
         yield Shift("loglikelihoods", [[d for group in moved for d in group]], margin)
         return
     if not value.binary:
-        # A shift of all answers by at most `margin` moves a share of their mass by at most half of it.
+        # If every log-likelihood moves by at most `margin`, a share of the mass moves by at most half of that.
         yield Shift("scores", [[d for group in moved for d in group]], margin / 2, unit="of the mass")
         return
     if value.parts and not value.pooled:
-        weighed = [d / len(group) for group in moved for d in group]
-        yield Shift("scores", [weighed], 0.0, unit="of the mean")
+        weighted = [d / len(group) for group in moved for d in group]
+        yield Shift("scores", [weighted], 0.0, unit="of the mean")
         return
     yield Flips([d for group in moved for d in group])
-    leads = [found for each in pairs if (found := each.margins()) is not None]
-    if len(leads) == len(pairs) and set(metrics) == {"acc"}:
-        yield Shift("margins", [[d for group in leads for d in group]], margin)
+    margin_moves = [moves for pair in pairs if (moves := pair.margin_changes()) is not None]
+    if len(margin_moves) == len(pairs) and set(metrics) == {"acc"}:
+        yield Shift("margins", [[d for group in margin_moves for d in group]], margin)
 
 
 @dataclass(frozen=True)
 class Flips:
-    """A question about right and wrong."""
+    """Did documents change from wrong to right, or back, more often in one direction?"""
 
     moved: Sequence[float]
 
@@ -215,7 +221,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class Shift:
-    """A question about log-likelihoods or masses."""
+    """Did log-likelihoods or probability masses move in one direction?"""
 
     name: str
     groups: Sequence[Sequence[float]]
@@ -230,37 +236,43 @@ Question = Flips | Shift
 
 
 def judge_together(subject: str, name: str, pairs: Sequence[TaskPair], level: float, margin: float) -> PairedComparison:
-    """Everything a model, or a night, measured: a small change in one direction, spread over all tasks.
+    """Compare everything that a model, or a night, measured: it finds a small change that is spread over all tasks.
 
-    Each document counts once: right or wrong, and the lead of the right answer, or its log-likelihood where there is
-    nothing to choose from.
+    Each document counts once in each test: as right or wrong; and by the margin of its right answer, or by its
+    log-likelihood where there are no answers to choose from.
+
+    Args:
+        subject: name of the model, or `night`.
+        name: name of the baseline in messages.
+        level: rate of false alarms of all tests together.
+        margin: mean shift that is allowed, in nats.
     """
-    flips = [d for each in pairs if is_binary(each) for d in each.metric("acc")]
-    leads = [found for each in pairs if (found := document_moves(each)) is not None]
-    asked: list[Question] = [Flips(flips)] if flips else []
-    if leads:
-        asked.append(Shift("margins", leads, margin))
-    if not asked:
+    flips = [d for pair in pairs if is_binary(pair) for d in pair.metric_changes("acc")]
+    shifts = [moves for pair in pairs if (moves := document_moves(pair)) is not None]
+    questions: list[Question] = [Flips(flips)] if flips else []
+    if shifts:
+        questions.append(Shift("margins", shifts, margin))
+    if not questions:
         return refuse(subject, name, "nothing in it can be paired")
-    return conclude(subject, name, [build(level / len(asked)) for build in asked])
+    return conclude(subject, name, [run_test(level / len(questions)) for run_test in questions])
 
 
-def is_binary(each: TaskPair) -> bool:
-    """Whether the documents of a task are right or wrong."""
-    both = [*each.before.metrics.get("acc", (None,)), *each.now.metrics.get("acc", (None,))]
+def is_binary(pair: TaskPair) -> bool:
+    """Whether every document of the task is either right or wrong."""
+    both = [*pair.before.metrics.get("acc", (None,)), *pair.now.metrics.get("acc", (None,))]
     return all(score in (0.0, 1.0) for score in both)
 
 
-def document_moves(each: TaskPair) -> list[float] | None:
-    """By how much each document moved, in nats."""
-    if all(len(values) == 1 for values in each.now.loglikelihoods):
-        return each.answers()
-    return each.margins()
+def document_moves(pair: TaskPair) -> list[float] | None:
+    """For each document: how far its answer moved, in nats; None where margins are not known."""
+    if all(len(values) == 1 for values in pair.now.loglikelihoods):
+        return pair.answer_changes()
+    return pair.margin_changes()
 
 
 def group_by_model(pairs: Iterable[tuple[str, TaskPair]]) -> Mapping[str, list[TaskPair]]:
-    """Pairs of each model."""
-    found: dict[str, list[TaskPair]] = {}
-    for model, each in pairs:
-        found.setdefault(model, []).append(each)
-    return found
+    """Model -> its pairs."""
+    by_model: dict[str, list[TaskPair]] = {}
+    for model, pair in pairs:
+        by_model.setdefault(model, []).append(pair)
+    return by_model

@@ -1,4 +1,4 @@
-"""Numbers that are computed from other numbers: means over tasks, groups pooled over their documents."""
+"""Compute numbers from other numbers: plain means over tasks, and groups pooled over their documents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scanproof.numbers.verdict.measurement import Measurement
 
 
 class DeriveError(Exception):
-    """A number cannot be had from what the evaluation measured; the message says which part is at fault."""
+    """A number cannot be computed from what the evaluation measured; the message names the part that is missing."""
 
 
 def find_measurement(measurements: Iterable[Measurement], task: str, metric: str) -> Measurement | None:
@@ -23,11 +23,11 @@ def derive(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Meas
 
     Raises DeriveError naming the parts that were not measured.
     """
-    found = [find_measurement(measurements, part.task, part.metric) for part in value.parts]
-    missing = [f"{p.task}/{p.metric}" for p, m in zip(value.parts, found, strict=True) if m is None]
+    measured = [find_measurement(measurements, part.task, part.metric) for part in value.parts]
+    missing = [f"{p.task}/{p.metric}" for p, m in zip(value.parts, measured, strict=True) if m is None]
     if missing:
         raise DeriveError(f"{value.task} is derived from {', '.join(missing)}, which the evaluation did not measure")
-    parts = [measurement for measurement in found if measurement is not None]
+    parts = [measurement for measurement in measured if measurement is not None]
     documents = sum(part.n_samples for part in parts)
     if value.pooled:
         mean = math.fsum(part.value * part.n_samples for part in parts) / documents
@@ -37,10 +37,10 @@ def derive(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Meas
 
 
 def measurement_of(value: PublishedValue, measurements: tuple[Measurement, ...]) -> Measurement:
-    """What the evaluation says for `value`; a derived value is computed from its parts as well as measured.
+    """The measurement of `value`; a derived value is computed from its parts.
 
-    Raises DeriveError when it was not measured, or when lm-eval's own aggregate and the one computed from the
-    parts are not the same number: then the harness aggregates differently from what the document describes.
+    Raises DeriveError when it was not measured.  Also when lm-eval reports an aggregate of its own that differs from
+    the computed one: then the harness aggregates in another way than the document describes.
     """
     direct = find_measurement(measurements, value.task, value.metric)
     if not value.parts:

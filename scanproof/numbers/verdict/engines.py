@@ -1,7 +1,8 @@
-"""The engines that score a job's requests, and what one number got from both.  Data only.
+"""The engines that score the requests of a job, and the results of both for one number.  Data only.
 
-`plain` is lm-eval as it is; `shared` runs each distinct token once (`scanproof.scoring`).  The option's third value,
-`auto`, is no engine: shared first, plain again where a number fails (`scanproof.evaluation.auto_engine`).
+`plain` is lm-eval unchanged.  `shared` runs each distinct token once (`scanproof.scoring`).  The third value of the
+option, `auto`, is not an engine: it runs shared, and plain again where a number fails
+(`scanproof.evaluation.auto_engine`).
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ DISAGREE = "the engines disagree: a kernel that carries a state over is wrong, o
 
 @dataclass(frozen=True, kw_only=True)
 class SpotCheck:
-    """Of a few requests that plain scored as well, the one whose answers are furthest apart."""
+    """The spot-checked request on which the engines differ most."""
 
     requests: int
-    """That were compared."""
+    """Number of requests that were scored by both engines."""
     shared: float | None
-    """Its log-likelihood, in nats; None for what is no number."""
+    """Log-likelihood from the shared engine, in nats; None where it is not a number."""
     plain: float | None
     allowed: float
-    """What rounding may put between them, in nats."""
+    """The largest difference that rounding can explain, in nats."""
 
     @property
     def nats(self) -> float:
-        """Between the two; inf where one of them is no number."""
+        """Difference between the engines in nats; inf where one of the two is not a number."""
         return math.inf if self.shared is None or self.plain is None else abs(self.shared - self.plain)
 
     @property
     def differs(self) -> bool:
-        """Whether that is more than rounding."""
+        """Whether the difference is more than rounding."""
         return self.nats > self.allowed
 
     def __str__(self) -> str:
@@ -48,23 +49,23 @@ class SpotCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What the shared engine ran for one evaluation."""
+    """What the shared engine computed in one evaluation."""
 
     plain_tokens: int
-    """Tokens that plain would have run."""
+    """Tokens that the plain engine would have run."""
     distinct_tokens: int
-    """The lower bound: tokens of all distinct prefixes."""
+    """Tokens of all distinct prefixes: the lower bound."""
     tokens: int
-    """Tokens that were run, padding apart."""
+    """Tokens that were run, without padding."""
     padding: int
     scored_positions: int
     """Positions that were projected onto the vocabulary."""
     peak_state_bytes: int
-    """Most that the kept states held at one time."""
+    """Largest size of the kept states at any time."""
     notes: tuple[str, ...] = ()
-    """What the engine said on the way: `out of memory with 64 rows; goes on with 32`."""
+    """Events during the run: `out of memory with 64 rows; goes on with 32`."""
     spot: SpotCheck | None = None
-    """None where nothing was compared."""
+    """None where no request was scored by both engines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ class EngineDifference:
     task: str
     doc_id: int
     nats: float | None
-    """By how much its answer that differs most differs, shared minus plain; None where one of them is no number."""
+    """Largest difference of one of its answers, shared minus plain; None where one of the two is not a number."""
     shared: float | None
-    """What it contributes to the metric; None where that was not kept."""
+    """Its contribution to the metric by the shared engine; None where it was not kept."""
     plain: float | None
 
     def __str__(self) -> str:
@@ -90,23 +91,23 @@ class EngineDifference:
 
 
 def format_score(value: float | None) -> str:
-    """A measurement or a score in a sentence."""
+    """A measurement or a score as text."""
     return "nothing" if value is None else f"{value:.6g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engines:
-    """A number that plain measured after shared.  Natural units; the verdict is plain's."""
+    """The results of both engines for one number, in natural units.  The verdict is that of plain."""
 
     shared: float | None
-    """None where the shared engine broke, or measured nothing usable."""
+    """None where the shared engine failed, or measured nothing usable."""
     plain: float | None
     because: str
-    """Why plain measured again."""
+    """Why the number was measured again by plain."""
     finding: PairedComparison | None = None
-    """The two, document by document; None where the shared engine left nothing to compare."""
+    """The comparison of both, document by document; None where the shared engine left nothing to compare."""
     apart: tuple[EngineDifference, ...] = ()
-    """The documents that differ most, where the engines disagree."""
+    """The documents that differ most, when the engines disagree."""
 
     @property
     def disagree(self) -> bool:
@@ -115,11 +116,11 @@ class Engines:
 
     @property
     def agree(self) -> bool:
-        """Whether the two differ by no more than noise; where they cannot be compared they do neither."""
+        """Whether the two differ by no more than noise; False, like `disagree`, where they cannot be compared."""
         return self.finding is not None and self.finding.outcome is ComparisonOutcome.SAME
 
     def lines(self) -> tuple[str, ...]:
-        """What both engines said, for the person who has to choose between them."""
+        """Both results and their differences, as lines for a message."""
         tests = self.finding.tests if self.finding is not None else ()
         refused = [self.finding.because] if self.finding is not None and not tests else []
         return (

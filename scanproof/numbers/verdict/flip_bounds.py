@@ -1,7 +1,7 @@
 """How far two correct runs can differ: tail bounds for the net number of flipped documents.
 
-Model: between two correct runs a document's answer flips now and then by floating-point noise, gained or
-lost with equal chance.  Gains and losses are independent Poisson counts of mean `flips / 2` each; their
+Model: between two correct runs, floating-point noise flips the answers to a few documents; gained and lost are
+equally likely.  Gains and losses are independent Poisson counts of mean `flips / 2` each; their
 difference K is a symmetric Skellam variable of variance `flips`.  The textbook z * sqrt(flips) is the tail of
 a normal variable and too narrow for K while `flips` is small (a subject of 100 documents expects about one);
 `docs/decisions/0001-tolerance.md` has the figures.
@@ -11,8 +11,8 @@ Tilting K by theta gives it the mean x = flips * sinh(theta) and the variance v 
     P(K > x) <= exp(-(theta * x - flips * (cosh(theta) - 1))) * min(1, m / (1 - exp(-theta)))
 
 where m = exp(-v) * I0(v) bounds every probability of the tilted lattice variable (it is the integral of its
-|characteristic function|).  The first factor is Chernoff's bound; the second brings x within 0.3% of the
-normal quantile for many flips, so that next to nothing is given away there.
+|characteristic function|).  The first factor is Chernoff's bound.  With the second, x is within 0.3% of the normal
+quantile for many flips, so the bound is almost exact there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROOT_ACCURACY = 1e-13
 
 @lru_cache(maxsize=200_000)
 def net_flips(flips: float, tail: float) -> float:
-    """Smallest x with a proof that P(K > x) <= tail, in documents, for K gained minus lost.
+    """Smallest x, in documents, for which the bound proves P(K > x) <= tail; K is gained minus lost.
 
     `flips` is the expected number of flipped documents, q * N.  x grows with `flips` and x / N falls with N.
     """
@@ -41,10 +41,10 @@ def net_flips(flips: float, tail: float) -> float:
 
 @lru_cache(maxsize=200_000)
 def net_mass(terms: tuple[Term, ...], tail: float) -> float:
-    """Smallest x with a proof that P(sum of weight * K > x) <= tail; Chernoff's bound alone.
+    """Smallest x for which Chernoff's bound proves P(sum of weight * K > x) <= tail.
 
-    Needs no lattice: it also holds where one flip moves the sum by any amount up to `weight`, in either
-    direction alike, because cosh(theta * jump) <= cosh(theta) for |jump| <= 1.
+    It does not need a lattice.  It also holds where one flip moves the sum by any amount up to `weight`, with both
+    directions equally likely, because cosh(theta * jump) <= cosh(theta) for |jump| <= 1.
     """
     terms = tuple((flips, weight) for flips, weight in terms if flips > 0)
     if not terms:
@@ -60,14 +60,14 @@ def _tilted_mean(terms: tuple[Term, ...], theta: float) -> float:
 
 
 def _chernoff(terms: tuple[Term, ...], theta: float) -> float:
-    """Minus the logarithm of Chernoff's bound at the mean that theta tilts to; increasing in theta."""
+    """Minus the logarithm of Chernoff's bound at the tilted mean; it increases with theta."""
     # cosh(y) - 1 = 2 sinh(y/2)^2 keeps its digits for small y.
     cumulant = sum(2 * flips * math.sinh(theta * weight / 2) ** 2 for flips, weight in terms)
     return theta * _tilted_mean(terms, theta) - cumulant
 
 
 def _lattice_gain(flips: float, theta: float) -> float:
-    """Logarithm (<= 0) of the second factor of the bound; decreasing in theta."""
+    """Logarithm (<= 0) of the second factor of the bound; it decreases with theta."""
     from scipy.special import i0e
 
     largest = float(i0e(flips * math.cosh(theta)))

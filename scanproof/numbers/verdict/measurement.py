@@ -13,7 +13,7 @@ class Measurement:
     """One number that an evaluation produced."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
-    # JSON has no NaN; a number that is none must come back as one, or a broken run would look like a missing value.
+    # JSON has no NaN.  Write NaN as text so that it reads back as NaN; as null it would look like a missing value.
 
     task: str
     metric: str

@@ -1,6 +1,6 @@
-"""The only list of outcomes: of numbers and of latencies, with what each of them means.
+"""The only list of outcomes of numbers and latencies, and what each of them means.
 
-Every surface asks here: summary, page, JUnit, history, triage, bisect.  A new outcome is one row.
+Summary, page, JUnit, history, triage and bisect all use this list.  A new outcome is one new row.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import Enum, StrEnum
 
 
 class Meaning(Enum):
-    """What an outcome says of what was tested."""
+    """What an outcome says about the thing that was tested."""
 
     GOOD = "good"
     """As expected."""
@@ -22,7 +22,7 @@ class Meaning(Enum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether a session with such an outcome has not shown what it was to show."""
+        """Whether a session with this outcome must not be green."""
         return self in (Meaning.FAILED, Meaning.BROKEN)
 
 
@@ -42,9 +42,9 @@ class Outcome(StrEnum):
     REPRODUCED = "REPRODUCED", Meaning.GOOD, "✓"
     OUT_OF_TOLERANCE = "OUT_OF_TOLERANCE", Meaning.FAILED, "✕"
     CHANGED = "CHANGED", Meaning.FAILED, "≠"
-    """As printed, within tolerance, but document by document not as in the baseline."""
+    """The number is within tolerance, but its documents differ from the baseline."""
     ENGINES_DISAGREE = "ENGINES_DISAGREE", Meaning.FAILED, "⇄"
-    """As printed by plain scoring, but shared scoring differs from it by more than noise."""
+    """Within tolerance by the plain engine, but the shared engine differs from it by more than noise."""
     KNOWN_DISCREPANCY = "KNOWN_DISCREPANCY", Meaning.OPEN, "◇"
     NOT_COMPARABLE = "NOT_COMPARABLE", Meaning.OPEN, "○"
     ERROR = "ERROR", Meaning.BROKEN, "!"
@@ -54,17 +54,17 @@ class Outcome(StrEnum):
 
     @property
     def can_still_change(self) -> bool:
-        """Whether the comparison document by document may turn it into CHANGED or ENGINES_DISAGREE."""
+        """Whether the comparison of documents may turn it into CHANGED or ENGINES_DISAGREE."""
         return not self.meaning.is_bad
 
     @property
     def needs_triage(self) -> bool:
-        """Whether somebody has to look for the reason; a skip says its reason itself."""
+        """Whether somebody has to look for the cause.  A skip states its own reason."""
         return self.meaning.is_bad and self is not Outcome.NOT_RUN
 
     @property
     def fits_a_baseline(self) -> bool:
-        """Whether a run with such a number may be declared good: what changed may have been meant to."""
+        """Whether a run with this outcome may be declared a baseline.  CHANGED may: the change can be intended."""
         return not self.meaning.is_bad or self is Outcome.CHANGED
 
 
@@ -95,26 +95,26 @@ ALL: tuple[Outcome | LatencyOutcome, ...] = (*Outcome, *LatencyOutcome)
 def meaning_of(name: str) -> Meaning:
     """What an outcome in a run file means.
 
-    One that is not in the list is BROKEN: a run of a newer scanproof, or a damaged one, proves nothing.
+    A name that is not in the list is BROKEN: a run of a newer scanproof, or a damaged run, proves nothing.
     """
-    return next((each.meaning for each in ALL if each.value == name), Meaning.BROKEN)
+    return next((outcome.meaning for outcome in ALL if outcome.value == name), Meaning.BROKEN)
 
 
 def sign_of(name: str) -> str:
     """The sign of an outcome in a run file; `?` for one that is not in the list."""
-    return next((each.sign for each in ALL if each.value == name), "?")
+    return next((outcome.sign for outcome in ALL if outcome.value == name), "?")
 
 
 def fails(name: str | None) -> bool:
-    """Whether an outcome in a run file says that something is wrong with what was tested; None: there was none."""
+    """Whether an outcome in a run file means FAILED; False for None, where there is no outcome."""
     return name is not None and meaning_of(name) is Meaning.FAILED
 
 
 def names(meaning: Meaning) -> frozenset[str]:
-    """The outcomes with this meaning, as they stand in files."""
-    return frozenset(each.value for each in ALL if each.meaning is meaning)
+    """The names, as written in run files, of the outcomes with this meaning."""
+    return frozenset(outcome.value for outcome in ALL if outcome.meaning is meaning)
 
 
 def number_outcome(name: str) -> Outcome:
     """The outcome of a number in a run file; ERROR for a name that is not in the list."""
-    return next((each for each in Outcome if each.value == name), Outcome.ERROR)
+    return next((outcome for outcome in Outcome if outcome.value == name), Outcome.ERROR)

@@ -1,9 +1,9 @@
-"""Two runs of the same documents, document by document: paired tests without a noise constant.  Pure.
+"""Paired tests of two runs on the same documents; they need no constant for the noise.  Pure.
 
-Between two correct runs of one checkpoint on one set of documents, floating-point noise moves each document up as
-often as down, each on its own.  Every tail here follows from that symmetry alone, whatever the noise's size or shape:
+Between two correct runs of one checkpoint, floating-point noise moves each document up as often as down,
+independently of the others.  Every bound here follows from that symmetry alone, for noise of any size and shape:
 
-    flips    gained against lost, exact McNemar: the tail of a fair coin (McNemar, Psychometrika 12, 1947)
+    flips    gained against lost documents: exact McNemar test, a fair coin (McNemar, Psychometrika 12, 1947)
     shifts   T = sum(d) / sqrt(sum(d^2)); P(T >= x) <= min(exp(-x^2 / 2), (2 e^3 / 9) P(N >= x)) for independent
              symmetric d and a standard normal N (Efron, JASA 64, 1969; Pinelis, Ann. Statist. 22, 1994)
 
@@ -21,25 +21,25 @@ PINELIS = 2 * math.e**3 / 9
 
 
 class ComparisonOutcome(StrEnum):
-    """How a comparison with the baseline ended."""
+    """Result of a comparison with the baseline."""
 
     SAME = "SAME"
     CHANGED = "CHANGED"
     REFUSED = "REFUSED"
-    """Not compared; the reason is said.  Neither a pass nor a failure."""
+    """Not compared, with a reason.  Neither a pass nor a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """One question asked of the pairs."""
+    """One test of the pairs."""
 
     name: str
     """`flips`, `margins`, `loglikelihoods`, `scores`, `noise` or `finite`."""
     documents: int
     p_value: float | None
-    """Upper bound of the probability of such pairs between two correct runs; None where one answer decides."""
+    """Upper bound of the probability of such pairs between two correct runs; None where a single answer decides."""
     level: float | None
-    """The share of the suite's false alarms that this test may use."""
+    """Rate of false alarms that this test may have."""
     changed: bool
     gained: int | None = None
     lost: int | None = None
@@ -56,17 +56,18 @@ class PairedComparison:
     """Id of the number, name of the model, or `night`."""
     outcome: ComparisonOutcome
     baseline: str
-    """What it was compared with."""
+    """Name of the baseline."""
     because: str
     tests: tuple[PairedTest, ...] = ()
 
     @property
     def changed(self) -> bool:
+        """Whether it differs from the baseline by more than noise."""
         return self.outcome is ComparisonOutcome.CHANGED
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of McNemar's test: a fair coin, tossed once per flipped document."""
+    """Exact two-sided p-value of McNemar's test: one toss of a fair coin for each flipped document."""
     flipped = gained + lost
     if flipped == 0:
         return 1.0
@@ -85,12 +86,12 @@ def symmetric_tail(statistic: float) -> float:
 
 def self_normalised(differences: Iterable[float]) -> float:
     """sum(d) / sqrt(sum(d^2)); 0 where every difference is 0."""
-    kept = list(differences)
-    largest = max((abs(d) for d in kept), default=0.0)
+    values = list(differences)
+    largest = max((abs(d) for d in values), default=0.0)
     if largest == 0:
         return 0.0
-    scaled = [d / largest for d in kept]
-    return math.fsum(scaled) / math.sqrt(math.fsum(d * d for d in scaled))
+    relative = [d / largest for d in values]
+    return math.fsum(relative) / math.sqrt(math.fsum(d * d for d in relative))
 
 
 def shift_p_value(differences: Sequence[float], margin: float = 0.0) -> float:
@@ -101,25 +102,25 @@ def shift_p_value(differences: Sequence[float], margin: float = 0.0) -> float:
 
 
 def pooled_shift_p_value(groups: Iterable[Sequence[float]], margin: float = 0.0) -> float:
-    """The same over groups of differences, each group scaled by its own root mean square.
+    """`shift_p_value` over several groups of differences, each divided by its own root mean square.
 
-    The scale depends on the sizes of the differences only, so that the symmetry of their signs is untouched; without
-    it the task with the longest answers would decide alone.
+    The scale depends only on the sizes of the differences, so their signs stay symmetric.  Without it, the task with
+    the longest answers would decide alone.
     """
-    kept = [list(group) for group in groups]
-    sides = [self_normalised(d for group in kept for d in scaled(group, sign, margin)) for sign in (1, -1)]
+    lists = [list(group) for group in groups]
+    sides = [self_normalised(d for group in lists for d in scale_group(group, sign, margin)) for sign in (1, -1)]
     return min(1.0, 2.0 * symmetric_tail(max(sides)))
 
 
-def scaled(group: Sequence[float], sign: int, margin: float) -> list[float]:
-    """Differences less the margin, over their root mean square."""
+def scale_group(group: Sequence[float], sign: int, margin: float) -> list[float]:
+    """Subtract the margin from each difference, and divide by the root mean square."""
     moved = [sign * d - margin for d in group]
     size = math.sqrt(math.fsum(d * d for d in moved) / len(moved)) if moved else 0.0
     return [d / size for d in moved] if size > 0 else [0.0] * len(moved)
 
 
 def flips_test(gained: int, lost: int, documents: int, level: float) -> PairedTest:
-    """Are more documents gained than lost, or fewer, than a fair coin explains?"""
+    """Test whether gained and lost documents differ by more than a fair coin explains."""
     p_value = mcnemar(gained, lost)
     because = f"{gained} documents gained, {lost} lost of {documents}: p = {p_value:.2g} (exact McNemar)"
     return PairedTest(
@@ -131,9 +132,9 @@ def flips_test(gained: int, lost: int, documents: int, level: float) -> PairedTe
 def shift_test(
     name: str, groups: Sequence[Sequence[float]], level: float, *, margin: float, unit: str = "nats"
 ) -> PairedTest:
-    """Do the documents move in one direction, by more than `margin`?  Several groups: each on its own scale.
+    """Test whether the documents move in one direction by more than `margin`; each group has a scale of its own.
 
-    What is not finite has no size; `finite_test` tells of it.
+    Infinite and NaN differences are left out; `finite_test` reports them.
     """
     groups = [[d for d in group if math.isfinite(d)] for group in groups]
     together = [d for group in groups for d in group]
@@ -148,21 +149,21 @@ def shift_test(
 
 
 def noise_test(differences: Sequence[float], ceiling: float | None, unbounded: str = "") -> PairedTest:
-    """Does any answer move further than floating-point noise of this kind of run can move it?
+    """Test whether any answer moves further than rounding can move it in this kind of run.
 
     Args:
-        ceiling: nats; None where it is not known, so that the largest move is said and decides nothing.
-        unbounded: what was computed in, and on what, where it is not known.
+        ceiling: nats; None where it is not known: then the largest move is reported but is no change.
+        unbounded: dtype and device, `float32 on cuda:0`, where the ceiling is not known.
     """
     largest = max((abs(d) for d in differences), default=0.0)
     over = 0 if ceiling is None else sum(abs(d) > ceiling for d in differences)
-    said = f"; {over} of {len(differences)} answers by more" if over else ""
+    exceeding = f"; {over} of {len(differences)} answers by more" if over else ""
     possible = (
         f"what rounding can do in {unbounded} is not known: this alone is no change"
         if ceiling is None
         else f"{ceiling:g} is possible by rounding"
     )
-    because = f"the answer that moved most moved by {largest:.2g} nats, {possible}{said}"
+    because = f"the answer that moved most moved by {largest:.2g} nats, {possible}{exceeding}"
     return PairedTest(
         name="noise", documents=len(differences), p_value=None, level=None, changed=over > 0, shift=largest,
         because=because,
@@ -170,7 +171,7 @@ def noise_test(differences: Sequence[float], ceiling: float | None, unbounded: s
 
 
 def finite_test(differences: Sequence[float]) -> PairedTest:
-    """Is any answer a number in one run only?  Noise does not do that, and the other tests cannot see it."""
+    """Test whether any answer is finite in one run only.  Noise cannot do that, and the other tests cannot see it."""
     lost = sum(not math.isfinite(d) for d in differences)
     because = f"{lost} of {len(differences)} answers are no finite number in one of the two"
     return PairedTest(
@@ -179,15 +180,15 @@ def finite_test(differences: Sequence[float]) -> PairedTest:
 
 
 def conclude(subject: str, baseline: str, tests: Sequence[PairedTest]) -> PairedComparison:
-    """What the tests say together; each has its own share of the level, so one of them is enough."""
+    """Combine the tests: CHANGED if any of them is.  They share the level, so one is enough."""
     changed = [test for test in tests if test.changed]
-    said = "; ".join(test.because for test in (changed or tests))
+    reasons = "; ".join(test.because for test in (changed or tests))
     outcome = ComparisonOutcome.CHANGED if changed else ComparisonOutcome.SAME
-    because = f"changed since {baseline}: {said}" if changed else f"as in {baseline}: {said}"
+    because = f"changed since {baseline}: {reasons}" if changed else f"as in {baseline}: {reasons}"
     return PairedComparison(subject=subject, outcome=outcome, baseline=baseline, because=because, tests=tuple(tests))
 
 
 def refuse(subject: str, baseline: str, because: str) -> PairedComparison:
-    """A comparison that would mean nothing."""
-    said = f"not compared with {baseline}: {because}"
-    return PairedComparison(subject=subject, outcome=ComparisonOutcome.REFUSED, baseline=baseline, because=said)
+    """The result where a comparison would mean nothing, with the reason."""
+    message = f"not compared with {baseline}: {because}"
+    return PairedComparison(subject=subject, outcome=ComparisonOutcome.REFUSED, baseline=baseline, because=message)

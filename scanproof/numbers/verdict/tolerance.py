@@ -1,6 +1,6 @@
-"""Expected and measured -> Verdict.  Pure arithmetic; the first of the two gates of the design.
+"""The first gate: compare a measured number with the printed one.  Pure arithmetic.
 
-    allowed = half a unit of the last printed digit + what flipped documents can move + what was added by hand
+    allowed = half a unit of the last printed digit + effect of flipped documents + what was added by hand
 
 All sizes are in the metric's natural unit: accuracies as fractions, perplexities raw.
 """
@@ -46,7 +46,7 @@ class Allowance:
     total: float
     parts: tuple[AllowancePart, ...]
     detectable: float
-    """The smallest true change that is caught with the stated power, whichever way the print was rounded."""
+    """The smallest true change that is caught with probability `power`, whichever way the print was rounded."""
     noise_sd: float
     """Standard deviation of the difference of two correct runs, rounding included."""
 
@@ -63,24 +63,24 @@ class Verdict:
     difference: float | None
     """Measured minus expected."""
     allowance: Allowance | None
-    """None when the number of documents is unknown, so that nothing can be said."""
+    """None where no comparison was made."""
     documents_moved: float | None
-    """The difference in documents gained (or, below 0, lost); None where it is no count of documents."""
+    """The difference in documents, gained minus lost; None where the number is not a count of documents."""
     sigmas: float | None
     """The difference in standard deviations of the difference of two correct runs."""
     because: str
     engines: Engines | None = None
-    """What both engines measured; None where one of them was enough."""
+    """The results of both engines; None where only one was needed."""
 
 
 @dataclass(frozen=True)
 class _Noise:
-    """What two correct runs differ by, as two quantiles and a standard deviation."""
+    """How far two correct runs differ: two quantiles and a standard deviation."""
 
     bound: float
-    """Exceeded with probability `level` at most, both sides together."""
+    """Exceeded with probability at most `level`, both sides together."""
     usual: float
-    """Exceeded to one side with probability 1 - power at most."""
+    """Exceeded to one side with probability at most 1 - power."""
     sd: float
     because: str
 
@@ -164,7 +164,7 @@ def _mean_terms(value: PublishedValue, flip_rate: float) -> Iterator[Term]:
 
 
 def _perplexity_noise(value: PublishedValue, constants: Constants, n: int | None, flip_rate: float) -> _Noise:
-    # A harness that flips more documents moves log likelihoods more: variances grow alike.
+    # A harness that flips more documents also moves log-likelihoods more: both variances grow by the same factor.
     sd = constants.perplexity_sd * math.sqrt(flip_rate / constants.flip_rate_same)
     if n is not None:
         sd *= math.sqrt(constants.perplexity_documents / n)
@@ -182,9 +182,9 @@ def _rarely(constants: Constants) -> str:
 
 
 def _harness_because(value: PublishedValue, constants: Constants) -> str:
-    said = {"other": "the document used another harness", "unknown": "the document does not name its harness"}
+    reasons = {"other": "the document used another harness", "unknown": "the document does not name its harness"}
     same, other = constants.flip_rate_same, constants.flip_rate_other
-    return f"{said[value.harness]}: flip rate {other:.3g} in place of {same:.3g}"
+    return f"{reasons[value.harness]}: flip rate {other:.3g} in place of {same:.3g}"
 
 
 def compare(
@@ -197,9 +197,9 @@ def compare(
 ) -> Verdict:
     """Judge one measurement, in natural units, two-sided.
 
-    `documents` is the number that was scored; `limited` says that it was cut short on purpose.  A measurement
-    that is no possible value is an ERROR, and so is one over another number of documents than the expected
-    file states: the dataset is not the one the number was published for, and somebody has to look.
+    `documents` is the number of documents that were scored; `limited` says that it was reduced on purpose.  An
+    impossible measurement is an ERROR.  So is another number of documents than the expected file states: the dataset
+    is not the one that the number was published for, and somebody has to look.
     """
     if measured is None or not math.isfinite(measured) or not _possible(value, measured):
         because = f"measured {measured!r}, which is no possible {value.metric}"
@@ -219,7 +219,7 @@ def compare(
 
 
 def _possible(value: PublishedValue, measured: float) -> bool:
-    # A mean of exact shares may pass 1 by a rounding error of the last bit.
+    # The mean of exact shares can exceed 1 by a rounding error in the last bit.
     return measured >= 1 if value.metric == "perplexity" else -1e-9 <= measured <= 1 + 1e-9
 
 
@@ -231,7 +231,7 @@ def _without(value: PublishedValue, outcome: Outcome, measured: float | None, be
 
 def _judge(value: PublishedValue, measured: float, allowed: Allowance, n: int | None) -> Verdict:
     difference = measured - value.expected
-    # Differences that are exact in print (0.4412 - 0.4407) must not fail by a bit of binary arithmetic.
+    # A difference that is exact in print (0.4412 - 0.4407) must not fail because of binary rounding.
     within = abs(difference) <= allowed.total * (1 + 1e-9)
     moved = difference * n if n is not None and value.counts_documents else None
     outcome, because = _outcome(value, within, difference, allowed)

@@ -1,9 +1,9 @@
 """6. The same questions, other answers: which documents flipped, and is that noise?  Pure.
 
 Between two correct runs floating-point noise moves each document up as often as down, each on its own
-(`scanproof.numbers.verdict.paired_tests`).  So there are two questions.  Direction: is there any way in which the moves lean?  Size: is the
-largest move one that rounding can make?  Every p-value is exact or a bound; Holm's correction (Scand. J. Statist. 6,
-1979) covers all that are asked of one number.
+(`scanproof.numbers.verdict.paired_tests`).  So there are two questions.  Direction: is there any way in which the moves
+lean?  Size: is the largest move one that rounding can make?  Every p-value is exact or a bound; Holm's correction
+(Scand. J. Statist. 6, 1979) covers all that are asked of one number.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def documents_of(task: Task) -> list[Document]:
     old, new = task.before.samples, task.now.samples
     pair = task.pair
     binary = all(score in (0.0, 1.0) for each in (old, new) for score in each.metrics.get(task.metric, (None,)))
-    scores = pair.metric(task.metric) if binary else None
+    scores = pair.metric_changes(task.metric) if binary else None
     first, second = baseline_gate.right_answer_margins(old), baseline_gate.right_answer_margins(new)
     found = []
     for place, doc in enumerate(new.doc_ids):
