@@ -94,16 +94,14 @@ def take_fingerprint(
         "engine": engine,
         "packages": {name: _identify_release(name) for name in RELEASES},
         "machine": _identify_machine(job.device, unknown),
-        "variables": {
-            name: value for name, value in sorted(environment_variables().items()) if name.startswith(VARIABLES)
-        },
+        "variables": _relevant_variables(),
     }
     keyed = {**parts, "session": session} if unknown else parts
     canonical = json.dumps(keyed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return Fingerprint(hashlib.sha256(canonical.encode()).hexdigest(), parts, tuple(unknown))
 
 
-def _variables() -> dict[str, str]:
+def _relevant_variables() -> dict[str, str]:
     """The environment variables that can change a number."""
     return {name: value for name, value in sorted(environment_variables().items()) if name.startswith(VARIABLES)}
 

@@ -107,9 +107,9 @@ def _watch(
 
 def why_failed(out: Path, code: int) -> tuple[Kind, str]:
     """Why a worker left no result: its own error message if it wrote one, else its exit status."""
-    told = out / "error.json"
-    if told.is_file():
-        error = json.loads(told.read_bytes())
+    path = out / "error.json"
+    if path.is_file():
+        error = json.loads(path.read_bytes())
         return error["kind"], f"{error['message']} (stage: {error['stage']})"
     kind, message = describe_exit(code)
     return kind, f"{message}; it was at: {last_stage(out)}"

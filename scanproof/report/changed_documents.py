@@ -83,10 +83,10 @@ def find_changed_documents(
     leaves = baseline_gate.list_tasks(value)
     pairs, reasons = baseline_gate.pair_tasks(baseline, samples, value.job.name, [task for task, _ in leaves])
     if not reasons:
-        found = [
+        missing = [
             baseline_gate.explain_missing_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)
         ]
-        reasons = [reason for reason in found if reason]
+        reasons = [reason for reason in missing if reason]
     if reasons:
         return no_comparison(reasons[0], baseline.name)
     all_rows = [row for pair, (_, metric) in zip(pairs, leaves, strict=True) for row in changed_rows(pair, metric)]

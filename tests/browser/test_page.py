@@ -1,4 +1,4 @@
-"""The page in a real browser: no errors, no requests; filters, cells, keyboard; nothing of the data is run."""
+"""The page in a real browser: no errors, no requests; filters, cells and keyboard work; no data is run as code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = "mamba-130m-winogrande-acc-reproduced"
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page whose every string tries to break out."""
+    """A page in which every string is an attempt to inject markup or code."""
     folder = tmp_path_factory.mktemp("page")
     path = make_nights(folder / "store")[-1]
     texts(path)
@@ -39,7 +39,7 @@ def shared() -> Iterator[Chrome]:
 
 @pytest.fixture
 def driver(shared: Chrome, address: str) -> Chrome:
-    """The browser with the page freshly opened."""
+    """The browser, with the page just opened."""
     shared.get("about:blank")
     log(shared, "browser")
     log(shared, "performance")
@@ -52,7 +52,7 @@ def run(driver: Chrome, script: str, *arguments: object) -> Any:
 
 
 def visible(driver: Chrome, selector: str) -> list[str]:
-    """Ids of the elements that are seen."""
+    """Ids of the visible elements."""
     script = (
         "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.dataset.id)"
     )
@@ -74,7 +74,7 @@ def choose(driver: Chrome, name: str, value: str) -> None:
 
 
 def open_cell(driver: Chrome, number: str = NUMBER) -> None:
-    """Enter on a cell of the heat map."""
+    """Press Enter on a cell of the heat map."""
     from selenium.webdriver.common.keys import Keys
 
     run(driver, 'document.querySelector(`button.cell[data-id="${arguments[0]}"]`).focus()', number)
@@ -102,7 +102,7 @@ def test_a_script_in_the_data_is_shown_and_not_run(driver: Chrome) -> None:
 
 
 def test_the_policy_stops_a_script_that_got_in(driver: Chrome) -> None:
-    """The second fence: were a string ever taken for HTML, it would still not run."""
+    """The second protection: if a string were taken for HTML, its script would still not run."""
     run(driver, "const s = document.createElement('script'); s.textContent = \"document.title = 'run'\";"
                 "document.body.append(s); document.body."
                 "insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")  # fmt: skip

@@ -1,4 +1,4 @@
-"""`auto`: when plain measures again, and what it is told of the engine before it."""
+"""`auto`: when plain measures a job again, and what its evaluation records about the shared engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILS = [Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED]
 
 
 class Engines:
-    """Both engines; the measured number says who measured it."""
+    """Stands for both engines; the key of an evaluation is the name of the engine that made it."""
 
     def __init__(
         self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: SpotCheck | None = None

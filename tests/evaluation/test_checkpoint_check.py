@@ -1,4 +1,4 @@
-"""Tensors that a checkpoint lacks, as transformers tells of them."""
+"""Missing tensors are found in what transformers logs about them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLDER = "Some weights of Net were not initialized from 'net' and are newly initi
 
 @pytest.fixture(params=[logging.ERROR, logging.WARNING])
 def library(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
-    """transformers' logger, at the level that TRANSFORMERS_VERBOSITY=error sets and at its usual one."""
+    """transformers' logger, at its default level and at the level that TRANSFORMERS_VERBOSITY=error sets."""
     logger = logging.getLogger("transformers")
     before = logger.level
     logger.setLevel(request.param)

@@ -1,4 +1,4 @@
-"""Jobs in real worker processes: what a finished one says, and when it is used again."""
+"""Jobs in real worker processes: the content of a finished evaluation, and when it is reused."""
 
 from __future__ import annotations
 

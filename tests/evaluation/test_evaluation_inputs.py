@@ -1,4 +1,4 @@
-"""Inputs that change or are broken: each test starts python, torch and lm-eval in a worker."""
+"""Inputs that changed or are broken.  Each test starts a worker process with torch and lm-eval."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def flip_last_bit(path: Path) -> None:
 
 
 class Harm:
-    """Pickles to a call that creates a file."""
+    """Its pickle calls a function that creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

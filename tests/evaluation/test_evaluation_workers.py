@@ -1,4 +1,4 @@
-"""Workers that die, hang, outlive their parent or want the same job or GPU."""
+"""Workers that die, hang or outlive their parent, and workers that need the same job or GPU."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ print(done.reused, tests.values(done)["arc_easy", "acc"])
 
 
 def start_elsewhere(mirror: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Evaluate in another process; it prints whether the result was reused, and the accuracy."""
+    """Evaluate in another process, which prints whether the result was reused, and the accuracy."""
     here = str(Path(__file__).parent)
     return subprocess.Popen(
         [sys.executable, "-c", PARENT, here, str(mirror), str(folder)], cwd=ROOT, stdout=subprocess.PIPE
@@ -93,7 +93,7 @@ def start_elsewhere(mirror: Path, folder: Path) -> subprocess.Popen[bytes]:
 
 class TestOneGpu:
     def test_jobs_on_one_gpu_wait_for_each_other(self, mirror: Path, tmp_path: Path, clock: Clock) -> None:
-        """Once the second job was told to wait, the first one's time is over: its worker is stopped."""
+        """When the second job reports that it waits, the first job's session ends, and its worker is stopped."""
 
         class Waited(Exception):
             pass

@@ -10,15 +10,15 @@ from scanproof.errors import EvaluationError, classify, describe, describe_exit,
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named like torch's."""
+    """Has the name of torch's class."""
 
 
 class GatedRepoError(OSError):
-    """Named like the hub library's."""
+    """Has the name of the hub library's class."""
 
 
 class LocalEntryNotFoundError(FileNotFoundError):
-    """Named like the hub library's."""
+    """Has the name of the hub library's class."""
 
 
 def json_error() -> Exception:

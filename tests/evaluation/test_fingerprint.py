@@ -276,13 +276,13 @@ class TestFileDigests:
 
 
 def old_enough(path: Path) -> None:
-    """Wait until the file's times are far enough back for its digest to be remembered."""
+    """Wait until the file is old enough for its digest to be remembered."""
     while time.time() - path.stat().st_ctime <= 2.1:
         time.sleep(0.1)
 
 
 def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pytest takes PYTEST_CURRENT_TEST away at the end of each test, while jobs on threads read the environment."""
+    """pytest removes PYTEST_CURRENT_TEST at the end of each test, while jobs on threads read the environment."""
 
     class Fleeting(UserDict[str, str]):
         def __iter__(self) -> Iterator[str]:
@@ -301,7 +301,7 @@ def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: py
 def test_a_name_of_own_code_that_does_not_exist_is_refused(
     monkeypatch: pytest.MonkeyPatch, take: Callable[..., Fingerprint]
 ) -> None:
-    """A misspelt name would leave code that can move a number out of the key."""
+    """With a misspelt name, the key would not depend on code that can change a number."""
     monkeypatch.setattr("scanproof.evaluation.fingerprint.OWN_CODE", ("models", "evaluation/workers"))
     with pytest.raises(FileNotFoundError, match="evaluation/workers is named in OWN_CODE"):
         take()

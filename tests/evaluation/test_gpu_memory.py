@@ -1,4 +1,4 @@
-"""The memory that a job needs, and where it fits."""
+"""How much memory a job needs, and on which GPUs it fits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_sum_is_weights_logits_and_reserve() -> None:
 
 
 def test_logits_in_float32_are_a_copy_more() -> None:
-    """Half precision logits, their float32 copy, and the log-softmax of that: 10 bytes in place of 4."""
+    """Logits in half precision, their float32 copy, and its log-softmax: 10 bytes per logit in place of 4."""
     upcast = replace(JOB, size=Size(parameters=3 * GB, vocab_size=50_000, float32_logits=True))
     assert total(upcast) - total(JOB) == 10 * 100 * 50_000 * 6
     assert total(replace(upcast, dtype="float32")) == total(replace(JOB, dtype="float32")), "float32 is not copied"
@@ -98,7 +98,7 @@ def test_every_published_job_says_what_its_memory_is_computed_from(published: Ex
 
 
 def test_the_jobs_of_document_001_fit_on_the_gpu_that_it_names(published: Expected) -> None:
-    """NVIDIA GeForce RTX 4090, 24 GB: they ran there, so arithmetic that forbids it is wrong."""
+    """The jobs ran on an NVIDIA GeForce RTX 4090 with 24 GB, so the arithmetic must allow them there."""
     for value in published.values:
         if value.document == "001":
             assert gpu_memory.fit_to_gpus(value.job, published.tasks, [24_564 * 1024**2]) == value.job

@@ -1,4 +1,4 @@
-"""That kernels ran is proven through the real worker: each test starts python, torch and lm-eval once or twice."""
+"""The real worker proves which kernels ran.  Each test starts one or two workers with torch and lm-eval."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packages that the worker finds."""
+    """A folder of packages that the worker can import."""
     folder = tmp_path / "site"
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
     return folder

@@ -35,7 +35,7 @@ def profiled(name: str) -> Launch:
 
 
 def problem(needed: str, *launched: Launch, **fields: object) -> str:
-    """What is said of the one problem; empty when there is none."""
+    """The text of the only missing kernel; empty when none is missing."""
     found = proof.find_missing_kernels((needed,), replace(Launches(launched=launched), **fields))  # type: ignore[arg-type]
     assert len(found) <= 1
     return "".join(f"{each.text}; {each.install}" for each in found)

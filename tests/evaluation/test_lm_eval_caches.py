@@ -1,4 +1,4 @@
-"""What is done once gives what doing it every time gives: shown on tasks of the embedded stand-ins."""
+"""With the caches, lm-eval gives the same results: shown on tasks of the embedded stand-ins."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print(json.dumps({"every_time": every_time, "once": once, "error": with_an_error
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The same tasks in one process, first as the libraries do it, then with what is done once."""
+    """Results of the same tasks in one process, first without and then with the caches."""
     package = task_files.package_folder("lm_eval")
     assert package is not None
     selection = task_files.select(task_files.load_index(package / "tasks", tmp_path_factory.mktemp("index")), TASKS)
@@ -109,7 +109,7 @@ def test_a_template_is_compiled_once_and_a_repository_read_once(runs: dict[str, 
     before, after = runs["every_time"]["counts"], runs["once"]["counts"]
     assert after["cards"] == before["cards"] - 2  # MMLU's two subjects, and ARC's two halves, share a repository.
     assert before["templates"] > DOCUMENTS * len(TASKS)
-    # A task has a template for each of: question, choices, target; and the few-shot examples' forms of them.
+    # A task has templates for question, choices and target, and the same for its few-shot examples.
     assert after["templates"] <= 6 * len(TASKS)
 
 

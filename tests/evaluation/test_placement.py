@@ -1,4 +1,4 @@
-"""Which GPUs a job sees, and what it becomes on several of them."""
+"""Which GPUs are visible, and how a job is spread over several of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a night: every number has a job that can be run, and estimates that recorded runs correct."""
+"""The plan of a night: every number has a job that can run, and recorded runs correct the estimates."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_jobs_of_one_checkpoint_stand_together_the_longest_first(published: Expe
 
 
 def test_requests_are_counted_per_answer_and_tokens_per_pass(published: Expected) -> None:
-    """HellaSwag: four passes of 95 tokens per document; mmlu: one pass for its four letters, six questions long."""
+    """HellaSwag: four passes of 95 tokens per document.  MMLU, 5 shots: one pass of six questions for four letters."""
     job = replace(one(planned(published), "001-mamba-130m-0shot").job, tasks=("hellaswag",))
     work = plan.count_work(job, published.tasks)
     assert (work.documents, work.requests, work.tokens) == (10_042, 40_168, 10_042 * 4 * 95)
@@ -85,7 +85,7 @@ def test_requests_are_counted_per_answer_and_tokens_per_pass(published: Expected
         ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
         ("RTX 4090", "RTX 4090 24GB"),
         ("4090", "RTX 4090 24GB"),
-        # As nvidia-smi prints them.
+        # Names that nvidia-smi prints.
         ("NVIDIA H200", "H200 141GB"),
         ("NVIDIA H100 PCIe", "H100 PCIe 80GB"),
         ("NVIDIA A100-PCIE-40GB", "A100 40GB"),
@@ -94,7 +94,7 @@ def test_requests_are_counted_per_answer_and_tokens_per_pass(published: Expected
         ("NVIDIA L4", "L4 24GB"),
         ("NVIDIA L40S", "L40S 48GB"),
         ("NVIDIA GeForce RTX 4090", "RTX 4090 24GB"),
-        # Variants that are other GPUs.
+        # Variants with other datasheets.
         ("NVIDIA H100 NVL", None),
         ("NVIDIA A10G", None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),

@@ -87,11 +87,11 @@ def test_second_run_downloads_nothing(hub: small_hub.Hub, tmp_path: Path) -> Non
 
 
 class Interrupted(BaseException):
-    """Stands for Ctrl-C."""
+    """Raised in place of KeyboardInterrupt."""
 
 
 def interrupt(hub: small_hub.Hub, plan: prefetch.DownloadPlan, folder: Path) -> int:
-    """Stop a download in the middle of the weights; the bytes that had arrived."""
+    """Stop a download in the middle of the weights; returns how many bytes had arrived."""
 
     def stop(state: DownloadProgress) -> None:
         if state.file == "model.safetensors":

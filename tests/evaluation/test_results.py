@@ -11,7 +11,7 @@ from scanproof.evaluation import results
 
 
 def sample(number: int, **changes: Any) -> dict[str, Any]:
-    """One logged document as lm-eval gives it."""
+    """One logged document in the form of lm-eval."""
     return {
         "doc_id": number,
         "doc": {"question": "a long text"},

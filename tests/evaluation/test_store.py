@@ -14,7 +14,7 @@ KEY = "ab" + "0" * 62
 
 
 def attempt(root: Path, value: float = 0.5) -> Path:
-    """What a finished worker leaves."""
+    """The files that a finished worker leaves."""
     folder = store.new_attempt(root)
     (folder / "samples").mkdir()
     (folder / "samples" / "arc_easy.jsonl").write_text('{"doc_id": 0}\n')

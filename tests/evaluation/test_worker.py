@@ -31,7 +31,7 @@ def hub() -> Iterator[small_hub.Hub]:
 
 
 def snapshot(hub: small_hub.Hub, home: Path, revision: str) -> subprocess.CompletedProcess[str]:
-    """Ask for a snapshot in a process of its own: the hub library reads its address when it is imported."""
+    """Get a snapshot in a process of its own, because the hub library reads its address when it is imported."""
     code = f"from scanproof.models.snapshot import snapshot; print(*snapshot({NAME!r}, {revision!r}), sep='\\n')"
     variables = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
@@ -65,7 +65,7 @@ def test_hub_that_went_away_leaves_the_cache(hub: small_hub.Hub, tmp_path: Path)
 def test_reporter_writes_stages_at_once_requests_twice_a_second_and_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that stands still between 64 requests a second."""
+    """The clock advances by 1/64 s per request."""
     seconds = [0.0]
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     path = tmp_path / "progress.jsonl"

@@ -1,4 +1,4 @@
-"""What a session says of its latencies."""
+"""The text about latencies at the end of a session."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def chose(warps: int) -> tuple[AutotunerChoice, ...]:
         (chose(8), ((7, chose(4)),), ["_chunk_scan_fwd_kernel chose num_warps 8 (4 before) for 256, 64"]),
         (chose(8), ((5, chose(4)), (2, chose(2))),
          ["_chunk_scan_fwd_kernel chose num_warps 8 (4 before) for 256, 64 (the repeats differ too)"]),
-        # As in some of the repeats.
+        # The same as in some of the repeats.
         (chose(8), ((5, chose(4)), (2, chose(8))), []),
         (chose(8), (), []),
         ((), ((7, chose(4)),), []),

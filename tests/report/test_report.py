@@ -1,4 +1,4 @@
-"""What a report says of a run: verdict, what is new, trends, changed documents, environment."""
+"""The content of a report: verdict, what is new, trends, changed documents, environment."""
 
 from __future__ import annotations
 

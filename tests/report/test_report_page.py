@@ -1,4 +1,4 @@
-"""The page and the Markdown: nothing breaks out of its place, nothing is loaded, everything is there."""
+"""The page and the Markdown: no string becomes markup, nothing is loaded, nothing is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATA = 2
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes, and what stands in scripts."""
+    """Collects tags with their attributes, and the content of scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def html(tmp_path: Path) -> str:
 
 
 def test_a_script_in_a_prompt_a_name_or_a_log_is_text(html: str) -> None:
-    """Every script of the page is one of its own, and no attribute holds code."""
+    """Every script on the page is a file of the package, and no attribute contains code."""
     found = Elements(html)
     assert len(found.scripts) == DATA + len(page.SCRIPTS)
     assert found.scripts[DATA:] == [page.read_file(name) for name in page.SCRIPTS]
@@ -111,7 +111,7 @@ def test_a_run_without_numbers_makes_a_page(tmp_path: Path) -> None:
 
 
 def test_the_libraries_are_those_that_were_published() -> None:
-    """The digests beside them are those of the files in the npm packages."""
+    """SHA256SUMS has the digests of the files in the npm packages."""
     lines = [line.split() for line in (VENDOR / "SHA256SUMS").read_text().splitlines()]
     assert {name for _, name in lines} == {path.name for path in VENDOR.glob("*.js")}
     for digest, name in lines:

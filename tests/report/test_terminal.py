@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text for the terminal."""
 
 from __future__ import annotations
 
