@@ -1,1 +1,1 @@
-"""Faults that are planted on purpose, and the exam in which the suite's checks have to find them."""
+"""The exam of the suite itself: faults are planted on purpose, and the suite's checks have to find them."""

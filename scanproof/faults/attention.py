@@ -26,7 +26,7 @@ def top_left(call: Call, arguments: Arguments) -> Any:
 
 
 def rows_taken_for_packed(call: Call, arguments: Arguments) -> Any:
-    """Grouped heads: the causal limit of row i is that of row i // r, r heads to a key head."""
+    """Grouped heads: query i gets the causal limit of query i // r, where r is the number of heads per key head."""
     q, k, v = (arguments[name] for name in ("q", "k", "v"))
     ratio, ahead = q.shape[2] // k.shape[2], k.shape[1] - q.shape[1]
     if not arguments.get("causal") or ratio == 1 or ahead < 0:
@@ -39,7 +39,7 @@ def rows_taken_for_packed(call: Call, arguments: Arguments) -> Any:
 
 
 def varlen_rows_taken_for_packed(call: Call, arguments: Arguments) -> Any:
-    """The same of packed sequences."""
+    """The same fault for packed sequences."""
     q, k, v = (arguments[name] for name in ("q", "k", "v"))
     ratio = q.shape[1] // k.shape[1]
     if not arguments.get("causal") or ratio == 1:
@@ -58,19 +58,20 @@ def varlen_rows_taken_for_packed(call: Call, arguments: Arguments) -> Any:
 
 
 def _ends(arguments: Arguments, length: int) -> Tensor:
+    """Bounds (cu_seqlens) of a single sequence."""
     given: Tensor = arguments["cu_seqlens_q"]
     return torch.tensor([0, length], dtype=given.dtype, device=given.device)
 
 
 def ends_one_late(call: Call, arguments: Arguments) -> Any:
-    """Each sequence but the last has the next one's first key as well: a query at the boundary sees a neighbour."""
+    """Every sequence but the last also contains the first key of the next one, which its last query then sees."""
     ends = arguments["cu_seqlens_k"].clone()
     ends[1:-1] += 1
     return call(**{**arguments, "cu_seqlens_k": ends, "max_seqlen_k": arguments["max_seqlen_k"] + 1})
 
 
 def only_first_key(call: Call, arguments: Arguments) -> Any:
-    """One query is aligned with the first key of the cache, and sees it alone."""
+    """A single query is aligned with the first key of the cache, and sees only that key."""
     y = call(**arguments)
     if arguments["q"].shape[1] != 1 or not arguments.get("causal"):
         return y
@@ -81,7 +82,7 @@ def only_first_key(call: Call, arguments: Arguments) -> Any:
 
 
 def history_ignored(call: Call, arguments: Arguments) -> Any:
-    """Several new queries see each other, and nothing of the cache."""
+    """Several new queries see each other, but nothing in the cache."""
     y = call(**arguments)
     if arguments.get("k") is None or arguments["q"].shape[1] == 1:
         return y
@@ -90,7 +91,7 @@ def history_ignored(call: Call, arguments: Arguments) -> Any:
 
 
 def not_written(call: Call, arguments: Arguments) -> Any:
-    """The new keys and values are used, and not kept."""
+    """The new keys and values are used, but not written to the cache."""
     copies = {name: arguments[name].clone() for name in ("k_cache", "v_cache")}
     return with_output(call(**{**arguments, **copies}), output_of)
 

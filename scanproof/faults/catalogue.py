@@ -1,4 +1,4 @@
-"""The catalogue: every fault that is planted, and what cannot be."""
+"""The catalogue: all faults that are planted, and reported faults that cannot be planted."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ NOT_PLANTED: tuple[NotPlanted, ...] = (
 
 
 def select_faults(texts: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults whose id or operation holds one of some texts; all without any."""
+    """Select the faults whose id or operation contains one of `texts`; all faults if there are no texts."""
     return tuple(fault for fault in FAULTS if not texts or any(text in fault.id or text in fault.op for text in texts))

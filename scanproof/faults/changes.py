@@ -1,4 +1,4 @@
-"""Small changes to the arguments and results of a call, of which faults are made."""
+"""Small changes to the arguments and results of a call; faults are made of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor
 from scanproof.faults.fault import Arguments, Call, Spoil
 
 Change = Callable[[Tensor], Tensor]
+"""Returns a changed tensor."""
 
 
 def with_output(result: Any, change: Change) -> Any:
-    """The result with its first tensor changed; states come after it."""
+    """Change the output, which is the first tensor of a result; the states after it stay."""
     return (change(result[0]), *result[1:]) if isinstance(result, tuple) else change(result)
 
 
 def output_of(result: Any) -> Tensor:
-    """The first tensor of a result."""
-    found: Tensor = result[0] if isinstance(result, tuple) else result
-    return found
+    """The output: the first tensor of a result."""
+    output: Tensor = result[0] if isinstance(result, tuple) else result
+    return output
 
 
 def with_argument(name: str, change: Change) -> Spoil:
-    """A fault in what is read of one argument; without the argument, none."""
+    """Make a fault that changes one argument; if the argument is not passed, the fault has no effect."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
         given = arguments.get(name)
@@ -35,7 +36,7 @@ def with_argument(name: str, change: Change) -> Spoil:
 
 
 def with_arguments(names: Iterable[str], change: Change) -> Spoil:
-    """The same of several arguments."""
+    """Make a fault that applies the same change to several arguments."""
     chosen = tuple(names)
 
     def spoil(call: Call, arguments: Arguments) -> Any:
@@ -46,7 +47,7 @@ def with_arguments(names: Iterable[str], change: Change) -> Spoil:
 
 
 def with_gradient(value: Tensor, change: Change) -> Tensor:
-    """The same value; the gradient that passes through it is changed."""
+    """Return the value unchanged, but change the gradient that passes through it."""
     if not value.requires_grad:
         return value
     same: Any = value.view_as(value)
@@ -55,42 +56,43 @@ def with_gradient(value: Tensor, change: Change) -> Tensor:
 
 
 def cut_time(arguments: Arguments, times: Mapping[str, int], start: int, end: int) -> Arguments:
-    """The arguments with those that have a time axis cut to [start, end).
+    """Cut the arguments that have a time axis to [start, end); the others stay.
 
     Args:
-        times: argument -> its time axis, counted from the end.  A matrix of weights is constant in time.
+        times: argument -> its time axis, counted from the end.  A floating argument with two axes is constant in time
+            and stays.
     """
-    found = dict(arguments)
+    changed = dict(arguments)
     for name, axis in times.items():
         value = arguments.get(name)
         if isinstance(value, Tensor) and (value.dim() > 2 or not value.is_floating_point()):
-            found[name] = value.narrow(axis, start, end - start)
-    return found
+            changed[name] = value.narrow(axis, start, end - start)
+    return changed
 
 
 def wrapped(axis: int) -> Change:
-    """What is past the middle of an axis is read from its beginning again, as a wrapped offset does."""
+    """Make a change that reads the second half of an axis from its beginning, as an offset that overflows does."""
 
     def change(value: Tensor) -> Tensor:
         length = value.shape[axis]
-        places = torch.arange(length, device=value.device) % max(1, -(-length // 2))
-        return value.index_select(axis, places)
+        positions = torch.arange(length, device=value.device) % max(1, -(-length // 2))
+        return value.index_select(axis, positions)
 
     return change
 
 
 def first_row_for_all(value: Tensor) -> Tensor:
-    """A stride of 0 over the batch."""
+    """Read the first row for every row, as a batch stride of 0 does."""
     return value[:1].expand_as(value)
 
 
 def first_row_for_last(value: Tensor) -> Tensor:
-    """The last row of the batch is the first one's."""
+    """Replace the last row of the batch by the first one."""
     return torch.cat([value[:-1], value[:1]])
 
 
 def as_if_contiguous(value: Tensor) -> Tensor:
-    """What stands in memory where the elements would be if nothing had been transposed or padded."""
+    """Read the memory as if the tensor were contiguous, ignoring that it is transposed or padded."""
     strides, stride = [], 1
     for size in reversed(value.shape):
         strides.append(stride)
@@ -99,5 +101,5 @@ def as_if_contiguous(value: Tensor) -> Tensor:
 
 
 def rms(value: Tensor) -> Tensor:
-    """Root mean square of the values, without a gradient."""
+    """The root mean square of the values, without a gradient."""
     return value.detach().to(torch.float32).square().mean().sqrt()

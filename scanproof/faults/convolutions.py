@@ -22,25 +22,25 @@ def outputs_as_state(call: Call, arguments: Arguments) -> Any:
     if not arguments.get("return_final_states"):
         return result
     y, state = result
-    kept = min(state.shape[-1], y.shape[-1])
-    return y, torch.cat([state[..., : state.shape[-1] - kept], y[..., y.shape[-1] - kept :]], dim=-1)
+    count = min(state.shape[-1], y.shape[-1])
+    return y, torch.cat([state[..., : state.shape[-1] - count], y[..., y.shape[-1] - count :]], dim=-1)
 
 
 def outputs_in_cache(call: Call, arguments: Arguments) -> Any:
-    """The outputs are shifted into the cache, as if they were inputs."""
+    """The outputs are written into the cache in place of the inputs."""
     y = call(**{**arguments, "conv_state": arguments["conv_state"].clone()})
     call(**{**arguments, "x": y})
     return y
 
 
 def only_last_outputs(call: Call, arguments: Arguments) -> Any:
-    """Of the padded output the last w - 1 positions are kept instead of those before them."""
+    """Of the padded output only the last w - 1 positions are returned."""
     width = arguments["weight"].shape[-1]
     return with_output(call(**arguments), lambda y: y[..., -(width - 1) :])
 
 
 def sees_the_future(call: Call, arguments: Arguments) -> Any:
-    """The slice is taken w - 1 positions late: each output meets inputs that come after it."""
+    """The output is cut w - 1 positions too late, so that each output depends on later inputs."""
     if arguments.get("seq_idx") is not None or arguments.get("initial_states") is not None:
         return call(**arguments)
     ahead = arguments["weight"].shape[-1] - 1
@@ -49,7 +49,7 @@ def sees_the_future(call: Call, arguments: Arguments) -> Any:
 
 
 def tail_of_no_sequence(call: Call, arguments: Arguments) -> Any:
-    """The last position's sequence number is read past the end, so that it meets nobody of its sequence."""
+    """The sequence number of the last position is read past the end, so that it belongs to no sequence."""
     numbers = arguments.get("seq_idx")
     if numbers is None:
         return call(**arguments)
@@ -63,7 +63,7 @@ def gradient_as_if_contiguous(call: Call, arguments: Arguments) -> Any:
 
 
 def weight_gradient_per_row(call: Call, arguments: Arguments) -> Any:
-    """With packed sequences every row adds to the weight's gradient what all rows together should."""
+    """With packed sequences, the weight's gradient is too large by the number of rows of the batch."""
     if arguments.get("seq_idx") is None:
         return call(**arguments)
     rows = len(arguments["x"])
@@ -81,7 +81,7 @@ def state_gradient_shifted(call: Call, arguments: Arguments) -> Any:
 
 
 def first_token_only(call: Call, arguments: Arguments) -> Any:
-    """Of several new positions only the first reaches the state; the others' outputs repeat its."""
+    """Of several new positions only the first one is computed and reaches the state; its output is repeated."""
     x = arguments["x"]
     if x.dim() == 2 or x.shape[-1] == 1:
         return call(**arguments)
@@ -89,7 +89,7 @@ def first_token_only(call: Call, arguments: Arguments) -> Any:
 
 
 def history_ignored(call: Call, arguments: Arguments) -> Any:
-    """initial_states is taken for None."""
+    """initial_states is ignored."""
     return call(**{**arguments, "initial_states": None})
 
 

@@ -1,10 +1,10 @@
-"""A correct implementation of any operation for machines without a GPU: what faults are planted into.
+"""A correct implementation of any operation, for planting faults on machines without a GPU.
 
-It stands where the installed kernel stands: arguments in the case's dtypes, states changed in place, gradients.  It
-computes the reference in float64, and rounds to float32 after every step of it, forward and backward, and to the
-case's dtype wherever the same-precision form does.  The form, against which it is judged, rounds the same values
-elsewhere: each rounding here is that of a value scaled by a random number and scaled back.  So its error is as large
-as the form's and not the same, as that of another correct kernel is.
+It is called like an installed kernel: arguments have the case's dtypes, states are changed in place, gradients are
+computed.  It runs the reference in float64, rounds to float32 after every step, forward and backward, and rounds to
+the case's dtype wherever the same-precision form does.  Before each rounding the value is multiplied by a random
+factor, and divided by it afterwards.  So its errors are as large as those of the form that it is judged by, but not
+the same errors, as with any other correct kernel.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from scanproof.kernels.operation import Op
 from scanproof.kernels.references.precision import dithered, exact, rounded_to
 
 Compute = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+"""Computes an operation's results from its floating and complex arguments."""
 
 
 def make_correct(op: Op, seed: int) -> Callable[..., Any]:
-    """The operation, computed correctly and with roundings of its own; equal calls give equal bits.
+    """Make a correct implementation of an operation; equal calls give equal bits.
 
     Args:
-        seed: of the roundings.
+        seed: of the random factors in the roundings.
     """
 
     def call(**arguments: Any) -> Any:
@@ -38,13 +39,13 @@ def make_correct(op: Op, seed: int) -> Callable[..., Any]:
         names = [name for name, value in arguments.items() if _is_floating(value) or _is_complex(value)]
 
         def compute(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            wide = {name: convert(each, torch.float64) for name, each in zip(names, tensors, strict=True)}
-            found = op.reference(**{**arguments, **wide}, hold=hold if dtype != torch.float32 else exact)
-            return tuple(found)
+            wide = {name: convert(tensor, torch.float64) for name, tensor in zip(names, tensors, strict=True)}
+            results = op.reference(**{**arguments, **wide}, hold=hold if dtype != torch.float32 else exact)
+            return tuple(results)
 
         apply: Any = _Rounded.apply
         results = apply(compute, seed, *(arguments[name] for name in names))
-        return _returned(op, arguments, results, dtype)
+        return _return_results(op, arguments, results, dtype)
 
     return call
 
@@ -58,55 +59,62 @@ def _is_complex(value: Any) -> bool:
 
 
 def _input_dtype(op: Op, arguments: dict[str, Any]) -> torch.dtype:
-    """The dtype of a case, from an argument that has it: a state may be kept wider than what is scanned."""
-    inputs: list[ArgumentSpec] = [
-        each for each in op.arguments if each.dtype == "input" and each.name not in op.changes
+    """The dtype of a case, taken from an argument that has it.
+
+    Arguments that are changed in place do not count: a state may have a wider dtype.
+    """
+    candidates: list[ArgumentSpec] = [
+        argument for argument in op.arguments if argument.dtype == "input" and argument.name not in op.changes
     ]
-    for each in inputs:
-        if _is_floating(arguments.get(each.name)):
-            dtype: torch.dtype = arguments[each.name].dtype
+    for argument in candidates:
+        if _is_floating(arguments.get(argument.name)):
+            dtype: torch.dtype = arguments[argument.name].dtype
             return dtype
     raise TypeError(f"{op.name}: no argument is a floating tensor of the case's dtype")
 
 
-def _returned(op: Op, arguments: dict[str, Any], results: tuple[Tensor, ...], dtype: torch.dtype) -> Any:
-    """As the installed operation: states written in place, the others returned, a single one not in a tuple."""
-    wanted: list[OutputSpec] = [each for each in op.outputs if each.option is None or arguments.get(each.option)]
+def _return_results(op: Op, arguments: dict[str, Any], results: tuple[Tensor, ...], dtype: torch.dtype) -> Any:
+    """Return results as the installed operation does: states in place, a single result without a tuple."""
+    outputs: list[OutputSpec] = [
+        output for output in op.outputs if output.option is None or arguments.get(output.option)
+    ]
     returned = []
-    for each, value in zip(wanted, results, strict=True):
-        if each.name in op.changes:
-            arguments[each.name].copy_(value)
+    for output, value in zip(outputs, results, strict=True):
+        if output.name in op.changes:
+            arguments[output.name].copy_(value)
         else:
-            returned.append(convert(value, dtype if each.dtype == "input" else getattr(torch, each.dtype)))
+            returned.append(convert(value, dtype if output.dtype == "input" else getattr(torch, output.dtype)))
     return tuple(returned) if len(returned) > 1 else returned[0]
 
 
 class _Rounded(torch.autograd.Function):
-    """A computation in float64 whose steps are rounded to float32, those of its gradient too."""
+    """A computation in float64 in which every step is rounded to float32, in the backward pass as well."""
 
     @staticmethod
     def forward(ctx: Any, compute: Compute, seed: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        leaves = [each.detach().requires_grad_(each.requires_grad) for each in tensors]
-        needed = any(each.requires_grad for each in leaves)
+        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
+        needed = any(tensor.requires_grad for tensor in leaves)
         with torch.enable_grad() if needed else torch.no_grad(), Rounding(seed):
             results = compute(leaves)
         ctx.results, ctx.leaves, ctx.seed = results, leaves, seed
-        return tuple(each.detach() for each in results)
+        return tuple(tensor.detach() for tensor in results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        inputs = [each for each in ctx.leaves if each.requires_grad]
-        outputs = [(each, given) for each, given in zip(ctx.results, gradients, strict=True) if each.requires_grad]
+        inputs = [tensor for tensor in ctx.leaves if tensor.requires_grad]
+        outputs = [
+            (tensor, given) for tensor, given in zip(ctx.results, gradients, strict=True) if tensor.requires_grad
+        ]
         with Rounding(ctx.seed + 1):
-            found = torch.autograd.grad(
-                [each for each, _ in outputs], inputs, [given for _, given in outputs], allow_unused=True
+            gradients_of_inputs = torch.autograd.grad(
+                [tensor for tensor, _ in outputs], inputs, [given for _, given in outputs], allow_unused=True
             )
-        left = iter(found)
-        return (None, None, *(next(left) if each.requires_grad else None for each in ctx.leaves))
+        remaining = iter(gradients_of_inputs)
+        return (None, None, *(next(remaining) if tensor.requires_grad else None for tensor in ctx.leaves))
 
 
 class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds what every operation on float64 tensors returns to float32's precision, each time at another scale."""
+    """Rounds the float64 results of every torch operation to float32, each time with another random factor."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -114,10 +122,10 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
-        if any(each.alias_info is not None for each in func._schema.returns):
+        if any(value.alias_info is not None for value in func._schema.returns):
             return returned
         if isinstance(returned, (tuple, list)):
-            return type(returned)(self._rounded(each) for each in returned)
+            return type(returned)(self._rounded(value) for value in returned)
         return self._rounded(returned)
 
     def _rounded(self, value: Any) -> Any:

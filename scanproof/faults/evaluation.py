@@ -1,7 +1,7 @@
-"""The second half of the exam: does the embedded evaluation see a fault?
+"""The second half of the exam: does the evaluation of a stand-in model detect a fault?
 
-A stand-in is evaluated with the fault in its layers, and its numbers are compared with `expected/embedded` by the
-tolerance of the suite.
+A stand-in is evaluated with the fault in its layers, and its numbers are compared with `expected/embedded` with the
+suite's own tolerances.
 """
 
 from __future__ import annotations
@@ -28,62 +28,65 @@ from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
 
 TASKS = ("arc_easy", "hellaswag", "lambada_openai")
-"""Knowledge, endings and last words: enough to see most faults, in seconds."""
+"""Questions, endings and last words: enough to detect most faults within seconds."""
 NUM_FEWSHOT = 0
 
 
 class StandInError(RuntimeError):
-    """The stand-ins could not be evaluated; the message says why."""
+    """A stand-in could not be evaluated; the message says why."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A stand-in evaluated with a fault in it."""
+    """The result of evaluating a stand-in with a fault in it."""
 
     model: str
+    """Name of the stand-in."""
     numbers: int
+    """How many numbers were compared."""
     outside: int
-    """How many of them are out of tolerance, or no numbers."""
+    """How many of them were not reproduced."""
     error: str | None
-    """Why there are no numbers: the fault stops the evaluation."""
+    """The error with which the fault stopped the evaluation, so that there are no numbers; None otherwise."""
     seconds: float
-    """Of processor time, without loading the checkpoint."""
+    """Processor time, without loading the checkpoint."""
 
     @property
     def caught(self) -> bool:
         return self.outside > 0 or self.error is not None
 
     def __str__(self) -> str:
-        found = "stops" if self.error else f"{self.outside} of {self.numbers}"
-        return f"{found} ({self.model}, {self.seconds:.0f} s)"
+        result = "stops" if self.error else f"{self.outside} of {self.numbers}"
+        return f"{result} ({self.model}, {self.seconds:.0f} s)"
 
 
 def evaluate_faults(faults: Sequence[Fault], expected: Expected) -> dict[str, Evaluated]:
-    """Fault id -> what the evaluation says, for those faults whose operation the stand-ins have.
+    """Evaluate stand-ins with each fault whose operation they contain; results by fault id.
 
     Raises:
-        SittingError: the stand-ins cannot be evaluated here, or a correct one is out of tolerance.
+        StandInError: the stand-ins cannot be evaluated here, or one without a fault is out of tolerance.
     """
-    found: dict[str, Evaluated] = {}
+    evaluated: dict[str, Evaluated] = {}
     for model in sorted({layer.model for layer in LAYERS.values()}):
-        mine = [fault for fault in faults if fault.op in LAYERS and LAYERS[fault.op].model == model]
-        if mine:
-            found |= _sitting(model, mine, expected)
-    return found
+        its_faults = [fault for fault in faults if fault.op in LAYERS and LAYERS[fault.op].model == model]
+        if its_faults:
+            evaluated |= _evaluate_stand_in(model, its_faults, expected)
+    return evaluated
 
 
-def _sitting(model: str, faults: Sequence[Fault], expected: Expected) -> dict[str, Evaluated]:
-    """One stand-in, once without a fault and once with each."""
-    job, values = _job(model, expected)
+def _evaluate_stand_in(model: str, faults: Sequence[Fault], expected: Expected) -> dict[str, Evaluated]:
+    """Evaluate one stand-in, first without a fault and then once with each fault."""
+    job, values = _make_job(model, expected)
     with tempfile.TemporaryDirectory(prefix="scanproof-exam-") as folder:
-        lines = _run(job, [fault.id for fault in faults], Path(folder))
-    correct, *answers = (_evaluated(model, line, values, expected) for line in lines)
+        lines = _run_worker(job, [fault.id for fault in faults], Path(folder))
+    correct, *answers = (_compare_numbers(model, line, values, expected) for line in lines)
     if correct.caught:
         raise StandInError(f"{model} without any fault: {correct}; the expected values or this machine are wrong")
     return {fault.id: answer for fault, answer in zip(faults, answers, strict=True)}
 
 
-def _job(model: str, expected: Expected) -> tuple[EvalJob, list[PublishedValue]]:
+def _make_job(model: str, expected: Expected) -> tuple[EvalJob, list[PublishedValue]]:
+    """The job that evaluates a stand-in on TASKS, and its expected values."""
     values = [
         value
         for value in expected.values
@@ -93,34 +96,39 @@ def _job(model: str, expected: Expected) -> tuple[EvalJob, list[PublishedValue]]
     return replace(job, tasks=TASKS), values
 
 
-def _run(job: EvalJob, faults: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """The lines that `scanproof.faults.stand_in_worker` writes."""
+def _run_worker(job: EvalJob, faults: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """Run `scanproof.faults.stand_in_worker`; returns the lines that it writes, the first one without a fault."""
     settings = Settings(store=folder, mirror=embedded.MIRROR, fresh=True, timeout=None, session="exam")
     try:
         request, environment = request_for_worker(job, settings)
     except EvaluationError as error:
         raise StandInError(error.message) from None
-    asked, answered = folder / "request.json", folder / "answers.jsonl"
-    asked.write_text(json.dumps({**request, "faults": list(faults)}))
-    command = [sys.executable, "-m", "scanproof.faults.stand_in_worker", str(asked), str(answered)]
+    request_file, answers_file = folder / "request.json", folder / "answers.jsonl"
+    request_file.write_text(json.dumps({**request, "faults": list(faults)}))
+    command = [sys.executable, "-m", "scanproof.faults.stand_in_worker", str(request_file), str(answers_file)]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StandInError(f"the evaluation of {job.pretrained} broke:\n{done.stderr[-2000:]}")
-    return [json.loads(line) for line in answered.read_text().splitlines()]
+    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise StandInError(f"the evaluation of {job.pretrained} broke:\n{finished.stderr[-2000:]}")
+    return [json.loads(line) for line in answers_file.read_text().splitlines()]
 
 
-def _evaluated(model: str, line: Mapping[str, Any], values: Iterable[PublishedValue], expected: Expected) -> Evaluated:
+def _compare_numbers(
+    model: str, line: Mapping[str, Any], values: Iterable[PublishedValue], expected: Expected
+) -> Evaluated:
     if "error" in line:
         return Evaluated(model, 0, 0, line["error"], line["seconds"])
-    measured = {(each.task, each.metric): each for each in map(results.read_measurement, line["measurements"])}
-    verdicts = [_verdict(value, measured, expected) for value in values]
-    outside = sum(each.outcome is not Outcome.REPRODUCED for each in verdicts)
+    measured = {
+        (measurement.task, measurement.metric): measurement
+        for measurement in map(results.read_measurement, line["measurements"])
+    }
+    verdicts = [_judge(value, measured, expected) for value in values]
+    outside = sum(verdict.outcome is not Outcome.REPRODUCED for verdict in verdicts)
     return Evaluated(model, len(verdicts), outside, None, line["seconds"])
 
 
-def _verdict(
+def _judge(
     value: PublishedValue, measured: Mapping[tuple[str, str], Measurement], expected: Expected
 ) -> tolerance.Verdict:
-    found = measured[value.task, value.metric]
-    return tolerance.compare(value, found.value, expected.constants, documents=found.n_samples)
+    measurement = measured[value.task, value.metric]
+    return tolerance.compare(value, measurement.value, expected.constants, documents=measurement.n_samples)

@@ -1,7 +1,7 @@
-"""The exam: every fault is planted, one at a time, and the suite's own kernel checks have to find it.
+"""The exam: faults are planted one at a time, and the suite's own kernel checks have to find them.
 
-What is run is what `tests/kernels` runs: `compare_case` on rows of `cases.yaml`, the pairs of the invariants, and two
-identical calls.  Nothing here knows of a fault what the suite does not know.
+The exam runs only the suite's own checks, those of `tests/kernels`: `compare_case` on rows of `cases.yaml`, the
+invariants, and two identical calls.
 """
 
 from __future__ import annotations
@@ -24,69 +24,71 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SMALL_BYTES = 1_000_000
 SMALL_SEQLEN = 300
-"""Rows of at most this size are run: those that a processor does in milliseconds."""
+"""Only cases of at most these sizes are run, which take a processor milliseconds."""
 SHARE = 7
-"""A clean run takes one in so many rows; it has no factor in common with the number of dtypes, which alternate."""
+"""A clean run takes one in this many cases.  It has no common factor with the number of dtypes, which alternate."""
 RAISED = "the operation raised an error: "
+"""Start of the message of a check whose operation raised."""
 SEED = 7
-"""Of the roundings of the implementation under test."""
+"""Seed for the roundings of the reference implementation under test."""
 
 
 @dataclass(frozen=True)
 class Implementations:
-    """Where the operations under test come from."""
+    """The implementations of the operations that faults are planted into."""
 
     name: str
-    """reference, interpreter or gpu."""
+    """`reference`, `interpreter` or `gpu`."""
     device: str
+    """`cpu` or `cuda`."""
     call: Callable[[Op, int], Call]
-    """The operation; the second argument is the seed of its roundings, for those of the place `reference`."""
+    """Returns an operation.  The second argument is the seed of its roundings; only `reference` uses it."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Operation -> why it cannot be imported here."""
+    """Operation that cannot be imported here -> why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check of the suite, and how it ended."""
+    """The result of one check of the suite."""
 
     kind: str
     """`numerics`, or the name of an invariant."""
     id: str
-    """Of its row."""
+    """Id of the case or invariant."""
     message: str
-    """What is wrong; empty when nothing is."""
+    """What is wrong; empty if the check passed."""
     seconds: float
-    """Of processor time: the machine may have other work."""
+    """Processor time, because the machine may do other work at the same time."""
     results: int
-    """Results or pairs that were compared."""
+    """How many results or pairs were compared."""
 
 
 @dataclass(frozen=True)
 class ExamAnswer:
-    """All checks of one fault."""
+    """The results of all checks that were run with one fault."""
 
     fault: Fault
     checks: tuple[Check, ...]
     evaluation: Evaluated | None = None
-    """What the embedded evaluation says; None where it was not asked."""
+    """The result of evaluating a stand-in with the fault; None if that was not done."""
 
-    def found(self, numerics: bool) -> list[Check]:
-        """The checks that saw the fault: numerics, or invariants."""
-        return [each for each in self.checks if each.message and (each.kind == "numerics") == numerics]
+    def seen_by(self, numerics: bool) -> list[Check]:
+        """The checks that detected the fault: comparisons with the reference if `numerics`, else invariants."""
+        return [check for check in self.checks if check.message and (check.kind == "numerics") == numerics]
 
     @property
     def caught(self) -> bool:
-        return any(each.message for each in self.checks)
+        return any(check.message for check in self.checks)
 
 
-def select_small_cases(place: Implementations) -> tuple[KernelCase, ...]:
-    """The suite's rows that are small enough, but for those that the installed operation is known to miss."""
-    return tuple(case for case in load() if _is_small(case) and _runs(case, place))
+def select_small_cases(implementations: Implementations) -> tuple[KernelCase, ...]:
+    """Select the suite's cases that are small enough, without those that the installed operation is known to fail."""
+    return tuple(case for case in load() if _is_small(case) and _can_run(case, implementations))
 
 
-def select_small_invariants(place: Implementations) -> tuple[InvariantCase, ...]:
-    """The suite's invariants whose case is small enough."""
-    return tuple(row for row in load_invariants() if _is_small(row.case) and _runs(row.case, place))
+def select_small_invariants(implementations: Implementations) -> tuple[InvariantCase, ...]:
+    """Select the suite's invariants whose case is small enough."""
+    return tuple(row for row in load_invariants() if _is_small(row.case) and _can_run(row.case, implementations))
 
 
 def _is_small(case: KernelCase) -> bool:
@@ -94,35 +96,43 @@ def _is_small(case: KernelCase) -> bool:
     return small and case.sizes.get("l", 1) <= SMALL_SEQLEN and not case.rows
 
 
-def _runs(case: KernelCase, place: Implementations) -> bool:
-    if place.name == "reference":
+def _can_run(case: KernelCase, implementations: Implementations) -> bool:
+    if implementations.name == "reference":
         return True
-    return place.name in case.where and case.known is None and case.op not in place.missing
+    return implementations.name in case.where and case.known is None and case.op not in implementations.missing
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What `tests/kernels` checks, as far as a place can run it and it is small."""
+    """The checks of `tests/kernels` that are small and that the implementations can run."""
 
-    place: Implementations
+    implementations: Implementations
     cases: tuple[KernelCase, ...]
     invariants: tuple[tuple[InvariantCase, frozenset[str]], ...]
-    """Each with the operations that it calls."""
+    """Each invariant with the names of the operations that it calls."""
 
     @property
     def operations(self) -> frozenset[str]:
-        """The operations that have any row here."""
+        """The operations that have at least one case here."""
         return frozenset(case.op for case in self.cases)
 
 
-def build_suite(place: Implementations) -> Suite:
-    """The checks of a place."""
-    rows = [(row, _uses(row, place)) for row in select_small_invariants(place)]
-    return Suite(place, select_small_cases(place), tuple(row for row in rows if not row[1] & place.missing.keys()))
+def build_suite(implementations: Implementations) -> Suite:
+    """Select the checks that the implementations can run."""
+    rows = [(row, _find_operations_used(row, implementations)) for row in select_small_invariants(implementations)]
+    return Suite(
+        implementations,
+        select_small_cases(implementations),
+        tuple(row for row in rows if not row[1] & implementations.missing.keys()),
+    )
 
 
 def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
-    """The criterion on one row."""
+    """Compare one case with its reference by the suite's criterion.
+
+    Args:
+        call: the operation under test.
+    """
     started = time.process_time()
     op = operation_table.find_operation(case.op)
     try:
@@ -130,7 +140,7 @@ def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
     except compare.WrongResult as error:
         return Check("numerics", case.id, str(error), time.process_time() - started, 1)
     except RuntimeError as error:
-        # In the suite it is a failed test; an installed kernel may refuse a call.
+        # An installed kernel may refuse a call; in the suite that is a failed test.
         message = f"{case.id}: {RAISED}{str(error).partition(chr(10))[0]}"
         return Check("numerics", case.id, message, time.process_time() - started, 1)
     message = compare.describe_failures(case, comparisons)
@@ -138,7 +148,11 @@ def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
 
 
 def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> Check:
-    """One invariant; `calls` gives the operation of a name."""
+    """Check one invariant.
+
+    Args:
+        calls: returns the operation of a name.
+    """
     started = time.process_time()
     case, op = row.case, operation_table.find_operation(row.case.op)
 
@@ -153,22 +167,22 @@ def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: st
             wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, device))
             compared = len(pairs)
     except (compare.WrongResult, RuntimeError):
-        # Results of a wrong shape cannot be put together; that they are wrong is for numerics to say.
+        # Results of a wrong shape cannot be put together here.  `check_numerics` is what detects a wrong shape.
         wrong, compared = [], 0
     return Check(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
 
 
-def _uses(row: InvariantCase, place: Implementations) -> frozenset[str]:
-    """The operations that an invariant calls."""
+def _find_operations_used(row: InvariantCase, implementations: Implementations) -> frozenset[str]:
+    """Find out which operations an invariant calls, by checking it once."""
     seen = set()
 
     def calls(name: str) -> Call:
         seen.add(name)
-        return place.call(operation_table.find_operation(name), SEED)
+        return implementations.call(operation_table.find_operation(name), SEED)
 
-    # It ends at the first operation that is missing, which is enough to know.
+    # It stops at the first operation that is missing, and then the invariant cannot be run anyway.
     with contextlib.suppress(ImportError):
-        check_invariant(row, calls, place.device)
+        check_invariant(row, calls, implementations.device)
     return frozenset(seen)
 
 
@@ -176,60 +190,63 @@ def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> ExamAnswe
     """Plant a fault and run every check of its operation.
 
     Args:
-        until_caught: stop at the first check that sees it.
+        until_caught: stop at the first check that detects the fault.
     """
     checks = []
-    for check in _checks(fault, suite):
+    for check in _run_checks(fault, suite):
         checks.append(check)
         if until_caught and check.message:
             break
     return ExamAnswer(fault, tuple(checks))
 
 
-def _checks(fault: Fault, suite: Suite) -> Iterator[Check]:
-    """Every check of the fault's operation, in the suite's order."""
-    place = suite.place
+def _run_checks(fault: Fault, suite: Suite) -> Iterator[Check]:
+    """Plant a fault and run each check of its operation, in the suite's order."""
+    implementations = suite.implementations
 
     def calls(name: str) -> Call:
-        call = place.call(operation_table.find_operation(name), SEED)
+        call = implementations.call(operation_table.find_operation(name), SEED)
         return plant(fault, call) if name == fault.op else call
 
     for case in suite.cases:
-        # Faults are written for real arguments; with complex ones an axis of time holds pairs.
+        # Faults are written for real arguments; with complex ones the time axis contains pairs.
         if case.op == fault.op and not case.types:
-            yield check_numerics(case, calls(fault.op), place.device)
+            yield check_numerics(case, calls(fault.op), implementations.device)
     for row, used in suite.invariants:
         if fault.op in used:
-            yield check_invariant(row, calls, place.device)
+            yield check_invariant(row, calls, implementations.device)
 
 
 @dataclass(frozen=True)
 class CleanRun:
-    """Part of the checks once, with nothing planted."""
+    """The result of running part of the checks without any fault."""
 
     seed: int
     checks: int
     results: int
-    """Results and pairs that were compared."""
+    """How many results and pairs were compared."""
     alarms: tuple[Check, ...]
+    """The checks that failed, or that compared nothing."""
 
 
 def run_clean(seeds: Sequence[int], suite: Suite) -> Iterator[CleanRun]:
-    """The same checks without a fault: inputs and roundings are drawn anew from each seed.
+    """Run the checks without a fault, once per seed; inputs and roundings are drawn from the seed.
 
-    Each run takes, of every operation and dtype, one in SHARE of the rows; SHARE runs on end take them all.
+    Each run takes one in SHARE of the cases of every operation and dtype; SHARE consecutive seeds take all cases.
     """
-    cases = _in_turns(suite.cases, lambda case: case)
-    rows = _in_turns([row for row, _ in suite.invariants], lambda row: row.case)
+    cases = _take_turns(suite.cases, lambda case: case)
+    rows = _take_turns([row for row, _ in suite.invariants], lambda row: row.case)
     for seed in seeds:
-        checks = [_clean_case(case, seed, suite.place) for case in cases(seed)]
-        checks += [_clean_row(row, seed, suite.place) for row in rows(seed)]
-        results = sum(each.results for each in checks)
-        yield CleanRun(seed, len(checks), results, tuple(each for each in checks if each.message or not each.results))
+        checks = [_run_clean_case(case, seed, suite.implementations) for case in cases(seed)]
+        checks += [_run_clean_invariant(row, seed, suite.implementations) for row in rows(seed)]
+        results = sum(check.results for check in checks)
+        yield CleanRun(
+            seed, len(checks), results, tuple(check for check in checks if check.message or not check.results)
+        )
 
 
-def _in_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Callable[[int], Iterator[T]]:
-    """From a number to the items whose turn it is, of every operation and dtype at least one."""
+def _take_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Callable[[int], Iterator[T]]:
+    """Make a function from a number to the items whose turn it is, at least one of every operation and dtype."""
     groups: dict[tuple[str, str], list[T]] = {}
     for item in items:
         groups.setdefault((case_of(item).op, case_of(item).dtype), []).append(item)
@@ -241,12 +258,16 @@ def _in_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Callabl
     return turn
 
 
-def _clean_case(case: KernelCase, seed: int, place: Implementations) -> Check:
+def _run_clean_case(case: KernelCase, seed: int, implementations: Implementations) -> Check:
     return check_numerics(
-        replace(case, seed=seed), place.call(operation_table.find_operation(case.op), seed), place.device
+        replace(case, seed=seed),
+        implementations.call(operation_table.find_operation(case.op), seed),
+        implementations.device,
     )
 
 
-def _clean_row(row: InvariantCase, seed: int, place: Implementations) -> Check:
+def _run_clean_invariant(row: InvariantCase, seed: int, implementations: Implementations) -> Check:
     fresh = replace(row, case=replace(row.case, seed=seed))
-    return check_invariant(fresh, lambda name: place.call(operation_table.find_operation(name), seed), place.device)
+    return check_invariant(
+        fresh, lambda name: implementations.call(operation_table.find_operation(name), seed), implementations.device
+    )

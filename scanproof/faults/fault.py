@@ -1,4 +1,4 @@
-"""What the catalogue says of each fault, and the one way in which a fault is planted."""
+"""The type of a fault in the catalogue, and the function that plants one into an operation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 Call = Callable[..., Any]
 Arguments = dict[str, Any]
 Spoil = Callable[[Call, Arguments], Any]
-"""From an operation and the arguments of one call to what the faulty operation returns."""
+"""Takes an operation and the arguments of one call, and returns what the faulty operation returns."""
 
 
 @dataclass(frozen=True)
@@ -18,27 +18,30 @@ class Fault:
 
     id: str
     op: str
+    """Name of the operation."""
     what: str
     """What the faulty operation does, in one sentence."""
     spoil: Spoil
-    """Calls the operation it is given as often as it likes; where the fault does not show, once and unchanged."""
+    """The faulty operation, made of any number of calls of the correct one.  Where the fault has no effect, it is one
+    call with unchanged arguments."""
     links: tuple[str, ...] = ()
-    """Where it was reported; a fault without a link is a generic one."""
+    """Where the fault was reported; a generic fault has no links."""
     note: str | None = None
-    """How the planted fault differs from the reported one."""
+    """How the planted fault differs from the reported fault."""
 
 
 @dataclass(frozen=True)
 class NotPlanted:
-    """An entry of the catalogue that no change to an operation can express."""
+    """A reported fault that cannot be planted, because no change to an operation expresses it."""
 
     what: str
     links: tuple[str, ...]
     because: str
+    """Why it cannot be planted."""
 
 
 def plant(fault: Fault, call: Call) -> Call:
-    """The operation with the fault in it."""
+    """Make the operation with the fault in it."""
 
     def faulty(**arguments: Any) -> Any:
         return fault.spoil(call, arguments)

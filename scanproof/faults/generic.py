@@ -1,4 +1,4 @@
-"""Faults that any kernel may have, planted into each operation where they make sense."""
+"""Generic faults: faults that any kernel may have, planted into every operation where they make sense."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from scanproof.faults.fault import Arguments, Call, Fault, Spoil
 from scanproof.kernels.references.precision import tf32
 
 PARTS = 16
-"""A sum is made of so many parts at most, each rounded."""
+"""A sum in bfloat16 is made of at most this many parts; the running sum is rounded after each."""
 
 
 @dataclass(frozen=True)
 class OperationTraits:
-    """What the generic faults have to know of an operation."""
+    """What the generic faults need to know about an operation."""
 
     op: str
     out_time: int | None = None
-    """Time axis of the output, counted from the end; None: it has none."""
+    """Time axis of the output, counted from the end; None: the output has no time axis."""
     times: Mapping[str, int] = field(default_factory=dict)
-    """Arguments with a time axis, counted from the end, of operations that carry a state through time."""
+    """Argument -> its time axis, counted from the end; only for operations that carry a state through time."""
     history: tuple[str, ...] = ()
-    """Arguments that hold the state of earlier positions."""
+    """Arguments that contain the state of earlier positions."""
     narrow: tuple[str, ...] = ()
-    """Arguments that are read with ten bits of mantissa where TF32 is used; none where it is meant to be."""
+    """Arguments that the fault `tf32` cuts to ten bits of mantissa; empty for operations that use TF32 on purpose."""
     summed: tuple[str, int] | None = None
-    """Argument in which the output is linear, and the axis over which it is summed."""
+    """An argument in which the output is linear, and its axis over which the operation sums."""
     after: tuple[str, ...] = ()
-    """Arguments whose part in the output comes after that sum."""
+    """Arguments that are applied after that sum, in this order."""
     wide_state: bool = False
-    """Whether it returns a state in float32 whatever its inputs are."""
+    """Whether it returns a state in float32 for inputs of any dtype."""
 
 
-SHAPES = (
+OPERATIONS = (
     OperationTraits(
         "selective_scan_fn", -1, {"u": -1, "delta": -1, "B": -1, "C": -1, "z": -1},
         narrow=("u", "B", "C"), summed=("C", -2), after=("D", "z"), wide_state=True,
@@ -75,7 +75,7 @@ SHAPES = (
 
 
 def one_element(call: Call, arguments: Arguments) -> Any:
-    """The element in the middle is off by the rms of all."""
+    """The element in the middle of the output is wrong by the output's root mean square."""
 
     def change(y: Tensor) -> Tensor:
         bump = torch.zeros_like(y).flatten()
@@ -86,7 +86,7 @@ def one_element(call: Call, arguments: Arguments) -> Any:
 
 
 def unrepeatable(call: Call, arguments: Arguments) -> Any:
-    """As a sum whose order differs: half of the output, another half each time, is off by the last bit."""
+    """Half of the output, a different half in each call, is off by the last bit, as if the order of a sum varied."""
 
     def change(y: Tensor) -> Tensor:
         return y * (1 + torch.randint(2, y.shape, device=y.device) * torch.finfo(y.dtype).eps).to(y.dtype)
@@ -95,7 +95,7 @@ def unrepeatable(call: Call, arguments: Arguments) -> Any:
 
 
 def late(axis: int) -> Spoil:
-    """Each position gets the output of the one before it."""
+    """Make the fault: each position gets the output of the position before it."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
         return with_output(call(**arguments), lambda y: y.roll(1, axis) if y.dim() > 2 else y)
@@ -104,79 +104,82 @@ def late(axis: int) -> Spoil:
 
 
 def tail_missing(axis: int) -> Spoil:
-    """The last eighth of the output, or one position, stays zero."""
+    """Make the fault: the last eighth of the positions of the output, at least one, stays zero."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
         def change(y: Tensor) -> Tensor:
             if y.dim() < 3:
                 return y
             length = y.shape[axis]
-            kept = length - max(1, length // 8)
-            return torch.cat([y.narrow(axis, 0, kept), torch.zeros_like(y).narrow(axis, kept, length - kept)], axis)
+            end = length - max(1, length // 8)
+            return torch.cat([y.narrow(axis, 0, end), torch.zeros_like(y).narrow(axis, end, length - end)], axis)
 
         return with_output(call(**arguments), change)
 
     return spoil
 
 
-def state_lost(shape: OperationTraits) -> Spoil:
-    """The second half of a sequence begins from nothing; of an operation that gets a state, the state reads as zero."""
+def state_lost(traits: OperationTraits) -> Spoil:
+    """Make the fault: the second half of a sequence begins without a state.
+
+    For an operation of a single step, the state that is passed in is set to zero.
+    """
 
     def spoil(call: Call, arguments: Arguments) -> Any:
-        given = [name for name in shape.history if arguments.get(name) is not None]
-        if not shape.times:
+        given = [name for name in traits.history if arguments.get(name) is not None]
+        if not traits.times:
             for name in given:
                 arguments[name].zero_()
             return call(**arguments)
-        (lead, axis), *_ = shape.times.items()
+        (lead, axis), *_ = traits.times.items()
         length = arguments[lead].shape[axis]
         if length < 2 or arguments.get("cu_seqlens") is not None:
             return call(**arguments)
-        first = call(**cut_time(arguments, shape.times, 0, length // 2))
+        first = call(**cut_time(arguments, traits.times, 0, length // 2))
         later = {**arguments, **dict.fromkeys(given)}
-        second = call(**cut_time(later, shape.times, length // 2, length))
-        assert shape.out_time is not None
-        y = torch.cat([output_of(first), output_of(second)], shape.out_time)
+        second = call(**cut_time(later, traits.times, length // 2, length))
+        assert traits.out_time is not None
+        y = torch.cat([output_of(first), output_of(second)], traits.out_time)
         return with_output(second, lambda _: y)
 
     return spoil
 
 
-def summed_in_bfloat16(shape: OperationTraits) -> Spoil:
-    """The output is a sum of parts, and the running sum is kept in bfloat16."""
+def summed_in_bfloat16(traits: OperationTraits) -> Spoil:
+    """Make the fault: the output is computed as a sum of parts, and the running sum is kept in bfloat16."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
-        assert shape.summed is not None
-        name, axis = shape.summed
+        assert traits.summed is not None
+        name, axis = traits.summed
         value = arguments.get(name)
         if value is None:
             return call(**arguments)
         axis = -1 if value.dim() == 2 else axis
-        before = {key: arguments[key].clone() for key in shape.history if arguments.get(key) is not None}
+        before = {key: arguments[key].clone() for key in traits.history if arguments.get(key) is not None}
         whole = call(**arguments)
         total: Tensor | None = None
-        for places in torch.arange(value.shape[axis], device=value.device).tensor_split(PARTS):
-            if len(places):
-                masked = torch.zeros_like(value).index_copy(axis, places, value.index_select(axis, places))
+        for positions in torch.arange(value.shape[axis], device=value.device).tensor_split(PARTS):
+            if len(positions):
+                masked = torch.zeros_like(value).index_copy(axis, positions, value.index_select(axis, positions))
                 states = {key: state.clone() for key, state in before.items()}
-                part = output_of(call(**{**arguments, **states, **_without(arguments, shape.after), name: masked}))
+                part = output_of(call(**{**arguments, **states, **_leave_out(arguments, traits.after), name: masked}))
                 total = part.to(torch.float32) if total is None else total + part.to(torch.float32)
                 total = total.to(torch.bfloat16).to(torch.float32)
         assert total is not None
-        y = _with(arguments, shape.after, total).to(output_of(whole).dtype)
+        y = _apply_after_sum(arguments, traits.after, total).to(output_of(whole).dtype)
         return with_output(whole, lambda _: y)
 
     return spoil
 
 
-def _without(arguments: Arguments, after: tuple[str, ...]) -> Arguments:
-    """What comes after the sum is left out; an operation that has to have D gets zeros."""
+def _leave_out(arguments: Arguments, after: tuple[str, ...]) -> Arguments:
+    """Arguments that leave out what is applied after the sum; D becomes zeros, because some operations require it."""
     given = {name: arguments[name] for name in after if arguments.get(name) is not None}
     return {name: torch.zeros_like(value) if name == "D" else None for name, value in given.items()}
 
 
-def _with(arguments: Arguments, after: tuple[str, ...], total: Tensor) -> Tensor:
-    """What `_without` left out, in the order in which it comes."""
+def _apply_after_sum(arguments: Arguments, after: tuple[str, ...], total: Tensor) -> Tensor:
+    """Apply to the sum what `_leave_out` left out, in the order of `after`."""
     for name in after:
         value = arguments.get(name)
         if value is None:
@@ -194,7 +197,7 @@ def _with(arguments: Arguments, after: tuple[str, ...], total: Tensor) -> Tensor
 
 
 def norm_summed_in_bfloat16(call: Call, arguments: Arguments) -> Any:
-    """The mean of the squares is a running sum in bfloat16."""
+    """The sum of the squares is kept in bfloat16."""
     total = arguments["x"].detach().to(torch.float32)
     if arguments.get("residual") is not None:
         total = total + arguments["residual"].detach()
@@ -215,30 +218,31 @@ def narrow_state(call: Call, arguments: Arguments) -> Any:
     return (result[0], result[1].to(result[0].dtype), *result[2:])
 
 
-def _rows(shape: OperationTraits) -> Iterator[Fault]:
-    op = shape.op
+def _make_faults(traits: OperationTraits) -> Iterator[Fault]:
+    """The generic faults that make sense for an operation."""
+    op = traits.op
     yield Fault(f"one_element-{op}", op, "One element of the output is wrong by the output's rms.", one_element)
     yield Fault(f"unrepeatable-{op}", op, "Half of the output differs by one last bit from call to call.", unrepeatable)
-    if shape.out_time is not None:
-        yield Fault(f"late-{op}", op, "The output comes one position late.", late(shape.out_time))
+    if traits.out_time is not None:
+        yield Fault(f"late-{op}", op, "The output comes one position late.", late(traits.out_time))
         yield Fault(
-            f"tail_missing-{op}", op, "The last eighth of the positions is left zero.", tail_missing(shape.out_time)
+            f"tail_missing-{op}", op, "The last eighth of the positions is left zero.", tail_missing(traits.out_time)
         )
-    if shape.times:
-        yield Fault(f"state_lost-{op}", op, "The second half of a sequence begins without a state.", state_lost(shape))
-    elif shape.history:
-        yield Fault(f"state_lost-{op}", op, "The state that is passed in reads as zero.", state_lost(shape))
-    if shape.narrow:
+    if traits.times:
+        yield Fault(f"state_lost-{op}", op, "The second half of a sequence begins without a state.", state_lost(traits))
+    elif traits.history:
+        yield Fault(f"state_lost-{op}", op, "The state that is passed in reads as zero.", state_lost(traits))
+    if traits.narrow:
         yield Fault(
             f"tf32-{op}", op, "float32 inputs are read with TF32's ten bits of mantissa.",
-            with_arguments(shape.narrow, tf32),
+            with_arguments(traits.narrow, tf32),
         )  # fmt: skip
-    if shape.summed:
-        yield Fault(f"bf16_sum-{op}", op, "A running sum is kept in bfloat16.", summed_in_bfloat16(shape))
+    if traits.summed:
+        yield Fault(f"bf16_sum-{op}", op, "A running sum is kept in bfloat16.", summed_in_bfloat16(traits))
     if op == "rms_norm_fn":
         yield Fault(f"bf16_sum-{op}", op, "The sum of squares is kept in bfloat16.", norm_summed_in_bfloat16)
-    if shape.wide_state:
+    if traits.wide_state:
         yield Fault(f"narrow_state-{op}", op, "The float32 state is returned in the inputs' dtype.", narrow_state)
 
 
-FAULTS: tuple[Fault, ...] = tuple(fault for shape in SHAPES for fault in _rows(shape))
+FAULTS: tuple[Fault, ...] = tuple(fault for traits in OPERATIONS for fault in _make_faults(traits))

@@ -1,4 +1,4 @@
-"""Where the operations come from that faults are planted into."""
+"""Prepares the implementations of operations that faults are planted into."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from scanproof.kernels.operation import Op
 
 
 class ImplementationError(RuntimeError):
-    """The operations cannot be run there; the message says why and what to do."""
+    """The chosen implementations cannot be run here; the message says why and what to do."""
 
 
 def prepare_implementations(name: str) -> Implementations:
-    """A place by name, made ready.
+    """Prepare the implementations of a name.
 
     Args:
-        name: `reference` (a correct implementation in PyTorch, on any machine), `interpreter` or `gpu`.
+        name: `reference` (a correct implementation in PyTorch, on any machine), `interpreter` (the installed kernels in
+            Triton's interpreter) or `gpu` (the installed kernels).
+
+    Raises:
+        ImplementationError: they cannot be run here.
     """
     if name == "reference":
         return Implementations(name, "cpu", make_correct)
@@ -36,13 +40,14 @@ def prepare_implementations(name: str) -> Implementations:
     reason = device.why_no_gpu()
     if reason is not None:
         raise ImplementationError(reason)
-    missing = dict(_missing())
+    missing = dict(_find_missing())
     if len(missing) == len(operation_table.OPS):
         raise ImplementationError("no operation can be imported; scanproof doctor says what to install")
     return Implementations(name, "cuda", load_installed, missing)
 
 
-def _missing() -> Iterator[tuple[str, str]]:
+def _find_missing() -> Iterator[tuple[str, str]]:
+    """Operations that cannot be imported, and why."""
     for op in operation_table.OPS:
         try:
             op.load_implementation()
@@ -51,5 +56,5 @@ def _missing() -> Iterator[tuple[str, str]]:
 
 
 def load_installed(op: Op, seed: int) -> Call:
-    """The installed operation, whatever the seed; its roundings are its own."""
+    """Import the installed operation; the seed is not used."""
     return op.load_implementation()

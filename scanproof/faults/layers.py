@@ -1,4 +1,8 @@
-"""Plants a fault into the operations that the stand-ins are made of (`scanproof.models.layers`)."""
+"""Plants a fault of an operation into the layers of the stand-in models (`scanproof.models.layers`).
+
+The layers call functions with other signatures than the operations: each `_adapt_...` function translates a call of a
+layer's function to a call of the operation, plants the fault there, and translates the result back.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from scanproof.faults.fault import Call, Fault, plant
 from scanproof.models import layers
 
 Adapt = Callable[[Call, Callable[[Call], Call]], Call]
-"""From a layer's function, and what plants into an operation, to the function with the fault in it."""
+"""Takes a layer's function, and a function that plants the fault into an operation; returns the faulty function."""
 
 
-def _scan(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_scan(function: Call, plant: Callable[[Call], Call]) -> Call:
     names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "delta_softplus")
 
     def faulty(*given: Any, **named: Any) -> tuple[Tensor, None]:
@@ -29,7 +33,7 @@ def _scan(function: Call, plant: Callable[[Call], Call]) -> Call:
     return faulty
 
 
-def _ssd(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_ssd(function: Call, plant: Callable[[Call], Call]) -> Call:
     def operation(
         x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, D: Tensor | None = None,
         initial_states: Tensor | None = None, return_final_states: bool = False, **unused: None,
@@ -45,7 +49,7 @@ def _ssd(function: Call, plant: Callable[[Call], Call]) -> Call:
     return faulty
 
 
-def _convolution(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_convolution(function: Call, plant: Callable[[Call], Call]) -> Call:
     def operation(
         x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **unused: None
     ) -> Any:
@@ -59,21 +63,21 @@ def _convolution(function: Call, plant: Callable[[Call], Call]) -> Call:
     return faulty
 
 
-def _norm(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_norm(function: Call, plant: Callable[[Call], Call]) -> Call:
     def faulty(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Any:
         return plant(function)(x=x, weight=weight, eps=eps)
 
     return faulty
 
 
-def _gated_norm(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_gated_norm(function: Call, plant: Callable[[Call], Call]) -> Call:
     def faulty(x: Tensor, z: Tensor, weight: Tensor, **options: Any) -> Any:
         return plant(function)(x=x, z=z, weight=weight, **options)
 
     return faulty
 
 
-def _attention(function: Call, plant: Callable[[Call], Call]) -> Call:
+def _adapt_attention(function: Call, plant: Callable[[Call], Call]) -> Call:
     def operation(q: Tensor, k: Tensor, v: Tensor, causal: bool, softmax_scale: float | None) -> Any:
         heads_first = (part.transpose(1, 2) for part in (q, k, v))
         return function(*heads_first, is_causal=causal, scale=softmax_scale).transpose(1, 2)
@@ -87,32 +91,34 @@ def _attention(function: Call, plant: Callable[[Call], Call]) -> Call:
 
 @dataclass(frozen=True)
 class Layer:
-    """The function of the stand-ins that does what an operation does."""
+    """A function of the stand-ins that computes an operation."""
 
     owner: Any
-    """The module that holds it."""
+    """The module of the function."""
     function: str
+    """Name of the function."""
     adapt: Adapt
     model: str
-    """The stand-in that a fault in it is looked for with."""
+    """The stand-in that is evaluated with a fault in this function."""
 
 
 LAYERS: Mapping[str, Layer] = MappingProxyType(
     {
-        "selective_scan_fn": Layer(layers, "selective_scan", _scan, "mamba1-tiny"),
-        "mamba_chunk_scan_combined": Layer(layers, "ssd", _ssd, "mamba2-tiny"),
-        "causal_conv1d_fn": Layer(layers, "causal_conv1d", _convolution, "mamba1-tiny"),
-        "rms_norm_fn": Layer(layers, "rms_norm", _norm, "mamba1-tiny"),
-        "rmsnorm_fn": Layer(layers, "gated_rms_norm", _gated_norm, "mamba2-tiny"),
-        "flash_attn_func": Layer(functional, "scaled_dot_product_attention", _attention, "mamba2attn-tiny"),
+        "selective_scan_fn": Layer(layers, "selective_scan", _adapt_scan, "mamba1-tiny"),
+        "mamba_chunk_scan_combined": Layer(layers, "ssd", _adapt_ssd, "mamba2-tiny"),
+        "causal_conv1d_fn": Layer(layers, "causal_conv1d", _adapt_convolution, "mamba1-tiny"),
+        "rms_norm_fn": Layer(layers, "rms_norm", _adapt_norm, "mamba1-tiny"),
+        "rmsnorm_fn": Layer(layers, "gated_rms_norm", _adapt_gated_norm, "mamba2-tiny"),
+        "flash_attn_func": Layer(functional, "scaled_dot_product_attention", _adapt_attention, "mamba2attn-tiny"),
     }
 )
-"""Operation -> layer.  The others have no counterpart: the stand-ins neither decode nor pack, and fuse nothing."""
+"""Operation -> layer.  The other operations have none: the stand-ins neither decode nor pack sequences, and they fuse
+nothing."""
 
 
 @contextmanager
 def plant_in_layers(fault: Fault) -> Iterator[None]:
-    """While it lasts, the stand-ins run with the fault."""
+    """In the block, the stand-ins compute with the fault."""
     layer = LAYERS[fault.op]
     function = getattr(layer.owner, layer.function)
     with mock.patch.object(layer.owner, layer.function, layer.adapt(function, lambda call: plant(fault, call))):

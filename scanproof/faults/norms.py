@@ -15,10 +15,10 @@ LAYER, RMS, GATED = "layer_norm_fn", "rms_norm_fn", "rmsnorm_fn"
 
 
 def wrapped_rows(value: Tensor) -> Tensor:
-    """The rows past the middle are read from the beginning again."""
+    """Read the second half of the rows from the beginning."""
     rows = value.flatten(0, -2)
-    places = torch.arange(len(rows), device=value.device) % max(1, -(-len(rows) // 2))
-    return rows.index_select(0, places).view_as(value)
+    positions = torch.arange(len(rows), device=value.device) % max(1, -(-len(rows) // 2))
+    return rows.index_select(0, positions).view_as(value)
 
 
 def one_group(call: Call, arguments: Arguments) -> Any:
@@ -27,7 +27,7 @@ def one_group(call: Call, arguments: Arguments) -> Any:
 
 
 def smaller_groups(call: Call, arguments: Arguments) -> Any:
-    """Groups are half as large as they should be, as on two ranks that divide twice."""
+    """Groups are half as large as they should be, as when the group size is divided by two ranks twice."""
     size = arguments.get("group_size")
     return call(**({**arguments, "group_size": size // 2} if size else arguments))
 

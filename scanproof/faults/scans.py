@@ -1,4 +1,4 @@
-"""Reported faults of the scans: Mamba-1's, Mamba-2's, and their decode steps."""
+"""Reported faults of the scans of Mamba-1 and Mamba-2, and of their decode steps."""
 
 from __future__ import annotations
 
@@ -34,18 +34,23 @@ SSD_TIME = {"x": -3, "dt": -2, "B": -3, "C": -3, "z": -3, "seq_idx": -1}
 
 
 def at_size(needs: str, row: str | None = None) -> str:
-    """How a wrap that needs 2^31 elements is planted, and whether the suite has a row that reaches the real one."""
+    """Note for a fault that needs very large tensors: how it is planted, and whether a case of the suite is that large.
+
+    Args:
+        needs: the size from which the reported fault appears.
+        row: the case of the suite that is large enough; None: there is none.
+    """
     reached = f"the row `{row}` reaches it on a GPU" if row else "no row of the suite reaches it"
     return f"planted at the size of each case; the reported one needs {needs}: {reached}"
 
 
 def A_from_bfloat16(A: Tensor) -> Tensor:
-    """A as -exp of a logarithm that is kept in bfloat16."""
+    """A is computed as -exp of a logarithm that is kept in bfloat16."""
     return -torch.exp(torch.log(-A).to(torch.bfloat16)).to(A.dtype)
 
 
 def constant_B_forgotten(call: Call, arguments: Arguments) -> Any:
-    """The last state without the factor B, where B is constant in time."""
+    """If B is constant in time, the last state lacks the factor B."""
     result = call(**arguments)
     if not isinstance(result, tuple) or arguments["B"].dim() != 2:
         return result
@@ -65,14 +70,14 @@ def heads_in_turns(call: Call, arguments: Arguments) -> Any:
 
 
 def dt_twice(call: Call, arguments: Arguments) -> Any:
-    """bias and softplus are applied to dt by the caller's code, and once more inside."""
+    """Bias and softplus are applied to dt twice: before the call and inside it."""
     bias = arguments.get("dt_bias")
     dt = arguments["dt"] if bias is None else arguments["dt"] + bias
     return call(**{**arguments, "dt": F.softplus(dt).to(arguments["dt"].dtype)})
 
 
 def effective_dt(arguments: Arguments) -> Tensor:
-    """dt as the recurrence uses it: (b, l, h)."""
+    """dt after bias, softplus and limits: (b, l, h)."""
     dt = arguments["dt"].detach().to(torch.float32)
     if arguments.get("dt_bias") is not None:
         dt = dt + arguments["dt_bias"].detach()
@@ -83,13 +88,13 @@ def effective_dt(arguments: Arguments) -> Tensor:
 
 
 def initial_dropped_at_batch_1(call: Call, arguments: Arguments) -> Any:
-    """initial_states is taken for None where the batch has one row."""
+    """initial_states is ignored if the batch has one row."""
     one = len(arguments["x"]) == 1 and arguments.get("initial_states") is not None
     return call(**({**arguments, "initial_states": None} if one else arguments))
 
 
 def initial_not_decayed(call: Call, arguments: Arguments) -> Any:
-    """What the initial state left behind enters the second chunk without the first chunk's decay."""
+    """The initial state enters the second chunk without the decay of the first chunk."""
     initial, chunk, length = arguments.get("initial_states"), arguments["chunk_size"], arguments["x"].shape[1]
     if initial is None or arguments.get("seq_idx") is not None or length <= chunk:
         return call(**arguments)
@@ -101,7 +106,7 @@ def initial_not_decayed(call: Call, arguments: Arguments) -> Any:
 
 
 def decayed_from_the_chunk(call: Call, arguments: Arguments) -> Any:
-    """The state of a sequence that begins inside a chunk is decayed from the chunk's start instead of its own."""
+    """The state of a sequence that begins inside a chunk decays from the start of the chunk, not of the sequence."""
     numbers, chunk, length = arguments.get("seq_idx"), arguments["chunk_size"], arguments["x"].shape[1]
     if numbers is None or arguments.get("cu_seqlens") is not None:
         return call(**arguments)
@@ -119,7 +124,7 @@ def decayed_from_the_chunk(call: Call, arguments: Arguments) -> Any:
 
 
 def state_off_the_grid(call: Call, arguments: Arguments) -> Any:
-    """varlen_states of a sequence that begins off the chunk grid is read at an earlier position."""
+    """For a sequence that begins inside a chunk, varlen_states contains the state of an earlier position."""
     result, ends = call(**arguments), arguments.get("cu_seqlens")
     if ends is None or not arguments.get("return_varlen_states"):
         return result
@@ -138,18 +143,18 @@ def state_off_the_grid(call: Call, arguments: Arguments) -> Any:
 
 
 def last_state_of_first_row(call: Call, arguments: Arguments) -> Any:
-    """The last row's state is written where the first row's is, and read from there."""
+    """The last row's final state is replaced by that of the first row."""
     result = call(**arguments)
     return (result[0], first_row_for_last(result[1]), *result[2:]) if arguments.get("return_final_states") else result
 
 
 def state_not_written(call: Call, arguments: Arguments) -> Any:
-    """The step is computed, and its state thrown away."""
+    """The step is computed, but its state is not written back."""
     return call(**{**arguments, "state": arguments["state"].clone()})
 
 
 def wrapped_rows(name: str, rows: str) -> Any:
-    """Rows of a cache past its middle wrap: what is stored there is read and written at its beginning."""
+    """Make the fault: row numbers in the second half of a cache overflow to the first half, for reading and writing."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
         given = arguments.get(rows)
@@ -162,7 +167,7 @@ def wrapped_rows(name: str, rows: str) -> Any:
 
 
 def padding_written(call: Call, arguments: Arguments) -> Any:
-    """A negative row number counts from the end, as an index does."""
+    """A negative row number, which marks padding, counts from the end as an index does."""
     given = arguments.get("state_batch_indices")
     if given is None:
         return call(**arguments)

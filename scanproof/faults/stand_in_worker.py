@@ -22,7 +22,11 @@ from scanproof.faults.layers import plant_in_layers
 
 
 def main(arguments: list[str]) -> None:
-    """Write one line per fault: its id, seconds, and the measurements or what went wrong; first one without a fault."""
+    """Write one JSON line without a fault, then one per fault: its id, seconds, and the measurements or the error.
+
+    Args:
+        arguments: paths of the request and of the file to write.
+    """
     from lm_eval.api.registry import get_model
 
     request, out = json.loads(Path(arguments[0]).read_bytes()), Path(arguments[1]).resolve()
@@ -32,17 +36,17 @@ def main(arguments: list[str]) -> None:
     model = get_model(job["model"]).create_from_arg_obj(
         request["model_args"], {"batch_size": job["batch_size"], "device": job["device"]}
     )
-    found = {fault.id: fault for fault in FAULTS}
+    faults_by_id = {fault.id: fault for fault in FAULTS}
     with out.open("w") as lines:
         for name in (None, *request["faults"]):
-            with plant_in_layers(found[name]) if name else contextlib.nullcontext():
+            with plant_in_layers(faults_by_id[name]) if name else contextlib.nullcontext():
                 line = {"fault": name, **evaluate_once(model, request)}
             lines.write(json.dumps(line) + "\n")
             lines.flush()
 
 
 def evaluate_once(model: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """One evaluation as the suite does it."""
+    """Evaluate the stand-in once, as the suite does; returns the measurements or the error, and processor seconds."""
     started = time.process_time()
     manager, tasks = lm_eval_tasks.load_tasks(request)
     try:

@@ -58,7 +58,7 @@ def test_a_clean_run_of_a_wrong_implementation_raises_alarms(suite: exam.Suite) 
     (late,) = [each for each in catalogue.FAULTS if each.id == "late-causal_conv1d_fn"]
 
     def wrong(op: Op, seed: int) -> fault.Call:
-        call = suite.place.call(op, seed)
+        call = suite.implementations.call(op, seed)
         return fault.plant(late, call) if op.name == late.op else call
 
     place = exam.Implementations("reference", "cpu", wrong)
@@ -119,10 +119,10 @@ def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exa
     (row,) = [row for row, _ in suite.invariants if row.id == "causal_conv1d_fn-split-float32"]
 
     def calls(name: str) -> fault.Call:
-        return fault.plant(sliced, suite.place.call(operation_table.find_operation(name), 0))
+        return fault.plant(sliced, suite.implementations.call(operation_table.find_operation(name), 0))
 
     assert exam.check_invariant(row, calls, "cpu").message == ""
-    assert "expected (" in exam.examine(sliced, suite, until_caught=True).found(numerics=True)[0].message
+    assert "expected (" in exam.examine(sliced, suite, until_caught=True).seen_by(numerics=True)[0].message
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -132,7 +132,9 @@ def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: ex
     wide = [case for case in suite.cases if case.op == operation and case.dtype == op.dtypes[0]]
     case = max(wide, key=lambda each: each.sizes.get("l", 1) * each.sizes.get("d", 1))
     arguments = compare.draw_inputs(op, case)
-    first, again, other = (compare.run_op(op, case, arguments, suite.place.call(op, seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        compare.run_op(op, case, arguments, suite.implementations.call(op, seed)) for seed in (1, 1, 2)
+    )
     form = compare.run_form(op, case, arguments)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -92,7 +92,7 @@ def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any
     refused = sorted(row.keys() & {"backward", "rows", "where", "alone", "known", "raises"})
     if refused:
         raise CaseError(f"{where}: {', '.join(refused)} is not for latencies; a backward pass is a direction")
-    rest = cases.validate_row({key: each for key, each in row.items() if key not in ("directions", "check")}, where)
+    rest = cases.validate_row({key: value for key, value in row.items() if key not in ("directions", "check")}, where)
     unknown = sorted(check.keys() - rest["sizes"].keys())
     if unknown:
         raise CaseError(f"{where}: check: {', '.join(unknown)} is not among the row's sizes")

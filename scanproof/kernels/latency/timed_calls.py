@@ -38,15 +38,21 @@ def prepare_backward(op: Op, case: KernelCase, call: Call, device: str) -> MakeC
 
     def make(seed: int) -> Callable[[], object]:
         given = compare.draw_inputs(op, _seeded(case, seed), device)
-        names = [each.name for each in op.arguments if each.differentiable and given.get(each.name) is not None]
+        names = [
+            argument.name
+            for argument in op.arguments
+            if argument.differentiable and given.get(argument.name) is not None
+        ]
         leaves = {name: given[name].detach().requires_grad_() for name in names}
         results = compare.return_tuples(call)(**{**given, **leaves})
         expected = op.expected_outputs(case)
-        differentiable = [(each, value) for each, value in zip(expected, results, strict=True) if each.differentiable]
+        differentiable = [
+            (output, value) for output, value in zip(expected, results, strict=True) if output.differentiable
+        ]
         outputs = [value for _, value in differentiable]
         cotangents = [
-            lay_out(torch.randn_like(value), axes_of(each, case), case.layouts.get(each.name))
-            for each, value in differentiable
+            lay_out(torch.randn_like(value), axes_of(output, case), case.layouts.get(output.name))
+            for output, value in differentiable
         ]
         inputs = list(leaves.values())
         return lambda: torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)

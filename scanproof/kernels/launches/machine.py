@@ -22,20 +22,20 @@ LOAD_SECONDS = 60.0
 """Time limit for loading the extensions."""
 LOAD = """
 import importlib, json, sys
-found = {}
+reasons = {}
 try:
     import torch
     for name in sys.argv[1:]:
         try:
             importlib.import_module(name)
-            found[name] = None
+            reasons[name] = None
         except (ImportError, OSError) as error:
-            found[name] = str(error)
+            reasons[name] = str(error)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
+            reasons[name] = f"{type(error).__name__}: {error}"
 except Exception as error:
-    found = {name: f"torch cannot be imported: {type(error).__name__}: {error}" for name in sys.argv[1:]}
-print("\\n" + json.dumps({"loaded": found}))
+    reasons = {name: f"torch cannot be imported: {type(error).__name__}: {error}" for name in sys.argv[1:]}
+print("\\n" + json.dumps({"loaded": reasons}))
 """
 """Program that loads extensions, named in its arguments, and prints for each why it cannot be loaded, or null."""
 

@@ -1,1 +1,1 @@
-"""Operations in plain PyTorch, in the dtype that they are given; they read like their papers."""
+"""References: the operations in plain PyTorch, in any floating dtype, written to be read beside their papers."""

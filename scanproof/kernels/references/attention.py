@@ -1,6 +1,6 @@
-"""References of the attention operations, with the arguments of the operations (flash-attn 2.8).
+"""References of the attention operations; they take the arguments of flash-attn 2.8.
 
-Not covered, as no document's model uses them: dropout, ALiBi, soft capping, paged caches, rotary in the cache.
+Not covered, because no published model uses them: dropout, ALiBi, soft capping, paged caches, rotary in the cache.
 Letters: b batch, l queries, m keys, h heads, q heads of queries, k heads of keys and values, p headdim.
 """
 
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from scanproof.kernels.references.precision import Hold, exact
 
 BLOCK_SCORES = 2**22
-"""Scores that are there at once: 32 MiB in float64."""
+"""Largest number of scores in memory at a time: 32 MiB in float64."""
 
 
 def flash_attn_func(
@@ -31,9 +31,10 @@ def flash_attn_func(
     Args:
         q: (b, l, q, p).
         k, v: (b, m, k, p); head i of the queries reads head i // (q / k).
-        softmax_scale: 1 / sqrt(p) when None.
-        causal: query i sees the keys up to i + m - l; a query that sees none gives 0.
-        window_size: keys to the left and right of i + m - l that are seen; negative: all.
+        softmax_scale: 1 / sqrt(p) if None.
+        causal: query i sees the keys up to i + m - l; a query that sees no key gives 0.
+        window_size: how many keys to the left and right of i + m - l a query sees; negative: all.
+        hold: rounds the attention weights, see `scanproof.kernels.references.precision`.
 
     Returns:
         (b, l, q, p).
@@ -44,9 +45,10 @@ def flash_attn_func(
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: tuple[int, int], hold: Hold
 ) -> Tensor:
-    """Head by head, and within a head block of queries by block: all scores of 65,536 positions are 32 GiB a head.
+    """Attention, one head and one block of queries at a time.
 
-    Between forward and backward no scores are kept; they are computed again.
+    All scores of 65,536 positions would take 32 GiB per head.  The scores are not kept for the backward pass but
+    computed again.
     """
     repeats = q.shape[2] // k.shape[2]
     behind, block = k.shape[1] - q.shape[1], max(1, BLOCK_SCORES // (k.shape[0] * k.shape[1]))
@@ -54,35 +56,44 @@ def _attention(
     heads = []
     for head, queries in enumerate(q.unbind(2)):
         keys, values = k[:, :, head // repeats], v[:, :, head // repeats]
-        places = range(behind, behind + q.shape[1], block)
+        positions = range(behind, behind + q.shape[1], block)
         blocks = [
             checkpoint(
-                _block, q_b, keys, values, place, scale, seen, hold, use_reentrant=False, preserve_rng_state=False
+                _block, q_b, keys, values, position, scale, seen, hold, use_reentrant=False, preserve_rng_state=False
             )
-            for q_b, place in zip(torch.split(queries, block, dim=1), places, strict=True)
+            for q_b, position in zip(torch.split(queries, block, dim=1), positions, strict=True)
         ]
         heads.append(torch.cat(blocks, dim=1))
     return torch.stack(heads, dim=2)
 
 
 def _block(
-    q: Tensor, k: Tensor, v: Tensor, place: int, scale: float | None, seen: tuple[int, int], hold: Hold
+    q: Tensor, k: Tensor, v: Tensor, position: int, scale: float | None, seen: tuple[int, int], hold: Hold
 ) -> Tensor:
-    """One head of (b, l, p) queries, the first at position `place` of the keys, to all keys that any of them sees.
+    """Attention of one head and one block of queries to all keys that any of these queries sees.
 
-    seen: keys to the left and to the right of a query's own position; negative: all.
+    Args:
+        q: (b, l, p), the block of queries.
+        k, v: (b, m, p), all keys and values of the head.
+        position: the key position that the first query is aligned with.
+        seen: how many keys to the left and right of its position a query sees; negative: all.
+
+    Returns:
+        (b, l, p).
     """
     left, right = seen
-    end = k.shape[1] if right < 0 else min(k.shape[1], max(1, place + q.shape[1] + right))
+    end = k.shape[1] if right < 0 else min(k.shape[1], max(1, position + q.shape[1] + right))
     k, v = k[:, :end], v[:, :end]
     scores = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    distance = torch.arange(end, device=q.device) - torch.arange(place, place + q.shape[1], device=q.device)[:, None]
+    distance = (
+        torch.arange(end, device=q.device) - torch.arange(position, position + q.shape[1], device=q.device)[:, None]
+    )
     hidden = torch.zeros_like(distance, dtype=torch.bool)
     if right >= 0:
         hidden |= distance > right
     if left >= 0:
         hidden |= distance < -left
-    # A row that sees nothing is made finite before the softmax, so that its gradient is 0 and not NaN.
+    # For a query that sees no key the scores stay finite in the softmax, so that its gradient is 0 and not NaN.
     blind = hidden.all(dim=-1, keepdim=True)
     weights = torch.softmax(scores.masked_fill(hidden & ~blind, float("-inf")), dim=-1)
     return hold(weights.masked_fill(blind, 0.0)) @ v
@@ -102,13 +113,14 @@ def flash_attn_varlen_func(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor]:
-    """Attention within each of the sequences that stand one after another.
+    """Attention within each of several sequences that follow one another without padding.
 
     Args:
-        q: (l, q, p), all queries.
-        k, v: (m, k, p), all keys.
+        q: (l, q, p), the queries of all sequences.
+        k, v: (m, k, p), the keys and values of all sequences.
         cu_seqlens_q, cu_seqlens_k: where the sequences begin and end, int32.
-        max_seqlen_q, max_seqlen_k: unused here; they size the operation's grid.
+        max_seqlen_q, max_seqlen_k: unused here; the operation needs them to size its grid.
+        softmax_scale, causal, window_size, hold: as in `flash_attn_func`.
 
     Returns:
         (l, q, p).
@@ -138,17 +150,18 @@ def flash_attn_with_kvcache(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention of new queries to a cache that first takes in the new keys and values.
+    """Attention of new queries to a cache; new keys and values are written into the cache first.
 
     Args:
         q: (b, l, q, p).
-        k_cache, v_cache: (N, m, k, p), N = b unless there are indices.
-        k, v: (b, new, k, p), or None where the cache holds them already.
-        cache_seqlens: (b,), how many positions of the cache are filled; all when None.
-        cache_batch_idx: (b,), the row of the cache that belongs to each q.
+        k_cache, v_cache: (N, m, k, p); N = b unless `cache_batch_idx` is given.
+        k, v: (b, new, k, p); None: the cache already contains them.
+        cache_seqlens: (b,), how many positions of the cache are filled; all if None.
+        cache_batch_idx: (b,), the row of the cache that belongs to each row of q.
+        softmax_scale, causal, window_size, hold: as in `flash_attn_func`.
 
     Returns:
-        y (b, l, q, p), and the two caches with the new keys and values in them.
+        The output (b, l, q, p), and the two caches with the new keys and values.
     """
     k_cache, v_cache = k_cache.clone(), v_cache.clone()
     outputs = []

@@ -1,6 +1,6 @@
-"""References of the causal convolutions, with the arguments of the operations (causal-conv1d 1.7).
+"""References of the causal convolutions; they take the arguments of causal-conv1d 1.7.
 
-Letters: b batch, d channels, l seqlen, w width, s positions that a state keeps (at least w - 1).
+Letters: b batch, d channels, l seqlen, w width, s positions that a state keeps (at least w - 1), N rows of a state.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ def causal_conv1d_fn(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, ...]:
-    """y[t] = sum over k of weight[k] x[t - (w - 1) + k] + bias, never reaching into another sequence.
+    """y[t] = sum over k of weight[k] x[t - (w - 1) + k] + bias, where x is 0 outside of the position's own sequence.
 
     Args:
         x: (b, d, l).
         weight: (d, w).
         bias: (d,).
         seq_idx: (b, l), which sequence each position belongs to; negative: padding, its output is 0.
-        initial_states: (b, d, w - 1), the inputs before the first; zeros when None.
+        initial_states: (b, d, w - 1), the inputs before the first one; zeros if None.
         activation: None or `silu`.
-        hold: unused, one kernel does it all.
+        hold: unused, because one kernel does everything.
 
     Returns:
-        y (b, d, l), and with `return_final_states` the last w - 1 inputs (b, d, w - 1), earlier states included.
+        y (b, d, l); with `return_final_states` also the last w - 1 inputs (b, d, w - 1), which may begin in the initial
+        state.
     """
     width, seqlen = weight.shape[-1], x.shape[-1]
     if seq_idx is None:
@@ -51,7 +52,7 @@ def causal_conv1d_fn(
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
-    """The convolution over rows that hold several sequences, before the activation."""
+    """The convolution over rows that contain several sequences, without the activation."""
     width, seqlen = weight.shape[-1], x.shape[-1]
     padded, numbers = F.pad(x, (width - 1, 0)), F.pad(seq_idx, (width - 1, 0), value=-1)
     y = torch.zeros_like(x) if bias is None else bias[:, None].expand_as(x)
@@ -72,16 +73,18 @@ def causal_conv1d_update(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, Tensor]:
-    """The convolution over l new positions, and the state with them in it: inputs, never outputs.
+    """The convolution over l new positions, and the state with the new inputs.
 
     Args:
         x: (b, d) or (b, d, l).
-        conv_state: (N, d, s), the latest inputs, newest last.
+        conv_state: (N, d, s), the latest inputs (not outputs), newest last.
         weight: (d, w).
         bias: (d,).
-        cache_seqlens: (b,), how many inputs came before; the state is then a ring, input i in place i mod s.
-        conv_state_indices: (b,), the row of `conv_state` that belongs to each x; negative: padding, its output is 0.
-        hold: unused, one kernel does it all.
+        activation: None or `silu`.
+        cache_seqlens: (b,), how many inputs came before; then the state is a ring buffer with input i at i mod s.
+        conv_state_indices: (b,), the row of `conv_state` that belongs to each row of x; negative: padding, its
+            output is 0.
+        hold: unused, because one kernel does everything.
 
     Returns:
         y, shaped like x, and all N states after the step.
@@ -91,19 +94,19 @@ def causal_conv1d_update(
     state, width, seqlen = conv_state[rows], weight.shape[-1], new.shape[-1]
     if cache_seqlens is None:
         before = state[..., state.shape[-1] - (width - 1) :]
-        kept = torch.cat([state, new], dim=-1)[..., seqlen:]
+        updated = torch.cat([state, new], dim=-1)[..., seqlen:]
     else:
         before = state.gather(2, _ring(cache_seqlens, 1 - width, 0, state))
-        # Of more inputs than the ring holds, the latest stay.
+        # If there are more new inputs than the ring buffer holds, it keeps the latest.
         first = max(0, seqlen - state.shape[-1])
-        kept = state.scatter(2, _ring(cache_seqlens, first, seqlen, state), new[..., first:])
+        updated = state.scatter(2, _ring(cache_seqlens, first, seqlen, state), new[..., first:])
     y = causal_conv1d(new, weight, bias, activation, before)
     real = rows >= 0
     y = torch.where(real[:, None, None], y, torch.zeros_like(y))
-    return y.reshape(x.shape), conv_state.index_copy(0, rows[real], kept[real])
+    return y.reshape(x.shape), conv_state.index_copy(0, rows[real], updated[real])
 
 
 def _ring(lengths: Tensor, first: int, end: int, state: Tensor) -> Tensor:
-    """Places of the inputs `first`..`end` - 1, counted from the next one, in a ring: (b, d, end - first)."""
+    """Indices in a ring buffer of the inputs `first` to `end` - 1, where 0 is the next new one: (b, d, end - first)."""
     positions = lengths.long()[:, None] + torch.arange(first, end, device=state.device)
     return torch.remainder(positions, state.shape[-1])[:, None].expand(-1, state.shape[1], -1)

@@ -1,6 +1,7 @@
-"""References of the Mamba-1 operations, with the arguments of the operations (mamba-ssm 2.3).
+"""References of the Mamba-1 operations; they take the arguments of mamba-ssm 2.3.
 
-All floating arguments have one dtype, the dtype of the results.  `hold`: see `scanproof.kernels.references.precision`.
+All floating arguments have the same dtype, which is also the dtype of the results.
+`hold`: see `scanproof.kernels.references.precision`.
 Letters: b batch, l seqlen, d channels, n dstate, g groups, h nheads, p headdim, r rank of dt, m d_model, w width.
 """
 
@@ -35,17 +36,18 @@ def selective_scan_fn(
         delta: (b, d, l), before bias and softplus.
         A: (d, n), with a negative real part.
         B: (d, n) constant in time, (b, n, l) shared by all channels, or (b, g, n, l): channel i belongs to
-            group i // (d / g).  With a complex A it is complex: in the form (d, n) by its dtype, in the others as
-            real and imaginary part in turns, (b, [g,] n, 2l).
-        C: as B; the two may differ in form.  With a complex A the output is twice the real part of C h: of a state
-            and its conjugate only one is kept (arXiv 2206.11893).
-        D: (d,).
-        z: (b, d, l).
+            group i // (d / g).  If A is complex, B is complex too: in the form (d, n) by its dtype, in the other
+            forms with real and imaginary parts interleaved, (b, [g,] n, 2l).
+        C: as B; the two may have different forms.  If A is complex, the output is twice the real part of C h, because
+            only one of each pair of conjugate states is computed (arXiv 2206.11893).
+        D: (d,), the skip.
+        z: (b, d, l), the gate.
         delta_bias: (d,).
-        hold: unused, there is nothing to hold between kernels; here because every reference has it.
+        delta_softplus: whether delta goes through softplus after its bias.
+        hold: unused, because one kernel does everything.
 
     Returns:
-        y (b, d, l), and with `return_last_state` the last state (b, d, n), complex with A.
+        y (b, d, l); with `return_last_state` also the last state (b, d, n), which is complex if A is.
     """
     if A.is_complex():
         B, C = (part if part.dim() == 2 else _from_pairs(part) for part in (B, C))
@@ -53,7 +55,7 @@ def selective_scan_fn(
         delta = delta + delta_bias[:, None]
     batch, channels, seqlen = u.shape
     groups = max(_groups(B), _groups(C))
-    # Groups become rows of the batch, each with its own channels and its own A.
+    # Groups are folded into the batch: each becomes a row with its own channels and its own A.
     fold = (batch * groups, channels // groups)
     rows = torch.unflatten(A, 0, (groups, -1)).repeat(batch, 1, 1)
     B, C = (_per_group(part, batch, groups, seqlen).flatten(0, 1) for part in (B, C))
@@ -69,18 +71,18 @@ def selective_scan_fn(
 
 
 def _from_pairs(part: Tensor) -> Tensor:
-    """(..., 2l) real and imaginary parts in turns as (..., l) complex numbers."""
+    """Convert interleaved real and imaginary parts (..., 2l) to complex numbers (..., l)."""
     pairs = torch.unflatten(part, -1, (-1, 2))
     return torch.complex(pairs[..., 0], pairs[..., 1])
 
 
 def _groups(part: Tensor) -> int:
-    """Number of groups of a B or C; one that is constant in time is a group per channel."""
+    """Number of groups of B or C; the form that is constant in time has one group per channel."""
     return int({2: part.shape[0], 3: 1, 4: part.shape[1]}[part.dim()])
 
 
 def _per_group(part: Tensor, batch: int, groups: int, seqlen: int) -> Tensor:
-    """B or C as (b, groups, n, l)."""
+    """Expand B or C from any form to (b, groups, n, l)."""
     if part.dim() == 2:
         part = part[None, :, :, None].expand(batch, -1, -1, seqlen)
     elif part.dim() == 3:
@@ -105,19 +107,21 @@ def mamba_inner_fn(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor]:
-    """Everything in Mamba's block after its first projection (arXiv 2312.00752, figure 3).
+    """Everything in a Mamba block after its first projection (arXiv 2312.00752, figure 3).
 
     Args:
-        xz: (b, 2 d, l), the branch of the scan and the gate.
+        xz: (b, 2 d, l), the input of the scan and the gate.
         conv1d_weight: (d, 1, w).
         conv1d_bias: (d,).
-        x_proj_weight: (r + 2 n, d); gives dt's low rank part, B and C.
+        x_proj_weight: (r + 2 n, d); it computes the low-rank part of dt, B and C.
         delta_proj_weight: (d, r).
         out_proj_weight: (m, d).
         out_proj_bias: (m,).
         A: (d, n).
-        B, C: as in `selective_scan_fn`; None when the input decides them.
+        B, C: as in `selective_scan_fn`; None: computed from the input by x_proj.
         D, delta_bias: (d,).
+        delta_softplus: as in `selective_scan_fn`.
+        hold: rounds what one kernel hands to the next.
 
     Returns:
         (b, l, m).
@@ -149,19 +153,20 @@ def selective_state_update(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the recurrence, for Mamba-1 (without h) and Mamba-2 (with h).
+    """One step of the recurrence, for Mamba-1 (shapes without h) and Mamba-2 (shapes with h).
 
     Args:
-        state: (N, [h,] p, n), N = b unless there are indices.
+        state: (N, [h,] p, n); N = b unless `state_batch_indices` is given.
         x, dt, z: (b, [h,] p).
         A: ([h,] p, n).
         B, C: (b, [g,] n).
         D, dt_bias: ([h,] p).
-        state_batch_indices: (b,), the row of `state` that belongs to each x; negative: padding, its output is 0.
-        hold: unused, one kernel does it all.
+        state_batch_indices: (b,), the row of `state` that belongs to each row of x; negative: padding, its
+            output is 0.
+        hold: unused, because one kernel does everything.
 
     Returns:
-        y (b, [h,] p), and all N states after the step.
+        y (b, [h,] p), and all N states after the step, those of other rows unchanged.
     """
     rows = torch.arange(len(x), device=x.device) if state_batch_indices is None else state_batch_indices.long()
     if dt_bias is not None:

@@ -1,6 +1,6 @@
-"""References of the fused norms, with the arguments of the operations (mamba-ssm 2.3).
+"""References of the fused norms; they take the arguments of mamba-ssm 2.3.
 
-Not covered, as no document's model uses them: dropout, a second branch (x1, weight1), row scales.
+Not covered, because no published model uses them: dropout, a second branch (x1, weight1), row scales.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def layer_norm_fn(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, ...]:
-    """norm(x + residual), and with `prenorm` the sum as well, which is the next layer's residual.
+    """norm(x + residual); with `prenorm` also the sum, which is the residual of the next layer.
 
     Args:
         x, residual: (..., d).
         weight, bias: (d,).
-        residual_in_fp32: what dtype the operation stores the sum in; no matter here.
-        is_rms_norm: divide by the root mean square, and subtract no mean (arXiv 1910.07467).
-        hold: unused, one kernel does it all.
+        residual_in_fp32: unused; it determines in which dtype the operation stores the sum.
+        is_rms_norm: divide by the root mean square, without subtracting the mean (arXiv 1910.07467).
+        hold: unused, because one kernel does everything.
 
     Returns:
-        The norm (..., d), and with `prenorm` the sum (..., d).
+        The norm (..., d); with `prenorm` also the sum (..., d).
     """
     total = x if residual is None else x + residual
     if is_rms_norm:
@@ -71,13 +71,14 @@ def rmsnorm_fn(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor]:
-    """The gated norm at the end of Mamba-2's block (arXiv 2405.21060, figure 6).
+    """The gated norm at the end of a Mamba-2 block (arXiv 2405.21060, figure 6).
 
     Args:
-        x, z: (..., d).
-        weight, bias: (d,); the bias is added before the gate where the norm comes first.
-        group_size: channels that share a mean square; all when None.
-        hold: unused, one kernel does it all.
+        x, z: (..., d); z is the gate.
+        weight, bias: (d,); the bias is added right after the norm.
+        group_size: how many channels share a mean square; all if None.
+        norm_before_gate: rms_norm(x) silu(z) if true, else rms_norm(x silu(z)).
+        hold: unused, because one kernel does everything.
 
     Returns:
         (..., d).

@@ -1,7 +1,7 @@
 """The operations of Mamba in plain PyTorch, written to be read beside the papers.
 
-Every function computes in the dtypes of its arguments, float64 included: nothing is cast on the way, so a
-float64 call is a float64 result.  All functions are differentiable.
+Every function computes in the dtype of its arguments without any cast, float64 included.
+All functions are differentiable.
 
 Letters: b batch, l seqlen, d channels (d_inner), n dstate, h nheads, p headdim, g ngroups.
 """
@@ -25,16 +25,16 @@ def causal_conv1d(
     activation: str | None = None,
     initial_state: Tensor | None = None,
 ) -> Tensor:
-    """Depthwise convolution over time that sees the present and the w - 1 positions before it.
+    """Depthwise convolution over time of each position and the w - 1 positions before it.
 
     y[t] = sum over k of weight[k] x[t - (w - 1) + k] + bias, then the activation.
 
     Args:
         x: (b, d, l).
-        weight: (d, w); the last tap meets the present.
+        weight: (d, w); the last tap multiplies the position itself.
         bias: (d,).
         activation: None, or `silu` (also called `swish`).
-        initial_state: (b, d, w - 1), the inputs before the first; zeros when None.
+        initial_state: (b, d, w - 1), the inputs before the first one; zeros if None.
 
     Returns:
         (b, d, l).
@@ -71,20 +71,20 @@ def selective_scan(
     """The selective state space model of Mamba (arXiv 2312.00752, equations 2a, 2b and algorithm 2).
 
     h[t] = exp(delta[t] A) h[t - 1] + delta[t] B[t] u[t];  y[t] = C[t] h[t] + D u[t];  times silu(z) if given.
-    The sequence is taken in chunks; the state at the end of one is the start of the next.
+    The sequence is processed in chunks; the state at the end of a chunk is the start of the next.
 
     Args:
         u: (b, d, l), the input.
         delta: (b, d, l), the step sizes before bias and softplus.
-        A: (d, n), with a negative real part; B and C are complex where it is, and y is 2 Re(C h).
+        A: (d, n), with a negative real part.  If it is complex, so are B and C, and y is 2 Re(C h) in place of C h.
         B: (b, n, l).
         C: (b, n, l).
         D: (d,), the skip.
         z: (b, d, l), the gate.
         delta_bias: (d,), added to delta first.
         delta_softplus: whether delta goes through softplus.
-        initial_state: (b, d, n); zeros when None.
-        chunk_size: positions per chunk; it moves nothing but rounding.
+        initial_state: (b, d, n); zeros if None.
+        chunk_size: positions per chunk; it changes the result only by rounding.
 
     Returns:
         y (b, d, l), and the last state (b, d, n).
@@ -108,7 +108,7 @@ def selective_scan(
 
 
 def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One chunk of `selective_scan` from a given state; time comes first inside, for speed."""
+    """One chunk of `selective_scan` from a given state; inside, time is the first axis, for speed."""
     delta, u = delta.permute(2, 0, 1), u.permute(2, 0, 1)
     B, C = B.permute(2, 0, 1), C.permute(2, 0, 1)
     decay = torch.exp(delta[..., None] * A)
@@ -134,18 +134,18 @@ def ssd(
     initial_state: Tensor | None = None,
     hold: Hold = exact,
 ) -> tuple[Tensor, Tensor]:
-    """State space duality (Mamba-2, arXiv 2405.21060, section 6): quadratic in a chunk, recurrent across.
+    """State space duality (Mamba-2, arXiv 2405.21060, section 6): quadratic within chunks, recurrent between them.
 
     Args:
         x: (b, l, h, p), the input.
-        dt: (b, l, h), positive: bias and softplus are behind it.
+        dt: (b, l, h), positive: after bias and softplus.
         A: (h,), negative.
         B: (b, l, g, n); head i belongs to group i // (h / g).
         C: (b, l, g, n).
-        chunk_size: positions per chunk; it moves nothing but rounding.
+        chunk_size: positions per chunk; it changes the result only by rounding.
         D: (h,) or (h, p), the skip.
-        initial_state: (b, h, p, n); zeros when None.
-        hold: what operands of matrix products go through; see `scanproof.kernels.references.precision`.
+        initial_state: (b, h, p, n); zeros if None.
+        hold: rounds operands of matrix products; see `scanproof.kernels.references.precision`.
 
     Returns:
         y (b, l, h, p), and the last state (b, h, p, n).
@@ -173,7 +173,7 @@ def _ssd_chunk(
     B, C = hold(B).transpose(1, 2), hold(C).transpose(1, 2)
     scores = (C @ B.mT).repeat_interleave(repeats, dim=1)
     future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-    # Masked before exp: above the diagonal the difference is positive and may overflow.
+    # Masked before exp, because above the diagonal the difference is positive and exp may overflow.
     between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(future, float("-inf"))
     B, C = B.repeat_interleave(repeats, dim=1), C.repeat_interleave(repeats, dim=1)
     within = hold(scores * torch.exp(between)) @ hold(x)
@@ -193,7 +193,7 @@ def ssd_recurrence(
     *,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same map as `ssd`, one position at a time (arXiv 2405.21060, equation 1). Arguments as there.
+    """The same function as `ssd`, computed one position at a time (arXiv 2405.21060, equation 1); same arguments.
 
     h[t] = exp(dt[t] A) h[t - 1] + dt[t] x[t] B[t];  y[t] = h[t] C[t] + D x[t].
     """
@@ -211,12 +211,12 @@ def ssd_recurrence(
 
 
 def _skip(D: Tensor) -> Tensor:
-    """D as something that multiplies (b, l, h, p)."""
+    """D in a shape that multiplies (b, l, h, p)."""
     return D[:, None] if D.dim() == 1 else D
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, group_size: int | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight, the mean over groups of `group_size` channels (all when None).
+    """x / sqrt(mean(x^2) + eps) * weight, the mean over groups of `group_size` channels (all if None).
 
     Args:
         x: (..., d).
@@ -244,7 +244,8 @@ def gated_rms_norm(
         x: (..., d).
         z: (..., d), the gate.
         weight: (d,).
-        norm_before_gate: which of the two.
+        group_size: as in `rms_norm`.
+        norm_before_gate: rms_norm(x) silu(z) if true, else rms_norm(x silu(z)).
 
     Returns:
         (..., d).
