@@ -1,6 +1,7 @@
-"""References of the Mamba-2 operations, with the arguments of the operations (mamba-ssm 2.3).
+"""References of the Mamba-2 operations; they take the arguments of mamba-ssm 2.3.
 
-All floating arguments have one dtype, the dtype of the results.  `hold`: see `scanproof.kernels.references.precision`.
+All floating arguments have the same dtype, which is also the dtype of the results.
+`hold`: see `scanproof.kernels.references.precision`.
 Letters: b batch, l seqlen, h nheads, p headdim, g groups, n dstate, w width, s sequences packed into a row.
 """
 
@@ -15,7 +16,7 @@ from scanproof.kernels.references.papers import gated_rms_norm, ssd
 from scanproof.kernels.references.precision import Hold, exact
 
 INNER_CHUNK = 64
-"""Longest chunk of the reference's own: the quadratic part of a chunk grows with its square."""
+"""Longest chunk when the reference may choose: the work in a chunk grows with the square of its length."""
 
 
 def mamba_chunk_scan_combined(
@@ -38,21 +39,25 @@ def mamba_chunk_scan_combined(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, ...]:
-    """State space duality over whole sequences (arXiv 2405.21060, section 6), with all that the fused operation adds.
+    """State space duality over whole sequences (arXiv 2405.21060, section 6), with everything that the operation fuses.
 
     Args:
         x: (b, l, h, p).
         dt: (b, l, h), before bias, softplus and limits, in this order.
         A: (h,), negative.
         B, C: (b, l, g, n).
-        chunk_size: positions per chunk.  The result does not depend on it; where `hold` rounds, the places do, so
-            then it is kept.
-        D: (h,) or (h, p).
+        chunk_size: positions per chunk.  It does not change the exact result.  If `hold` rounds, it determines which
+            values are rounded, so then the operation's own chunk size is used.
+        D: (h,) or (h, p), the skip.
         z: (b, l, h, p), the gate.
         dt_bias: (h,).
         initial_states: (b, h, p, n); with `seq_idx` it belongs to each row's first sequence.
-        seq_idx: (b, l), non-decreasing from 0; no state crosses from one sequence to the next.
+        seq_idx: (b, l), the number of the sequence that each position belongs to, non-decreasing from 0; no state
+            passes from one sequence to the next.
         cu_seqlens: (s + 1,), where the sequences of the only row begin and end; for `return_varlen_states`.
+        dt_softplus: whether dt goes through softplus.
+        dt_limit: smallest and largest dt.
+        hold: rounds operands of matrix products.
 
     Returns:
         y (b, l, h, p); with `return_final_states` the states after each row's last position (b, h, p, n); with
@@ -91,7 +96,7 @@ def _packed(
     seq_idx: Tensor,
     hold: Hold,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """y, last states of the rows, and states after each sequence, sequence by sequence."""
+    """Run `ssd` for each packed sequence alone; returns y, and the last states of rows and of sequences."""
     rows, finals, states = [], [], []
     for row in range(len(x)):
         lengths = torch.unique_consecutive(seq_idx[row], return_counts=True)[1].tolist()
@@ -148,23 +153,25 @@ def mamba_split_conv1d_scan_combined(
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor, ...]:
-    """Everything in Mamba-2's block after its first projection (arXiv 2405.21060, figure 6).
+    """Everything in a Mamba-2 block after its first projection (arXiv 2405.21060, figure 6).
 
     Args:
-        zxbcdt: (b, l, 2 o + 2 h p + 2 g n + h): a gate and a value of an MLP beside the scan (o each, often 0),
-            the scan's gate z, x, B, C, dt.
+        zxbcdt: (b, l, 2 o + 2 h p + 2 g n + h): gate and value of an MLP parallel to the scan (o channels each, often
+            0), then the gate z, x, B, C and dt of the scan.
         conv1d_weight: (h p + 2 g n, w), over x, B and C.
         conv1d_bias: (h p + 2 g n,).
         dt_bias, A: (h,).
         D: (h,) or (h, p).
-        initial_states: (b, h, p, n).
-        seq_idx: (b, l).
+        chunk_size, initial_states, seq_idx, dt_limit: as in `mamba_chunk_scan_combined`.
+        activation: of the convolution, None or `silu`.
         rmsnorm_weight: (h p,); None: no norm, only the gate.
-        outproj_weight: (m, o + h p).
-        headdim: needed where D is (h,).
+        outproj_weight: (m, o + h p); None: no output projection.
+        headdim: needed if D is (h,).
+        hold: rounds operands of matrix products, and what one kernel hands to the next.
 
     Returns:
-        (b, l, m), or (b, l, o + h p) without out_proj; with `return_final_states` the states (b, h, p, n).
+        (b, l, m), or (b, l, o + h p) without an output projection; with `return_final_states` also the last states
+        (b, h, p, n).
 
     Raises:
         ValueError: neither D nor `headdim` says what the head dimension is.
@@ -175,8 +182,8 @@ def mamba_split_conv1d_scan_combined(
         raise ValueError("headdim is needed where D has one number per head")
     heads = len(A)
     inner, conv = heads * headdim, len(conv1d_weight)
-    beside = zxbcdt.shape[-1] - inner - conv - heads
-    gate0, x0, z, xBC, dt = torch.split(zxbcdt, [beside // 2, beside // 2, inner, conv, heads], dim=-1)
+    mlp_channels = zxbcdt.shape[-1] - inner - conv - heads
+    gate0, x0, z, xBC, dt = torch.split(zxbcdt, [mlp_channels // 2, mlp_channels // 2, inner, conv, heads], dim=-1)
     (xBC,) = causal_conv1d_fn(xBC.transpose(1, 2), conv1d_weight, conv1d_bias, seq_idx, activation=activation)
     group_states = (conv - inner) // 2
     x, B, C = torch.split(hold(xBC).transpose(1, 2), [inner, group_states, group_states], dim=-1)
@@ -190,7 +197,7 @@ def mamba_split_conv1d_scan_combined(
     y = hold(y.flatten(-2))
     if rmsnorm_weight is not None:
         y = hold(gated_rms_norm(y, z, rmsnorm_weight, rmsnorm_eps, inner // ngroups, norm_before_gate))
-    if beside:
+    if mlp_channels:
         y = torch.cat([hold(F.silu(gate0) * x0), y], dim=-1)
     if outproj_weight is not None:
         y = F.linear(y, outproj_weight, outproj_bias)
