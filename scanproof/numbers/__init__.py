@@ -1,1 +1,1 @@
-"""What was printed, and what may be said of it: pure, nothing heavy."""
+"""The published numbers, and the arithmetic that judges them: pure, without heavy imports."""

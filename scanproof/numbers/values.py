@@ -1,7 +1,6 @@
-"""The records of what was published: evaluation jobs and the numbers printed for them.
+"""The published numbers and the evaluation jobs that measure them, as frozen dataclasses.
 
-These are plain frozen dataclasses.  `scanproof.numbers.expected.reader` reads and validates them from `expected/`;
-everything else only uses them.
+`scanproof.numbers.expected.reader` reads them from `expected/`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Origin = Literal["paper", "reproduced", "author", "embedded", "recorded"]
 HarnessRelation = Literal["same", "other", "unknown"]
 Suite = Literal["gpu", "embedded"]
 UNRECORDED = "unrecorded"
-"""In place of a number of origin `recorded` that no trusted run has given yet."""
+"""Stands for a number of origin `recorded` that no trusted run has measured yet."""
 Scalar = str | int | float | bool
 
 
@@ -33,7 +32,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """What has to run once: one checkpoint, one set of arguments, the tasks whose numbers need it."""
+    """One run of lm-eval: a checkpoint, its arguments, and the tasks whose numbers need it."""
 
     name: str
     """Unique and readable, `<document>-<model>-<num_fewshot>shot`."""
@@ -50,7 +49,7 @@ class EvalJob:
     device: str
     """`cuda` or `cpu`."""
     suite: Suite = "gpu"
-    """`embedded` jobs take checkpoint and datasets from the folder that scanproof ships."""
+    """`embedded` jobs use the checkpoints and datasets that come with scanproof."""
     tasks: tuple[str, ...]
     """lm-eval task and group names, sorted."""
     num_fewshot: int
@@ -65,7 +64,7 @@ class EvalJob:
     needs_remote_code: bool = False
     """The checkpoint cannot be loaded without its own code."""
     size: Size | None = None
-    """None where it is not said; then nothing is known of the memory that the job needs."""
+    """None where it is not known; then the memory that the job needs is not known either."""
     kernels: tuple[str, ...] = ()
     """Parts of the names of kernels that the numbers need: an evaluation that did not launch them is an error."""
 
@@ -77,7 +76,7 @@ class Part:
     task: str
     metric: str
     documents: int | None = None
-    """Number of evaluation documents behind this term; a plain mean's tolerance needs it."""
+    """Number of evaluation documents of this term; the tolerance of a plain mean needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +84,12 @@ class Widening:
     """A tolerance widened by hand."""
 
     by: float
-    """Added to `allowed`, in the unit of the printed value."""
+    """Added to the allowance, in the unit of the printed value."""
     reason: str
 
 
 def model_slug(hub_id: str, variant: str | None = None) -> str:
-    """Short name of a model in the names of numbers and jobs: without the organisation, with its variant."""
+    """Name of a model in the names of numbers and jobs: without the organisation, with the variant."""
     name = hub_id.rsplit("/", 1)[-1].lower()
     return f"{name}-{variant}" if variant else name
 
@@ -98,14 +97,14 @@ def model_slug(hub_id: str, variant: str | None = None) -> str:
 def value_id(
     hub_id: str, task: str, metric: str, origin: str, suffix: str | None = None, variant: str | None = None
 ) -> str:
-    """Name of a number: of its model without the organisation, and of what was measured."""
+    """Name of a number: its model without the organisation, and what was measured."""
     parts = [model_slug(hub_id, variant), task, metric, origin, suffix]
     return "-".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
-    """One printed number, where it stands, and how to measure it again."""
+    """One printed number, its place in the document, and how to measure it again."""
 
     document: str
     """Number of the document's file name, `000`."""
@@ -125,7 +124,7 @@ class PublishedValue:
     """`acc`, `acc_norm` or `perplexity`."""
     origin: Origin
     printed: str
-    """The characters that were printed; their digits give the rounding."""
+    """The number as it was printed; its digits give the rounding."""
     unit: Unit
     stderr: str | None = None
     """Standard error as printed, in the same unit."""
@@ -134,13 +133,13 @@ class PublishedValue:
     documents: int | None = None
     """Number of evaluation documents behind the number; None when unknown."""
     binary: bool = True
-    """A document is right or wrong; else it scores between 0 and 1, and the number is a mean mass."""
+    """Each document is right or wrong; False: it scores between 0 and 1, and the number is the mean."""
     parts: tuple[Part, ...] = ()
-    """What a derived number is computed from."""
+    """The terms of a derived number."""
     pooled: bool = False
-    """A derived number weighs its parts by their documents (else: plain mean)."""
+    """A derived number weights its parts by their documents; False: plain mean."""
     harness: HarnessRelation = "same"
-    """How the document's harness relates to lm-eval releases: named release, another one, or not said."""
+    """The document's harness: a named release of lm-eval (`same`), another harness (`other`), or `unknown`."""
     assumed: tuple[tuple[str, str], ...] = ()
     """(field, reason) for each field that the document leaves open."""
     known_discrepancy: str | None = None
@@ -151,7 +150,7 @@ class PublishedValue:
     suffix: str = ""
     """Tells apart numbers that agree in model, task, metric and origin (`l171`: line of the document)."""
     variant: str = ""
-    """Tells apart evaluations of one checkpoint: what is done to it before it is measured."""
+    """What is done to the checkpoint before it is measured; it tells evaluations of one checkpoint apart."""
 
     @cached_property
     def id(self) -> str:
@@ -160,18 +159,18 @@ class PublishedValue:
 
     @property
     def unrecorded(self) -> bool:
-        """Nothing was printed for it, and no run's number is recorded yet."""
+        """Whether no number was printed and none is recorded yet."""
         return self.printed == UNRECORDED
 
     @property
     def counts_documents(self) -> bool:
-        """Whether the number is a count of right documents over all documents."""
+        """Whether the number is the share of documents that are right."""
         plain_mean = bool(self.parts) and not self.pooled
         return self.metric != "perplexity" and self.binary and not plain_mean
 
     @property
     def scale(self) -> float:
-        """Units of print per natural unit: 100 for percent, else 1."""
+        """Factor from the natural unit to the printed one: 100 for percent, else 1."""
         return 100.0 if self.unit == "percent" else 1.0
 
     @property

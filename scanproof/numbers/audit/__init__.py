@@ -1,1 +1,1 @@
-"""Are the printed numbers possible and consistent?  One module per family of checks; calibration."""
+"""Check that the printed numbers are possible and consistent, one module per family of checks; calibration."""

@@ -1,4 +1,4 @@
-"""Derived numbers against the parts printed beside them, and against themselves where printed twice."""
+"""Compare derived numbers with the parts that are printed beside them, and with themselves where printed twice."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from scanproof.numbers.values import PublishedValue
 
 
 def check(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
-    """One finding for each aggregate that its parts cannot give, and for each that is printed in two ways."""
+    """One finding for each aggregate that does not follow from its parts, and for each that is printed in two ways."""
     derived = [value for value in values if value.parts]
     for value in derived:
         parts = parts_of(value, values)
         if parts is not None:
-            yield from _against_parts(value, parts)
+            yield from _compare_with_parts(value, parts)
     for first, second in combinations(derived, 2):
-        same = _what(first) == _what(second) and first.origin == second.origin
+        same = _identity(first) == _identity(second) and first.origin == second.origin
         if same and (first.printed, first.stderr) != (second.printed, second.stderr):
-            yield _twice(first, second)
+            yield _printed_twice(first, second)
 
 
 def mean(value: PublishedValue, parts: Sequence[PublishedValue], numbers: Sequence[float]) -> float:
-    """The aggregate of the parts' numbers: plain, or weighted by documents."""
+    """Mean of the parts' numbers: plain, or weighted by documents."""
     weights = [part.documents or 0 if value.pooled else 1 for part in parts]
     return math.fsum(weight * x for weight, x in zip(weights, numbers, strict=True)) / sum(weights)
 
 
-def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
+def _compare_with_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
     ends = [possible(part) for part in parts]
     low, high = (mean(value, parts, [interval[end] for interval in ends]) for end in (0, 1))
     value_low, value_high = rounding.interval(value)
@@ -56,11 +56,11 @@ def _against_parts(value: PublishedValue, parts: Sequence[PublishedValue]) -> It
     )
 
 
-def _what(value: PublishedValue) -> tuple[str, ...]:
+def _identity(value: PublishedValue) -> tuple[str, ...]:
     return value.document, value.model, value.task, value.metric, str(value.job.num_fewshot)
 
 
-def _twice(first: PublishedValue, second: PublishedValue) -> AuditFinding:
+def _printed_twice(first: PublishedValue, second: PublishedValue) -> AuditFinding:
     return AuditFinding(
         check="aggregate",
         values=(first.id, second.id),

@@ -1,8 +1,8 @@
-"""Are the published numbers possible, and consistent?  Pure; `scanproof audit` prints what it finds.
+"""Check that the published numbers are possible and consistent.  Pure; `scanproof audit` prints the findings.
 
-A finding is explained by an entry of `findings` in the `document.yaml` of its document (same check, same
-values), by `known_discrepancy` or `not_comparable` of one of its values, or, where the audit says which field
-settles it, by the reason that all of its values give for that field under `assumed`.
+Three things explain a finding: an entry of `findings` in the `document.yaml` of its document, with the same check and
+values; `known_discrepancy` or `not_comparable` of one of its values; or, where the finding names a field that settles
+it, the reasons that all of its values give for this field under `assumed`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ COLUMNS = ("check", "document", "line", "values", "message", "explained")
 
 
 def audit(expected: Expected) -> tuple[AuditFinding, ...]:
-    """Everything found in the published numbers, and every explanation that explains nothing any more."""
+    """All findings in the published numbers, and one more for each explanation without a finding."""
     published = [value for value in expected.values if value.origin not in ("embedded", "recorded")]
     by_id = {value.id: value for value in published}
     entries = [(document, entry) for document in expected.documents for entry in document.findings]
     findings = []
     used: set[int] = set()
-    for finding in _found(published, expected):
-        matching = [number for number, entry in enumerate(entries) if _same(entry, finding)]
+    for finding in _run_checks(published, expected):
+        matching = [number for number, entry in enumerate(entries) if _is_explained_by(entry, finding)]
         used.update(matching)
         written = entries[matching[0]][1]["reason"] if matching else None
-        findings.append(replace(finding, explained=written or _settled(finding, by_id)))
-    stale = (_stale(document, entry) for number, (document, entry) in enumerate(entries) if number not in used)
+        findings.append(replace(finding, explained=written or _reason_of_values(finding, by_id)))
+    stale = (
+        _unused_explanation(document, entry) for number, (document, entry) in enumerate(entries) if number not in used
+    )
     return (*findings, *stale)
 
 
 def audit_rows(findings: Iterable[AuditFinding]) -> list[dict[str, Any]]:
-    """The findings as rows for a table, JSON or CSV, those without an explanation first."""
+    """The findings as rows for a table, JSON or CSV; those without an explanation come first."""
     ordered = sorted(findings, key=lambda finding: finding.explained is not None)
     return [
         {
@@ -56,7 +58,7 @@ def audit_rows(findings: Iterable[AuditFinding]) -> list[dict[str, Any]]:
     ]
 
 
-def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[AuditFinding]:
+def _run_checks(values: Sequence[PublishedValue], expected: Expected) -> Iterator[AuditFinding]:
     yield from granularity.check(values)
     yield from stderrs.check(values)
     yield from aggregates.check(values)
@@ -64,14 +66,14 @@ def _found(values: Sequence[PublishedValue], expected: Expected) -> Iterator[Aud
     yield from conflicts.check(values, expected.constants)
 
 
-def _same(entry: tuple[PublishedDocument, Any], finding: AuditFinding) -> bool:
+def _is_explained_by(entry: tuple[PublishedDocument, Any], finding: AuditFinding) -> bool:
     document, written = entry
     same_values = set(written["values"]) == set(finding.values)
     return document.number == finding.document and written["check"] == finding.check and same_values
 
 
-def _settled(finding: AuditFinding, by_id: dict[str, PublishedValue]) -> str | None:
-    """The reason that the values themselves give."""
+def _reason_of_values(finding: AuditFinding, by_id: dict[str, PublishedValue]) -> str | None:
+    """The explanation that the values themselves give; None where they give none."""
     values = [by_id[name] for name in finding.values]
     for value in values:
         if value.known_discrepancy or value.not_comparable:
@@ -80,7 +82,7 @@ def _settled(finding: AuditFinding, by_id: dict[str, PublishedValue]) -> str | N
     return reasons[0] if all(reasons) else None
 
 
-def _stale(document: PublishedDocument, entry: Any) -> AuditFinding:
+def _unused_explanation(document: PublishedDocument, entry: Any) -> AuditFinding:
     return AuditFinding(
         check=entry["check"],
         values=tuple(entry["values"]),

@@ -1,4 +1,4 @@
-"""What an audit finds."""
+"""The findings of an audit, and what several checks share."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class AuditFinding:
     explained: str | None = None
     """The reason written in the expected files, or None."""
     settled_by: str = ""
-    """The field that a value's `assumed` may name to explain the finding; empty when none can."""
+    """The field of a value whose entry under `assumed` explains the finding; empty when there is no such field."""
 
 
 def possible(value: PublishedValue) -> tuple[float, float]:
-    """Lowest and highest number, in natural units, that prints as `value`: a share is some k / N."""
+    """Lowest and highest number, in natural units, that is printed as `value`.  A share of N documents is k / N."""
     if value.counts_documents and value.documents is not None:
         counts = rounding.nearest_counts(value, value.documents)
         return counts[0] / value.documents, counts[-1] / value.documents

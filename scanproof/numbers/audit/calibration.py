@@ -1,13 +1,13 @@
-"""Where the constants of the tolerance come from: pairs of printed numbers that should be the same number.
+"""Estimate the constants of the tolerance from pairs of printed numbers that should be the same.
 
-`same`: the paper's number and its reproduction in one document.  `other`: one model and task in two documents
-of which one used another harness or names none.  The likelihood of a flip rate is exact for the model of
-`scanproof.numbers.verdict.flip_bounds` and for print: each number stands for every count of documents that prints
-as it does.
+`same`: the paper's number and its reproduction in one document.  `other`: one model and task in two documents, where
+one of them used another harness or does not name it.  The likelihood of a flip rate is exact for the model of
+`scanproof.numbers.verdict.flip_bounds`, and includes rounding: a printed number stands for every count of documents
+that rounds to it.
 
-Models differ in their flip rates by more than chance.  `same` is the rate for which the promise about quiet
-nights holds over models as different as those of the pairs; `other` is `same` times the upper limit of the ratio
-of the two, model by model; the deviation of perplexities is its upper limit.
+Models differ in their flip rates by more than chance.  `same` is the rate that keeps the rate of false alarms over
+models as different as those of the pairs.  `other` is `same` times the upper limit of the ratio of the two, model by
+model.  The deviation of perplexities is the upper limit of its estimate.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from scanproof.numbers.expected.reader import Expected
 
 OUTLIER_LEVEL = 0.01
-"""Probability that the rule for outliers excludes any pair of a calibration without faults."""
+"""Probability that the rule for outliers excludes any pair of a correct calibration."""
 PERPLEXITY_DOCUMENTS = 5153
 """Documents of lambada_openai, the only task of the documents with a perplexity."""
 
 
 @dataclass(frozen=True)
 class PrintedPair:
-    """Two printed numbers that should be one."""
+    """Two printed numbers that should be the same."""
 
     first: PublishedValue
     second: PublishedValue
@@ -74,7 +74,7 @@ class Estimate:
 
     exact: float
     figures: tuple[tuple[str, float], ...]
-    """Named figures that led to it."""
+    """Named figures that it was computed from."""
     pairs: int
     excluded: tuple[tuple[str, str], ...]
     """(pair, reason)."""
@@ -89,7 +89,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Every calibrated constant."""
+    """All calibrated constants."""
 
     same: Estimate
     other: Estimate
@@ -112,30 +112,30 @@ def calibrate(expected: Expected) -> Calibration:
 
 def paper_pairs(values: Iterable[PublishedValue]) -> Iterator[PrintedPair]:
     """The paper's number and its reproduction, in one document that names its lm-eval release."""
-    found: dict[tuple[str, ...], dict[str, PublishedValue]] = {}
+    by_origin: dict[tuple[str, ...], dict[str, PublishedValue]] = {}
     for value in values:
         if value.harness == "same" and value.origin in ("paper", "reproduced"):
-            found.setdefault((value.document, *_what(value)), {})[value.origin] = value
-    for pair in found.values():
+            by_origin.setdefault((value.document, *_measurement(value)), {})[value.origin] = value
+    for pair in by_origin.values():
         if len(pair) == 2:
             yield PrintedPair(pair["paper"], pair["reproduced"])
 
 
 def cross_pairs(values: Iterable[PublishedValue]) -> Iterator[PrintedPair]:
-    """A reproduction on a named release, and the same thing in a document with another harness or none named."""
-    found: dict[tuple[str, ...], list[PublishedValue]] = {}
+    """A reproduction on a named release, and the same measurement in a document with another harness or none named."""
+    groups: dict[tuple[str, ...], list[PublishedValue]] = {}
     for value in values:
-        found.setdefault(_what(value), []).append(value)
-    for group in found.values():
+        groups.setdefault(_measurement(value), []).append(value)
+    for group in groups.values():
         for first, second in combinations(group, 2):
             other, named = sorted((first, second), key=lambda value: value.harness == "same")
             differ = other.harness != "same" and named.harness == "same"
-            # A number that is printed twice is one measurement.
+            # The second print of a number is not a second measurement.
             if differ and named.origin == "reproduced" and not (other.suffix or named.suffix):
                 yield PrintedPair(other, named)
 
 
-def _what(value: PublishedValue) -> tuple[str, ...]:
+def _measurement(value: PublishedValue) -> tuple[str, ...]:
     return value.hub_id.lower(), value.task, value.metric, str(value.job.num_fewshot)
 
 
@@ -199,7 +199,7 @@ def _perplexity_curve(pair: PrintedPair) -> Curve:
 
 
 def flips_explain(pair: PrintedPair, flip_rate: float, tail: float) -> tuple[float, str]:
-    """How far the pair differs in units of what `flip_rate` explains, and in words."""
+    """The distance of the pair, in units of what `flip_rate` explains, and in words."""
     n = pair.documents
     nearest = min(
         abs(a - b) for a in rounding.nearest_counts(pair.first, n) for b in rounding.nearest_counts(pair.second, n)
@@ -212,6 +212,7 @@ def flips_explain(pair: PrintedPair, flip_rate: float, tail: float) -> tuple[flo
 
 
 def noise_explains(pair: PrintedPair, sd: float, tail: float) -> tuple[float, str]:
+    """The distance of two perplexities, in units of what the deviation `sd` explains, and in words."""
     low, high = (math.log(edge / pair.second.expected) for edge in rounding.interval(pair.first))
     nearest = max(0.0, low, -high)
     bound = sd * NormalDist().inv_cdf(1 - tail)
@@ -226,7 +227,10 @@ def _without_outliers(
     curve: Callable[[PrintedPair], Curve],
     explain: Callable[[PrintedPair, float, float], tuple[float, str]],
 ) -> tuple[list[PrintedPair], tuple[tuple[str, str], ...]]:
-    """Drop the worst pair that the rate fitted to all others does not explain, until none is left."""
+    """Drop the worst pair, as long as the rate that is fitted to all others does not explain it.
+
+    Returns the remaining pairs, and (pair, reason) for the dropped ones.  Raises ValueError without any pairs.
+    """
     if not pairs:
         raise ValueError("no pair of printed numbers to calibrate from")
     tail = OUTLIER_LEVEL / len(pairs) / 2
@@ -277,7 +281,7 @@ def _entry(estimate: Estimate, date: str, pairs: str) -> dict[str, Any]:
 
 
 def disagreements(calibration: Calibration, constants: Constants) -> tuple[str, ...]:
-    """What `tolerance.yaml` says and the calibration does not, in words; empty when they agree."""
+    """Where `tolerance.yaml` differs from the calibration, in words; empty when they agree."""
     rows = (
         ("flip_rate.same.value", constants.flip_rate_same, calibration.same),
         ("flip_rate.other.value", constants.flip_rate_other, calibration.other),

@@ -1,4 +1,4 @@
-"""The same model and task in two documents, or twice in one."""
+"""Find numbers for one model and task that differ between two documents, or within one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MINIMUM_SHARED = 3
 
 @dataclass(frozen=True)
 class Match:
-    """How well a model of another document fits a row."""
+    """How well the numbers of a model in another document agree with a row."""
 
     model: str
     pairs: tuple[tuple[PublishedValue, PublishedValue], ...]
-    """(value of the row, value of the model), one per task; of acc and acc_norm the nearer one."""
+    """(value of the row, value of the model) for each task; acc or acc_norm, whichever is nearer."""
     within: int
     """Pairs that agree within tolerance."""
 
@@ -36,22 +36,22 @@ class Match:
 
 def check(values: Sequence[PublishedValue], constants: Constants) -> Iterator[AuditFinding]:
     """One finding for each number printed in two ways, and for each row that conflicts with its own model."""
-    yield from _twice(values)
+    yield from _printed_twice(values)
     for row in _rows(values):
         elsewhere = [value for value in values if value.document != row[0].document]
         own_names = dict.fromkeys((last_part(row[0].model), last_part(row[0].hub_id)))
         for name in own_names:
-            yield from _against(row, name, elsewhere, constants)
+            yield from _compare_with_model(row, name, elsewhere, constants)
 
 
-def _twice(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
-    """Numbers of one document that are one number, by what they say they are, and are printed as two."""
-    found: dict[tuple[str, ...], list[PublishedValue]] = {}
+def _printed_twice(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
+    """Numbers of one document for the same measurement that are printed with different values."""
+    groups: dict[tuple[str, ...], list[PublishedValue]] = {}
     for value in values:
         if not value.parts:
-            what = (value.document, value.model, value.origin, *_what(value))
-            found.setdefault(what, []).append(value)
-    for group in found.values():
+            what = (value.document, value.model, value.origin, *_measurement(value))
+            groups.setdefault(what, []).append(value)
+    for group in groups.values():
         for first, second in combinations(group, 2):
             if abs(first.expected - second.expected) > first.half_unit + second.half_unit + rounding.EDGE:
                 yield AuditFinding(
@@ -65,21 +65,21 @@ def _twice(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
 
 
 def _rows(values: Iterable[PublishedValue]) -> Iterator[list[PublishedValue]]:
-    """The numbers that one document prints for one model, without what it copies from a paper."""
-    found: dict[tuple[str, str], list[PublishedValue]] = {}
+    """The numbers that one document prints for one model, without those that it copies from a paper."""
+    rows: dict[tuple[str, str], list[PublishedValue]] = {}
     for value in values:
         if value.origin != "paper" and value.task != "average":
-            found.setdefault((value.document, value.model), []).append(value)
-    yield from found.values()
+            rows.setdefault((value.document, value.model), []).append(value)
+    yield from rows.values()
 
 
-def _against(
+def _compare_with_model(
     row: list[PublishedValue], name: str, elsewhere: Sequence[PublishedValue], constants: Constants
 ) -> Iterator[AuditFinding]:
-    """The row against the numbers that other documents print for the model of this name."""
+    """Compare a row with the numbers that other documents print for the model of this name."""
     named = [value for value in elsewhere if last_part(value.hub_id) == name]
     own = _without_quotations(value for value in named if _has_to_explain(row[0], value))
-    pairs = [(a, b) for a in row for b in own if _what(a) == _what(b)]
+    pairs = [(a, b) for a in row for b in own if _measurement(a) == _measurement(b)]
     conflicts = [(a, b) for a, b in pairs if not agree(a, b, constants)]
     if not conflicts:
         return
@@ -99,24 +99,27 @@ def _against(
 
 
 def _without_quotations(values: Iterable[PublishedValue]) -> list[PublishedValue]:
-    """Where a document has its own number beside the paper's, its own alone."""
+    """Drop the paper's number where the document also has a number of its own."""
     chosen: dict[tuple[str, ...], PublishedValue] = {}
     for value in values:
-        what = (value.document, *_what(value))
+        what = (value.document, *_measurement(value))
         if what not in chosen or chosen[what].origin == "paper":
             chosen[what] = value
     return list(chosen.values())
 
 
 def _has_to_explain(value: PublishedValue, other: PublishedValue) -> bool:
-    """Of two rows that differ, the one whose harness is less certain; else the one of the later document."""
+    """Whether `value`, of two that differ, needs the explanation.
+
+    It is the one whose harness is less certain; if both are alike, the one in the later document.
+    """
     if (value.harness == "same") != (other.harness == "same"):
         return other.harness == "same"
     return value.document > other.document
 
 
 def agree(first: PublishedValue, second: PublishedValue, constants: Constants) -> bool:
-    """Whether two printed numbers can be one number: rounding of both, and flips of the wider of both."""
+    """Whether two printed numbers can be the same: within the rounding of both and the wider of their allowances."""
     allowed = max(allowance(value, constants).total - value.half_unit for value in (first, second))
     allowed += first.half_unit + second.half_unit
     return abs(first.expected - second.expected) <= allowed + rounding.EDGE
@@ -125,7 +128,7 @@ def agree(first: PublishedValue, second: PublishedValue, constants: Constants) -
 def _explain(
     row: Sequence[PublishedValue], name: str, elsewhere: Sequence[PublishedValue], constants: Constants
 ) -> tuple[str, dict[str, float | str]]:
-    """Whether another model of the collection fits the row better than its own."""
+    """Say whether another model fits the row better than its own, in words and in figures."""
     matches = [match for match in _matches(row, elsewhere, constants) if len(match.pairs) >= MINIMUM_SHARED]
     own = next((match for match in matches if last_part(match.model) == name), None)
     best = min(matches, key=lambda match: (match.rms, match.model), default=None)
@@ -159,7 +162,7 @@ def _matches(
 def _nearest(
     value: PublishedValue, candidates: Iterable[PublishedValue]
 ) -> tuple[PublishedValue, PublishedValue] | None:
-    """The candidate for the same task and shots with the nearest number, whether acc or acc_norm."""
+    """`value` and the candidate for the same task and shots with the nearest number, whether acc or acc_norm."""
     same = [
         other
         for other in candidates
@@ -171,5 +174,5 @@ def _nearest(
     return value, min(same, key=lambda other: abs(other.expected - value.expected))
 
 
-def _what(value: PublishedValue) -> tuple[str, ...]:
+def _measurement(value: PublishedValue) -> tuple[str, ...]:
     return value.task, value.metric, str(value.job.num_fewshot)

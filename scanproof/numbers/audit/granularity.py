@@ -1,4 +1,4 @@
-"""A share of N documents is k / N for a whole k, to the digits printed."""
+"""Check that a share of N documents is k / N for a whole number k, to the digits printed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from scanproof.numbers.values import PublishedValue
 
 
 def power(value: PublishedValue) -> float:
-    """Probability that a number printed at random with as many digits would fail this test.
+    """Probability that a random number, printed with as many digits, fails this check.
 
-    0 where every printable number is some k / N, or where the number is no share of a known N.
+    0 where every printable number is some k / N, and where the number is not a share of a known N.
     """
     if not value.counts_documents or value.documents is None:
         return 0.0
@@ -20,7 +20,7 @@ def power(value: PublishedValue) -> float:
 
 
 def check(values: Iterable[PublishedValue]) -> Iterator[AuditFinding]:
-    """One finding for each number that no count of documents can have produced."""
+    """One finding for each number that is not k / N for any k."""
     for value in values:
         tested = power(value)
         if tested == 0 or value.documents is None or rounding.counts(value, value.documents):

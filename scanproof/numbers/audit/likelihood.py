@@ -1,6 +1,6 @@
-"""Likelihoods of flip rates and of perplexity deviations on a grid of candidates, and what follows from them.
+"""Likelihoods of flip rates and of perplexity deviations on a grid of candidates, and estimates from them.
 
-A curve is a float64 array [grid]: the logarithm of the likelihood of every candidate of GRID.
+A curve is a float64 array [grid]: the log-likelihood of each candidate in GRID.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ STEPS_PER_DECADE = 300
 GRID = tuple(10 ** (-5 + step / STEPS_PER_DECADE) for step in range(5 * STEPS_PER_DECADE))
 """Candidates from 1e-5 to 1, 0.8% apart."""
 SPREADS = tuple(0.05 * step for step in range(1, 51))
-"""Candidates for the standard deviation of the logarithm of the flip rate from model to model."""
+"""Candidates for the standard deviation, over models, of the logarithm of the flip rate."""
 RATIOS = tuple(10 ** (step / 100 - 1) for step in range(301))
 """Candidates for the ratio of two flip rates, 0.1 to 100."""
 CONFIDENCE = 0.95
-"""Of every limit, one-sided."""
+"""Confidence of every limit, one-sided."""
 
 
 def flip_curve(first: range, second: range, documents: int) -> Curve:
-    """Curve of the flip rate, given the counts of right documents that two printed numbers can stand for."""
+    """Curve of the flip rate, from the counts of right documents that two printed numbers can stand for."""
     import numpy as np
     from scipy.special import ive
 
@@ -41,7 +41,7 @@ def flip_curve(first: range, second: range, documents: int) -> Curve:
 
 
 def deviation_curve(low: float, high: float) -> Curve:
-    """Curve of the standard deviation of a normal difference that is known to lie between two ends."""
+    """Curve of the standard deviation of a normal difference that lies between `low` and `high`."""
     import numpy as np
     from scipy.special import ndtr
 
@@ -51,7 +51,7 @@ def deviation_curve(low: float, high: float) -> Curve:
 
 
 def combined(curves: Iterable[Curve]) -> Curve:
-    """The curve of independent pairs together."""
+    """The curve of all pairs together; they are independent."""
     import numpy as np
 
     total: Curve = np.sum(np.stack(list(curves)), axis=0)
@@ -59,7 +59,7 @@ def combined(curves: Iterable[Curve]) -> Curve:
 
 
 def limits(curve: Curve, candidates: Sequence[float] = GRID) -> tuple[float, float, float]:
-    """The most likely candidate, and its lower and upper limit by the likelihood ratio."""
+    """The most likely candidate, and the lower and upper limit by the likelihood ratio."""
     best = int(curve.argmax())
     drop = 0.5 * NormalDist().inv_cdf(CONFIDENCE) ** 2
     inside = [step for step in range(len(candidates)) if curve[step] >= curve[best] - drop]
@@ -68,7 +68,7 @@ def limits(curve: Curve, candidates: Sequence[float] = GRID) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Spread:
-    """Flip rates of models: log-normal."""
+    """Log-normal distribution of flip rates over models."""
 
     median: float
     sd: float
@@ -84,7 +84,7 @@ class Spread:
 
 
 def fit_spread(curves: Sequence[Curve]) -> Spread:
-    """The most likely distribution of flip rates, given one curve per model."""
+    """The most likely distribution of flip rates, from one curve per model."""
     import numpy as np
 
     stacked = np.stack(curves)
@@ -94,28 +94,28 @@ def fit_spread(curves: Sequence[Curve]) -> Spread:
 
 
 def effective_rate(spread: Spread, level: float) -> float:
-    """The flip rate whose two-sided bound at `level` a model drawn from `spread` exceeds with that probability.
+    """The flip rate whose two-sided bound is exceeded with probability `level` by a model drawn from `spread`.
 
-    By normal tails: the bound at rate r is z * sqrt(r), and a model of rate q exceeds it with probability
+    With normal tails: the bound at rate r is z * sqrt(r), and a model of rate q exceeds it with probability
     2 * Phi(-z * sqrt(r / q)).
     """
     import numpy as np
+    from scipy.optimize import brentq
     from scipy.special import ndtr
 
     weights, rates = spread.weights(), np.asarray(GRID)
     z = NormalDist().inv_cdf(1 - level / 2)
-    low, high = GRID[0], 1.0
-    while high / low > 1 + 1e-9:
-        middle = math.sqrt(low * high)
-        exceeded = float((weights * 2 * ndtr(-z * np.sqrt(middle / rates))).sum())
-        low, high = (middle, high) if exceeded > level else (low, middle)
-    return high
+
+    def excess(log_rate: float) -> float:
+        return float((weights * 2 * ndtr(-z * np.sqrt(math.exp(log_rate) / rates))).sum()) - level
+
+    return math.exp(brentq(excess, math.log(GRID[0]), 0.0, xtol=1e-9))
 
 
 def ratio_curve(numerators: Sequence[Curve], denominators: Sequence[Curve | None], spread: Spread) -> Curve:
-    """Curve, over RATIOS, of a common ratio of two flip rates of each model.
+    """Curve, over RATIOS, of the ratio of two flip rates of a model; it is the same for all models.
 
-    The model's own rate is integrated out: it comes from `spread`, and from its own curve where there is one.
+    The rate of each model is integrated out: its prior is `spread`, times the model's own curve where there is one.
     """
     import numpy as np
 

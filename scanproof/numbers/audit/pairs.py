@@ -1,7 +1,7 @@
-"""The paper's numbers against their reproductions, in points, standard errors and documents.
+"""Compare the paper's numbers with their reproductions, in points, standard errors and documents.
 
-An outlier is a pair further apart than what the calibrated flip rate (a perplexity: its deviation) explains;
-the rule raises a false alarm over all pairs together with probability OUTLIER_LEVEL.
+An outlier is a pair that is further apart than the calibrated flip rate explains; for a perplexity, than the calibrated
+deviation explains.  The probability of any false alarm over all pairs is OUTLIER_LEVEL.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _outlier(pair: PrintedPair, constants: Constants, tail: float) -> Iterator[A
 
 
 def _differences(pair: PrintedPair) -> dict[str, float]:
-    """Reproduction minus paper, in each of the units that mean something for the metric."""
+    """Reproduction minus paper, in every unit that makes sense for the metric."""
     difference = pair.second.expected - pair.first.expected
     numbers = {}
     if pair.second.stderr is not None:
@@ -58,9 +58,9 @@ DocumentLine = tuple[str, int]
 
 
 def _misplaced(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
-    """A paper's number whose row has another metric than the paper's numbers for the other models.
+    """Numbers of the paper that stand in a row with another metric than the paper's numbers for other models do.
 
-    Only where the row of the usual metric is the nearer one.  Settled by filing the number under that metric.
+    Only those that are nearer to the row with the usual metric.  Filing the number under that metric settles it.
     """
     reproduced = {(value.document, value.line): value for value in values if value.origin == "reproduced"}
     papers = [v for v in values if v.origin == "paper" and (v.document, v.line) in reproduced]
@@ -79,7 +79,7 @@ def _misplaced(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
 def _usual_metrics(
     papers: Sequence[PublishedValue], reproduced: Mapping[DocumentLine, PublishedValue]
 ) -> dict[tuple[str, str], str]:
-    """(document, task) -> the metric in whose row most of the paper's numbers stand."""
+    """(document, task) -> the metric of the rows in which most of the paper's numbers stand."""
     seen: dict[tuple[str, str], Counter[str]] = {}
     for value in papers:
         row = reproduced[value.document, value.line]

@@ -1,4 +1,4 @@
-"""Which numbers a printed number can stand for: intervals of values, ranges of counts."""
+"""The values and the counts of documents that are printed as a given number."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 from scanproof.numbers.values import PublishedValue
 
 EDGE = 1e-9
-"""Relative slack at the ends of a rounding interval: 0.36325 prints as 0.3632 or 0.3633."""
+"""Tolerance at the ends of a rounding interval: 0.36325 can be printed as 0.3632 or 0.3633."""
 
 
 def interval(value: PublishedValue) -> tuple[float, float]:
-    """Lowest and highest value, in natural units, that rounds to what was printed."""
+    """Lowest and highest value, in natural units, that rounds to the printed number."""
     return value.expected - value.half_unit, value.expected + value.half_unit
 
 
 def stderr_interval(value: PublishedValue) -> tuple[float, float]:
-    """The same for the printed standard error; raises ValueError when none was printed."""
+    """Lowest and highest standard error that rounds to the printed one; raises ValueError when none was printed."""
     if value.stderr is None:
         raise ValueError(f"{value.id} has no printed standard error")
     places = len(value.stderr.partition(".")[2])
@@ -26,14 +26,13 @@ def stderr_interval(value: PublishedValue) -> tuple[float, float]:
 
 
 def counts(value: PublishedValue, documents: int) -> range:
-    """Every k for which k / documents rounds to what was printed; empty when no share prints so."""
+    """Every k for which k / documents rounds to the printed number; empty when there is none."""
     low, high = interval(value)
     slack = EDGE * documents
     return range(math.ceil(low * documents - slack), math.floor(high * documents + slack) + 1)
 
 
 def nearest_counts(value: PublishedValue, documents: int) -> range:
-    """`counts`, or the nearest count where no share of `documents` prints as `value` does."""
-    found = counts(value, documents)
+    """`counts`; where it is empty, the nearest count alone."""
     nearest = round(value.expected * documents)
-    return found or range(nearest, nearest + 1)
+    return counts(value, documents) or range(nearest, nearest + 1)

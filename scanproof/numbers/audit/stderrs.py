@@ -1,7 +1,7 @@
-"""The printed standard error against the one that lm-eval computes: sqrt(p (1 - p) / (N - 1)).
+"""Compare the printed standard error with the one that lm-eval computes: sqrt(p (1 - p) / (N - 1)).
 
-Groups have lm-eval's pooled standard error of their tasks.  A mean probability mass and a perplexity are left
-out: the standard error of neither follows from the number.
+A group has lm-eval's pooled standard error of its tasks.  Mean probability masses and perplexities are left out:
+their standard errors do not follow from the number.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check(values: Sequence[PublishedValue]) -> Iterator[AuditFinding]:
 
 
 def share_stderr(value: PublishedValue, documents: int) -> Interval:
-    """Lowest and highest standard error of any share that prints like `value`."""
+    """Lowest and highest standard error of the shares that are printed as `value`."""
     low, high = possible(value)
     variances = [p * (1 - p) for p in (low, high)]
     if low <= 0.5 <= high:
@@ -48,7 +48,7 @@ def share_stderr(value: PublishedValue, documents: int) -> Interval:
 
 
 def pooled(parts: Iterable[tuple[float, int]]) -> float:
-    """lm-eval's standard error of a group from its tasks' (standard error, documents)."""
+    """lm-eval's standard error of a group, from the (standard error, documents) of its tasks."""
     parts = tuple(parts)
     documents = sum(n for _, n in parts)
     variance = math.fsum((n - 1) * stderr**2 * n for stderr, n in parts) / (documents - len(parts))
@@ -56,7 +56,7 @@ def pooled(parts: Iterable[tuple[float, int]]) -> float:
 
 
 def _pooled(value: PublishedValue, values: Sequence[PublishedValue]) -> Interval | None:
-    """The interval of a group's standard error, or None when the document does not print all of its tasks."""
+    """Lowest and highest standard error of a group; None when the document does not print all of its tasks."""
     parts = parts_of(value, values)
     if parts is None:
         return None
@@ -66,8 +66,8 @@ def _pooled(value: PublishedValue, values: Sequence[PublishedValue]) -> Interval
 
 
 def parts_of(value: PublishedValue, values: Sequence[PublishedValue]) -> list[PublishedValue] | None:
-    """The printed parts of a derived number, from its own document and model, or None when one is missing."""
-    found = []
+    """The printed parts of a derived number, from its own document and model; None when one is missing."""
+    printed = []
     for part in value.parts:
         same = (
             other
@@ -78,8 +78,8 @@ def parts_of(value: PublishedValue, values: Sequence[PublishedValue]) -> list[Pu
         first = next(same, None)
         if first is None:
             return None
-        found.append(first)
-    return found or None
+        printed.append(first)
+    return printed or None
 
 
 def _range(interval: Interval, value: PublishedValue) -> str:

@@ -1,4 +1,4 @@
-"""What has to hold for the expected files beyond the form of each."""
+"""Check what the forms of the expected files cannot: names, ranges, and files against each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST = 20
 """Characters of a printed number; a float has 17 digits."""
 
 Tasks = Mapping[str, TaskInfo] | None
-"""None where tasks.yaml has mistakes of its own: then nothing is said about names of tasks."""
+"""None where tasks.yaml has mistakes of its own: then names of tasks are not checked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DocumentFiles:
 
 
 def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[FileProblem]:
-    """Every problem beyond the form of the files, of what is sound in them."""
+    """Every problem that the forms do not find, in the sound part of all files."""
     documents = list(documents)
     yield from _check_numbers_of_documents(file.document for file in documents if file.document is not None)
     for files in documents:

@@ -17,17 +17,17 @@ from scanproof.numbers.expected.validation import read_form
 FILE_NAME = "tolerance.yaml"
 
 FIRST_GATE, SECOND_GATE, JOINT, DRIFT = 0.5, 0.3, 0.1, 0.1
-"""How the gates share the suite's rate of false alarms; `docs/decisions/0010-second-gate.md` says why."""
+"""Shares of the gates in the suite's rate of false alarms; `docs/decisions/0010-second-gate.md` says why."""
 MODELS = 100
-"""Models that share the budget of the joint tests and of the drift; more of them share it evenly."""
+"""Number of models that the budget of the joint tests is divided by; the actual number, if that is larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """What every allowance is made from; `docs/decisions/0001-tolerance.md` says why."""
+    """The constants of every allowance; `docs/decisions/0001-tolerance.md` says why."""
 
     false_alarm_rate: float
-    """Probability that a night of correct runs reports any number at all."""
+    """Probability that a night of correct runs reports any number."""
     checks: int
     """Numbers that share this rate: the capacity of `expected/`."""
     power: float
@@ -37,7 +37,7 @@ class Constants:
     flip_rate_other: float
     """The same when the printed number comes from another harness, or from one that is not named."""
     perplexity_sd: float
-    """Standard deviation of the difference of two correct runs' log perplexity, ..."""
+    """Standard deviation of the difference between the log perplexities of two correct runs ..."""
     perplexity_documents: int
     """... over this number of documents."""
 
@@ -52,7 +52,7 @@ class Constants:
         return SECOND_GATE * self.false_alarm_rate / self.checks
 
     def joint_level(self, models: int) -> float:
-        """False alarm rate of one model's joint test, of `models`; the night's own test has as much as all models."""
+        """False alarm rate of the joint test of each of `models` models; the night has as much as all of them."""
         return JOINT / 2 * self.false_alarm_rate / max(MODELS, models)
 
     @property
@@ -61,7 +61,7 @@ class Constants:
         return JOINT / 2 * self.false_alarm_rate
 
     def drift_level(self, series: int) -> float:
-        """False alarm rate of one series over nights, of `series`."""
+        """False alarm rate of the drift test of one of `series` series."""
         return DRIFT * self.false_alarm_rate / max(self.checks + MODELS, series)
 
     @cached_property

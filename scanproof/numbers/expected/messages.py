@@ -1,4 +1,4 @@
-"""What is wrong with the form of a file, in the words of the person who edits it."""
+"""Turn the errors of pydantic into messages for the person who edits the file."""
 
 from __future__ import annotations
 

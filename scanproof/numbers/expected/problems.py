@@ -1,4 +1,4 @@
-"""What is wrong with the data in `expected/`, said to the person who edits it."""
+"""Problems in the files of `expected/`, in words for the person who edits them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FileProblem:
-    """One thing that is wrong in one expected file."""
+    """One mistake in one expected file."""
 
     file: str
     """The file, as the user can open it."""
@@ -25,7 +25,7 @@ class FileProblem:
 
 
 class ExpectedError(Exception):
-    """Files of expected values that cannot be used; every problem of every file at once."""
+    """Files of expected values cannot be used.  It has every problem of every file."""
 
     def __init__(self, problems: Iterable[FileProblem]) -> None:
         self.problems: tuple[FileProblem, ...] = tuple(problems)

@@ -1,6 +1,6 @@
-"""The form of the files in `expected/`: what each key means and which values it takes.
+"""The form of the files in `expected/`: the meaning of each key and the values that it accepts.
 
-`write_schemas` writes the same as JSON Schema, for editors.
+`write_schemas` writes the forms as JSON Schema, for editors.
 """
 
 from __future__ import annotations

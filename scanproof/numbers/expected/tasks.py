@@ -14,7 +14,7 @@ from scanproof.numbers.expected.yaml_lines import YamlFile
 
 FILE_NAME = "tasks.yaml"
 AVERAGE = "average"
-"""Task name of a number that is the plain mean of its parts; no lm-eval task."""
+"""Task name of a number that is the plain mean of its parts.  It is not a task of lm-eval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +38,22 @@ class TaskInfo:
     """Documents scored; of a group, those of all its tasks."""
     metrics: tuple[str, ...]
     choices: int | None
-    """Answers to choose from, most of the time; None when the task is no choice."""
+    """Usual number of answers to choose from; None when there are no answers to choose from."""
     dataset: str
     """Hub id of the data."""
     config: str | None
     members: tuple[str, ...] = ()
     """Direct members of a group, by lm-eval's names; empty for a task."""
     tasks: tuple[str, ...] = ()
-    """All tasks of a group, members of members too; empty for a task."""
+    """All tasks of a group, with those of its member groups; empty for a task."""
     cost: Cost | None = None
-    """None of a group, and where it is not known."""
+    """None for a group, and where it is not known."""
     binary: bool = True
-    """Each document is right or wrong; False: it is scored between 0 and 1."""
+    """Each document is right or wrong; False: it scores between 0 and 1."""
 
 
 def load_tasks(path: Path) -> dict[str, TaskInfo]:
-    """The tasks and groups of `path` by name; raises ExpectedError with every problem of the file at once."""
+    """Read the tasks and groups in `path`, by name; raises ExpectedError with every problem of the file at once."""
     file = read_form(path, TasksForm)
     form = file.form
     problems = file.problems or tuple(_check_groups(form, file.yaml))
