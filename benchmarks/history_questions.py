@@ -22,7 +22,6 @@ def questions() -> Iterator[tuple[str, Question]]:
     yield "runs of one branch and GPU", lambda h, runs: len(queries.select(runs, gpu="H200", branch="main"))
     yield "the last run's verdicts", lambda h, runs: len(queries.verdicts(h, runs[-1]))
     yield "trend of one number", lambda h, runs: len(queries.trend(h, runs, NUMBER))
-    yield "models by tasks of a run", lambda h, runs: len(queries.heat_map(h, runs[-1]))
     yield "environment since the last good run", since_good
     yield "documents that flipped between two runs", flipped
     yield "latencies of all kernel cases", lambda h, runs: len(queries.latency_trend(h, runs))

@@ -122,15 +122,6 @@ def runs_table(runs: Sequence[Published]) -> str:
     return f"SELECT unnest(from_json({quoted(rows)}, {quoted(kinds)}), recursive := true)"
 
 
-def heat_map(history: History, run: Published) -> Rows:
-    """Models by tasks: the difference of each number in units of what it is allowed; above 1 is out of tolerance."""
-    sql = """
-        SELECT model, task, metric, id, outcome, gate, difference / nullif(allowed, 0) AS of_allowed
-        FROM numbers ORDER BY model, task, metric, id
-    """
-    return ask(sql, {"numbers": numbers(history, [run])})
-
-
 def last_good(history: History, runs: Sequence[Published], number: str, before: Published) -> Published | None:
     """The last run before another one in which a number was as printed and as in the baseline."""
     earlier = [run for run in runs if (run.started, run.id) < (before.started, before.id)]

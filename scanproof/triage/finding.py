@@ -53,6 +53,13 @@ class Finding:
     """The command to run now; None where there is nothing left to run."""
 
 
+def make_finding(
+    kind: Kind, state: State, title: str, evidence: Iterable[str] = (), command: str | None = None
+) -> Finding:
+    """A finding; `command` is what the reader runs next."""
+    return Finding(kind=kind, state=state, title=title, evidence=tuple(evidence), next=command)
+
+
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """What is shown comes before what is suspected, and among equals the cheapest evidence before the others.
 

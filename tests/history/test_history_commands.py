@@ -236,11 +236,6 @@ def test_what_changed_since_the_last_good_run(history: History) -> None:
     assert queries.last_good(history, runs, NUMBER, runs[0]) is None
 
 
-def test_the_heat_map_is_in_units_of_what_is_allowed(history: History) -> None:
-    first, second = (queries.heat_map(history, run)[0] for run in history.runs())
-    assert abs(first["of_allowed"]) <= 1 < abs(second["of_allowed"])
-
-
 def test_latencies_are_followed_where_they_were_timed(tmp_path: Path) -> None:
     made = filled(tmp_path, FIRST)
     assert queries.latency_trend(made, made.runs()) == []

@@ -1,4 +1,4 @@
-"""The references of the operations, against each other, against plain PyTorch, and by finite differences."""
+"""The references agree with each other, with PyTorch's own functions, and with finite differences."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from scanproof.kernels import compare, operation_table
     from scanproof.kernels.references import attention, convolution, mamba1, mamba2, norms, papers, precision
+    from tests.support import quadratic_ssd
 else:
     torch, F = Late("torch"), Late("torch.nn.functional")
     attention, convolution = (
@@ -29,7 +30,7 @@ else:
     mamba1, mamba2 = Late("scanproof.kernels.references.mamba1"), Late("scanproof.kernels.references.mamba2")
     norms, operation_table = Late("scanproof.kernels.references.norms"), Late("scanproof.kernels.operation_table")
     precision, papers = Late("scanproof.kernels.references.precision"), Late("scanproof.kernels.references.papers")
-    compare = Late("scanproof.kernels.compare")
+    compare, quadratic_ssd = Late("scanproof.kernels.compare"), Late("tests.support.quadratic_ssd")
 
 SMALL = {"b": 2, "l": 4, "d": 4, "n": 3, "h": 2, "p": 3, "g": 1, "w": 3, "r": 2, "m": 4, "q": 2, "k": 1, "s": 4}
 FIRST = {case.op: case for case in reversed(cases.load())}
@@ -44,7 +45,7 @@ def close(first: Tensor, second: Tensor) -> None:
 
 
 def small_case(op: str, **changes: Any) -> cases.KernelCase:
-    """The first case of an operation, at sizes where finite differences are quick."""
+    """The first case of an operation, at sizes that are small enough for finite differences."""
     first = FIRST[op]
     small = {"chunk_size": 2, "headdim": SMALL["p"]}
     options = {key: small.get(key, value) for key, value in first.options.items()}
@@ -113,10 +114,10 @@ def ssd_arguments(length: int, groups: int = 2) -> dict[str, Any]:
 
 
 @given(length=st.integers(1, 20), groups=st.sampled_from([1, 2, 4]), chunk=st.integers(1, 24))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_the_three_forms_of_the_duality_are_one_map(length: int, groups: int, chunk: int) -> None:
     arguments = ssd_arguments(length, groups)
-    quadratic = mamba2.ssd_quadratic(**arguments)
+    quadratic = quadratic_ssd.ssd_quadratic(**arguments)
     close(quadratic, papers.ssd_recurrence(**arguments)[0])
     close(quadratic, mamba2.mamba_chunk_scan_combined(**arguments, chunk_size=chunk)[0])
 
@@ -163,12 +164,12 @@ def test_selective_scan_takes_each_form_of_b_and_c(form: str) -> None:
 
 
 def twice(value: Tensor) -> Tensor:
-    """A complex matrix as the real one that does the same to pairs of real and imaginary part."""
+    """The real matrix that acts on pairs of real and imaginary parts as the complex matrix does on numbers."""
     return torch.cat([torch.cat([value.real, -value.imag], -1), torch.cat([value.imag, value.real], -1)], -2)
 
 
 def of_channel(part: Tensor, form: str, row: int, channel: int) -> Tensor:
-    """B or C as one channel of one row has it, (3, 6)."""
+    """B or C of one channel and one row: (3, 6)."""
     if form == "constant":
         return part[channel, :, None].expand(3, 6)
     return part[row] if form == "shared" else part[row, channel // 2]
@@ -176,7 +177,7 @@ def of_channel(part: Tensor, form: str, row: int, channel: int) -> Tensor:
 
 @pytest.mark.parametrize("form", ["constant", "shared", "grouped"])
 def test_a_complex_scan_is_the_real_one_of_twice_as_many_states(form: str) -> None:
-    """Channel by channel as a linear system x' = exp(delta A) x + delta B u with matrices: y = C x + its conjugate."""
+    """Each channel is computed as a linear system: x' = exp(delta A) x + delta B u, y = C x plus its conjugate."""
     u, delta = random(2, 4, 6), F.softplus(random(2, 4, 6, seed=1))
     A = torch.complex(-random(4, 3).exp(), 3 * random(4, 3, seed=2))
     shapes = {"constant": (4, 3), "shared": (2, 3, 6), "grouped": (2, 2, 3, 6)}
@@ -267,7 +268,7 @@ def test_a_window_hides_what_is_further_left() -> None:
 def test_attention_in_blocks_of_queries_is_that_of_all_scores(
     block: int, queries: int, keys: int, causal: bool, window: tuple[int, int]
 ) -> None:
-    """Values and gradients, however many blocks there are, against PyTorch with all scores and a mask."""
+    """Values and gradients equal PyTorch's, which uses all scores and a mask, for any number of blocks."""
     q, k, v = random(2, queries, 4, 3), random(2, keys, 2, 3, seed=1), random(2, keys, 2, 3, seed=2)
     leaves = [part.requires_grad_() for part in (q, k, v)]
     first, second, third = (part.transpose(1, 2) for part in leaves)
@@ -287,7 +288,7 @@ def test_attention_in_blocks_of_queries_is_that_of_all_scores(
 
 
 def test_attention_keeps_nothing_but_its_inputs_for_the_backward_pass() -> None:
-    """All scores of 65,536 positions would be 32 GiB a head."""
+    """All scores of 65,536 positions would take 32 GiB per head."""
     kept: list[int] = []
 
     def keep(value: Tensor) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from scanproof.numbers.verdict import rounding
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, Kind, State, make_finding
 from scanproof.triage.moves import Task
 
 SHOWN = 8
+finding = partial(make_finding, Kind.ENVIRONMENT)
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -28,7 +32,15 @@ def check(evidence: Evidence) -> list[Finding]:
     elif evidence.recorded is not None:
         differ = between(evidence.recorded, now)
         found += harness(evidence, evidence.recorded, [each for each in differ if each.group == "harness"])
-    return [*found, *published(evidence)]
+    return [shorten(each) for each in (*found, *published(evidence))]
+
+
+def shorten(environment_finding: Finding) -> Finding:
+    """The finding with no more evidence than people read."""
+    lines = environment_finding.evidence
+    if len(lines) <= SHOWN:
+        return environment_finding
+    return replace(environment_finding, evidence=(*lines[:SHOWN], f"and {len(lines) - SHOWN} more"))
 
 
 def harmless(evidence: Evidence, difference: Difference) -> bool:
@@ -48,15 +60,15 @@ def harness(evidence: Evidence, side: Side, differ: list[Difference]) -> list[Fi
     same_data = data_is_the_same(evidence, side, found)
     if scored:
         title = "another lm-eval: the same answers get other scores"
-        return [made(State.CAUSE, title, [*told, *scored], bisect(evidence))]
+        return [finding(State.CAUSE, title, [*told, *scored], bisect(evidence))]
     if asked and same_data:
         title = "another lm-eval: it asks other questions"
         told.append(f"other prompts or answers to choose from in {', '.join(asked)}; the data is the same")
-        return [made(State.CAUSE, title, told, bisect(evidence))]
+        return [finding(State.CAUSE, title, told, bisect(evidence))]
     moved = moves.answers_moved(evidence)
     state = State.SUSPECT if moved or asked else State.UNKNOWN
     said = "and answers moved" if moved else "nothing shows that it matters here"
-    return [made(state, f"another lm-eval, {said}", told, bisect(evidence))]
+    return [finding(state, f"another lm-eval, {said}", told, bisect(evidence))]
 
 
 def data_is_the_same(evidence: Evidence, side: Side, found: list[Task]) -> bool:
@@ -103,9 +115,9 @@ def inputs(evidence: Evidence, differ: list[Difference], moved: bool | None) -> 
         return []
     what = ", ".join(dict.fromkeys(names[each.group] for each in found))
     if moved is False:
-        return [made(State.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in found])]
+        return [finding(State.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in found])]
     state = State.CAUSE if moved else State.SUSPECT
-    return [made(state, f"{what}: the answers are those of another computation", [str(each) for each in found])]
+    return [finding(state, f"{what}: the answers are those of another computation", [str(each) for each in found])]
 
 
 def suspects(evidence: Evidence, differ: list[Difference], moved: bool | None) -> list[Finding]:
@@ -118,8 +130,8 @@ def suspects(evidence: Evidence, differ: list[Difference], moved: bool | None) -
     assert evidence.before is not None
     title = f"what computes differs from {evidence.before.name}"
     if moved is False:
-        return [made(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
-    return [made(State.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
+        return [finding(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
+    return [finding(State.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
 
 
 def own_changes(before: Side) -> str | None:
@@ -132,9 +144,9 @@ def others(evidence: Evidence, differ: list[Difference], side: Side) -> list[Fin
     """What is not known to move a number, or that nothing differs at all."""
     found = [str(each) for each in differ if each.group == "other" or each.what == "job batch_size"]
     if found:
-        return [made(State.UNKNOWN, f"differs from {side.name}, and is not known to move a number", found)]
+        return [finding(State.UNKNOWN, f"differs from {side.name}, and is not known to move a number", found)]
     if not differ and not evidence.changed_kernels:
-        return [made(State.RULED_OUT, f"nothing that is recorded of the environment differs from {side.name}", [])]
+        return [finding(State.RULED_OUT, f"nothing that is recorded of the environment differs from {side.name}", [])]
     return []
 
 
@@ -151,7 +163,7 @@ def published(evidence: Evidence) -> list[Finding]:
     ]
     if not told:
         return []
-    return [made(State.UNKNOWN, "the number was published from another environment", told)]
+    return [finding(State.UNKNOWN, "the number was published from another environment", told)]
 
 
 def device(side: Side) -> dict[str, str]:
@@ -166,9 +178,3 @@ def device(side: Side) -> dict[str, str]:
 def bisect(evidence: Evidence) -> str:
     """The command that finds the package."""
     return f"scanproof bisect --good VENV_OR_LOCK --bad VENV_OR_LOCK --number {evidence.number}"
-
-
-def made(state: State, title: str, told: list[str], command: str | None = None) -> Finding:
-    """A finding of this kind, its evidence no longer than people read."""
-    more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
-    return Finding(kind=Kind.ENVIRONMENT, state=state, title=title, evidence=(*told[:SHOWN], *more), next=command)

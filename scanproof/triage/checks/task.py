@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, Kind, State, make_finding
 from scanproof.triage.moves import Task
 
 SHOWN = 6
 WIDTH = 100
+finding = partial(make_finding, Kind.TASK)
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -30,9 +32,9 @@ def check(evidence: Evidence) -> list[Finding]:
     definitions = [str(each) for each in differ if each.group in ("definition", "dataset")]
     if definitions:
         title = "files of the task differ, the questions that were asked do not"
-        return [made(State.UNKNOWN, title, definitions)]
+        return [finding(State.UNKNOWN, title, definitions)]
     if any(moves.tasks(evidence, side) for side in sides):
-        return [made(State.RULED_OUT, "documents, prompts and answers to choose from are the same", [])]
+        return [finding(State.RULED_OUT, "documents, prompts and answers to choose from are the same", [])]
     return []
 
 
@@ -47,7 +49,7 @@ def questions(evidence: Evidence, side: Side) -> list[Finding]:
         changed = [str(each) for each in files][:3]
         what, lines = named(task)
         state, said = verdict(task, side)
-        found.append(made(state, f"{task.name}: {what}", [*lines, *said, *changed, *first_difference(task, side)]))
+        found.append(finding(state, f"{task.name}: {what}", [*lines, *said, *changed, *first_difference(task, side)]))
     return found
 
 
@@ -136,9 +138,5 @@ def tokens(evidence: Evidence, differ: list[Difference]) -> list[Finding]:
     moved = moves.answers_moved(evidence)
     title = "how the text becomes tokens changed (BOS, tokenizer or truncation)"
     if moved is False:
-        return [made(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", [str(each) for each in differ])]
-    return [made(State.CAUSE if moved else State.SUSPECT, title, [str(each) for each in differ])]
-
-
-def made(state: State, title: str, lines: list[str]) -> Finding:
-    return Finding(kind=Kind.TASK, state=state, title=title, evidence=tuple(lines))
+        return [finding(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", [str(each) for each in differ])]
+    return [finding(State.CAUSE if moved else State.SUSPECT, title, [str(each) for each in differ])]
