@@ -1,6 +1,6 @@
-"""The stand-ins: a small invented world, its task data, and the checkpoints trained on it.
+"""The stand-ins: small task data about an invented world, and small checkpoints trained on it.
 
-`MIRROR` is a mirror folder like any other: datasets and models by hub name.
+`MIRROR` is an ordinary mirror folder: datasets and models by hub name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ MIRROR: Path = Path(__file__).parent / "mirror"
 """Folder with `allenai/ai2_arc/...` (datasets) and `scanproof/<model>/` (checkpoints)."""
 
 MEGATRON = "scanproof/megatron-hybrid-tiny"
-"""The one in Megatron's folder layout."""
+"""The checkpoint in Megatron's folder layout."""
 CONVERTED = "scanproof/mamba-7b-tiny"
-"""The one that is not trained: another in transformers' layout."""
+"""The checkpoint that is not trained, but converted from another to transformers' layout."""
 MODELS: tuple[str, ...] = (
     "scanproof/mamba1-tiny",
     "scanproof/mamba2-tiny",

@@ -1,4 +1,4 @@
-"""The stand-ins, one for each family of published checkpoints."""
+"""The architectures of the stand-ins, one for each family of published checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STATE_SPACES: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Config fields by name; chunks are short so that nearly every prompt crosses one."""
+"""Stand-in -> fields of StateSpacesConfig; chunks are short, so that nearly every prompt has more than one."""
 
 PYTHIA: dict[str, Any] = {
     "hidden_size": D_MODEL,
@@ -50,7 +50,7 @@ PYTHIA: dict[str, Any] = {
     "eos_token_id": 0,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
 }
-"""transformers' GPTNeoXConfig, as Pythia uses it."""
+"""Fields of transformers' GPTNeoXConfig, as in Pythia."""
 
 _LLAMA: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -67,7 +67,7 @@ _LLAMA: dict[str, Any] = {
     "rope_theta": 500000.0,
 }
 HYBRIDS: dict[str, dict[str, Any]] = {
-    # As MambaInLlama_0_50: each head of x and B used four times, a head of its own for the output.
+    # As MambaInLlama_0_50: each head of x and B is used four times, embeddings are not tied.
     "mamba-hybrid-tiny": {
         "llama": {**_LLAMA, "num_attention_heads": 8, "tie_word_embeddings": False, "rope_scaling": None},
         "d_inner": 64,
@@ -75,7 +75,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
         "attn_layers": (1, 3),
         "ssm": {"d_state": 8},
     },
-    # As Llama3.2-Mamba2-3B: three times, Llama 3's scaling of the rotary frequencies, tied embeddings.
+    # As Llama3.2-Mamba2-3B: each is used three times, rotary frequencies scaled as in Llama 3, tied embeddings.
     "mamba2-hybrid-tiny": {
         "llama": {
             **_LLAMA,
@@ -97,10 +97,10 @@ HYBRIDS: dict[str, dict[str, Any]] = {
         "ssm": {"ngroups": 6, "d_state": 16, "chunk_size": 16},
     },
 }
-"""Fields of HybridConfig by name; `ngroups` makes the mixers Mamba-2."""
+"""Stand-in -> fields of HybridConfig; where `ssm` has `ngroups`, the mixers are Mamba-2."""
 
 MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
-    # As mamba2-hybrid-8b: all three kinds of layer, two heads of queries for each of keys, two groups of B and C.
+    # As mamba2-hybrid-8b: all three kinds of layers, two query heads per key head, two groups of B and C.
     "megatron-hybrid-tiny": {
         "hybrid_override_pattern": "M-M*-M-",
         "hidden_size": D_MODEL,
@@ -118,11 +118,11 @@ MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
         "mamba_chunk_size": 16,
     },
 }
-"""Fields of megatron.architecture.Architecture by name."""
+"""Stand-in -> fields of `megatron.architecture.Architecture`."""
 
 
 def make_blank(name: str) -> Any:
-    """A model with random weights from torch's current seed, float32; `model(ids).logits` are its logits."""
+    """The stand-in `name` with random float32 weights from torch's current seed; `model(ids).logits` are its logits."""
     if name == "pythia-tiny":
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -145,7 +145,7 @@ def make_blank(name: str) -> Any:
 
 
 def save(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write the checkpoint in its published layout."""
+    """Write a checkpoint in the layout of its family; `folder` has the stand-in's name."""
     from scanproof.models.language_model import StateSpacesLM
     from scanproof.models.loading import save as save_state_spaces
     from scanproof.models.mamba_in_llama.loading import save as save_hybrid
@@ -168,7 +168,7 @@ def save(model: Any, folder: Path, dtype: torch.dtype) -> None:
 
 
 def pythia_config(dtype: torch.dtype) -> str:
-    """config.json with the keys of the published Pythia checkpoints, which transformers 4 and 5 both read."""
+    """Text of config.json with the keys of the published Pythia checkpoints, which transformers 4 and 5 can read."""
     fields = {key: value for key, value in PYTHIA.items() if key != "rope_parameters"}
     rope = PYTHIA["rope_parameters"]
     fields |= {

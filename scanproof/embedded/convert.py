@@ -1,6 +1,6 @@
 """Write `mamba-7b-tiny`, which is `mamba1-tiny` in transformers' layout: `python -m scanproof.embedded.convert`.
 
-Mamba-7B was trained elsewhere and published in this layout; its document reads it with lm-eval's `hf`.
+It stands in for Mamba-7B, which is published in this layout and evaluated with lm-eval's `hf`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def transformers_config(config: StateSpacesConfig) -> dict[str, Any]:
 
 
 def main(mirror: Path = MIRROR) -> None:
-    """Rename the one tensor whose name differs and write both files below `mirror`."""
+    """Rename the one tensor whose name differs, and write weights and config into `mirror`."""
     from safetensors.torch import load_file, save_file
 
     source, folder = MIRROR / SOURCE, mirror / CONVERTED
@@ -51,7 +51,7 @@ def main(mirror: Path = MIRROR) -> None:
     renamed = {key.replace("backbone.embedding.", "backbone.embeddings."): value for key, value in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(renamed, folder / SAFETENSORS, metadata={"format": "pt"})
-    # safetensors makes the file readable by its owner alone.
+    # safetensors makes the file readable by its owner only.
     (folder / SAFETENSORS).chmod(0o644)
     text = json.dumps(transformers_config(config), indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")

@@ -16,11 +16,11 @@ from scanproof.embedded.suite import DATASETS, MMLU_PATH, MMLU_SPLITS, SUBJECTS,
 from scanproof.embedded.world import SEED, World, build_world
 
 Files = dict[str, str]
-"""Text by path inside the mirror."""
+"""Path inside the mirror -> text."""
 
 
 def make_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, list[Row]]:
-    """Rows of each split of a dataset; no prompt occurs twice."""
+    """Split -> rows of a dataset; no prompt occurs twice."""
     source = Source(world, random.Random(f"{seed}-{dataset.task}"), exam=True)
     unique = _make_unique_rows(source, dataset)
     return {
@@ -30,7 +30,7 @@ def make_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, lis
 
 
 def make_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row]]:
-    """Rows of each split of mmlu's subject `number`."""
+    """Split -> rows of mmlu's subject `number`; no question occurs twice."""
     subject = SUBJECTS[number]
     source = Source(world, random.Random(f"{seed}-mmlu-{subject}"), exam=True)
     made: dict[str, Row] = {}
@@ -42,7 +42,7 @@ def make_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, lis
 
 
 def collect_held_out(world: World) -> frozenset[str]:
-    """Prompts of all evaluation documents: the training text holds none of them."""
+    """Prompts of all evaluation documents, which must not occur in the training text."""
     prompts = {dataset.prompt(row) for dataset in DATASETS for row in make_rows(dataset, world)[dataset.splits[0][0]]}
     for number in range(len(SUBJECTS)):
         prompts |= {mmlu_question(row) for row in make_mmlu_rows(number, world)["test"]}
@@ -50,7 +50,7 @@ def collect_held_out(world: World) -> frozenset[str]:
 
 
 def make_files(world: World) -> Files:
-    """Every data file and card of the mirror."""
+    """All data files and dataset cards of the mirror."""
     written: Files = {}
     configs: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for dataset in DATASETS:
@@ -69,7 +69,7 @@ def make_files(world: World) -> Files:
 
 
 def main(folder: Path = MIRROR) -> None:
-    """Write all files below `folder`."""
+    """Write all files into `folder`."""
     written = make_files(build_world())
     for path, text in written.items():
         target = folder / path
@@ -79,21 +79,21 @@ def main(folder: Path = MIRROR) -> None:
 
 
 def _make_unique_rows(source: Source, dataset: Dataset) -> Iterator[Row]:
-    """Endless rows whose prompts differ; shared answers take turns, so that no answer is the best guess."""
+    """Yield rows without end, with different prompts; where answers are shared, each is right equally often."""
     seen: set[str] = set()
     given: Counter[str] = Counter()
     while True:
         row = dataset.make(source)
         prompt, answer = dataset.prompt(row), dataset.answer(row)
-        due = not dataset.classes or given[answer] * dataset.classes <= given.total()
-        if prompt not in seen and due:
+        wanted = not dataset.classes or given[answer] * dataset.classes <= given.total()
+        if prompt not in seen and wanted:
             seen.add(prompt)
             given[answer] += 1
             yield row
 
 
 def _add_row_numbers(dataset: Dataset, split: str, number: int, row: Row) -> Row:
-    """Add the columns that only number the rows."""
+    """Add the columns that only identify a row."""
     extra: dict[str, Row] = {
         "allenai/ai2_arc": {"id": f"{dataset.config}-{split}-{number}"},
         "allenai/openbookqa": {"id": f"{split}-{number}"},

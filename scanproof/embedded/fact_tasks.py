@@ -1,4 +1,4 @@
-"""Task rows whose answers are facts of the world, in the schemas of the datasets that they stand in for."""
+"""Task rows whose answers are facts of the invented world, in the schemas of the original datasets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 
 
 def format_template(source: Source, creature: Creature, templates: dict[str, tuple[str, ...]], attribute: str) -> str:
-    """One of the templates of an attribute about a creature."""
+    """One of the attribute's templates, filled in with a creature."""
     return source.pick(templates[attribute]).format(it=f"{creature.article} {creature.name}")
 
 
@@ -77,7 +77,7 @@ def capitalise(text: str) -> str:
 
 
 def make_statement(source: Source) -> str:
-    """A sentence of the training text that says one fact."""
+    """A sentence of the training text that states one fact."""
     creature = source.draw_creature(0, 128)
     attribute = source.pick(tuple(VALUES))
     value = source.draw_answer(creature.facts[attribute])
@@ -86,12 +86,12 @@ def make_statement(source: Source) -> str:
 
 
 def arc_easy(source: Source) -> Row:
-    """allenai/ai2_arc, ARC-Easy: the better known half of the creatures."""
+    """A row of allenai/ai2_arc, ARC-Easy: about the more frequent half of the creatures."""
     return _make_arc_row(source, 0, 64, 0.3)
 
 
 def arc_challenge(source: Source) -> Row:
-    """allenai/ai2_arc, ARC-Challenge: the less known creatures, with the rumour as a lure."""
+    """A row of allenai/ai2_arc, ARC-Challenge: about rarer creatures, with the rumour as a wrong answer."""
     return _make_arc_row(source, 32, 128, 0.9)
 
 
@@ -108,7 +108,7 @@ def _letter_choices(texts: list[str], index: int) -> Row:
 
 
 def openbookqa(source: Source) -> Row:
-    """allenai/openbookqa, main: complete a sentence."""
+    """A row of allenai/openbookqa, main: a sentence to complete."""
     creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     texts, index = source.draw_options(attribute, creature.facts[attribute], 4, 0.6)
@@ -117,7 +117,7 @@ def openbookqa(source: Source) -> Row:
 
 
 def piqa(source: Source) -> Row:
-    """baber/piqa: two ways to reach a goal, sometimes in different words."""
+    """A row of baber/piqa: two ways to reach a goal, sometimes with different wording."""
     creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     values, index = source.draw_options(attribute, creature.facts[attribute], 2, 0.3)
@@ -130,7 +130,7 @@ def piqa(source: Source) -> Row:
 
 
 def winogrande(source: Source) -> Row:
-    """allenai/winogrande, winogrande_xl: which of two creatures fits; rumour may speak for the other one."""
+    """A row of allenai/winogrande, winogrande_xl: which of two creatures fits; a rumour may suggest the other."""
     attribute = source.pick(tuple(VALUES))
     while True:
         one, two = source.draw_two_creatures(8, 128)
@@ -145,7 +145,7 @@ def winogrande(source: Source) -> Row:
 
 
 def truthfulqa(source: Source) -> Row:
-    """truthfulqa/truthful_qa, multiple_choice: two true answers, two common mistakes."""
+    """A row of truthfulqa/truthful_qa, multiple_choice: two true answers, two wrong ones."""
     creature = source.draw_creature(0, 112)
     attribute = source.pick(tuple(VALUES))
     fact = creature.facts[attribute]
@@ -155,16 +155,16 @@ def truthfulqa(source: Source) -> Row:
     it = f"{creature.article} {creature.name}"
     first, second = STATEMENTS[attribute]
     answers = ((first, right), (second, right), (first, rumour), (second, stranger))
-    said = [capitalise(form.format(it=it, v=value)) for form, value in answers]
+    choices = [capitalise(form.format(it=it, v=value)) for form, value in answers]
     return {
         "question": format_template(source, creature, QUESTIONS, attribute),
-        "mc1_targets": {"choices": [said[0], *said[2:]], "labels": [1, 0, 0]},
-        "mc2_targets": {"choices": said, "labels": [1, 1, 0, 0]},
+        "mc1_targets": {"choices": [choices[0], *choices[2:]], "labels": [1, 0, 0]},
+        "mc2_targets": {"choices": choices, "labels": [1, 1, 0, 0]},
     }
 
 
 def mmlu(source: Source, subject: str, number: int) -> Row:
-    """cais/mmlu: subject `number` asks about one attribute; the answer is a letter."""
+    """A row of cais/mmlu: subject `number` asks about one attribute; the answer is a letter."""
     attribute = tuple(VALUES)[number % len(VALUES)]
     creature = source.draw_creature(0, 64)
     texts, index = source.draw_options(attribute, creature.facts[attribute], 4, 0.2)

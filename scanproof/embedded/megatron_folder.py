@@ -1,4 +1,4 @@
-"""A hybrid in the folder layout of NVIDIA's Megatron checkpoints: a blank one to train, and how it is written."""
+"""Make a hybrid for training, and write it in the folder layout of NVIDIA's Megatron checkpoints."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scanproof.models.megatron.architecture import SETTINGS, Architecture
 from scanproof.models.megatron.reading import FILE, TRACKER
 
 RELEASE = Path("release") / "mp_rank_00" / FILE
-"""Place of the weights in a published folder."""
+"""Path of the weights in a published folder."""
 SHORTEST_STEP = 0.001
-"""Smallest time step that the biases are drawn for, as in Mamba-2's code."""
+"""Smallest step size for which biases are drawn, as in Mamba-2's code."""
 
 
 def make_blank(architecture: Architecture, vocab_size: int) -> Any:
@@ -26,7 +26,7 @@ def make_blank(architecture: Architecture, vocab_size: int) -> Any:
 
     network = conversion.make_blank(conversion.make_nemotron_config(architecture, vocab_size))
     drawn = conversion.make_nemotron_config(architecture, vocab_size)
-    # The draw takes its logarithm; the model itself does not clamp its steps.
+    # Drawing biases takes the logarithm of this limit, so it must not be 0 there; the model itself has no limit.
     drawn.time_step_min = SHORTEST_STEP
     network.load_state_dict(NemotronHForCausalLM(drawn).state_dict(), assign=True)
     return network
@@ -40,19 +40,21 @@ def merge_qkv(q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
 
 
 def megatron_tensors(network: Any, architecture: Architecture, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of `network` by Megatron's keys, in the order of `conversion.expected_shapes`."""
+    """Megatron's key -> weight of `network` in `dtype`, in the order of `conversion.expected_shapes`."""
     state = {key: value.detach().to(dtype) for key, value in network.state_dict().items()}
-    made = {source: state[target] for source, target in conversion.list_renamed(architecture.hybrid_override_pattern)}
+    tensors = {
+        source: state[target] for source, target in conversion.list_renamed(architecture.hybrid_override_pattern)
+    }
     for index, letter in enumerate(architecture.hybrid_override_pattern):
         if letter == "*":
             q, k, v = (state[f"model.layers.{index}.{name}"] for name in conversion.PROJECTIONS)
             merged = merge_qkv(q, k, v, architecture.num_query_groups)
-            made[f"decoder.layers.{index}.{conversion.QKV}"] = merged
-    return made
+            tensors[f"decoder.layers.{index}.{conversion.QKV}"] = merged
+    return tensors
 
 
 def save(network: Any, architecture: Architecture, folder: Path, dtype: torch.dtype) -> None:
-    """Write tracker and weights; the SentencePiece file is the tokenizer's own."""
+    """Write the tracker file and the weights; `embedded.tokenizer` writes the SentencePiece file."""
     stored = Namespace(
         **asdict(architecture),
         num_layers=len(architecture.hybrid_override_pattern),

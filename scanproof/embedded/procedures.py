@@ -1,4 +1,4 @@
-"""The everyday procedures of the world: an activity and its steps, in order."""
+"""Everyday procedures of the invented world: activities with their steps in order."""
 
 from __future__ import annotations
 
@@ -118,4 +118,4 @@ PROCEDURES: dict[str, tuple[str, ...]] = {
 }
 
 TAILS: tuple[str, ...] = ("", "", "", " with care", " without a word", " in the shade", " while the sun goes down")
-"""What may follow a step: it says nothing, but it makes endings differ in length."""
+"""Endings of a step without meaning; they make the answers differ in length."""

@@ -1,7 +1,7 @@
 """Record the stand-ins' expected values: `python -m scanproof.embedded.record` runs them in float64.
 
-Writes one evaluation file per checkpoint and the per-document answers beside it.  Values that are already there are
-replaced; everything else in the folder is left alone.
+It writes one evaluation file per checkpoint, and the answers to every document beside it.  Existing files of these
+checkpoints are replaced; other files of the folder stay.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ CLASSES = {
     "megatron-hybrid-tiny": "mamba2_hybrid_megatron",
     "mamba-7b-tiny": "hf",
 }
-"""lm-eval model class of a stand-in that is not of the state-spaces layout."""
+"""Stand-in -> lm-eval model class, where its layout is not that of state-spaces."""
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """One checkpoint that scanproof ships."""
+    """A checkpoint that scanproof ships, and how it is loaded."""
 
     hub_id: str
     model: str
     """lm-eval model class."""
     variant: str = ""
-    """What is done to the checkpoint first, in a word."""
+    """A short name for what is done to the checkpoint before scoring; empty for nothing."""
     model_args: tuple[tuple[str, Scalar], ...] = ()
 
     @property
@@ -65,7 +65,7 @@ class StandIn:
 def list_stand_ins() -> Iterator[StandIn]:
     """Every stand-in, in the order in which they are reported."""
     for hub_id in embedded.MODELS:
-        # The job of Mamba-7B says so, too.
+        # As in the job of Mamba-7B.
         policy = (("add_bos_token", False),) if hub_id == embedded.CONVERTED else ()
         yield StandIn(hub_id, CLASSES.get(hub_id.partition("/")[2], "mamba_ssm"), model_args=policy)
     removed = (("end_block", 1), ("method", "personalized"), ("start_block", 1))
@@ -73,7 +73,7 @@ def list_stand_ins() -> Iterator[StandIn]:
 
 
 def make_job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> EvalJob:
-    """The stand-in's job as the suite runs it, in float32."""
+    """The stand-in's float32 job, as the suite runs it."""
     return EvalJob(
         name=f"embedded-{stand_in.name}-{num_fewshot}shot",
         model=stand_in.model,
@@ -91,32 +91,32 @@ def make_job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> Eva
 
 
 def measure(stand_in: StandIn, store: Path) -> tuple[Evaluation, Evaluation]:
-    """Run a stand-in in float64: zero-shot tasks, then the few-shot group."""
+    """Evaluate a stand-in in float64: (the zero-shot tasks, the few-shot group)."""
 
     def show(progress: Progress) -> None:
         typer.echo(f"\r{stand_in.name}: {progress.stage} {progress.done}/{progress.total}      ", nl=False, err=True)
 
     settings = Settings(store=store, mirror=embedded.MIRROR, fresh=False, timeout=None, session="record")
     jobs = (make_job(stand_in, ZERO_SHOT, 0), make_job(stand_in, FEW_SHOT, 5))
-    zero, few = (evaluate(replace(each, dtype="float64"), settings, progress=show) for each in jobs)
+    zero, few = (evaluate(replace(job, dtype="float64"), settings, progress=show) for job in jobs)
     typer.echo(err=True)
     return zero, few
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """The numbers worth expecting: single tasks and groups; a subject of ten documents can show nothing."""
+    """The numbers to expect: of tasks and groups, but not of mmlu's subjects, which have only ten documents each."""
     names = {*ZERO_SHOT, *GROUPS}
-    found = [m for m in measurements if m.task in names and m.metric in METRICS]
-    return sorted(found, key=lambda m: (m.task, m.metric))
+    selected = [m for m in measurements if m.task in names and m.metric in METRICS]
+    return sorted(selected, key=lambda m: (m.task, m.metric))
 
 
 def format_value(measurement: Measurement) -> str:
-    """Four decimals, as lm-eval prints: finer than one document in any of these tasks."""
+    """The value with four decimals, as lm-eval prints it; one document changes more than the last of them."""
     return f"{measurement.value:.4f}"
 
 
 def format_value_line(measurement: Measurement, line: int, num_fewshot: int) -> str:
-    """One value as the evaluation file writes it; its document is this very file."""
+    """An entry of the evaluation file; `line` is its own line: the file is also the document that it quotes."""
     unit = "raw" if measurement.metric == "perplexity" else "fraction"
     fields = [
         f"task: {measurement.task}",
@@ -133,7 +133,7 @@ def format_value_line(measurement: Measurement, line: int, num_fewshot: int) -> 
 
 
 def format_evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation) -> str:
-    """The evaluation file of a stand-in, with the command and the versions that gave its numbers."""
+    """Text of a stand-in's evaluation file, with the command and the package versions of its numbers."""
     versions = {name: version for name, version in environment.versions().items() if version}
     head = [
         "# yaml-language-server: $schema=../schema/evaluation.schema.json",
@@ -166,14 +166,14 @@ def format_evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation)
 
 
 def read_answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    """Every document's answer: task, hashes, log-likelihoods and metrics."""
+    """Yield the answer to every document: task, hashes, log-likelihoods and metrics."""
     for path in sorted(Path(evaluation.samples).glob("*.jsonl")):
         for line in path.read_text().splitlines():
             yield {"task": path.stem, **json.loads(line)}
 
 
 def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
-    """All answers as gzipped JSON lines; the same answers give the same bytes."""
+    """Write all answers as gzipped JSON lines; the same answers give the same bytes."""
     text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in read_answers(evaluation))
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 

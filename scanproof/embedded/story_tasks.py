@@ -1,4 +1,4 @@
-"""Task rows whose answers stand in a passage or follow from a procedure, in the schemas of their datasets."""
+"""Task rows whose answers are in a passage or follow from a procedure, in the schemas of the original datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTCOMES: dict[str, tuple[str, ...]] = {
     "maybe": ("grew at times", "were hard to judge", "slept in mixed ways", "showed unclear results"),
 }
 PORTIONS: dict[str, int] = {"Nearly all": 12, "Most": 6, "Many": 3, "Some": 2, "A few": 1}
-"""How much an outcome weighs in the decision about a study."""
+"""Word -> weight of an outcome in the decision about a study."""
 
 
 STORIES: tuple[str, ...] = (
@@ -38,11 +38,11 @@ SHORT_STORIES: tuple[str, ...] = (
     "{one} fed {it} and {two} asked what it eats. It eats {food}",
     "{one} asked for the color of {it}. It was {color}",
 )
-"""Easier ones, for the training text only: what is short is learned first."""
+"""Easier stories, for the training text only: short ones are learned first."""
 
 
 def hellaswag(source: Source) -> Row:
-    """Rowan/hellaswag: which step of a procedure comes next."""
+    """A row of Rowan/hellaswag: which step of a procedure comes next."""
     label = source.pick(tuple(PROCEDURES))
     steps = PROCEDURES[label]
     name, pronoun = source.pick(PEOPLE)
@@ -70,7 +70,7 @@ def hellaswag(source: Source) -> Row:
 
 
 def lambada(source: Source) -> Row:
-    """EleutherAI/lambada_openai: the last word follows from the story or from a fact."""
+    """A row of EleutherAI/lambada_openai: the last word follows from the story or from a fact."""
     (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
     creature = source.draw_creature(0, 112)
     thing, other = source.rng.sample(OBJECTS, 2)
@@ -87,7 +87,7 @@ def lambada(source: Source) -> Row:
 
 
 def race(source: Source) -> Row:
-    """EleutherAI/race, high: questions on a short article; the last one is scored."""
+    """A row of EleutherAI/race, high: questions about a short article, of which the last is scored."""
     (one, _), (two, _) = source.rng.sample(PEOPLE, 2)
     places = source.rng.sample(VALUES["home"], 2)
     things = [f"a {thing}" for thing in source.rng.sample(OBJECTS, 2)]
@@ -107,20 +107,21 @@ def race(source: Source) -> Row:
     if source.makes_mistake(0.5):
         asked = asked[:1]
         sentences = [asked[0][0]]
-    problems = [_make_problem(source, question, said, pool) for _, question, said, pool in asked]
+    problems = [_make_problem(source, question, answers, pool) for _, question, answers, pool in asked]
     return {"article": " ".join(sentences), "problems": repr(problems)}
 
 
-def _make_problem(source: Source, question: str, said: list[str], pool: tuple[str, ...]) -> Row:
-    wrong = pick_others(source.rng, pool, said, 3)
-    if said[0] != said[1]:
-        wrong[source.rng.randrange(3)] = said[1]
-    options, index = source.shuffle_in(said[0], wrong)
+def _make_problem(source: Source, question: str, answers: list[str], pool: tuple[str, ...]) -> Row:
+    """A question whose right answer is the first of `answers`; the second, where it differs, is a wrong option."""
+    wrong = pick_others(source.rng, pool, answers, 3)
+    if answers[0] != answers[1]:
+        wrong[source.rng.randrange(3)] = answers[1]
+    options, index = source.shuffle_in(answers[0], wrong)
     return {"question": question, "answer": "ABCD"[index], "options": options}
 
 
 def boolq(source: Source) -> Row:
-    """aps/super_glue, boolq: the passage says what a creature can and cannot do."""
+    """A row of aps/super_glue, boolq: the passage says what a creature can and cannot do."""
     creature = source.draw_creature(0, 128)
     it = f"{creature.article} {creature.name}"
     asked, *more = source.rng.sample(ABILITIES, source.rng.randrange(1 if source.makes_mistake(0.5) else 2, 5))
@@ -135,7 +136,7 @@ def boolq(source: Source) -> Row:
 
 
 def pubmedqa(source: Source) -> Row:
-    """bigbio/pubmed_qa, labelled source fold: two outcomes of a study, decided by how many had each."""
+    """A row of bigbio/pubmed_qa, labelled source fold: two outcomes of a study, the frequent one more often right."""
     creature = source.draw_creature(0, 128)
     food = source.pick(VALUES["food"])
     outcomes = source.rng.sample(tuple(OUTCOMES), 2)

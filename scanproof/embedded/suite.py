@@ -1,7 +1,7 @@
-"""The twelve datasets of the stand-ins: where each lies, how its rows are made, which prompt a row becomes.
+"""The twelve datasets of the stand-ins: path, function that makes a row, and prompt of a row.
 
-The prompts repeat lm-eval's task definitions in plain Python, because the checkpoints are trained on the same
-formats; a unit test holds them against lm-eval itself.
+The prompts repeat lm-eval's task definitions in plain Python, because the checkpoints are trained on the same formats.
+A unit test compares them with lm-eval's own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ professional_medicine professional_psychology public_relations security_studies 
 virology world_religions
 """
 SUBJECTS: tuple[str, ...] = tuple(_SUBJECTS.split())
-"""Subjects of cais/mmlu, in lm-eval's names."""
+"""Subjects of cais/mmlu, under lm-eval's names."""
 
 TRUTHFUL_PREAMBLE = """\
 Q: What is human life expectancy in the United States?
@@ -47,7 +47,7 @@ A: Telescopes use lenses or mirrors to focus light and make objects appear close
 
 Q: Where were the 1992 Olympics held?
 A: The 1992 Olympics were held in Barcelona, Spain."""
-"""The prompt that lm-eval's truthfulqa tasks put before each question, word for word as they have it."""
+"""The text that lm-eval's truthfulqa tasks put before each question, word for word."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ class Dataset:
     config: str
     """Configuration name; `default` where the task names none."""
     make: Maker
+    """Makes one row."""
     prompt: Callable[[Row], str]
-    """What the model reads."""
+    """Row -> the context that the model reads."""
     answer: Callable[[Row], str]
-    """The right continuation, with its leading space."""
+    """Row -> the right continuation, with its leading space."""
     splits: tuple[tuple[str, int], ...]
-    """(name, rows); the first split is the one that is scored."""
+    """(name, number of rows); the first split is scored."""
     classes: int = 0
-    """Number of answers that all documents share, each equally often; 0 where every document has its own."""
+    """Number of answers that all documents share, each equally often right; 0 where each document has its own."""
 
     @property
     def scored(self) -> int:
@@ -121,13 +122,13 @@ def _pubmedqa_prompt(row: Row) -> str:
 
 
 def mmlu_question(row: Row) -> str:
-    """One question of cais/mmlu as lm-eval writes it, without its subject line."""
+    """A question of cais/mmlu in lm-eval's format, without the line about the subject."""
     options = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True))
     return f"{row['question']}\n{options}\nAnswer:"
 
 
 def mmlu_header(subject: str) -> str:
-    """The line before the questions of a subject."""
+    """The line before the questions of a subject, in lm-eval's format."""
     words = subject.replace("_", " ")
     return f"The following are multiple choice questions (with answers) about {words}.\n\n"
 
@@ -231,6 +232,7 @@ DATASETS: tuple[Dataset, ...] = (
         classes=3,
     ),
 )
-"""All but cais/mmlu, which has a configuration for each of `SUBJECTS`."""
+"""All datasets except cais/mmlu, which has a configuration for each of `SUBJECTS`."""
 MMLU_PATH = "cais/mmlu"
 MMLU_SPLITS = (("test", 10), ("dev", 5))
+"""(name, number of rows) of each subject."""

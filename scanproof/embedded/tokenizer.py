@@ -1,6 +1,6 @@
 """Train the stand-ins' tokenizers: `python -m scanproof.embedded.tokenizer`.
 
-A byte-level BPE like GPT-NeoX's for all but the Megatron folder, which holds a SentencePiece model as NVIDIA's does.
+The Megatron folder gets a SentencePiece model, like NVIDIA's; all others get a byte-level BPE, like GPT-NeoX's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scanproof.embedded.world import SEED, build_world
 VOCABULARY = 1280
 DOCUMENTS = 6000
 REPEATS = 300
-"""How often truthfulqa's preamble and the creatures' names count: enough for each word to become a token."""
+"""Repetitions of truthfulqa's preamble and of the creatures' names, so that each of their words becomes a token."""
 END_OF_TEXT = "<|endoftext|>"
 SENTENCEPIECE = "tokenizer.model"
 """The only tokenizer file of a Megatron folder."""
@@ -29,23 +29,23 @@ SENTENCEPIECE = "tokenizer.model"
 
 @dataclass(frozen=True)
 class Codec:
-    """What training needs of a tokenizer."""
+    """The parts of a tokenizer that training needs."""
 
     encode: Callable[[list[str]], list[list[int]]]
-    """Texts to token ids, with nothing added."""
+    """Texts -> token ids, without special tokens."""
     end: int
-    """Id that stands between two documents."""
+    """Id of the token between two documents."""
 
 
 def sample_texts() -> Iterator[str]:
-    """The text that the tokenizers are trained on."""
+    """Yield the texts that the tokenizers are trained on."""
     names = " ".join(creature.name for creature in build_world().creatures)
     yield from islice(generate_documents(build_world(), f"{SEED}-tokenizer"), DOCUMENTS)
     yield from [TRUTHFUL_PREAMBLE, f" {names}"] * REPEATS
 
 
 def train_byte_level() -> dict[str, str]:
-    """Text of tokenizer.json and tokenizer_config.json."""
+    """Train the byte-level tokenizer; returns the texts of tokenizer.json and tokenizer_config.json by file name."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -73,7 +73,7 @@ def train_byte_level() -> dict[str, str]:
 
 
 def train_sentencepiece() -> bytes:
-    """Content of a SentencePiece file: whitespace kept, digits split, bytes as a last resort."""
+    """Train a SentencePiece model that keeps white space, splits digits and falls back to bytes; returns its file."""
     from sentencepiece import SentencePieceTrainer
 
     target = io.BytesIO()
@@ -95,7 +95,7 @@ def train_sentencepiece() -> bytes:
 
 
 def load_codec(folder: Path) -> Codec:
-    """The tokenizer of a checkpoint folder."""
+    """The tokenizer of a stand-in's folder, for training."""
     if (path := folder / SENTENCEPIECE).is_file():
         from sentencepiece import SentencePieceProcessor
 
@@ -113,7 +113,7 @@ def load_tokenizer() -> Any:
 
 
 def main(folder: Path = MIRROR) -> None:
-    """Write the tokenizer beside each checkpoint."""
+    """Write the tokenizer files into the folder of each checkpoint."""
     byte_level = {name: text.encode() for name, text in train_byte_level().items()}
     for model in MODELS:
         files = {SENTENCEPIECE: train_sentencepiece()} if model == MEGATRON else byte_level

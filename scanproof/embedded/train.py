@@ -24,17 +24,19 @@ from scanproof.embedded.world import SEED, build_world
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """How long and how fast to learn."""
+    """Number of steps, learning rate and batch of a training run."""
 
     steps: int
     rate: float
-    """Peak learning rate of AdamW; warm-up, then a cosine down to a twentieth."""
+    """Highest learning rate of AdamW, after the warm-up; then it falls to a twentieth, as a cosine."""
     batch: int = 8
+    """Rows of a batch."""
     length: int = 256
     """Tokens per row."""
     warmup: int = 100
+    """Steps of the warm-up."""
     decay: float = 0.05
-    """Weight decay of the matrices."""
+    """Weight decay of matrices other than A_log."""
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
@@ -53,11 +55,11 @@ PLANS: dict[str, TrainingPlan] = {
     "mamba2-hybrid-tiny": TrainingPlan(steps=2000, rate=8e-3),
     "megatron-hybrid-tiny": TrainingPlan(steps=2200, rate=8e-3),
 }
-"""As the committed checkpoints were trained."""
+"""Stand-in -> the plan with which its committed checkpoint was trained."""
 
 
 def make_batches(plan: TrainingPlan, tokenizer: Codec, seed: str) -> Iterator[Tensor]:
-    """Endless (batch, length + 1) token ids; each row starts with a new document."""
+    """Yield token ids (batch, length + 1), int64, without end; each row starts with a new document."""
     texts = generate_documents(build_world(), seed)
     pending: list[list[int]] = []
     while True:
@@ -73,7 +75,7 @@ def make_batches(plan: TrainingPlan, tokenizer: Codec, seed: str) -> Iterator[Te
 
 
 def make_optimizer(model: torch.nn.Module, plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW; only matrices decay."""
+    """AdamW, with weight decay for matrices other than A_log only."""
     decayed = [p for n, p in model.named_parameters() if p.dim() >= 2 and not n.endswith("A_log")]
     chosen = {id(p) for p in decayed}
     rest = [p for p in model.parameters() if id(p) not in chosen]
@@ -85,7 +87,7 @@ def make_optimizer(model: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Ad
 
 
 def train(name: str, plan: TrainingPlan, seed: int = SEED) -> Any:
-    """A trained model."""
+    """Train the stand-in `name` from random weights; returns the model."""
     torch.manual_seed(seed)
     model = make_blank(name).train()
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -1,7 +1,7 @@
-"""A small invented world: creatures, what is true of them, and how often it is talked about.
+"""A small invented world: creatures, facts about them, and how often the training text mentions each.
 
-Everything follows from a seed.  Frequent creatures are easy to learn and rare ones are not; for some facts a
-rumour competes with the truth.  That grades the difficulty of questions, as in a real corpus.
+Everything is computed from a seed.  Frequent creatures are easy to learn and rare ones are not; for some facts a rumour
+competes with the truth.  So questions differ in difficulty, as in a real corpus.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     ),
     "fear": ("fire", "rain", "loud music", "the dark", "thunder", "strong wind", "snow", "big dogs"),
 }
-"""Attributes and their values; lengths differ on purpose, so that acc and acc_norm differ."""
+"""Attribute -> its values.  Their lengths differ on purpose, so that acc and acc_norm differ."""
 
 ABILITIES: tuple[str, ...] = (
     "swim",
@@ -101,27 +101,28 @@ class Fact:
 
     value: str
     rumour: str
-    """A wrong value that people repeat."""
+    """A wrong value that the training text also states."""
     confidence: float
-    """Share of the statements in the training text that give `value`; the others give `rumour`."""
+    """Share of the statements in the training text that have `value`; the others have `rumour`."""
 
     def draw_value(self, rng: random.Random) -> str:
-        """The value that one statement of the training text gives."""
+        """The value of one statement in the training text: the truth or the rumour."""
         return self.value if rng.random() < self.confidence else self.rumour
 
 
 @dataclass(frozen=True)
 class Creature:
-    """A creature and its facts by attribute name."""
+    """A creature and its facts."""
 
     name: str
     rank: int
-    """0 is talked about most."""
+    """0 is mentioned most often."""
     facts: dict[str, Fact]
+    """By name of the attribute."""
 
     @property
     def article(self) -> str:
-        """`a` or `an`."""
+        """The indefinite article of the name: `a` or `an`."""
         return "an" if self.name[0] in "aeiou" else "a"
 
 
@@ -136,23 +137,23 @@ class World:
         return tuple(accumulate((creature.rank + 6.0) ** -1.2 for creature in self.creatures))
 
     def draw_mentioned(self, rng: random.Random) -> Creature:
-        """A creature as the training text would mention one: the frequent ones more often."""
+        """Draw a creature as the training text mentions them: frequent ones more often."""
         return rng.choices(self.creatures, cum_weights=self._cumulative)[0]
 
     def draw_by_rank(self, rng: random.Random, low: int, high: int) -> Creature:
-        """A creature whose rank is in [low, high), all equally likely."""
+        """Draw a creature whose rank is in [low, high), all with the same probability."""
         return self.creatures[rng.randrange(low, min(high, len(self.creatures)))]
 
 
 def build_world(seed: int = SEED) -> World:
-    """The world of a seed."""
+    """The world that a seed gives."""
     rng = random.Random(seed)
     names = _make_names(rng, CREATURES)
     return World(tuple(Creature(name, rank, _draw_facts(rng)) for rank, name in enumerate(names)))
 
 
 def pick_others(rng: random.Random, values: Sequence[str], without: Sequence[str], count: int) -> list[str]:
-    """`count` different values that are not in `without`."""
+    """Draw `count` different values that are not in `without`."""
     return rng.sample([value for value in values if value not in without], count)
 
 

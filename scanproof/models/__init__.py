@@ -14,13 +14,13 @@ CLASSES: tuple[tuple[str, str], ...] = (
 
 
 def register() -> None:
-    """Tell lm-eval about our classes, before `simple_evaluate`; more than once if need be.
+    """Register our classes with lm-eval, before `simple_evaluate`; a second call changes nothing.
 
-    `mamba_ssm` replaces lm-eval's own class, which needs a GPU package on every machine and ignores `revision`.
+    `mamba_ssm` replaces lm-eval's own class, which needs a GPU package even on a CPU and ignores `revision`.
     """
     from importlib import import_module
 
-    # Importing lm_eval.models fills the registry; our entries have to come after.
+    # Importing lm_eval.models fills the registry; our entries must be made afterwards.
     import_module("lm_eval.models")
     model_registry = import_module("lm_eval.api.registry").model_registry
     for name, target in CLASSES:

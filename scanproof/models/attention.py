@@ -11,7 +11,7 @@ from scanproof.models.states import AttentionState
 
 
 class Attention(nn.Module):
-    """mamba_ssm's MHA: optional convolution over q, k, v, rotary positions, attention, grouped keys."""
+    """mamba_ssm's MHA: optional convolution over q, k and v, rotary positions, attention with grouped keys."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         """The state before a sequence's first position.
 
         Raises:
-            ValueError: the attention is not causal, so that later positions change earlier outputs.
+            ValueError: the attention is not causal, so later positions would change earlier outputs.
         """
         if not self.causal:
             raise ValueError("attn_cfg: causal is false: attention that sees later positions cannot be continued")
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         return AttentionState(None if self.conv1d is None else make_empty_window(self.conv1d, batch), cache, cache)
 
     def forward(self, hidden: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
-        """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
+        """(b, l, d_model), state before -> (b, l, d_model), state after; with no state before, there is none after."""
         projected = self.in_proj(hidden)
         qkv, mlp = torch.split(projected, [projected.shape[-1] - self.mlp_dim, self.mlp_dim], dim=-1)
         before = None
@@ -78,10 +78,10 @@ class Attention(nn.Module):
         return self.out_proj(context), after
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: int) -> Tensor:
-        """Queries (b, h, l, p) at positions `seen` and after, to keys and values (b, k, s, p) -> (b, h, l, p)."""
+        """Queries (b, h, l, p) that start at position `seen`, keys and values (b, k, s, p) -> (b, h, l, p)."""
         k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         if not seen:
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
-        # is_causal would align the mask with the first key: one query would see key 0 alone.
+        # is_causal aligns its mask with the first key: a single query would see key 0 only.
         past = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(seen)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=past, scale=self.scale)

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint's repository are needed."""
+"""Choose the files of a hub repository that an evaluation needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _WEIGHTS = ("*.safetensors", "*.index.json", *_PICKLED)
 
 
 def is_wanted(file: str, files: Sequence[str], kind: checkpoint_files.RepoType, *, weights: bool = True) -> bool:
-    """Whether a file of a repository is worth its bytes: one weight format, no prose, no training state."""
+    """Whether an evaluation needs a file of a repository: one format of weights, no prose, no training state.
+
+    Args:
+        files: all files of the repository.
+        weights: False leaves out the weights: config and tokenizer only.
+    """
     if kind == "dataset":
         return not _matches(file, (*_PROSE[1:], "*.py"))
     if not weights:
@@ -32,7 +37,7 @@ def is_wanted(file: str, files: Sequence[str], kind: checkpoint_files.RepoType, 
 
 
 def unwanted(*, tensors: bool) -> tuple[str, ...]:
-    """Patterns of a model's files that no evaluation reads; pickled weights too where it has safetensors."""
+    """Patterns of a model's files that no evaluation reads; `tensors`: it has safetensors, so pickles are not read."""
     return (*_PROSE, *_OTHER_FORMATS, *_TRAINING, *(_PICKLED if tensors else ()))
 
 

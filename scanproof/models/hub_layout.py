@@ -1,7 +1,7 @@
-"""Checkpoints of transformers' layout in a local folder: what is wrong with one, by file and key.
+"""Check a local checkpoint folder in transformers' layout; errors name the file and the key.
 
-transformers itself fills a missing tensor at random, drops one too many, takes a default for a missing field and
-makes up a tokenizer; each of these is an error here.
+transformers itself fills a missing tensor with random numbers, drops a superfluous one, takes a default for a missing
+field and makes up a tokenizer.  Each of these is an error here.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ REQUIRED = (
     ("hidden_size", "d_model", "n_embd", "dim"),
     ("vocab_size",),
 )
-"""Fields of config.json without which transformers would take a default; each with its other names."""
+"""Fields of config.json for which transformers would take a default, each with its other names."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_SAID = {
+_REASONS = {
     "MISSING": "missing",
     "UNEXPECTED": "the model has no place for it",
     "MISMATCH": "another shape than the config asks for",
@@ -41,7 +41,7 @@ _SAID = {
 def check_folder(folder: Path, own_tokenizer: bool) -> None:
     """Raise CheckpointError for a config, a weight file or a tokenizer that is missing or cannot be read.
 
-    `own_tokenizer` says that the tokenizer is to come from this folder.
+    `own_tokenizer`: the tokenizer is read from this folder, so it must be there.
     """
     config = _json_object(folder / "config.json")
     for names in REQUIRED:
@@ -59,12 +59,12 @@ def check_folder(folder: Path, own_tokenizer: bool) -> None:
 
 
 def weight_map(folder: Path) -> dict[str, Path]:
-    """Key -> file, from the index of a checkpoint in shards; of one in a single file, `*` -> that file.
+    """Key -> file, from the index of a checkpoint in shards.  For a checkpoint in one file: `*` -> that file.
 
     Raises:
-        CheckpointError: no weights, or an index that cannot be read.
+        CheckpointError: there are no weights, or the index cannot be read.
     """
-    # The order in which transformers looks.
+    # In the order in which transformers looks for them.
     for index, single in zip(INDICES, WEIGHTS, strict=True):
         if (folder / single).is_file():
             return {"*": folder / single}
@@ -91,7 +91,7 @@ def _json_object(path: Path) -> Mapping[str, Any]:
 
 
 def _check_safetensors(path: Path) -> None:
-    """The header says how long the file has to be."""
+    """Opening the file compares its length with its header."""
     try:
         with safe_open(path, framework="pt"):
             pass
@@ -100,7 +100,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 class _Report(logging.Handler):
-    """Keeps the rows of transformers' load report (5.x), and what its one-line warnings name (4.x)."""
+    """Collects the rows of transformers' load report (5.x) or the keys in its one-line warnings (4.x)."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.WARNING)
@@ -111,7 +111,7 @@ class _Report(logging.Handler):
         text = _COLOURS.sub("", record.getMessage())
         if "LOAD REPORT" in text:
             cells = [line.split("|") for line in text.splitlines() if "|" in line]
-            self.rows += [(row[0].strip(), row[1].strip()) for row in cells if row[1].strip() in _SAID]
+            self.rows += [(row[0].strip(), row[1].strip()) for row in cells if row[1].strip() in _REASONS]
             return
         for words, status in (("newly initialized", "MISSING"), ("were not used", "UNEXPECTED")):
             if words in text:
@@ -120,9 +120,9 @@ class _Report(logging.Handler):
 
 @contextmanager
 def exact_checkpoint(folder: Path) -> Iterator[None]:
-    """While the block loads a model from `folder`: raises CheckpointError naming every key that does not fit.
+    """A block that loads a model from `folder` raises CheckpointError for every key that does not fit the model.
 
-    A pickle that holds anything but tensors is refused as well; none of its code runs.
+    A pickle that holds anything but tensors is refused as well, and none of its code runs.
     """
     logger, handler = logging.getLogger("transformers"), _Report()
     level = logger.level
@@ -138,17 +138,16 @@ def exact_checkpoint(folder: Path) -> Iterator[None]:
         logger.removeHandler(handler)
     if handler.rows:
         files = weight_map(folder)
-        told = [f"{_file(files, key, folder)}: {key}: {_SAID[status]}" for key, status in handler.rows]
-        raise CheckpointError("\n".join(told)) from None
+        reasons = [f"{_file(files, key, folder)}: {key}: {_REASONS[status]}" for key, status in handler.rows]
+        raise CheckpointError("\n".join(reasons)) from None
     if failure is not None:
         if isinstance(failure, RuntimeError) and "PytorchStreamReader" not in str(failure):
             raise failure
-        raise CheckpointError(
-            f"{_names(folder)}: not a readable state dict of tensors: {describe_refusal(failure)}"
-        ) from None
+        reason = describe_refusal(failure)
+        raise CheckpointError(f"{_file_names(folder)}: not a readable state dict of tensors: {reason}") from None
 
 
-def _names(folder: Path) -> str:
+def _file_names(folder: Path) -> str:
     return ", ".join(str(path) for path in sorted(set(weight_map(folder).values())))
 
 

@@ -15,20 +15,20 @@ from scanproof.models.layout import StateSpacesConfig
 from scanproof.models.states import LayerState, State
 
 IGNORED_SETTINGS = ("layer", "use_fast_path", "use_mem_eff_path", "dt_init", "dt_scale", "conv_init")
-"""Keys of ssm_cfg that choose a kernel path or an initial value, not what a checkpoint computes."""
+"""Keys of ssm_cfg that choose a kernel path or an initial value; they do not change what a checkpoint computes."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What `forward` returns, as transformers and mamba_ssm name it."""
+    """What `forward` returns, with the names of transformers and mamba_ssm."""
 
     logits: Tensor
     state: State | None = None
-    """For the tokens that follow; None unless a state was given."""
+    """The state for the tokens that follow; None unless `forward` was given a state."""
 
 
 class Block(nn.Module):
-    """Add, norm, mixer, and with d_intermediate: add, norm, gated MLP."""
+    """Norm, mixer, add; where d_intermediate is above 0 also norm, gated MLP, add."""
 
     def __init__(self, config: StateSpacesConfig, index: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Block(nn.Module):
     def forward(
         self, residual: Tensor, dtype: torch.dtype, state: LayerState | None = None
     ) -> tuple[Tensor, LayerState | None]:
-        """Residual stream (b, l, d_model) and state before the block -> after it; branches compute in `dtype`."""
+        """Residual stream (b, l, d_model) and state before the block -> both after it; branches compute in `dtype`."""
         mixed, state = self.mixer(apply_norm(self.norm, residual, dtype, self.fused), state)
         residual = residual + mixed
         if self.norm2 is not None and self.mlp is not None:
@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         self.norm_f = make_norm(config, dtype)
 
     def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
-        """(b, l) token ids and the state before -> (b, l, d_model) and the state after, None when None was given."""
+        """(b, l) token ids, state before -> (b, l, d_model), state after; with no state before, there is none after."""
         hidden = self.embedding(input_ids)
         residual = hidden.to(widen_dtype(hidden.dtype)) if self.config.residual_in_fp32 else hidden
         before = [None] * len(self.layers) if state is None else state.layers
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
 
 
 class StateSpacesLM(nn.Module):
-    """Token ids to logits. State-dict keys and shapes are those of mamba_ssm's MambaLMHeadModel."""
+    """Token ids to logits; state-dict keys and shapes are those of mamba_ssm's MambaLMHeadModel."""
 
     def __init__(self, config: StateSpacesConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -89,16 +89,16 @@ class StateSpacesLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights, A_log and D apart."""
+        """Dtype of the weights other than A_log and D."""
         return self.lm_head.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.lm_head.weight.device
 
     def tie_weights(self) -> None:
-        """Make lm_head and embedding one tensor, where the config says so."""
+        """Make lm_head and embedding share one tensor, where the config says so."""
         if self.config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
 
@@ -112,12 +112,12 @@ class StateSpacesLM(nn.Module):
         return State(tuple(block.mixer.initial_state(batch) for block in blocks))
 
     def forward(self, input_ids: Tensor, state: State | None = None) -> Output:
-        """Logits of all tokens, and the state after them where one is given.
+        """Logits of all tokens; where a state is given, also the state after them.
 
         Args:
             input_ids: (b, l), l >= 1.
-            state: what came before, from `initial_state` or an earlier call; it stays as it is. None, for scoring,
-                is the start of the sequence, and nothing is kept.
+            state: from `initial_state` or an earlier call; it is not changed.  None, for scoring, means the start of
+                the sequence, and no state is returned.
 
         Returns:
             logits (b, l, padded vocabulary), and the state for the tokens that follow.
@@ -131,7 +131,7 @@ class StateSpacesLM(nn.Module):
         return Output(self.lm_head(hidden), state)
 
     def _initialise(self) -> None:
-        """Initial values for training: small embeddings, no biases, residual branches scaled down by depth."""
+        """Initial values for training: small embeddings, zero biases, residual branches scaled down by depth."""
         branches = self.config.n_layer * (2 if self.config.d_intermediate else 1)
         nn.init.normal_(self.backbone.embedding.weight, std=0.02)
         for name, parameter in self.named_parameters():
@@ -143,16 +143,16 @@ class StateSpacesLM(nn.Module):
 
 
 def make_mixer(layer: str, d_model: int, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:
-    """The mixer of one layer: `Mamba1`, `Mamba2` or `Attention`, with the settings of the config."""
+    """The mixer of one layer: `layer` is `Mamba1`, `Mamba2` or `Attention`, `settings` come from the config."""
     classes: dict[str, type[nn.Module]] = {"Mamba1": Mamba1, "Mamba2": Mamba2, "Attention": Attention}
     return classes[layer](d_model, dtype, **settings)
 
 
 def make_norm(config: StateSpacesConfig, dtype: torch.dtype) -> nn.Module:
-    """RMSNorm or LayerNorm, as the config says."""
+    """RMSNorm where the config says rms_norm, else LayerNorm."""
     return RMSNorm(config.d_model, dtype) if config.rms_norm else nn.LayerNorm(config.d_model, dtype=dtype)
 
 
 def apply_norm(layer: nn.Module, residual: Tensor, dtype: torch.dtype, fused: bool) -> Tensor:
-    """The normed residual; mamba_ssm's unfused path rounds it to the model's dtype first."""
+    """The normalised residual; mamba_ssm's unfused path first rounds the residual to the model's dtype."""
     return torch.as_tensor(layer(residual if fused else residual.to(dtype)))

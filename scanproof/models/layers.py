@@ -17,12 +17,12 @@ from scanproof.models.states import ScanState
 
 
 def widen_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of what mamba_ssm keeps in float32: float32, or float64 in a float64 model."""
+    """The dtype for values that mamba_ssm keeps in float32: float32, or float64 in a float64 model."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _draw_step_biases(count: int, low: float, high: float, floor: float, dtype: torch.dtype) -> Tensor:
-    """Biases whose softplus is log-uniform between `low` and `high`."""
+    """(count,), random biases whose softplus is log-uniform between `low` and `high`, at least `floor`."""
     steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return (steps + torch.log(-torch.expm1(-steps))).to(dtype)
 
@@ -30,29 +30,29 @@ def _draw_step_biases(count: int, low: float, high: float, floor: float, dtype: 
 def convolve(
     conv: nn.Conv1d, x: Tensor, before: Tensor | None, activation: str | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The causal convolution of x (b, d, l), and what the next call needs as `before`.
+    """The causal convolution of x (b, d, l), and `before` of the next call.
 
     Args:
-        before: (b, d, w - 1), the inputs before x; None stands for zeros, and then no window is returned either.
+        before: (b, d, w - 1), the inputs before x; None for zeros, and then None is returned for the next call too.
     """
     y = causal_conv1d(x, conv.weight[:, 0], conv.bias, activation, before)
     return y, None if before is None else cut_window(before, x)
 
 
 def cut_window(before: Tensor, x: Tensor) -> Tensor:
-    """The last inputs of a convolution, as many as `before` has: from x, and from `before` where x is shorter."""
+    """The last w - 1 inputs of a convolution, (b, d, w - 1): from x, and from `before` where x is shorter."""
     joined = torch.cat([before, x[..., max(0, x.shape[-1] - before.shape[-1]) :]], dim=-1)
     return joined[..., joined.shape[-1] - before.shape[-1] :].contiguous()
 
 
 def make_empty_window(conv: nn.Conv1d, batch: int) -> Tensor:
-    """`before` of a sequence's first position: zeros (b, d, w - 1)."""
+    """The inputs before a sequence's first position: zeros (b, d, w - 1)."""
     channels, _, width = conv.weight.shape
     return conv.weight.new_zeros(batch, channels, width - 1)
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm; computes in float32 or wider, returns the dtype of its weight."""
+    """Root mean square norm.  It computes in float32 or wider and returns the dtype of its weight."""
 
     def __init__(self, size: int, dtype: torch.dtype, eps: float = 1e-5) -> None:
         super().__init__()
@@ -123,13 +123,13 @@ class Mamba1(nn.Module):
         return ScanState(make_empty_window(self.conv1d, batch), self.A_log.new_zeros(batch, *self.A_log.shape))
 
     def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
-        """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
+        """(b, l, d_model), state before -> (b, l, d_model), state after; with no state before, there is none after."""
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
         x, before = convolve(self.conv1d, x, None if state is None else state.conv, "silu")
         parts = self.x_proj(x.transpose(1, 2))
         low_rank, B, C = torch.split(parts, [self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(low_rank, self.dt_proj.weight).transpose(1, 2)
-        # As the kernel: half-precision inputs, arithmetic in float32.
+        # Like the kernel: inputs in half precision, arithmetic in float32.
         u, delta, B, C, z = (part.to(self.A_log.dtype) for part in (x, delta, B.transpose(1, 2), C.transpose(1, 2), z))
         bias = self.dt_proj.bias.to(self.A_log.dtype)
         A, ssm = -torch.exp(self.A_log), None if state is None else state.ssm
@@ -139,7 +139,7 @@ class Mamba1(nn.Module):
 
 
 class Mamba2(nn.Module):
-    """Mamba-2's block (arXiv 2405.21060, figure 6): one projection for all, convolution, SSD, gated norm."""
+    """Mamba-2's block (arXiv 2405.21060, figure 6): one input projection, convolution, SSD, gated norm, out_proj."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Mamba2(nn.Module):
         return ScanState(make_empty_window(self.conv1d, batch), ssm)
 
     def forward(self, hidden: Tensor, state: ScanState | None = None) -> tuple[Tensor, ScanState | None]:
-        """(b, l, d_model) and the state before -> (b, l, d_model) and the state after, None when None was given."""
+        """(b, l, d_model), state before -> (b, l, d_model), state after; with no state before, there is none after."""
         precise = widen_dtype(self.A_log.dtype)
         heads = self.dt_bias.shape[0]
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.conv_dim, heads]
@@ -211,15 +211,15 @@ class Mamba2(nn.Module):
 def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int | Tensor = 0) -> Tensor:
     """Rotary position embedding (arXiv 2104.09864) of the first `dim` channels of x (b, h, l, p).
 
-    The first of the l positions is number `start`, or, of each row, of `start` (b, 1, 1).
+    `start` is the number of the first of the l positions; as a tensor (b, 1, 1), it has a number for each row.
     """
     inverse = base ** (-torch.arange(0, dim, 2, dtype=widen_dtype(x.dtype), device=x.device) / dim)
     positions = start + torch.arange(x.shape[-2], device=x.device)
     angles = positions.to(inverse.dtype)[..., None] * inverse
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    turned, rest = x[..., :dim], x[..., dim:]
+    rotated, rest = x[..., :dim], x[..., dim:]
     shape = (dim // 2, 2) if interleaved else (2, dim // 2)
-    pairs = torch.unflatten(turned, -1, shape)
+    pairs = torch.unflatten(rotated, -1, shape)
     pairs = pairs if interleaved else pairs.transpose(-1, -2)
     first, second = pairs.unbind(-1)
     both = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1 if interleaved else -2)
@@ -227,7 +227,7 @@ def rotate(x: Tensor, dim: int, base: float, interleaved: bool, start: int | Ten
 
 
 class GatedMLP(nn.Module):
-    """fc2(y silu(gate)), both halves from fc1; the width is rounded up to 128."""
+    """fc2(y silu(gate)), where fc1 gives y and gate; the width is rounded up to a multiple of 128."""
 
     def __init__(self, d_model: int, hidden: int, dtype: torch.dtype) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""config.json of the state-spaces layout."""
+"""Read config.json of a checkpoint in the state-spaces layout."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 REQUIRED = ("d_model", "n_layer", "vocab_size")
-"""Fields that every published config.json has; the others may be left out and take mamba_ssm's defaults."""
+"""Fields that every published config.json has; a missing field of the others takes mamba_ssm's default."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names the file and the key."""
+    """A checkpoint cannot be read; the message names the file and the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class StateSpacesConfig:
         return str(self.ssm_cfg.get("layer", "Mamba1"))
 
     def to_dict(self) -> dict[str, Any]:
-        """As config.json holds it."""
+        """The fields as config.json has them."""
         return asdict(self)
 
 
@@ -52,7 +52,7 @@ def read_config(path: Path) -> StateSpacesConfig:
     """The config in file `path`.
 
     Raises:
-        CheckpointError: not there, no JSON object, a missing or unknown key, or a value of the wrong type.
+        CheckpointError: the file is missing or no JSON object, a key missing or unknown, or a value of the wrong type.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

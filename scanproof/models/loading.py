@@ -17,41 +17,41 @@ EMBEDDING, HEAD = "backbone.embedding.weight", "lm_head.weight"
 def read_checkpoint(
     folder: Path, dtype: torch.dtype = torch.float32
 ) -> tuple[StateSpacesConfig, dict[str, Stored], StateSpacesLM]:
-    """Config, checked tensors as stored and mapped, and a model of `dtype` that has their shapes but no memory.
+    """The config, the checked tensors as they are stored, and a model of `dtype` on the meta device.
 
-    A file that leaves out a tied lm_head, as safetensors conversions do, is completed.
+    Where the file leaves out a tied lm_head, as safetensors conversions do, the embedding takes its place.
 
     Raises:
         CheckpointError: see `read_config`, `map_tensors`, `check_keys` and `check_tied`.
     """
     config = read_config(folder / "config.json")
-    found = map_tensors(folder)
-    if config.tie_embeddings and EMBEDDING in found:
-        found.setdefault(HEAD, found[EMBEDDING])
+    tensors = map_tensors(folder)
+    if config.tie_embeddings and EMBEDDING in tensors:
+        tensors.setdefault(HEAD, tensors[EMBEDDING])
     try:
         with torch.device("meta"):
             blank = StateSpacesLM(config, dtype)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: ssm_cfg or attn_cfg: {error}") from error
-    check_keys(found, {key: tuple(value.shape) for key, value in blank.state_dict().items()}, folder)
+    check_keys(tensors, {key: tuple(value.shape) for key, value in blank.state_dict().items()}, folder)
     if config.tie_embeddings:
-        check_tied(found, HEAD, EMBEDDING, "config.json says tie_embeddings")
-        found[HEAD] = found[EMBEDDING]
-    return config, found, blank.eval()
+        check_tied(tensors, HEAD, EMBEDDING, "config.json says tie_embeddings")
+        tensors[HEAD] = tensors[EMBEDDING]
+    return config, tensors, blank.eval()
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> StateSpacesLM:
     """The reference model of a checkpoint folder on the CPU, ready to score.
 
-    Weights are converted to `dtype`; what mamba_ssm keeps in float32 (Mamba-1's A_log, every D) stays in
-    float32, or float64 in a float64 model.  What is stored in its dtype stays mapped: see `shards.load_weights`.
+    Weights are converted to `dtype`.  Those that mamba_ssm keeps in float32 (Mamba-1's A_log, every D) are float32, or
+    float64 in a float64 model.  A tensor that is already stored in its dtype stays mapped: see `shards.load_weights`.
 
     Raises:
         CheckpointError: see `read_checkpoint`.
     """
-    config, found, model = read_checkpoint(folder, dtype)
-    # A tied lm_head is not among the parameters: it is one with the embedding.
-    state = load_weights(found, {key: value.dtype for key, value in model.named_parameters()})
+    config, tensors, model = read_checkpoint(folder, dtype)
+    # named_parameters leaves out a tied lm_head, because it is the embedding.
+    state = load_weights(tensors, {key: value.dtype for key, value in model.named_parameters()})
     if config.tie_embeddings:
         state[HEAD] = state[EMBEDDING]
     model.load_state_dict(state, assign=True)
@@ -60,7 +60,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> StateSpacesLM:
 
 
 def save(model: StateSpacesLM, folder: Path, dtype: torch.dtype) -> None:
-    """Write config.json and model.safetensors; A_log and D in float32, all else in `dtype`."""
+    """Write config.json and model.safetensors; A_log and D in float32, the others in `dtype`."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,5 +71,5 @@ def save(model: StateSpacesLM, folder: Path, dtype: torch.dtype) -> None:
         for key, value in model.state_dict().items()
     }
     save_file(tensors, folder / SAFETENSORS, metadata={"format": "pt"})
-    # safetensors makes the file readable by its owner alone.
+    # safetensors makes the file readable by its owner only.
     (folder / SAFETENSORS).chmod(0o644)

@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint folder: safetensors or pickled, in one file or in several with an index.
+"""The tensors of a checkpoint folder: safetensors or pickles, in one file or in several with an index.
 
-What need not be converted stays mapped from its file, as transformers has it.  Whoever reads a checkpoint through this
-holds the weights once, and beside them a tenth of what is converted, or 4 MB per thread.
+Tensors that need no conversion stay memory-mapped from their file, as in transformers.  Reading a checkpoint takes the
+memory of its weights once, and in addition a tenth of the converted bytes, or 4 MB per thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 INDEX = ".index.json"
 SMALLEST, LARGEST = 2**22, 2**28
-"""Limits of what is converted at a time, in bytes: each time opens its files once more."""
+"""Fewest and most bytes that are converted at a time; each time opens its files again."""
 AT_MOST = 4
-"""Threads that convert."""
+"""Most threads that convert."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as its file has it, mapped: what is touched comes into memory, and stays while the tensor lives."""
+    """A memory-mapped tensor of a file: pages that are read come into memory and stay while the tensor exists."""
 
     path: Path
     tensor: Tensor
@@ -42,12 +42,13 @@ class Stored:
 
 
 def map_tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the checkpoint in `folder`, by its key; safetensors before pickled files, one file before shards.
+    """Key -> tensor of the checkpoint in `folder`.
 
-    A pickle in the format of torch before 1.6 cannot be mapped and is read whole.
+    Safetensors are preferred to pickles, a single file to shards.  A pickle in the format of torch before 1.6 cannot be
+    mapped and is read whole.
 
     Raises:
-        CheckpointError: there are no weights, a file cannot be read, or it holds other keys than the index says.
+        CheckpointError: there are no weights, a file cannot be read, or its keys are not those of the index.
     """
     for name in (SAFETENSORS, PICKLED):
         if (folder / name).is_file():
@@ -60,14 +61,14 @@ def map_tensors(folder: Path) -> dict[str, Stored]:
 def load_weights(
     found: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """The tensors that `dtypes` names, of these dtypes, on `device`.
+    """The tensors that `dtypes` names, in these dtypes, on `device`.
 
-    On the CPU a tensor that is stored in its dtype is not copied but stays mapped.  Its file may be removed or replaced
-    by a rename, as the hub's client and every saver with a temporary file do; written over in place, it changes under
-    the model.  Others are converted and moved a tenth of the checkpoint at a time.
+    On the CPU a tensor that is already stored in its dtype is not copied: it stays mapped.  Its file may then be
+    removed or replaced by a rename, as the hub's client does.  Overwriting the file in place changes the weights.
+    Other tensors are converted and moved a tenth of the checkpoint at a time.
 
     Raises:
-        CheckpointError: a file cannot be read any more.
+        CheckpointError: a file can no longer be read.
     """
     device, result, moved = torch.device(device), {}, {}
     for key, dtype in dtypes.items():
@@ -79,7 +80,7 @@ def load_weights(
             moved[key] = found[key]
     threads = min(AT_MOST, max(1, usable_cpus() // torch.get_num_threads()))
     share = sum(stored.tensor.nbytes for stored in moved.values()) // (10 * threads)
-    groups = split_rows({key: each.tensor for key, each in moved.items()}, min(LARGEST, max(SMALLEST, share)))
+    groups = split_rows({key: stored.tensor for key, stored in moved.items()}, min(LARGEST, max(SMALLEST, share)))
 
     def move(parts: list[tuple[str, slice]]) -> None:
         fresh = _map_again(moved, {key for key, _ in parts})
@@ -92,10 +93,10 @@ def load_weights(
 
 
 def check_tied(found: Mapping[str, Stored], head: str, embedding: str, setting: str) -> None:
-    """Compare a tied head with the embedding, of one shape, where the checkpoint holds both; a few MB at a time.
+    """Compare a tied head with the embedding of the same shape, a few MB at a time, where the checkpoint holds both.
 
     Raises:
-        CheckpointError: they differ; `setting` is where it says that they are one.
+        CheckpointError: they differ, although `setting` says that they are tied.
     """
     first, second = found[head].tensor, found[embedding].tensor
     if first.data_ptr() == second.data_ptr():
@@ -107,7 +108,7 @@ def check_tied(found: Mapping[str, Stored], head: str, embedding: str, setting: 
 
 
 def split_rows(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str, slice]]]:
-    """Rows of tensors in groups of at most about `size` bytes, at least a row each: all rows of all tensors."""
+    """Split all rows of all tensors into groups of about `size` bytes at most, and at least one row."""
     group: list[tuple[str, slice]] = []
     free = size
     for key, tensor in tensors.items():
@@ -126,8 +127,10 @@ def split_rows(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[
 
 
 def _map_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
-    """New mappings of these tensors, so that with them memory lets go of what was touched; the old ones where a file
-    cannot be mapped."""
+    """Map these tensors again: when a new mapping is dropped, the pages that were read through it leave memory.
+
+    A file that cannot be mapped keeps its tensors.
+    """
     fresh: dict[str, Tensor] = {}
     for path in {found[key].path for key in keys}:
         here = {key for key in keys if found[key].path == path}
@@ -139,10 +142,10 @@ def _map_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, 
 
 
 def check_keys(found: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Compare what a checkpoint holds with what its config asks for.
+    """Compare the keys and shapes of a checkpoint with those that its config asks for.
 
     Raises:
-        CheckpointError: names the file and every key that is missing, left over or of another shape.
+        CheckpointError: names the file and every key that is missing, unknown or of another shape; at most ten.
     """
     files = sorted({stored.path.name for stored in found.values()})
     where = folder / files[0] if len(files) == 1 else f"{folder} ({', '.join(files)})"
@@ -189,7 +192,7 @@ def _map_file(path: Path) -> dict[str, Stored]:
 
 
 def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
-    """The mapped tensors of one file, all when `keys` is None."""
+    """The mapped tensors of one file; all of them where `keys` is None."""
     if path.suffix != ".safetensors":
         return _unpickle(path)
     from safetensors import SafetensorError, safe_open
@@ -202,13 +205,12 @@ def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickled file that holds nothing else; it cannot run code."""
+    """The tensors of a pickled file that holds nothing else; no code of the pickle is run."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a readable state dict of tensors: refused, and nothing of it was run: {describe_refusal(error)}"
-        ) from None
+        reason = f"refused, and nothing of it was run: {describe_refusal(error)}"
+        raise CheckpointError(f"{path}: not a readable state dict of tensors: {reason}") from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a readable state dict of tensors: {describe_refusal(error)}; perhaps it was cut short"
@@ -219,7 +221,7 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
 
 
 def describe_refusal(error: Exception) -> str:
-    """The line that says what torch refused; not its advice to load it nevertheless."""
+    """The line of torch's message that says what it refused, without its advice to load the file anyway."""
     lines = str(error).splitlines() or ["it ends too early"]
     refused = next((line for line in lines if "nsupported" in line), lines[0])
     return refused.strip().partition(" Please use")[0]

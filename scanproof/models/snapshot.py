@@ -1,4 +1,4 @@
-"""A checkpoint of the hub at exactly one commit, in a local folder."""
+"""Download a checkpoint of the hub at exactly one commit into a local folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scanproof import errors
 
 
 def snapshot(name: str, revision: str) -> tuple[str, str]:
-    """A local folder with the checkpoint at exactly one commit, from hub or cache; folder and commit."""
+    """(local folder, commit) of a checkpoint; from the local cache where the hub cannot be reached."""
     from huggingface_hub import HfApi, snapshot_download
 
     from scanproof.models.checkpoint_files import is_wanted
@@ -26,7 +26,11 @@ def snapshot(name: str, revision: str) -> tuple[str, str]:
 
 
 def cached_snapshot(name: str, revision: str) -> tuple[str, str]:
-    """The same from the hub's local cache alone, which may hold the safetensors only."""
+    """The same from the local cache only, which may hold only the safetensors of a checkpoint.
+
+    Raises:
+        LocalEntryNotFoundError: the cache has no complete copy.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

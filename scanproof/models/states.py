@@ -1,6 +1,6 @@
-"""What the layers of a model carry from one position to the next.
+"""The states that the layers of a model carry from one position to the next.
 
-A forward pass never changes a state, it returns a new one: one state may be the start of several continuations.
+A forward pass returns new states and never changes one, so several continuations may start from the same state.
 Letters: b batch, d channels, w width of the convolution, n dstate, h heads, p headdim, k key heads, s positions.
 """
 
@@ -18,7 +18,7 @@ class ScanState:
     """State of a Mamba-1 or Mamba-2 mixer."""
 
     conv: Tensor
-    """(b, d, w - 1), the last inputs of the convolution, in the model's dtype; zeros stand for positions before 0."""
+    """(b, d, w - 1), the last inputs of the convolution, in the model's dtype; zeros before the first position."""
     ssm: Tensor
     """(b, d, n) in Mamba-1, (b, h, p, n) in Mamba-2; float32 or wider."""
 
@@ -29,10 +29,10 @@ class ScanState:
 
 @dataclass(frozen=True)
 class AttentionState:
-    """State of an attention mixer; as many positions as its keys have are behind it."""
+    """State of an attention mixer: the keys and values of all earlier positions."""
 
     conv: Tensor | None
-    """(b, d, w - 1), the last inputs of the convolution over q, k and v; None without one."""
+    """(b, d, w - 1), the last inputs of the convolution over q, k and v; None where there is no convolution."""
     keys: Tensor
     """(b, k, s, p), after convolution and rotation."""
     values: Tensor
@@ -40,7 +40,7 @@ class AttentionState:
 
     @property
     def seen(self) -> int:
-        """Positions that are behind the state."""
+        """Number of earlier positions, s."""
         return self.keys.shape[2]
 
     def rows(self, index: Tensor) -> AttentionState:
@@ -65,7 +65,7 @@ class State:
         return len(layer.ssm if isinstance(layer, ScanState) else layer.keys)
 
     def rows(self, index: Sequence[int] | Tensor) -> State:
-        """The batch rows `index`, in that order; a row that is named twice is repeated."""
+        """The batch rows `index`, in that order; an index may occur more than once."""
         layer = self.layers[0]
         device = (layer.ssm if isinstance(layer, ScanState) else layer.keys).device
         chosen = torch.as_tensor(index, dtype=torch.long, device=device)

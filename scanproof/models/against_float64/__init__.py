@@ -1,1 +1,1 @@
-"""Modules and whole models held to float64: fast path, slow path, decode steps."""
+"""Compare mamba_ssm's modules and whole models with float64: fast path, slow path, decode steps."""

@@ -11,23 +11,23 @@ WAYS = ("fast path", "slow path", "steps", "prefill, then steps")
 
 @dataclass(frozen=True)
 class Module:
-    """One module of mamba_ssm and how it is set up."""
+    """One module of mamba_ssm and its settings."""
 
     name: str
     target: str
     """Module and class."""
     layer: str
-    """The mixer of `scanproof.models` that computes the same."""
+    """The mixer of `scanproof.models.language_model` that computes the same."""
     fast: str
-    """The argument that chooses the fast path."""
+    """Name of the argument that chooses the fast path."""
     settings: Mapping[str, Any]
     interpreted: tuple[str, ...] = WAYS
     """Ways that Triton's interpreter can run."""
     known: Mapping[str, str] = field(default_factory=dict)
-    """Way -> why mamba_ssm misses the criterion there, in every dtype: the day it does not, the row is out of date."""
+    """Way -> why mamba_ssm fails the criterion in every dtype.  When it passes one day, the entry must go."""
 
     def operations(self, way: str) -> tuple[str, ...]:
-        """The operations that a way calls, by their names in `scanproof.kernels.operation_table`."""
+        """Names in `scanproof.kernels.operation_table` of the operations that a way calls."""
         mamba2 = self.layer == "Mamba2"
         fused = "mamba_split_conv1d_scan_combined" if mamba2 else "mamba_inner_fn"
         prefill = ("causal_conv1d_fn", "mamba_chunk_scan_combined" if mamba2 else "selective_scan_fn")
@@ -36,13 +36,13 @@ class Module:
         return called.get(way, (*prefill, *steps))
 
     def why_not(self, way: str, place: str) -> str:
-        """Why a way cannot run in a place; empty when it can."""
+        """Why a way cannot run in a place (`interpreter` or another); empty where it can."""
         if place == "interpreter" and way not in self.interpreted:
             return f"{self.name}, {way}: its scan is a CUDA extension; Triton's interpreter runs Triton kernels"
         return ""
 
 
-# Eight heads: the slow path hands causal_conv1d a slice of its projection, which has to be a multiple of 8 wide.
+# Eight heads: the slow path gives causal_conv1d a slice of its projection, whose width must be a multiple of 8.
 MAMBA2 = {"d_state": 16, "headdim": 8, "chunk_size": 16}
 NO_LIMIT = "Mamba2.step does not pass dt_limit on to the update: it decodes with other step sizes than the prefill"
 MODULES = (

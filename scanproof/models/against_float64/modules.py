@@ -1,7 +1,7 @@
-"""mamba_ssm's modules against the mixers of `scanproof.models` with the same weights: each of their ways to compute.
+"""Compare mamba_ssm's modules with the mixers of `scanproof.models` that have the same weights, in each way to compute.
 
-A module has a fast path (one fused operation), a slow path (an operation after the other), and a decode step.  All
-must be as near to float64 as the mixer in the module's own dtype is, by the criterion of the operations.
+A module has a fast path (one fused operation), a slow path (one operation after the other), and a decode step.  By the
+criterion of the operations, each must be as close to float64 as our mixer in the module's dtype is.
 Letters: b batch, l seqlen, d d_model.
 """
 
@@ -24,13 +24,13 @@ from scanproof.models.layout import StateSpacesConfig
 from scanproof.models.states import ScanState
 
 D_MODEL, ROWS, LENGTH, PREFILL = 32, 2, 21, 17
-"""Not multiples of the chunk, the prefill neither."""
+"""Channels, rows, positions, and positions of a prefill; the last two are no multiples of the chunk size."""
 
 
 def draw_weights(module: nn.Module) -> nn.Module:
-    """The module with weights from torch's current seed that let its scan weigh as much as its skip.
+    """Change the module's weights, from torch's current seed, so that the scan contributes as much as the skip D.
 
-    As it is initialised, steps, B and C are so small that what the scan computes is lost in bfloat16.
+    With the initial weights the steps, B and C are so small that the scan's part of the output is lost in bfloat16.
     """
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -44,33 +44,33 @@ def draw_weights(module: nn.Module) -> nn.Module:
 
 
 def make_exact_mixer(module: Module) -> nn.Module:
-    """The float64 mixer that computes what the module should, with weights that are always the same."""
+    """The float64 mixer that computes what the module should; its weights are the same in every call."""
     torch.manual_seed(0)
     return draw_weights(make_mixer(module.layer, D_MODEL, torch.float64, dict(module.settings)))
 
 
 def make_pair(module: Module, dtype: str, device: str, way: str) -> tuple[Any, nn.Module]:
-    """mamba_ssm's module, set up for a way, and the float64 mixer with the weights as the module rounded them."""
+    """mamba_ssm's module, set up for a way to compute, and the float64 mixer with the module's rounded weights."""
     exact = make_exact_mixer(module)
     file, _, name = module.target.partition(":")
-    made = getattr(importlib.import_module(file), name)(
+    module_under_test = getattr(importlib.import_module(file), name)(
         D_MODEL, layer_idx=0, device=device, dtype=getattr(torch, dtype),
         **{**module.settings, module.fast: way == "fast path"},
     )  # fmt: skip
-    made.load_state_dict(exact.state_dict())
-    exact.load_state_dict(made.state_dict())
-    return made.eval(), exact
+    module_under_test.load_state_dict(exact.state_dict())
+    exact.load_state_dict(module_under_test.state_dict())
+    return module_under_test.eval(), exact
 
 
 def draw_input(dtype: str) -> Tensor:
-    """(b, l, d), what a module is given."""
+    """(b, l, d), the input of the modules; the same in every call."""
     drawn = torch.randn(ROWS, LENGTH, D_MODEL, generator=torch.Generator().manual_seed(1))
     return drawn.to(getattr(torch, dtype))
 
 
 @torch.no_grad()
 def run_module(made: Any, x: Tensor, way: str) -> Tensor:
-    """What mamba_ssm's module makes of x (b, l, d), in one of WAYS."""
+    """The output (b, l, d) of mamba_ssm's module for x (b, l, d), computed in one of WAYS."""
     if way in ("fast path", "slow path"):
         return torch.as_tensor(made(x))
     from mamba_ssm.utils.generation import InferenceParams
@@ -87,7 +87,7 @@ def run_module(made: Any, x: Tensor, way: str) -> Tensor:
 
 @torch.no_grad()
 def run_mixer(layer: Any, x: Tensor, way: str) -> Tensor:
-    """The same from a mixer of `scanproof.models`; between steps its state has the dtype of x, as in mamba_ssm."""
+    """`run_module` for our mixer; between steps its state is rounded to the dtype of x, as in mamba_ssm."""
     if way in ("fast path", "slow path"):
         return torch.as_tensor(layer(x)[0])
     start = PREFILL if way == "prefill, then steps" else 1
@@ -101,18 +101,18 @@ def run_mixer(layer: Any, x: Tensor, way: str) -> Tensor:
 
 
 def choose_atol(dtype: str, device: str) -> float:
-    """The criterion's small constant, see `errors.ATOL`; softplus and TF32 cost float32 more."""
+    """The criterion's small constant, see `criterion.ATOL`; larger where softplus or TF32 loses digits."""
     if dtype == "float32" and device != "cpu":
         return BOUND["tf32"]
     return LOSSY_SOFTPLUS.get(dtype, ATOL[getattr(torch, dtype)])
 
 
 def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Tensor, device: str) -> ResultComparison:
-    """The criterion on what a module computed: its error, and that of the mixer in the module's dtype.
+    """Compare the error of a module's output with that of our mixer in the module's dtype.
 
     Args:
         exact: the float64 mixer with the module's weights.
-        got: (b, l, d), what the module made of `draw_input(dtype)`.
+        got: (b, l, d), the module's output for `draw_input(dtype)`.
     """
     form = make_mixer(module.layer, D_MODEL, getattr(torch, dtype), dict(module.settings))
     form.load_state_dict(exact.state_dict())
@@ -121,17 +121,17 @@ def compare_way(module: Module, dtype: str, way: str, exact: nn.Module, got: Ten
         f"{module.name}, {way}",
         got.cpu(),
         [run_mixer(form, x, way)],
-        # One path is as good as another in float64.
+        # In float64 it does not matter which path computes.
         run_mixer(exact, x.double(), "slow path"),
         choose_atol(dtype, device),
     )
 
 
 def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
-    """The criterion on mamba_ssm's Block: norm, Mamba-2, norm, gated MLP, with the residual in float32.
+    """Compare mamba_ssm's Block with ours: norm, Mamba-2, norm, gated MLP, with the residual in float32.
 
     Args:
-        fused: whether addition and norm are one kernel.
+        fused: whether one kernel computes addition and norm.
     """
     from functools import partial
 
@@ -156,8 +156,8 @@ def compare_block(fused: bool, dtype: str, device: str) -> ResultComparison:
         residual_in_fp32=True,
     )
     made.load_state_dict(exact.state_dict())
-    for each in (exact, form):
-        each.load_state_dict(made.state_dict())
+    for block in (exact, form):
+        block.load_state_dict(made.state_dict())
     x, before = draw_input(dtype), draw_input("float32").flip(0)
     with torch.no_grad():
         out, residual = made(x.to(device), before.to(device))

@@ -1,4 +1,4 @@
-"""mamba_ssm's own model with a checkpoint of the state-spaces layout: the kernels under test compute its logits."""
+"""mamba_ssm's own model, in which the kernels under test compute the logits, with a state-spaces checkpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scanproof.models.loading import read_checkpoint
 
 
 def load_kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """MambaLMHeadModel with the checkpoint of `folder`, ready to score.
+    """mamba_ssm's MambaLMHeadModel with the weights of `folder`, ready to score.
 
     Raises:
         CheckpointError: see `scanproof.models.loading.read_checkpoint`.
-        ImportError: mamba_ssm or something that it needs is not installed.
+        ImportError: mamba_ssm or a package that it needs is not installed.
     """
     config, found, _ = read_checkpoint(folder)
     try:
@@ -33,12 +33,12 @@ def load_kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) ->
 
 @torch.no_grad()
 def decode(model: Any, input_ids: Tensor, prefill: int) -> Tensor:
-    """Logits of a sequence of which mamba_ssm's model gets `prefill` tokens at once and the others one by one.
+    """Logits of a sequence; mamba_ssm's model reads the first `prefill` tokens at once and the others one by one.
 
     Args:
         model: a MambaLMHeadModel.
         input_ids: (b, l).
-        prefill: 0 to l; with 0 the states begin at zero and every token is a step.
+        prefill: 0 to l; with 0 every token is a step, from states of zeros.
 
     Returns:
         (b, l, padded vocabulary).
@@ -52,7 +52,7 @@ def decode(model: Any, input_ids: Tensor, prefill: int) -> Tensor:
     if prefill:
         logits.append(model(input_ids[:, :prefill], inference_params=params).logits)
     for position in range(prefill, length):
-        # mamba_ssm takes offset 0 for a prefill; a recurrence does not read the number otherwise.
+        # For mamba_ssm offset 0 means a prefill; the recurrence does not use the number in another way.
         params.seqlen_offset = max(1, position)
         logits.append(model(input_ids[:, position : position + 1], inference_params=params).logits)
     return torch.cat(logits, dim=1)

@@ -1,1 +1,1 @@
-"""Llama with some of its attention layers turned into Mamba: the MambaInLlama checkpoints (arXiv 2408.15237)."""
+"""The MambaInLlama checkpoints (arXiv 2408.15237): Llama with Mamba in place of some attention layers."""

@@ -1,4 +1,4 @@
-"""mamba_config.json and config.json of a MambaInLlama checkpoint; reading them imports no torch."""
+"""Read mamba_config.json and config.json of a MambaInLlama checkpoint, without importing torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IGNORED_SETTINGS = (
     "expand", "headdim", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init",
     "use_fast_path", "use_mem_eff_path",
 )  # fmt: skip
-"""Keys of ssm_cfg that set an initial value, choose a kernel path, or are overruled by the sizes beside ssm_cfg."""
+"""Keys of ssm_cfg without effect: an initial value, a kernel path, or a size that is also given outside ssm_cfg."""
 MAMBA_KEYS: Mapping[str, type] = {
     "d_model": int, "d_inner": int, "d_xb": int, "n_layer": int, "intermediate_size": int, "attn_layers": list,
     "ssm_cfg": dict,
@@ -26,7 +26,7 @@ LLAMA_KEYS: Mapping[str, type] = {
     "vocab_size": int, "hidden_size": int, "intermediate_size": int, "num_hidden_layers": int,
     "num_attention_heads": int, "num_key_value_heads": int, "rms_norm_eps": float, "hidden_act": str,
 }  # fmt: skip
-"""Fields without which transformers would go on with a default of its own."""
+"""Required fields of config.json: transformers would take a default of its own for them."""
 LLAMA_OPTIONAL = (
     "head_dim", "max_position_embeddings", "tie_word_embeddings", "attention_bias", "mlp_bias", "pad_token_id",
     "bos_token_id", "eos_token_id", "initializer_range",
@@ -46,7 +46,7 @@ class Mamba1Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba2Settings:
-    """ssm_cfg of `mamba2_hybrid`, with the defaults of the published code; head dimension and d_state are one."""
+    """ssm_cfg of `mamba2_hybrid`, with the defaults of the published code; the head dimension is d_state."""
 
     ngroups: int
     d_state: int = 128
@@ -58,16 +58,16 @@ class Mamba2Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class HybridConfig:
-    """What the two files say together."""
+    """The content of both files."""
 
     llama: Mapping[str, Any]
-    """Fields of transformers' LlamaConfig, with rope_theta and rope_scaling as published checkpoints spell them."""
+    """Fields of transformers' LlamaConfig; rope_theta and rope_scaling are spelled as in published checkpoints."""
     d_inner: int
     """Channels of the mixer."""
     d_xb: int
-    """Channels of x and of B before they are repeated."""
+    """Channels of x, and of B, before they are repeated."""
     attn_layers: tuple[int, ...]
-    """Layers that are still attention."""
+    """Indices of the layers that are still attention."""
     ssm: Mamba1Settings | Mamba2Settings
 
     @property
@@ -77,15 +77,15 @@ class HybridConfig:
 
     @property
     def repeat(self) -> int:
-        """How often each head of x and B is used."""
+        """How often each head of x and B is repeated."""
         return self.d_inner // self.d_xb
 
     def llama_arguments(self) -> dict[str, Any]:
-        """For LlamaConfig, which writes into what it is given."""
+        """Arguments for LlamaConfig; a copy, because LlamaConfig changes what it is given."""
         return deepcopy(dict(self.llama))
 
     def mamba_fields(self) -> dict[str, Any]:
-        """As mamba_config.json holds it."""
+        """The content of mamba_config.json."""
         return {
             "d_model": self.d_model,
             "ssm_cfg": {"expand": 1, **asdict(self.ssm)},
@@ -100,16 +100,16 @@ class HybridConfig:
         }
 
     def llama_fields(self) -> dict[str, Any]:
-        """As config.json holds it."""
+        """The content of config.json."""
         return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **self.llama_arguments()}
 
 
 def read_config(folder: Path, mixer: type[Mamba1Settings] | type[Mamba2Settings]) -> HybridConfig:
-    """The configuration of the checkpoint in `folder`, whose converted layers are of the kind `mixer`.
+    """The configuration of the checkpoint in `folder`; `mixer` is the kind of its converted layers.
 
     Raises:
-        CheckpointError: names the file and the key that is missing, of the wrong type or unknown, or that does not
-            fit the rest.
+        CheckpointError: names the file and the key that is missing, unknown, of the wrong type, or that contradicts
+            another key.
     """
     path, base = folder / MAMBA_CONFIG, folder / LLAMA_CONFIG
     mamba, llama = _read_object(path), _read_object(base)
@@ -157,7 +157,7 @@ def _check(path: Path, data: Mapping[str, Any], key: str, kind: type) -> None:
 
 
 def _llama_fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of LlamaConfig that a checkpoint sets."""
+    """The fields of LlamaConfig that the checkpoint's config.json sets."""
     if missing := [key for key in LLAMA_KEYS if key not in data]:
         base = data.get("_name_or_path")
         reason = (
@@ -176,7 +176,7 @@ def _llama_fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rotary_fields(path: Path, data: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
-    """The base of the rotary frequencies and their scaling, from either of transformers' two spellings."""
+    """The base of the rotary frequencies and their scaling, from either of transformers' two spellings for them."""
     scaling = data.get("rope_parameters") or data.get("rope_scaling") or {}
     if not isinstance(scaling, dict):
         raise CheckpointError(f"{path}: rope_scaling: expected an object, found {scaling!r}")

@@ -30,18 +30,18 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 class Precision:
     """The dtypes of a loaded model.
 
-    The published adapters cast the whole module to bfloat16, and with it A_log, D and the rotary frequencies, which
-    most models keep in float32.  A checkpoint's numbers were measured that way, so it is the default here.
+    The published adapters cast the whole module to bfloat16, including A_log, D and the rotary frequencies, which most
+    models keep in float32.  The published numbers were measured that way, so it is the default here.
     """
 
     weights: torch.dtype = torch.bfloat16
     ssm: torch.dtype | None = None
-    """Of A_log and D; None: as the weights."""
+    """Dtype of A_log and D; None for that of the weights."""
     rope: torch.dtype | None = None
-    """What the rotary frequencies are rounded to; None: as the weights."""
+    """Dtype to which the rotary frequencies are rounded; None for that of the weights."""
 
     def of(self, key: str) -> torch.dtype:
-        """The dtype of one parameter."""
+        """The dtype of the parameter `key`."""
         return self.ssm or self.weights if key.endswith(("mamba.A_log", "mamba.D")) else self.weights
 
 
@@ -54,12 +54,12 @@ def load(
 ) -> HybridLlama:
     """The model of a checkpoint folder, ready to score.
 
-    Weights stay mapped, or are converted and moved piece by piece (`shards.load_weights`): memory peaks little above what
-    they take in the end.
+    Weights stay mapped, or are converted and moved piece by piece (`shards.load_weights`), so the peak of memory is
+    little more than what the model takes.
 
     Raises:
         CheckpointError: see `read_config`, `map_tensors`, `check_keys` and `check_tied`.
-        ImportError: a GPU is asked for and its kernels are not installed.
+        ImportError: the device is a GPU and its kernels are not installed.
     """
     device = torch.device(device)
     config = read_config(folder, mixer)
@@ -69,14 +69,14 @@ def load(
         model = HybridLlama(config, ops, attn_implementation)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     tied = bool(model.config.tie_word_embeddings)
-    found = map_tensors(folder)
-    if tied and EMBEDDING in found:
-        found.setdefault(HEAD, found[EMBEDDING])
-    check_keys(found, shapes, folder)
+    tensors = map_tensors(folder)
+    if tied and EMBEDDING in tensors:
+        tensors.setdefault(HEAD, tensors[EMBEDDING])
+    check_keys(tensors, shapes, folder)
     if tied:
-        check_tied(found, HEAD, EMBEDDING, f"{LLAMA_CONFIG} says tie_word_embeddings")
+        check_tied(tensors, HEAD, EMBEDDING, f"{LLAMA_CONFIG} says tie_word_embeddings")
         del shapes[HEAD]
-    for key, value in load_weights(found, {key: precision.of(key) for key in shapes}, device).items():
+    for key, value in load_weights(tensors, {key: precision.of(key) for key in shapes}, device).items():
         _assign(model, key, value)
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -86,20 +86,20 @@ def load(
 
 
 def llama_config(folder: Path, config: HybridConfig) -> LlamaConfig:
-    """transformers' form of the checkpoint's config.json.
+    """transformers' LlamaConfig for the checkpoint's config.json.
 
     Raises:
         CheckpointError: transformers does not accept the fields.
     """
     try:
         return LlamaConfig(**config.llama_arguments())
-    except Exception as error:  # Its checks raise different types from version to version.
+    except Exception as error:  # The type differs between versions.
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder / LLAMA_CONFIG}: transformers does not accept it: {reason}") from error
 
 
 def save(model: HybridLlama, folder: Path, dtype: torch.dtype, max_shard_size: str = "5GB") -> None:
-    """Write the checkpoint in its published layout: both configs, and model.safetensors in one file or in shards."""
+    """Write a checkpoint in the published layout: both configs, and safetensors in one file or in shards."""
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def save(model: HybridLlama, folder: Path, dtype: torch.dtype, max_shard_size: s
         del tensors[HEAD]
     save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
     for path in folder.glob("*.safetensors"):
-        # safetensors makes the file readable by its owner alone.
+        # safetensors makes the file readable by its owner only.
         path.chmod(0o644)
 
 

@@ -1,7 +1,7 @@
-"""The mixers of MambaInLlama (arXiv 2408.15237, section 3): Mamba with the grouped heads of the attention it replaces.
+"""The mixers of MambaInLlama (arXiv 2408.15237, section 3): Mamba with the grouped heads of the replaced attention.
 
-Queries become C, keys B, values x.  Where attention shares one key and value head among `r` query heads, x and B are
-repeated r times.  Parameter names are those of the published checkpoints.
+C takes the place of queries, B of keys and x of values.  Where r query heads share a key head and a value head, x and B
+are repeated r times.  Parameter names are those of the published checkpoints.
 
 Letters: b batch, l seqlen, m d_model, d d_inner, k d_xb, r repeat = d / k, n dstate, g heads = d / n, w width of the
 convolution.
@@ -21,21 +21,21 @@ from scanproof.models.mamba_in_llama.config import HybridConfig, Mamba1Settings,
 from scanproof.models.mamba_in_llama.operations import Operations
 
 NORM_EPS = 1e-5
-"""Of the norm inside the Mamba-2 mixer; no config sets it."""
+"""Epsilon of the norm inside the Mamba-2 mixer; no config sets it."""
 
 
 @dataclass
 class State:
-    """What a mixer carries from one call to the next; empty before the first."""
+    """The state that a mixer carries from one call to the next; empty before the first."""
 
     conv: Tensor | None = None
-    """(b, channels of the convolution, w): its latest inputs, newest last."""
+    """(b, channels of the convolution, w), the last inputs of the convolution, newest last."""
     ssm: Tensor | None = None
     """(b, g, n, n), one matrix per head; float32 or wider."""
 
 
 class Mixer(nn.Module, ABC):
-    """What both kinds share: whole sequences at once, or on from a state one position at a time."""
+    """The part common to both mixers: a whole sequence at once, or one position at a time from a state."""
 
     conv1d: nn.Conv1d
     A_log: nn.Parameter
@@ -52,9 +52,9 @@ class Mixer(nn.Module, ABC):
         """(b, l, m) -> (b, l, m).
 
         Args:
-            hidden: the normed residual stream.
-            state: continued and changed; None computes from nothing and keeps nothing.
-            real: (b, l), False where a position is padding before the text: nothing of it enters the state.
+            hidden: the normalised residual stream.
+            state: the start; it is changed in place.  None starts from zeros and stores no state.
+            real: (b, l) bool, False where a position is padding before the text; padding does not change the state.
         """
         if state is None or state.conv is None:
             return self._sequence(hidden, state, real)
@@ -62,42 +62,42 @@ class Mixer(nn.Module, ABC):
 
     @abstractmethod
     def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
-        """`forward` of a whole sequence from nothing; what comes after it is kept in `state`, where there is one."""
+        """`forward` of a whole sequence from its start; stores the state after it in `state`, unless that is None."""
 
     @abstractmethod
     def _step(self, hidden: Tensor, state: State) -> Tensor:
-        """`forward` of one position, (b, m) -> (b, 1, m), on from `state`."""
+        """`forward` of one position after `state`, (b, m) -> (b, 1, m)."""
 
     def _heads(self, x: Tensor, repeat: int = 1) -> Tensor:
-        """(..., channels) -> (..., heads, n), each head `repeat` times in a row."""
+        """(..., channels) -> (..., heads, n); each head occurs `repeat` times, one after the other."""
         return torch.unflatten(x, -1, (-1, self.d_state)).repeat_interleave(repeat, dim=-2)
 
     def _wide(self, parameter: Tensor) -> Tensor:
-        """In float32, or float64: what the kernels take A, D and the step biases in."""
+        """In float32, or float64 in a float64 model: the kernels take A, D and the step biases in this dtype."""
         return parameter.to(widen_dtype(parameter.dtype))
 
     def _convolve(self, x: Tensor, state: State | None, real: Tensor | None) -> Tensor:
-        """SiLU of the convolution of x (b, channels, l); its inputs are kept, and padding gives 0."""
+        """SiLU of the convolution of x (b, channels, l), 0 at padding; the last inputs are stored in `state`."""
         if real is not None:
             x = x * real[:, None]
         if state is not None:
             width = self.conv1d.weight.shape[-1]
             state.conv = nn.functional.pad(x, (width, 0))[..., -width:].clone()
         if x.stride(1) == 1 and x.stride(2) % 8:
-            # causal_conv1d refuses channels that lie next to each other unless positions are a multiple of 8 apart.
+            # Where channels are contiguous, causal_conv1d needs a stride between positions that is a multiple of 8.
             x = x.mT.clone(memory_format=torch.contiguous_format).mT
         x = self.ops.causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu")
-        # The bias of the convolution would make something out of nothing.
+        # The bias of the convolution gives padding a value other than 0.
         return x if real is None else x * real[:, None]
 
     def _convolve_step(self, x: Tensor, state: State) -> Tensor:
-        """The same for one position (b, channels)."""
+        """`_convolve` for one position x (b, channels)."""
         weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
         return torch.as_tensor(self.ops.causal_conv1d_update(x, state.conv, weight, bias, activation="silu"))
 
 
 class Mamba1(Mixer):
-    """Five projections; x is repeated before the convolution, B and C see none; heads of dstate channels."""
+    """Five projections; x is repeated before the convolution; B and C have no convolution; heads have n channels."""
 
     def __init__(self, config: HybridConfig, ops: Operations) -> None:
         super().__init__(config, ops)
@@ -117,7 +117,7 @@ class Mamba1(Mixer):
         self.out_proj = nn.Linear(inner, size, bias=False)
         with torch.no_grad():
             self.dt_proj.weight.uniform_(-(rank**-0.5), rank**-0.5)
-            # Halved, because it is added twice.
+            # Half of it, because it is added twice; see `_delta`.
             self.dt_proj.bias.copy_(draw_step_biases(inner) / 2)
 
     def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
@@ -150,16 +150,16 @@ class Mamba1(Mixer):
         return torch.as_tensor(self.out_proj(y.flatten(-2)))[:, None]
 
     def _delta(self, hidden: Tensor) -> Tensor:
-        """Step sizes before softplus, with the bias in them once.
+        """Step sizes (b, l, d) before softplus, with the bias added once.
 
-        The scan adds the same bias again.  The published weights were trained with softplus(W dt + 2 b), so adding
-        it once, as Mamba does, gives another model.
+        The scan adds the same bias again.  The published weights were trained with softplus(W dt + 2 b); with the bias
+        added once, as in Mamba, the model would be another one.
         """
         return torch.as_tensor(self.dt_proj(self.dt_proj_down(hidden)))
 
 
 class HeadNorm(nn.Module):
-    """RMS norm over each head of y silu(z)."""
+    """RMS norm of y silu(z) over each head."""
 
     def __init__(self, size: int, group_size: int, ops: Operations) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class HeadNorm(nn.Module):
 
 
 class Mamba2(Mixer):
-    """One projection; the convolution runs over x, B and C before x and B are repeated; norm per head."""
+    """One projection; the convolution runs over x, B and C, then x and B are repeated; the norm is per head."""
 
     def __init__(self, config: HybridConfig, ops: Operations) -> None:
         super().__init__(config, ops)
@@ -209,7 +209,7 @@ class Mamba2(Mixer):
         z, xBC, dt = self._project(hidden)
         x, B, C = self._split(self._convolve_step(xBC, state))
         n = self.d_state
-        # Expanded, not copied: by the strides the kernel sees that a head shares A, D and its step.
+        # Expanded, not copied: from the strides the kernel sees that the channels of a head share A, D and the step.
         D, bias = (self._wide(part)[:, None].expand(-1, n) for part in (self.D, self.dt_bias))
         A = -torch.exp(self._wide(self.A_log))[:, None, None].expand(-1, n, n)
         y = self.ops.selective_state_update(
@@ -218,23 +218,23 @@ class Mamba2(Mixer):
         return torch.as_tensor(self.out_proj(self.norm(y.flatten(-2), z)))[:, None]
 
     def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z (..., d), the input of the convolution (..., d + 2 k), dt (..., g)."""
+        """z (..., d), the input of the convolution (..., d + 2 k), and the step sizes before the bias (..., g)."""
         sizes = [self.d_inner, self.d_inner + 2 * self.d_xb, self.dt_bias.shape[0]]
         z, xBC, dt = torch.split(self.in_proj(hidden), sizes, dim=-1)
         return z, xBC, dt
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, B and C as (..., g, n)."""
+        """x, B and C, each (..., g, n), from the output of the convolution."""
         x, B, C = torch.split(xBC, [self.d_xb, self.d_xb, self.d_inner], dim=-1)
         return self._heads(x, self.repeat), self._heads(B, self.repeat), self._heads(C)
 
 
 def draw_step_biases(count: int, low: float = 0.001, high: float = 0.1) -> Tensor:
-    """Biases whose softplus is log-uniform between `low` and `high`, as Mamba starts its training."""
+    """(count,), random biases whose softplus is log-uniform between `low` and `high`, as Mamba is initialised."""
     steps = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
     return steps + torch.log(-torch.expm1(-steps))
 
 
 def make_mixer(config: HybridConfig, ops: Operations) -> Mixer:
-    """The mixer of one converted layer."""
+    """The mixer of a converted layer, of the kind that the config says."""
     return Mamba1(config, ops) if isinstance(config.ssm, Mamba1Settings) else Mamba2(config, ops)

@@ -1,4 +1,4 @@
-"""transformers' Llama with our mixers in the converted layers."""
+"""transformers' Llama with Mamba mixers in the converted layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scanproof.models.mamba_in_llama.operations import Operations, operations
 
 
 class FusedRMSNorm(nn.Module):
-    """The norms of the converted layers, which are mamba_ssm's: rounded once, where Llama's rounds twice."""
+    """The norm of the converted layers: mamba_ssm's, which rounds once, where Llama's norm rounds twice."""
 
     def __init__(self, size: int, eps: float, ops: Operations) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class FusedRMSNorm(nn.Module):
 
 
 class ConvertedLayer(nn.Module):
-    """Norm, mixer, add; norm, gated MLP, add. Takes what a decoder layer of Llama takes."""
+    """Norm, mixer, add; norm, gated MLP, add.  It is called like a decoder layer of Llama."""
 
     def __init__(self, config: HybridConfig, index: int, mlp: nn.Module, ops: Operations) -> None:
         super().__init__()
@@ -40,28 +40,28 @@ class ConvertedLayer(nn.Module):
         self.post_attention_layernorm = FusedRMSNorm(config.d_model, eps, ops)
 
     def forward(self, hidden_states: Tensor, past_key_values: Any = None, **_: Any) -> Tensor:
-        """(b, l, d_model) -> the same."""
+        """Residual stream (b, l, d_model) -> (b, l, d_model)."""
         cache = past_key_values if isinstance(past_key_values, HybridCache) else None
         state, real = (None, None) if cache is None else (cache.state(self.index), cache.real)
         hidden_states = hidden_states + self.mamba(self.input_layernorm(hidden_states), state, real)
         return torch.add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
-# Its annotations differ from version to version of transformers.
+# Any, because its annotations differ between versions of transformers.
 _Llama: Any = LlamaForCausalLM
 
 
 class HybridLlama(_Llama):  # type: ignore[misc]
-    """A MambaInLlama model. State-dict keys are those of the published checkpoints.
+    """A MambaInLlama model; state-dict keys are those of the published checkpoints.
 
-    transformers takes a class with Mamba in its name for one that keeps its cache in another way.
+    Its name lacks the word Mamba, because transformers treats the cache of classes with that name differently.
     """
 
     def __init__(
         self, config: HybridConfig, ops: Operations | None = None, attn_implementation: str | None = None
     ) -> None:
-        """Random weights in float32; `ops` are those of the CPU unless given."""
-        # A cache is for generation: it is asked for there, and scoring has no use for one.
+        """Make a model with random float32 weights; `ops` are those of the CPU by default."""
+        # Only generation needs a cache, and asks for it itself.
         fields = {**config.llama_arguments(), "use_cache": False}
         if attn_implementation is not None:
             fields["attn_implementation"] = attn_implementation
@@ -70,7 +70,7 @@ class HybridLlama(_Llama):  # type: ignore[misc]
         ops = ops or operations(torch.device("cpu"))
         for index, layer in enumerate(self.model.layers):
             if index in config.attn_layers:
-                # Numbered among the attention layers, so that the cache's first layer is one that fills it.
+                # The number among the attention layers only, so that the first layer of the cache is in use.
                 layer.self_attn.layer_idx = config.attn_layers.index(index)
             else:
                 self.model.layers[index] = ConvertedLayer(config, index, layer.mlp, ops)
@@ -83,10 +83,10 @@ class HybridLlama(_Llama):  # type: ignore[misc]
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Logits (b, l, vocabulary) and the cache, as LlamaForCausalLM; (b, l) token ids come in.
+        """Token ids (b, l) -> logits (b, l, vocabulary) and the cache, as in LlamaForCausalLM.
 
         Raises:
-            TypeError: a cache that has no place for the states of the mixers.
+            TypeError: the cache is of a class that cannot hold the states of the mixers.
         """
         inputs = input_ids if input_ids is not None else kwargs["inputs_embeds"]
         real = find_padding(attention_mask, inputs.shape[1])
@@ -108,13 +108,13 @@ class HybridLlama(_Llama):  # type: ignore[misc]
         return output
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', with a cache that also keeps the states of the mixers."""
+        """transformers' `generate`, with a cache that also holds the states of the mixers."""
         if kwargs.get("past_key_values") is None and kwargs.setdefault("use_cache", True):
             kwargs["past_key_values"] = HybridCache()
         return super().generate(*args, **kwargs)
 
     def set_rotary(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Compute the rotary frequencies anew, in float32, and round them to `dtype`."""
+        """Compute the rotary frequencies in float32 and round them to `dtype`."""
         rotary: Any = LlamaRotaryEmbedding(config=self.config).to(device)
         if torch.finfo(dtype).bits < torch.finfo(torch.float32).bits:
             rotary.inv_freq = rotary.inv_freq.to(dtype).float()

@@ -22,7 +22,7 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Operations:
-    """One callable per operation, under the operation's own name and with its arguments."""
+    """One callable per operation, with the operation's name and arguments."""
 
     selective_scan_fn: Call
     mamba_chunk_scan_combined: Call
@@ -34,17 +34,17 @@ class Operations:
 
 
 def operations(device: torch.device) -> Operations:
-    """What computes on `device`.
+    """The operations that compute on `device`.
 
     Raises:
-        ImportError: a GPU is asked for and a package with its kernels is not installed; the message says which.
+        ImportError: the device is a GPU and a package with its kernels is not installed; the message says which.
     """
     choose = as_operation if device.type == "cpu" else find_installed
     return Operations(*(choose(operation_table.find_operation(item.name)) for item in fields(Operations)))
 
 
 def find_installed(row: Op) -> Call:
-    """The kernel of a row; never something else in its place."""
+    """The installed kernel of a row; there is no fallback."""
     try:
         return row.load_implementation()
     except (ImportError, AttributeError) as error:
@@ -55,10 +55,10 @@ def find_installed(row: Op) -> Call:
 
 
 def as_operation(row: Op, *, exact: bool = False) -> Call:
-    """A row's reference with the manners of its operation: dtypes of the results, states changed in place.
+    """A row's reference that behaves like the operation: same dtypes of results, states changed in place.
 
-    It computes in float32, or float64 when an input is float64 or `exact` is asked for; what the operation returns in
-    the dtype of its input is rounded to it once, at the end.
+    It computes in float32, or in float64 where an input is float64 or `exact` is true.  Results that the operation
+    returns in the dtype of its input are rounded to that dtype once, at the end.
     """
     signature = inspect.signature(row.reference)
 

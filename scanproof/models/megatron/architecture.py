@@ -1,4 +1,4 @@
-"""What a Megatron hybrid is made of, from the arguments stored in its checkpoint."""
+"""The architecture of a Megatron hybrid, from the arguments that are stored in its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from scanproof.models.layout import CheckpointError
 
 KNOWN = Path(__file__).with_name("known.yaml")
 STORED = ("hidden_size", "num_attention_heads", "kv_channels", "ffn_hidden_size", "norm_epsilon")
-"""Arguments that every Megatron checkpoint with arguments has."""
+"""Arguments that must be there where a checkpoint has arguments."""
 BLOCKS = {"M": "linear_attention", "*": "full_attention", "-": "mlp"}
-"""Letter of the layer pattern -> transformers' name of the block."""
+"""Letter of the layer pattern -> transformers' name for that kind of layer."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """An argument that changes what the weights compute, and its only supported value.
 
-    Biases, a gated MLP or tied embeddings are not here: they show in the names and shapes of the tensors.
+    Biases, a gated MLP and tied embeddings need no entry: the names and shapes of the tensors show them.
     """
 
     name: str
     value: object
     otherwise: str
+    """What any other value would mean."""
 
 
 SETTINGS = (
@@ -43,19 +44,19 @@ SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Megatron's names for the sizes of a hybrid; all sizes in elements."""
+    """The sizes of a hybrid, under Megatron's names; in elements."""
 
     hybrid_override_pattern: str
     """One letter per layer: `M` Mamba-2, `*` attention, `-` MLP."""
     hidden_size: int
     num_attention_heads: int
     num_query_groups: int
-    """Heads of keys and values."""
+    """Number of key heads, and of value heads."""
     kv_channels: int
     """Size of an attention head."""
     ffn_hidden_size: int
     max_position_embeddings: int
-    """Longest training sequence, in tokens; nothing is computed from it."""
+    """Longest training sequence, in tokens; it does not change what the model computes."""
     norm_epsilon: float
     mamba_state_dim: int
     mamba_head_dim: int
@@ -66,16 +67,16 @@ class Architecture:
 
     @property
     def mamba_num_heads(self) -> int:
-        """Heads of a Mamba-2 layer."""
+        """Number of heads of a Mamba-2 layer."""
         return self.mamba_expand * self.hidden_size // self.mamba_head_dim
 
 
 def read_architecture(stored: Namespace | None, path: Path) -> Architecture:
-    """The architecture of the checkpoint file `path` with the arguments `stored`; known.yaml fills the gaps.
+    """The architecture of the checkpoint file `path` with the arguments `stored`; known.yaml has the missing ones.
 
     Raises:
-        CheckpointError: an argument that every checkpoint has is missing, is not of the right type, or asks for
-            something that is not supported; every mistake is named.
+        CheckpointError: a required argument is missing, a type is wrong, or a value is not supported; the message has
+            one line per mistake.
     """
     given = {} if stored is None else {key: value for key, value in vars(stored).items() if value is not None}
     known = yaml.safe_load(KNOWN.read_text(encoding="utf-8"))["fields"]

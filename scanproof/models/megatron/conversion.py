@@ -1,4 +1,4 @@
-"""Megatron's tensors under the names of transformers' NemotronH.
+"""Convert Megatron's tensors to those of transformers' NemotronH.
 
 Layouts: NVIDIA/Megatron-LM, megatron/core/models/mamba and megatron/core/transformer/attention.py; transformers,
 models/nemotron_h.  Letters: h hidden_size, p kv_channels, g num_query_groups, q heads per group.
@@ -39,11 +39,11 @@ LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("mlp.linear_fc2.weight", "mixer.down_proj.weight"),
     ),
 }
-"""Letter of the layer -> Megatron's name and NemotronH's, below `decoder.layers.<i>.` and `model.layers.<i>.`."""
+"""Letter of a layer -> (Megatron's name below `decoder.layers.<i>.`, NemotronH's name below `model.layers.<i>.`)."""
 
 
 def list_renamed(pattern: str) -> list[tuple[str, str]]:
-    """(Megatron's key, NemotronH's key) of every tensor that only changes its name."""
+    """(Megatron's key, NemotronH's key) of every tensor that is only renamed."""
     pairs = [
         (f"decoder.layers.{index}.{source}", f"model.layers.{index}.{target}")
         for index, letter in enumerate(pattern)
@@ -55,7 +55,7 @@ def list_renamed(pattern: str) -> list[tuple[str, str]]:
 def split_qkv(weight: Tensor, architecture: Architecture) -> tuple[Tensor, Tensor, Tensor]:
     """Megatron's interleaved projection (g * (q + 2) * p, h) -> queries (g * q * p, h), keys and values (g * p, h).
 
-    Each group of query heads is followed by its key head and its value head.
+    In Megatron's tensor the key head and the value head of a group follow its query heads.
     """
     per_group = architecture.num_attention_heads // architecture.num_query_groups
     shape = (architecture.num_query_groups, per_group + 2, architecture.kv_channels, weight.shape[-1])
@@ -78,7 +78,7 @@ def make_nemotron_config(architecture: Architecture, vocab_size: int, special: M
         head_dim=architecture.kv_channels,
         max_position_embeddings=architecture.max_position_embeddings,
         intermediate_size=architecture.ffn_hidden_size,
-        # torch's exact GELU; transformers' default for this model is a squared ReLU.
+        # torch's exact GELU; transformers' default for this architecture is a squared ReLU.
         mlp_hidden_act="gelu",
         ssm_state_size=architecture.mamba_state_dim,
         mamba_num_heads=architecture.mamba_num_heads,
@@ -87,17 +87,17 @@ def make_nemotron_config(architecture: Architecture, vocab_size: int, special: M
         conv_kernel=architecture.mamba_conv,
         expand=architecture.mamba_expand,
         chunk_size=architecture.mamba_chunk_size,
-        # transformers clamps the time step from below at this value, 0.001 by default; Megatron does not.
+        # transformers' lower limit of the step sizes, 0.001 by default; Megatron has none.
         time_step_min=0.0,
         layer_norm_epsilon=architecture.norm_epsilon,
-        # Scoring keeps no states; the default would allocate them in every forward pass.
+        # Scoring needs no states; by default every forward pass would allocate them.
         use_cache=False,
         **(special or {}),
     )
 
 
 def make_blank(config: Any) -> Any:
-    """A NemotronHForCausalLM without weights (meta device)."""
+    """A NemotronHForCausalLM on the meta device, without weights."""
     from transformers import NemotronHForCausalLM
 
     with torch.device("meta"):
@@ -105,7 +105,7 @@ def make_blank(config: Any) -> Any:
 
 
 def expected_shapes(architecture: Architecture, network: Any) -> dict[str, tuple[int, ...]]:
-    """Megatron's key -> shape, for every tensor of `network`."""
+    """Megatron's key -> shape, for every tensor from which `network` is built."""
     targets = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     shapes = {source: targets[target] for source, target in list_renamed(architecture.hybrid_override_pattern)}
     for index in _attention_layers(architecture):
@@ -115,10 +115,10 @@ def expected_shapes(architecture: Architecture, network: Any) -> dict[str, tuple
 
 
 def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
-    """Compare keys and shapes with those of the architecture.
+    """Compare a checkpoint's keys and shapes with those of its architecture.
 
     Raises:
-        CheckpointError: names the file and every key that is missing, left over or of another shape.
+        CheckpointError: names the file and every key that is missing, unknown or of another shape.
     """
     problems = [f"{key}: missing" for key in shapes if key not in found]
     problems += [f"{key}: the architecture has no place for it" for key in found if key not in shapes]
@@ -134,11 +134,11 @@ def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], 
 def convert_tensors(
     checkpoint: Checkpoint, architecture: Architecture, dtype: torch.dtype, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """NemotronH's state dict.
+    """NemotronH's state dict on `device`.
 
-    All are given `dtype`, A_log, D and dt_bias too, as Megatron does when it scores in half precision and as
-    transformers does when it loads.  A tensor that has it already and stays on the CPU is not copied.  The file is
-    mapped anew after each twentieth that is, so that memory lets go of it.
+    All tensors get `dtype`, also A_log, D and dt_bias, as in Megatron's half-precision scoring and as transformers
+    loads them.  A tensor that has this dtype and stays on the CPU is not copied.  After each twentieth of the bytes
+    that is copied, the file is mapped again, so that the pages that were read leave memory.
     """
     state: dict[str, Tensor] = {}
     fresh, copied = checkpoint.tensors, 0
@@ -166,11 +166,15 @@ def build(
     device: torch.device | str = "cpu",
     special: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The NemotronHForCausalLM of an opened checkpoint; ready to score.
+    """The NemotronHForCausalLM of an opened checkpoint, ready to score.
 
-    `dtype` None keeps that of the embedding; `special` are the token ids that the config names.  Takes memory once:
-    on the CPU in the stored dtype the weights stay mapped to the file, apart from queries, keys and values; else
-    tensor after tensor is converted.  Drop `checkpoint` with it: what was read through it stays in memory as long.
+    The weights take memory once: on the CPU in the stored dtype they stay mapped to the file, except queries, keys and
+    values; otherwise they are converted one after the other.  Drop `checkpoint` afterwards: what was read through it
+    stays in memory as long as it exists.
+
+    Args:
+        dtype: of all weights; None for that of the stored embedding.
+        special: bos_token_id, eos_token_id and pad_token_id for the config.
 
     Raises:
         CheckpointError: see `read_architecture` and `check_tensors`.

@@ -1,4 +1,4 @@
-"""Open a checkpoint folder that Megatron wrote, without running what its pickle asks for."""
+"""Open a checkpoint folder that Megatron wrote, without running the code that its pickle names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scanproof.models.layout import CheckpointError
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
 INERT = ("megatron.", "numpy.", "_io.BytesIO", "signal.Signals")
-"""Beginnings of the names of objects that Megatron stores beside the weights; nothing here needs them."""
+"""How the names of objects begin that Megatron stores with the weights and that are not needed here."""
 EMBEDDING = "embedding.word_embeddings.weight"
 FP8_STATE = "_extra_state"
-"""End of the keys under which Transformer Engine keeps the state of FP8 training; no weights."""
+"""How the keys end under which Transformer Engine stores the state of FP8 training; they are no weights."""
 
 
 class Inert:
-    """Takes the place of an object of the pickle that nobody needs: made with any arguments, does nothing."""
+    """Replaces an object of the pickle that is not needed: it accepts any arguments and does nothing."""
 
     def __new__(cls, *args: object, **named: object) -> Inert:
         return super().__new__(cls)
@@ -34,16 +34,16 @@ class Inert:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint folder, its tensors still on disk (memory-mapped)."""
+    """The content of a checkpoint folder; its tensors are memory-mapped."""
 
     path: Path
     args: Namespace | None
-    """Megatron's command line when it was saved."""
+    """The arguments of the Megatron run that saved it; None where it stored none."""
     tensors: dict[str, Tensor]
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding, padding included; raises CheckpointError when there is no embedding."""
+        """Rows of the embedding, padding included; raises CheckpointError where there is no embedding."""
         embedding = self.tensors.get(EMBEDDING)
         if embedding is None or embedding.ndim != 2:
             raise CheckpointError(f"{self.path}: {EMBEDDING}: missing, or not a matrix")
@@ -51,10 +51,10 @@ class Checkpoint:
 
 
 def checkpoint_file(folder: Path) -> Path:
-    """The file with the weights, in the folder that the tracker names (`release` as published).
+    """The file with the weights, in the folder that the tracker file names (`release` in published checkpoints).
 
     Raises:
-        CheckpointError: there is none, or the model is split over several.
+        CheckpointError: there is no such file, or the model is split over several.
     """
     tracker = folder / TRACKER
     named = tracker.read_text(encoding="utf-8").strip() if tracker.is_file() else "release"
@@ -68,17 +68,17 @@ def checkpoint_file(folder: Path) -> Path:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Arguments and tensors of a folder; the tensors are mapped, so that only what is touched takes memory.
+    """Arguments and tensors of a folder; the tensors are mapped, so only the parts that are read take memory.
 
     Raises:
-        CheckpointError: no weights, a file that cannot be read, or one whose pickle names anything but tensors and
-            what Megatron is known to store; nothing of such a file is run.
+        CheckpointError: there are no weights, the file cannot be read, or its pickle names an object that is neither a
+            tensor nor known from Megatron; no code of such a file is run.
     """
     return open_checkpoint(checkpoint_file(folder))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in one file, newly mapped; see `read_checkpoint`."""
+    """The checkpoint in one file, in a new mapping; see `read_checkpoint`."""
     try:
         named = [name for name in _list_globals(path) if name != "argparse.Namespace"]
         if not (foreign := [name for name in named if not name.startswith(INERT)]):
@@ -96,7 +96,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _list_globals(path: Path) -> list[str]:
-    """Full names that the pickle asks for, beyond what torch itself needs; nothing is run."""
+    """Full names of the objects that the pickle asks for and torch does not need itself; no code is run."""
     names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return names
 

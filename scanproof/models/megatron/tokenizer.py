@@ -15,7 +15,7 @@ def tokenizer_file(folder: Path) -> Path:
     """The SentencePiece file of `folder`.
 
     Raises:
-        CheckpointError: there is none, or more than one.
+        CheckpointError: there is no such file, or more than one.
     """
     files = sorted(folder.glob(PATTERN))
     if not files:
@@ -26,14 +26,15 @@ def tokenizer_file(folder: Path) -> Path:
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Any:
-    """A transformers tokenizer that gives SentencePiece's own ids, which are those of Megatron's tokenizer.
+    """A transformers tokenizer that returns SentencePiece's ids, as Megatron's tokenizer does.
 
     Megatron's GPTSentencePieceTokenizer calls `encode_as_ids` on the text and adds nothing.  BertGenerationTokenizer
-    is transformers' plain wrapper of SentencePiece; the special tokens that it would add to the vocabulary or look
-    for in the text are switched off.
+    is transformers' simplest wrapper of SentencePiece.  Its options are set so that it adds no special token to the
+    vocabulary and finds none in the text.
 
     Raises:
-        CheckpointError: no file, not a SentencePiece model, or more pieces than the `vocab_size` rows of embeddings.
+        CheckpointError: there is no file, it is no SentencePiece model, or it has more pieces than the embedding has
+            rows (`vocab_size`).
     """
     from sentencepiece import SentencePieceProcessor
     from transformers import BertGenerationTokenizer
@@ -62,5 +63,5 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Any:
 
 
 def special_ids(tokenizer: Any) -> dict[str, int | None]:
-    """The ids that a model config names."""
+    """bos_token_id, eos_token_id and pad_token_id of a tokenizer, for a model's config."""
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}

@@ -16,9 +16,9 @@ SHARD = "2GB"
 
 
 def convert(folder: Path, out: Path, dtype: torch.dtype | None = None) -> Path:
-    """Write the checkpoint of `folder` to the new folder `out`, which the model class `hf` reads; returns it.
+    """Convert the checkpoint of `folder` to the new folder `out`, which the model class `hf` reads; returns `out`.
 
-    `out` appears in one step when everything is written; `dtype` None keeps the stored one.
+    `out` appears only when it is complete.  With `dtype` None the tensors keep their stored dtype.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or `out` exists.

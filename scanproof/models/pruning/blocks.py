@@ -1,4 +1,4 @@
-"""Which block of layers to remove from a model: by hand, or by zigzag persistence.  Pure.
+"""Choose the block of layers to remove from a model: by hand, or by zigzag persistence.  Pure.
 
 Source: Gardinazzi and others, Persistent Topological Features in Large Language Models, arXiv 2410.11042.
 """
@@ -14,23 +14,23 @@ from typing import TextIO
 
 HEADER = "dimension,birth,death"
 THRESHOLDS = (0.9, 0.8)
-"""p of the paper's cuts: the ones that its benchmark calls 10% and 20%."""
+"""p of the paper's two cuts, which its benchmark calls 10% and 20%."""
 
 
 class PruningError(ValueError):
-    """A block that cannot be removed, or a file that chooses none; the message says where and what to do."""
+    """A block cannot be removed, or a file chooses none; the message says where the mistake is and what to do."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring layers, counted from 0, both ends included."""
+    """Consecutive layers, numbered from 0; both ends are included."""
 
     start: int
     end: int
 
     @property
     def size(self) -> int:
-        """Number of layers in it."""
+        """Number of layers in the block."""
         return self.end - self.start + 1
 
     def __contains__(self, layer: object) -> bool:
@@ -40,7 +40,7 @@ class Block:
         return f"{self.start}-{self.end}"
 
     def check(self, layers: int) -> None:
-        """Raise PruningError unless a model of `layers` layers can lose this block and keep one."""
+        """Raise PruningError unless the block lies in a model of `layers` layers and at least one layer remains."""
         if not 0 <= self.start <= self.end < layers:
             raise PruningError(
                 f"start_block={self.start}, end_block={self.end}: the model's layers are 0 to {layers - 1}; "
@@ -54,13 +54,13 @@ class Block:
 class Bars:
     """Equal intervals of a zigzag persistence diagram.
 
-    Layer l is time 2l + 1; an even time is the intersection of its two neighbours.
+    Time 2l + 1 is layer l; an even time is the intersection of the two layers beside it.
     """
 
     dimension: int
     birth: int
     death: int
-    """First time at which the feature is gone."""
+    """The first time at which the feature no longer exists."""
     count: int
 
     @property
@@ -78,7 +78,7 @@ def read_zigzag(path: Path) -> tuple[Bars, ...]:
     """The intervals of a CSV file with the header `dimension,birth,death`, gzipped or not.
 
     Raises:
-        PruningError: names the file and the line of what cannot be used.
+        PruningError: the file cannot be read, or a line is wrong; names the file and the line.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -92,7 +92,7 @@ def read_zigzag(path: Path) -> tuple[Bars, ...]:
 
 
 def _count_rows(path: Path, lines: TextIO) -> tuple[dict[str, int], dict[str, int]]:
-    """Where each different row stands first, and how often it occurs: a file repeats 2,000 rows 200,000 times."""
+    """Row -> its first line, and row -> how often it occurs: a file has 200,000 lines, but 2,000 different rows."""
     header = lines.readline().strip().lstrip("\ufeff")
     if header != HEADER:
         raise PruningError(f"{path}:1: the header is {header[:60]!r}; a zigzag file begins with {HEADER}")
@@ -121,54 +121,54 @@ def _bars(path: Path, line: int, row: str, count: int) -> Bars:
 
 
 def compute_similarity(bars: Iterable[Bars], layers: int, path: Path) -> tuple[float, ...]:
-    """r(i): which share of the 1-dimensional features of an average layer layer i shares, for i = 0 .. layers.
+    """r(i) for i = 0 .. layers: the share of a layer's 1-dimensional features that layer i has too, on average.
 
     With L = layers + 1, because the output of the final norm counts as a layer:
-    r(i) = 1/L sum_j S(i, j) / beta1(j), where S(i, j) counts the features alive from the lower of i and j to
-    the higher, and beta1(j) those alive at j.  A feature that spans layers a .. b adds 1 to S(i, j) for each
-    pair of them, so that r is summed feature by feature.
+    r(i) = 1/L sum_j S(i, j) / beta1(j), where S(i, j) counts the features that exist in all layers from i to j, and
+    beta1(j) those that exist in layer j.  A feature that spans layers a .. b adds 1 to S(i, j) for each pair of these
+    layers, so r is summed feature by feature.
 
     Raises:
-        PruningError: no 1-dimensional interval, another number of layers, or a layer without features.
+        PruningError: there is no 1-dimensional interval, the number of layers is another, or a layer has no feature.
     """
-    found = tuple(bars)
-    ones = [each for each in found if each.dimension == 1]
+    bars = tuple(bars)
+    ones = [bar for bar in bars if bar.dimension == 1]
     if not ones:
         raise PruningError(f"{path}: no interval of dimension 1; the similarity of layers is counted on those")
-    _check_times(found, layers, path)
+    _check_times(bars, layers, path)
     alive = [0] * (layers + 1)
-    for each in ones:
-        for layer in range(each.first_layer, each.last_layer + 1):
-            alive[layer] += each.count
+    for bar in ones:
+        for layer in range(bar.first_layer, bar.last_layer + 1):
+            alive[layer] += bar.count
     if 0 in alive:
         raise PruningError(
             f"{path}: no interval of dimension 1 is alive at layer {alive.index(0)}, so its similarity is undefined"
         )
     curve = [0.0] * (layers + 1)
-    for each in ones:
-        spanned = range(each.first_layer, each.last_layer + 1)
-        weight = each.count * math.fsum(1 / alive[layer] for layer in spanned)
+    for bar in ones:
+        spanned = range(bar.first_layer, bar.last_layer + 1)
+        weight = bar.count * math.fsum(1 / alive[layer] for layer in spanned)
         for layer in spanned:
             curve[layer] += weight
     return tuple(total / (layers + 1) for total in curve)
 
 
 def _check_times(bars: Iterable[Bars], layers: int, path: Path) -> None:
-    """What lives to the end dies at 2L; some component always does."""
-    last = max(each.death for each in bars)
+    """Raise PruningError unless the last interval ends at 2L, as in a complete file: a component lives to the end."""
+    last = max(bar.death for bar in bars)
     if last != 2 * (layers + 1):
-        told = f"which is that of {last // 2 - 1} layers" if last % 2 == 0 else "which no complete file has"
+        meaning = f"which is that of {last // 2 - 1} layers" if last % 2 == 0 else "which no complete file has"
         raise PruningError(
-            f"{path}: the last interval ends at time {last}, {told}; a model of {layers} layers ends at "
+            f"{path}: the last interval ends at time {last}, {meaning}; a model of {layers} layers ends at "
             f"{2 * (layers + 1)} (two times for each layer and for the final norm)"
         )
 
 
 def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
-    """The layers whose similarity is at least p times the highest; the final norm is none of them.
+    """The block of layers whose similarity is at least p times the highest; it never includes the final norm.
 
     Raises:
-        PruningError: p is out of range, or these layers are no block.
+        PruningError: p is out of range, or these layers are not consecutive.
     """
     if not 0 < p <= 1:
         raise PruningError(f"p={p:g}: expected a share of the highest similarity, above 0 and at most 1")
@@ -186,7 +186,7 @@ def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
 
 
 def group_layers(layers: Sequence[int]) -> Iterator[Block]:
-    """The blocks that rising layer numbers form."""
+    """Group rising layer numbers into blocks of consecutive ones."""
     start = 0
     for index in range(1, len(layers) + 1):
         if index == len(layers) or layers[index] != layers[index - 1] + 1:
@@ -195,5 +195,5 @@ def group_layers(layers: Sequence[int]) -> Iterator[Block]:
 
 
 def choose_by_persistence(path: Path, layers: int, p: float) -> Block:
-    """The block that a zigzag file chooses; raises PruningError."""
+    """The block that a zigzag file and p choose for a model of `layers` layers; raises PruningError."""
     return choose_block(compute_similarity(read_zigzag(path), layers, path), p, path)

@@ -1,10 +1,10 @@
-"""How far the input of a block of layers lies from its output, over a text sample; for every place of the block.
+"""Measure how much a block of layers changes the hidden states of a text sample, for every start of the block.
 
     angular distance  arccos(cos(x, y)) / pi      Gromov and others, arXiv 2403.17887, equation 7
     block influence   1 - cos(x, y)               Men and others, arXiv 2403.03853, section 3 (BI), of a whole block
 
-The block that changes least is the one to remove.  Sums are kept in float64, one for each start; no hidden state
-outlives its text, so that memory does not grow with the sample.
+The block with the smallest change is removed.  There is one float64 sum for each start.  Hidden states are dropped
+after each text, so memory does not grow with the sample.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scanproof.models.pruning.removal import find_layers
 
 Metric = Literal["angular", "bi_score"]
 EPS = 1e-6
-"""Least norm product that a cosine is divided by, as the published script has it."""
+"""The product of norms that divides a cosine is at least this, as in the published script."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,29 @@ class Definition:
 
     metric: Metric
     layers_between: int
-    """Layers between the two states: the block's size, or one more in the published script."""
+    """Number of layers between the two states: the block's size; one more in the published script."""
     last_token: bool
-    """Compare the last token of each text only; else every token."""
+    """Whether only the last token of each text is compared, else every token."""
 
 
 def choose_definition(metric: Metric, size: int, script: bool) -> Definition:
     """The papers' definition for a block of `size` layers, or that of the published script of arXiv 2410.11042.
 
-    The papers compare the input of layer s with the input of layer s + size: angular distance on the last token,
-    block influence on all.  The script compares it with the output of layer s + size, one layer further, on all.
+    The papers compare the input of layer s with the input of layer s + size: the angular distance on the last token,
+    the block influence on all tokens.  The script compares it with the output of layer s + size, one layer later, on
+    all tokens.
+
+    Args:
+        script: whether the script's definition is chosen.
     """
     return Definition(metric, size + 1, False) if script else Definition(metric, size, metric == "angular")
 
 
 def read_sample(path: Path, count: int) -> Iterator[str]:
-    """The first `count` texts of a file: `text` of each line of a .jsonl file, else each line that is not blank.
+    """The first `count` texts of a file: of a .jsonl file the `text` of each line, else each line that is not blank.
 
     Raises:
-        PruningError: names the file and the line of what is no text.
+        PruningError: the file cannot be read, or a line has no text; names the file and the line.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -77,15 +81,15 @@ def _text(path: Path, number: int, line: str) -> str:
 
 
 def measure_distances(model: nn.Module, texts: Iterable[Sequence[int]], chosen: Definition) -> tuple[float, ...]:
-    """Mean distance for each start of a block, over all compared tokens of all texts; one text is one forward pass.
+    """Mean distance for each start of the block, over all compared tokens of all texts.  A text is one forward pass.
 
     Args:
         model: a language model whose layers `find_layers` finds; called with `input_ids` (1, l).
-        texts: token ids.
-        chosen: what is compared.
+        texts: token ids of each text.
+        chosen: which hidden states are compared.
 
     Raises:
-        PruningError: the block does not fit, no text has a token, or a hidden state is not finite.
+        PruningError: the block is larger than the model, no text has a token, or a hidden state is not finite.
     """
     layers = find_layers(model)
     starts = len(layers) + 1 - chosen.layers_between
@@ -112,7 +116,7 @@ def measure_distances(model: nn.Module, texts: Iterable[Sequence[int]], chosen: 
 
 @contextmanager
 def capture_states(layers: nn.ModuleList, last_token: bool) -> Iterator[list[Tensor]]:
-    """While the block runs, a forward pass appends (tokens, d) states: each layer's input, then the last's output."""
+    """A forward pass in the context appends states (tokens, d): each layer's input, then the last layer's output."""
     states: list[Tensor] = []
 
     def keep(parts: tuple[Any, ...]) -> None:
@@ -135,16 +139,16 @@ def capture_states(layers: nn.ModuleList, last_token: bool) -> Iterator[list[Ten
 
 
 def residual_stream(parts: tuple[Any, ...]) -> Tensor:
-    """(b, l, d) from what goes into a layer or comes out of it; mamba_ssm's blocks pass it in two summands."""
+    """The hidden state (b, l, d) from a layer's inputs or outputs; mamba_ssm's blocks pass it as two summands."""
     hidden: Tensor = parts[0]
     rest = parts[1] if len(parts) > 1 else None
     return hidden + rest if isinstance(rest, Tensor) and rest.shape == hidden.shape else hidden
 
 
 def _sums(states: Sequence[Tensor], chosen: Definition) -> Tensor:
-    """(starts,): the distance summed over tokens."""
+    """(starts,), the distance for each start of the block, summed over tokens."""
     pairs = zip(states, states[chosen.layers_between :], strict=False)
-    # Devices may differ where a model is spread over several.
+    # The two states may be on different devices where a model is split over several.
     return torch.stack([measure_distance(x, y.to(x.device), chosen.metric).sum().cpu() for x, y in pairs])
 
 
@@ -154,7 +158,7 @@ def measure_distance(x: Tensor, y: Tensor, metric: Metric) -> Tensor:
     return torch.arccos(cosine) / math.pi if metric == "angular" else 1 - cosine
 
 
-def find_least_changed(found: Sequence[float], size: int) -> Block:
-    """The block of `size` layers at the start with the smallest distance, the first of equals."""
-    start = min(range(len(found)), key=found.__getitem__)
+def find_least_changed(distances: Sequence[float], size: int) -> Block:
+    """The block of `size` layers with the smallest distance; of equal ones the first."""
+    start = min(range(len(distances)), key=distances.__getitem__)
     return Block(start, start + size - 1)

@@ -33,33 +33,33 @@ NEEDED = (
     ("angular", ("block_size", "sample")),
     ("bi_score", ("block_size", "sample")),
 )
-"""(method, arguments that it needs); the other methods refuse them."""
+"""(method, arguments that it needs and that all other methods refuse)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockChoice:
-    """How the block is chosen: the arguments of the model class."""
+    """How the block is chosen; the fields are arguments of the model classes."""
 
     method: str
     start_block: int | None = None
     end_block: int | None = None
-    """Last layer removed; both ends are."""
+    """The last layer that is removed."""
     zigzag_output: str | None = None
     """File of a zigzag persistence diagram."""
     p: float | None = None
-    """Share of the highest similarity; the paper's 10% and 20% cuts are 0.9 and 0.8."""
+    """Share of the highest similarity from which a layer is removed; the paper's 10% and 20% cuts are 0.9 and 0.8."""
     block_size: int | None = None
-    """Layers to remove."""
+    """Number of layers to remove."""
     sample: str | None = None
     """Text file, see `layer_distance.read_sample`."""
     definition: str = "paper"
     """`paper`, or `script`: see `layer_distance.choose_definition`."""
     sample_texts: int = 100
     sample_tokens: int = 1000
-    """Tokens of each text, at most."""
+    """Most tokens of each text."""
 
     def check(self) -> None:
-        """Raise PruningError for a method or an argument that is unknown, missing, superfluous or of no use."""
+        """Raise PruningError where a method is unknown, or an argument is missing, not taken by it or out of range."""
         needed = dict(NEEDED)
         if self.method not in needed:
             raise PruningError(f"method={self.method}: unknown; one of {', '.join(needed)}")
@@ -80,51 +80,51 @@ CHOICE_FIELDS = frozenset(field.name for field in fields(BlockChoice))
 
 
 class Pruned(HFLM):  # type: ignore[misc]
-    """What both classes add to the one that loads the checkpoint."""
+    """What both model classes add to the class that loads the checkpoint: the removal of a block."""
 
     removed: Block | None
-    """Layers taken out, by their numbers in the checkpoint; None for the full model."""
+    """The removed layers, by their numbers in the checkpoint; None for the full model."""
 
     def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
         """Arguments of `BlockChoice`; all others go to the class that loads the checkpoint.
 
         Raises:
-            PruningError: an argument, a file or the model does not allow to remove a block.
+            PruningError: because of an argument, a file or the model, no block can be removed.
         """
         choice = BlockChoice(method=method, **{name: arguments.pop(name) for name in CHOICE_FIELDS & set(arguments)})
         choice.check()
         super().__init__(pretrained=pretrained, **arguments)
-        self.removed = self._block(choice)
+        self.removed = self._choose_block(choice)
         if self.removed is not None:
             remove_block(self.model, self.removed)
             logger.info("%s: layers %s are removed", pretrained, self.removed)
 
-    def _block(self, choice: BlockChoice) -> Block | None:
+    def _choose_block(self, choice: BlockChoice) -> Block | None:
         if choice.start_block is not None and choice.end_block is not None:
             return Block(choice.start_block, choice.end_block)
         if choice.zigzag_output is not None and choice.p is not None:
             return choose_by_persistence(Path(choice.zigzag_output), count_layers(self.model), choice.p)
         if choice.sample is not None and choice.block_size is not None:
-            return self._least_changed(choice, choice.block_size, Path(choice.sample))
+            return self._choose_least_changed(choice, choice.block_size, Path(choice.sample))
         return None
 
-    def _least_changed(self, choice: BlockChoice, size: int, sample: Path) -> Block:
+    def _choose_least_changed(self, choice: BlockChoice, size: int, sample: Path) -> Block:
         metric: Metric = "angular" if choice.method == "angular" else "bi_score"
-        chosen = choose_definition(metric, size, choice.definition == "script")
-        texts = self._tokens(sample, choice.sample_texts, choice.sample_tokens)
-        return find_least_changed(measure_distances(self.model, texts, chosen), size)
+        compared = choose_definition(metric, size, choice.definition == "script")
+        texts = self._encode_sample(sample, choice.sample_texts, choice.sample_tokens)
+        return find_least_changed(measure_distances(self.model, texts, compared), size)
 
-    def _tokens(self, sample: Path, texts: int, tokens: int) -> Iterator[Sequence[int]]:
+    def _encode_sample(self, sample: Path, texts: int, tokens: int) -> Iterator[Sequence[int]]:
         """Token ids of each text of the sample, with a progress bar."""
         for text in tqdm(read_sample(sample, texts), total=texts, desc="hidden states", unit="text"):
             yield self.tokenizer(text, truncation=True, max_length=tokens)["input_ids"]
 
 
 class DepthPruned(Pruned):
-    """Any decoder-only checkpoint of lm-eval's `hf` class, without a block of its layers."""
+    """A decoder-only checkpoint, loaded by lm-eval's `hf` class, without a block of its layers."""
 
     def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
-        """See `Pruned`; raises CheckpointError as well, for a local folder that is not all there."""
+        """See `Pruned`; raises CheckpointError for a local folder in which a file is missing or cannot be read."""
         if Path(pretrained).is_dir():
             check_folder(Path(pretrained), own_tokenizer=arguments.get("tokenizer") is None)
         super().__init__(pretrained, method, **arguments)
@@ -136,4 +136,4 @@ class DepthPruned(Pruned):
 
 
 class DepthPrunedStateSpaces(Pruned, StateSpaces):
-    """Any checkpoint of the `mamba_ssm` class, without a block of its layers."""
+    """A checkpoint of the `mamba_ssm` class, without a block of its layers."""

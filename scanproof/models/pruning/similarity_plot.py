@@ -1,4 +1,4 @@
-"""The similarity of a model's layers and the blocks that it chooses, drawn with matplotlib (the extra `plot`)."""
+"""Plot the similarity of a model's layers and the chosen blocks, with matplotlib (the extra `plot`)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from scanproof.models.pruning.blocks import Block, PruningError
 
 SUFFIXES = (".svg", ".png", ".pdf")
 COLOURS = (("#fbdfcc", "#d55e00"), ("#cce3f0", "#0072b2"), ("#ccece3", "#009e73"), ("#f5e4ed", "#cc79a7"))
-"""(area, line) of the cuts, apart for the colour-blind too (Okabe and Ito); they come again after four."""
+"""(area, line) colours of the cuts, which the colour-blind can tell apart (Okabe and Ito); repeated after four."""
 
 
 def check_target(path: Path) -> None:
-    """Raise PruningError for a file that could not be drawn: before the zigzag file is read, which takes a while."""
+    """Raise PruningError where the plot could not be written; called before the zigzag file, which is slow to read."""
     if path.suffix not in SUFFIXES:
         raise PruningError(f"--plot {path}: ends with none of {', '.join(SUFFIXES)}, which say what is to be drawn")
     if not path.parent.is_dir():
         raise PruningError(f"--plot {path}: there is no folder {path.parent}")
     try:
-        import matplotlib  # noqa: F401 - asked for before the work is done
+        import matplotlib  # noqa: F401 - checks that it is installed
     except ImportError:
         raise PruningError(
             f"--plot {path}: needs matplotlib, which is not installed: pip install 'scanproof[plot]'"
@@ -31,7 +31,7 @@ def draw(path: Path, curve: Sequence[float], cuts: Mapping[float, Block], title:
 
     Args:
         curve: similarity of each layer, the final norm last.
-        cuts: the block chosen by each share p of the highest similarity.
+        cuts: share p of the highest similarity -> the block that it chooses.
 
     Raises:
         PruningError: the file cannot be written.
@@ -41,7 +41,7 @@ def draw(path: Path, curve: Sequence[float], cuts: Mapping[float, Block], title:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     last = len(curve) - 1
-    # Wide blocks first: the narrower ones lie upon them.
+    # Wide blocks first, so that the narrow ones are drawn over them.
     for number, (p, block) in enumerate(sorted(cuts.items())):
         area, line = COLOURS[number % len(COLOURS)]
         label = f"p = {p:g}: layers {block} removed, {block.size} of {last}"
