@@ -115,7 +115,7 @@ def read_table(path: Path, *parts: str) -> dict[str, Any]:
     for part in parts:
         wanted = list if part == "triton" else dict
         if not isinstance(table.get(part), wanted):
-            raise CaseError(f"{path.name}: {part}: is missing or no {'list' if wanted is list else 'table'}")
+            raise CaseError(f"{path.name}: {part}: is missing or not a {'list' if wanted is list else 'table'}")
     for op, rows in table.get("cases", {}).items():
         check_row_list(rows, f"{path.name}: {op}")
     return table
@@ -226,7 +226,7 @@ def validate_row(row: Any, place: str) -> dict[str, Any]:
         CaseError: something is wrong; the message begins with `place`.
     """
     if not isinstance(row, dict):
-        raise CaseError(f"{place}: is no row; write name: and sizes: under it")
+        raise CaseError(f"{place}: is not a row; write name: and sizes: under it")
     unknown = sorted(row.keys() - KEYS)
     if unknown:
         raise CaseError(f"{place}: {', '.join(unknown)} is not known; write one of {', '.join(sorted(KEYS))}")

@@ -1,4 +1,4 @@
-"""The exam's evaluations: a fault planted into the layers of a stand-in is called as the layers call, and moves it."""
+"""A fault that is planted into the layers of a stand-in can be called by the layers and changes the logits."""
 
 from __future__ import annotations
 

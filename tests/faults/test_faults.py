@@ -1,4 +1,4 @@
-"""The suite's own exam: every planted fault is seen by a kernel check, and nothing is seen where nothing is planted."""
+"""The exam: kernel checks detect every planted fault, and raise no alarm where no fault is planted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ else:
 
 OPERATIONS = sorted({case.op for case in cases.load()})
 FRESH_SEEDS = range(7)
-"""As many as it takes for every row to have its turn."""
+"""As many seeds as it takes to run every case."""
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_a_clean_run_of_a_wrong_implementation_raises_alarms(suite: exam.Suite) 
         call = suite.implementations.call(op, seed)
         return fault.plant(late, call) if op.name == late.op else call
 
-    place = exam.Implementations("reference", "cpu", wrong)
-    only = exam.Suite(place, tuple(each for each in suite.cases if each.op == late.op), ())
+    tested = exam.Implementations("reference", "cpu", wrong)
+    only = exam.Suite(tested, tuple(each for each in suite.cases if each.op == late.op), ())
     (clean,) = exam.run_clean([3], only)
     assert clean.alarms
     assert {alarm.id.partition("-")[0] for alarm in clean.alarms} == {late.op}
@@ -74,8 +74,8 @@ def test_what_cannot_be_imported_is_left_out_with_the_invariants_that_call_it() 
             raise ImportError("no module")
         return op.reference
 
-    place = exam.Implementations("interpreter", "cpu", call, {"selective_state_update": "no module"})
-    here = exam.build_suite(place)
+    tested = exam.Implementations("interpreter", "cpu", call, {"selective_state_update": "no module"})
+    here = exam.build_suite(tested)
     assert "mamba_chunk_scan_combined" in here.operations
     assert "selective_state_update" not in here.operations
     assert here.invariants
@@ -114,7 +114,7 @@ def test_clean_runs_are_printed_as_data() -> None:
 
 
 def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exam.Suite) -> None:
-    """That results do not fit together is for numerics to say, which knows the shape each has to have."""
+    """Only the comparison with the reference knows the right shapes, so only it is counted as detecting the fault."""
     (sliced,) = [each for each in catalogue.FAULTS if each.id == "conv_last_slice"]
     (row,) = [row for row, _ in suite.invariants if row.id == "causal_conv1d_fn-split-float32"]
 
@@ -127,7 +127,7 @@ def test_a_fault_that_only_breaks_an_invariants_shapes_gets_no_credit(suite: exa
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: exam.Suite, operation: str) -> None:
-    """Its roundings are its own, so that a clean run says something; equal calls still give equal bits."""
+    """It rounds differently from the form, so that a clean run is a real test; equal calls still give equal bits."""
     op = operation_table.find_operation(operation)
     wide = [case for case in suite.cases if case.op == operation and case.dtype == op.dtypes[0]]
     case = max(wide, key=lambda each: each.sizes.get("l", 1) * each.sizes.get("d", 1))
@@ -146,9 +146,9 @@ def test_the_implementation_under_test_is_not_the_form_it_is_judged_by(suite: ex
 def test_a_fault_in_an_installed_kernel_is_seen(scanproof_interpreter: str | None, name: str) -> None:
     if scanproof_interpreter is not None:
         pytest.skip(scanproof_interpreter)
-    place = exam.Implementations("interpreter", "cpu", implementations.load_installed)
+    tested = exam.Implementations("interpreter", "cpu", implementations.load_installed)
     (planted,) = [each for each in catalogue.FAULTS if each.id == name]
     float32 = tuple(
-        case for case in exam.select_small_cases(place) if case.op == planted.op and case.dtype == "float32"
+        case for case in exam.select_small_cases(tested) if case.op == planted.op and case.dtype == "float32"
     )
-    assert exam.examine(planted, exam.Suite(place, float32, ()), until_caught=True).caught
+    assert exam.examine(planted, exam.Suite(tested, float32, ()), until_caught=True).caught

@@ -1,4 +1,4 @@
-"""The page of planted faults lists what the catalogue holds: ids, operations and links, whatever the figures are."""
+"""docs/planted-faults.md lists the faults of the catalogue with their ids, operations and links."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_catalogue_covers_every_operation_and_names_no_fault_twice() -> None
 
 
 def test_rows_that_reach_the_reported_size_are_there() -> None:
-    """What a note says of the suite is true: the row exists, and its largest tensor is past the size."""
+    """If a note names a case of the suite, the case exists and its largest tensor is as large as the note says."""
     on_gpu = {(case.op, case.name): case for case in cases.load()}
     for each in catalogue.FAULTS:
         named = ROWS.search(each.note or "")

@@ -1,4 +1,4 @@
-"""Latency baselines on disk: read and written whole, and never those of another device."""
+"""Baseline files are read and written as a whole, and baselines of another device are refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_one_device_is_never_compared_with_another(tmp_path: Path, kind: str, na
         baseline_files.read_for_device(file(tmp_path), kind, name)
 
 
-def test_a_cpu_has_no_place_among_gpus(tmp_path: Path) -> None:
+def test_a_cpu_baseline_is_refused_in_the_folder_of_gpus(tmp_path: Path) -> None:
     path = file(tmp_path, "cpu.json", device={"kind": "cpu", "name": "x86_64"})
     assert baseline_files.check_folder(tmp_path) == [
         f"{path}: device.kind: is cpu; only GPUs have baselines here: remove the file"
@@ -126,7 +126,7 @@ def latency(case: str, repeat: int, median: float | None, mhz: float | None = No
     )  # fmt: skip
 
 
-def test_repeats_come_together_by_case_and_what_was_not_measured_is_never_zero() -> None:
+def test_repeats_are_grouped_by_case_and_unmeasured_ones_are_left_out() -> None:
     found = [latency("a", n, 1.0 + n, 1900.0 + n) for n in range(5)] + [latency("b", 1, None)]
     kept = baseline_files.collect_repeats(found)
     assert list(kept) == ["a"]

@@ -28,7 +28,7 @@ WHOLE = Machine(
 
 
 def without(distribution: str, **changes: Any) -> Machine:
-    """The whole machine with something else about one package."""
+    """The complete machine, with changes to one package."""
     changed = [replace(each, **changes) if each.distribution == distribution else each for each in WHOLE.packages]
     return replace(WHOLE, packages=tuple(changed))
 
@@ -216,7 +216,7 @@ def doctor_command(*arguments: str, path: str = "", site: str = "") -> subproces
 
 
 def test_the_command_reports_this_machine_as_it_is_installed(tmp_path: Path) -> None:
-    """A made-up driver, and a mamba-ssm installed from a commit."""
+    """With a stand-in for the driver, and a mamba-ssm installed from a commit."""
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho NVIDIA H100, 580.65.06, 81559\n")

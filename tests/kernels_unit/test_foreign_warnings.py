@@ -1,4 +1,4 @@
-"""On a GPU, what torch warns of is shown, wherever it is attributed to; what our own code warns of stays an error."""
+"""Warnings of the packages under test are shown, whatever module they are attributed to; our own stay errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CPP = (
 
 
 def module(name: str) -> Any:
-    """A module of that name with a function that warns."""
+    """Make a module with this name and a function that warns."""
     found = {"__name__": name}
     exec(compile(SOURCE, f"{name}.py", "exec"), found)
     return SimpleNamespace(**found)
 
 
 def outcome(warn: Callable[[], None]) -> str:
-    """`error`, or `shown` with the file that the warning is attributed to; filters as in the suite."""
+    """What happens to a warning with the suite's filters: `error`, or `shown` and the file it is attributed to."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("error")
         with foreign_warnings.show_package_warnings():
@@ -48,7 +48,7 @@ def test_what_a_package_warns_of_is_shown_wherever_it_is_attributed_to(name: str
     package = module(name)
     assert outcome(lambda: package.warn("own", category=category)) == f"shown, of {name}.py"
     assert outcome(lambda: package.warn("caller", 2, category)) == "shown, of test_foreign_warnings.py"
-    # Two callers up it is pytest's machinery or ours: the code that warns is the same.
+    # With stacklevel 2 the warning is attributed to a caller, but the code that warns is the same.
     assert outcome(lambda: package.warn("caller's caller", 3, category)).startswith("shown")
 
 
@@ -60,7 +60,7 @@ def test_torch_itself_warns_in_that_form() -> None:
     import torch
 
     def warn() -> None:
-        # Of its own in C++, on the CPU: an output that has to be resized.
+        # torch warns from C++, also on the CPU, when an output has to be resized.
         torch.add(torch.ones(3), torch.ones(3), out=torch.ones(2))
 
     assert outcome(warn) == "shown, of test_foreign_warnings.py"
@@ -75,7 +75,7 @@ def test_what_others_warn_of_stays_an_error(name: str) -> None:
 
 
 def test_a_warning_of_ours_through_torch_stays_an_error() -> None:
-    """torch calls back, an autograd function of ours say: our code warns."""
+    """torch calls our code, for example an autograd function, and our code warns."""
     caller = {"__name__": "torch.autograd.function"}
     exec("def call(function): function()", caller)
     call: Any = caller["call"]

@@ -1,4 +1,4 @@
-"""The tables of kernel cases and operations, and what a mistake in them says."""
+"""The tables of kernel cases and operations fit together, and mistakes in them have clear messages."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_small_cases_can_be_drawn_and_referenced() -> None:
             assert results[output.name].isfinite().all(), case.id
 
 
-def test_what_has_a_tensor_of_2_31_elements_runs_alone_on_a_gpu() -> None:
+def test_a_case_with_a_tensor_of_2_31_elements_runs_alone_on_a_gpu() -> None:
     for case in ALL:
         op = operation_table.find_operation(case.op)
         passed = [each for each in op.arguments if not each.optional or each.name in case.given]
@@ -136,12 +136,12 @@ def test_mistakes_name_the_row(tmp_path: Path, row: dict[str, Any], message: str
     [
         ("cases: {x", "is not YAML"),
         ("", "has no parts"),
-        ("cases: []", "cases: is missing or no table"),
+        ("cases: []", "cases: is missing or not a table"),
         ("{cases: {x: []}, models: {}, triton: []}", "x: write a list of rows, one at least"),
-        ("{cases: {x: [a]}, models: {}, triton: []}", "x: row 'a': is no row"),
+        ("{cases: {x: [a]}, models: {}, triton: []}", "x: row 'a': is not a row"),
     ],
 )
-def test_a_table_that_is_none_is_said(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "cases.yaml"
     path.write_text(text)
     with pytest.raises(cases.CaseError, match=message):
@@ -150,7 +150,7 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, text: str, message: str) -
         cases.load(tmp_path / "none.yaml")
 
 
-def test_channels_that_lie_next_to_each_other_do_so_at_one_position_too() -> None:
+def test_contiguous_channels_stay_contiguous_at_one_position() -> None:
     (case,) = [case for case in ALL if case.id == "causal_conv1d_fn-states_one-float32"]
     given = compare.draw_inputs(operation_table.find_operation(case.op), case)
     assert given["x"].stride() == (16, 1, 16)
@@ -169,7 +169,7 @@ def test_blocks_of_nan_fit_the_room_they_are_given() -> None:
 def test_processes_that_share_a_gpu_share_the_room_for_nan(
     monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
-    """Each keeps its blocks until it ends: all of them together leave three quarters of the memory."""
+    """Each process keeps its blocks until it ends; together they leave three quarters of the memory free."""
     import torch
 
     free, small, taken = 80 * 2**30, 2**25, []
@@ -201,7 +201,9 @@ def test_processes_that_share_a_gpu_share_the_room_for_nan(
         ({"layouts": {"xx": "padded"}}, "layouts: rmsnorm_fn has no argument or result xx; did you mean x?"),
     ],
 )
-def test_a_name_that_is_not_there_is_said_with_the_nearest(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_an_unknown_name_is_reported_with_the_most_similar_one(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
     (case, *_) = cases.load(table(tmp_path, **{"sizes": {"b": 1, "l": 2, "d": 4}, **row}))
     with pytest.raises(cases.CaseError, match=f"^cases.yaml: rmsnorm_fn: edge: {re.escape(message)}"):
         compare.draw_inputs(operation_table.find_operation("rmsnorm_fn"), case)
@@ -272,7 +274,7 @@ def test_an_argument_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
 
 
 def test_only_one_row_passes_the_inner_function_a_bias_and_has_its_gradient() -> None:
-    """The published models pass none, and mamba-ssm's gradient of it raises."""
+    """The published models have no such bias, and mamba-ssm raises when its gradient is computed."""
     rows = [case for case in ALL if case.op == "mamba_inner_fn" and "out_proj_bias" in case.values]
     assert {(case.name, case.backward, case.known is not None) for case in rows} == {
         ("bias", False, False), ("bias_gradient", True, True),

@@ -1,4 +1,4 @@
-"""Errors of kernels, the criterion, and that faults planted into an operation do not pass."""
+"""The criterion passes correct implementations and fails faulty ones; its messages say where the error is."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ UPDATE = next(case for case in cases.load() if case.id == "selective_state_updat
 Fault = Callable[[dict[str, Any]], Any]
 
 
-def honest(case: cases.KernelCase) -> Fault:
-    """The operation as a correct implementation would be: float32 inside, one rounding at the end."""
+def correct_implementation(case: cases.KernelCase) -> Fault:
+    """A correct implementation of the operation: it computes in float32 and rounds once at the end."""
     op = operation_table.find_operation(case.op)
 
     def call(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ def verdict(case: cases.KernelCase, call: Fault) -> str:
 
 @pytest.mark.parametrize("case", [SSD, UPDATE], ids=lambda case: case.op)
 def test_a_correct_implementation_passes(case: cases.KernelCase) -> None:
-    assert verdict(case, honest(case)) == ""
+    assert verdict(case, correct_implementation(case)) == ""
 
 
 @pytest.mark.parametrize("name", sorted({case.op for case in cases.load()}))
@@ -71,16 +71,18 @@ def test_a_correct_implementation_passes_with_other_seeds(name: str) -> None:
     every = [case for case in cases.load() if case.op == name and math.prod(case.sizes.values()) < 10**6]
     for seed in range(5):
         case = replace(every[0], seed=seed)
-        assert verdict(case, honest(case)) == ""
+        assert verdict(case, correct_implementation(case)) == ""
 
 
 def changed(arguments: dict[str, Any], **changes: Callable[[Tensor], Tensor]) -> Any:
     case = SSD if arguments["x"].dtype == torch.bfloat16 else SSD_FLOAT32
-    return honest(case)({**arguments, **{key: change(arguments[key]) for key, change in changes.items()}})
+    return correct_implementation(case)(
+        {**arguments, **{key: change(arguments[key]) for key, change in changes.items()}}
+    )
 
 
 def one_wrong(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
-    y, state = honest(SSD)(arguments)
+    y, state = correct_implementation(SSD)(arguments)
     y[1, 66, 1, 3] += 0.25 * y.abs().max()
     return y, state
 
@@ -123,7 +125,7 @@ def test_of_a_large_batch_the_first_and_the_last_row_are_compared() -> None:
     for row, passes in ((0, False), (1, True), (2, False)):
 
         def wrong(arguments: dict[str, Any], row: int = row) -> Any:
-            y, total = honest(case)(arguments)
+            y, total = correct_implementation(case)(arguments)
             y[row] = 0
             return y, total
 
@@ -132,7 +134,7 @@ def test_of_a_large_batch_the_first_and_the_last_row_are_compared() -> None:
 
 def test_what_is_never_written_is_nan_and_fails() -> None:
     def lazy(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
-        y, state = honest(SSD)(arguments)
+        y, state = correct_implementation(SSD)(arguments)
         out = torch.empty_like(y)
         out[:, :69] = y[:, :69]
         return out, state
@@ -143,7 +145,7 @@ def test_what_is_never_written_is_nan_and_fails() -> None:
 
 def test_a_state_that_is_not_updated_fails() -> None:
     def forgetful(arguments: dict[str, Any]) -> Any:
-        return honest(UPDATE)({**arguments, "state": arguments["state"].clone()})
+        return correct_implementation(UPDATE)({**arguments, "state": arguments["state"].clone()})
 
     assert "state[" in verdict(UPDATE, forgetful)
 
@@ -158,7 +160,7 @@ def test_a_state_that_is_not_updated_fails() -> None:
 )
 def test_results_of_another_kind_are_refused(wrong: Callable[..., Any], message: str) -> None:
     with pytest.raises(compare.WrongResult, match=message):
-        verdict(SSD, lambda arguments: wrong(*honest(SSD)(arguments)))
+        verdict(SSD, lambda arguments: wrong(*correct_implementation(SSD)(arguments)))
 
 
 def test_memory_is_poisoned_while_an_operation_runs_and_not_after() -> None:
@@ -172,7 +174,7 @@ def test_memory_is_poisoned_while_an_operation_runs_and_not_after() -> None:
 
 
 def test_products_that_an_operation_leaves_to_pytorch_sum_in_float32_as_its_form_does() -> None:
-    """Forward and backward, only while the operation runs, and also after one that breaks."""
+    """The setting holds in forward and backward, ends with the operation, and ends also when the operation raises."""
     settings, seen = torch.backends.cuda.matmul, []
 
     def look(*_: Any) -> None:
@@ -229,7 +231,7 @@ def test_the_factor_is_two_but_for_few_numbers(count: int) -> None:
 
 @pytest.mark.parametrize("count", range(1, 64))
 def test_an_equally_good_result_of_few_numbers_fails_once_in_100_000(count: int) -> None:
-    """Both mean squares are estimates: the operation's of n numbers, the form's of n in each of its roundings."""
+    """Both mean squares are estimates: the operation's from n numbers, the form's from n numbers in each rounding."""
     from scipy.stats import f
 
     assert criterion.FEW == 64

@@ -1,4 +1,4 @@
-"""Comparing a call with its references takes no more memory than the case asks for."""
+"""Comparing a call with its references takes no more memory than `memory_needed` says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ else:
 
 
 def call(op: Op, case: cases.KernelCase) -> Callable[..., Any]:
-    """Results of the right shape that depend on every argument, for next to no memory of their own."""
+    """Make an operation whose results have the right shapes and depend on every argument, but need almost no memory."""
     shapes = [inputs.shape_of(inputs.axes_of(each, case), op.sizes(case)) for each in op.expected_outputs(case)]
 
     def results(**given: Any) -> Any:

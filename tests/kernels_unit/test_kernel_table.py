@@ -1,4 +1,4 @@
-"""The table of kernels against what names them: expected values and the kernel suite."""
+"""The table of kernels contains everything that expected values and the kernel suite name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of latency cases, what a mistake in it says, and what the cost model counts of a case."""
+"""The table of latency cases, the messages for mistakes in it, and the cost model."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("channels", "strides"), [(1536, (300, 1)), (5376, (1, 5376))])
 def test_a_convolution_is_timed_as_its_model_lays_its_input_out(channels: int, strides: tuple[int, ...]) -> None:
-    """Mamba-2 exchanges the axes of (b, l, d), Mamba-1 has positions next to each other: two kernels."""
+    """Mamba-2 swaps the axes of (b, l, d), Mamba-1 has contiguous positions: these are two kernels."""
     found = [each for each in GPU if each.case.op == "causal_conv1d_fn" and each.case.sizes["d"] == channels]
     assert {each.direction for each in found} == {"forward", "backward"}
     for each in found:

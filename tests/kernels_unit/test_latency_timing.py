@@ -1,4 +1,4 @@
-"""Rounds, warm-up and stop rule, with a timer that says what the test wants; no clock is looked at."""
+"""Rounds, warm-up and stop rule, with a timer whose readings the test determines; no real clock is read."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ else:
 
 
 @dataclass
-class Now:
+class ScriptedInstant:
     """A reading of the scripted timer."""
 
-    timer: Scripted
+    timer: ScriptedTimer
 
-    def __sub__(self, earlier: Now) -> float:
+    def __sub__(self, earlier: ScriptedInstant) -> float:
         self.timer.differences += 1
         return next(self.timer.durations) / self.timer.calls
 
 
 @dataclass
-class Scripted:
-    """Every difference of readings is the next of `durations`, per call."""
+class ScriptedTimer:
+    """A timer: each difference of two readings is the next of `durations`, divided by the calls."""
 
     durations: Iterator[float]
     resolution: float = 0.0
@@ -55,8 +55,8 @@ class Scripted:
     def prepare(self) -> None:
         self.prepared += 1
 
-    def read(self) -> Now:
-        return Now(self)
+    def read(self) -> ScriptedInstant:
+        return ScriptedInstant(self)
 
     def fit(self, work: Any) -> None:
         self.fitted.append(len(work.calls))
@@ -69,13 +69,13 @@ def work(log: list[int]) -> Any:
 
 
 def test_warming_up_ends_when_two_rounds_agree() -> None:
-    timer = Scripted(chain([31.0, 0.9, 0.1, 0.08, 0.081], repeat(0.08)))
+    timer = ScriptedTimer(chain([31.0, 0.9, 0.1, 0.08, 0.081], repeat(0.08)))
     rounds, seconds = timing.warm_up(work([]), timer)
     assert (rounds, seconds) == (5, 0.081)
 
 
 def test_a_timer_that_never_agrees_ends_with_the_time() -> None:
-    timer = Scripted(iter(float(2**n) for n in range(1000)), warmup=(0.0, 0.0))
+    timer = ScriptedTimer(iter(float(2**n) for n in range(1000)), warmup=(0.0, 0.0))
     assert timing.warm_up(work([]), timer)[0] == 1
 
 
@@ -85,13 +85,13 @@ def test_a_timer_that_never_agrees_ends_with_the_time() -> None:
 )
 def test_short_calls_share_a_round_as_far_as_memory_goes(seconds: float, room: int, calls: int) -> None:
     log: list[int] = []
-    timer, job = Scripted(repeat(seconds)), work(log)
+    timer, job = ScriptedTimer(repeat(seconds)), work(log)
     timing.make_ready(job, timer, size=100, room=room)
     assert timer.calls == len(job.calls) == calls
     assert timer.fitted == [calls]
     log.clear()
     job()
-    # Each on inputs of its own.
+    # Each call has inputs of its own.
     assert log == list(range(calls))
 
 
@@ -101,8 +101,8 @@ def noisy(spread: float) -> Iterator[float]:
         yield from (1e-3, 1e-3 * (1 + spread), 1e-3 * (1 - spread), 1e-3 * (1 + spread / 2), 1e-3 * (1 - spread / 2))
 
 
-def benchmark_with(request: pytest.FixtureRequest, timer: Scripted) -> Any:
-    """pytest-benchmark's own fixture; where it is disabled it keeps no rounds."""
+def benchmark_with(request: pytest.FixtureRequest, timer: ScriptedTimer) -> Any:
+    """pytest-benchmark's fixture with this timer; enabled, because a disabled one keeps no rounds."""
     request.node.add_marker(pytest.mark.benchmark(timer=timer.read))
     benchmark = request.getfixturevalue("benchmark")
     if benchmark.disabled:
@@ -115,7 +115,7 @@ def benchmark_with(request: pytest.FixtureRequest, timer: Scripted) -> Any:
 def test_rounds_are_added_until_the_noise_is_small(
     request: pytest.FixtureRequest, spread: float, rounds: tuple[int, int]
 ) -> None:
-    timer, log = Scripted(noisy(spread)), []  # type: ignore[var-annotated]
+    timer, log = ScriptedTimer(noisy(spread)), []  # type: ignore[var-annotated]
     benchmark = benchmark_with(request, timer)
     found = timing.measure(benchmark, work(log), timer, timing.StopRule(seconds=math.inf), 3, clocks.ClockReader())
     assert found.stopped == "noise"
@@ -123,13 +123,13 @@ def test_rounds_are_added_until_the_noise_is_small(
     assert rounds[0] <= found.rounds <= rounds[1]
     assert found.median == pytest.approx(1e-3, rel=0.03)
     assert found.warmup_rounds == 3
-    # Every round was prepared, called once, and is in what pytest-benchmark keeps.
+    # Every round was prepared and called once, and pytest-benchmark has its time.
     assert timer.prepared == timer.differences == len(log) == len(benchmark.stats.stats.data) == found.rounds
 
 
 @pytest.mark.latency
 def test_a_loud_operation_is_stopped_by_the_time(request: pytest.FixtureRequest) -> None:
-    timer = Scripted(noisy(0.5))
+    timer = ScriptedTimer(noisy(0.5))
     benchmark = benchmark_with(request, timer)
     found = timing.measure(benchmark, work([]), timer, timing.StopRule(seconds=0.0), 1, clocks.ClockReader())
     assert found.stopped == "time"
@@ -139,7 +139,7 @@ def test_a_loud_operation_is_stopped_by_the_time(request: pytest.FixtureRequest)
 
 @dataclass
 class Event:
-    """Stands for a device event: whether it has happened, and a time in ms."""
+    """Stands in for a device event: whether it has happened, and its time in ms."""
 
     ms: float
     happened: bool
@@ -184,7 +184,7 @@ def test_what_was_seen_of_a_clock_is_its_range_and_every_reason() -> None:
 
 
 class Pynvml(ModuleType):
-    """Stands for NVIDIA's library: it answers so many times, then the driver refuses."""
+    """Stands in for NVIDIA's library: it answers a number of times, then the driver refuses."""
 
     NVML_CLOCK_SM = 1
 
@@ -226,11 +226,11 @@ def test_a_clock_that_can_no_longer_be_read_does_not_end_the_measurement(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, library = reader_of(monkeypatch, answers=3)
-    timer = Scripted(noisy(0.05))
+    timer = ScriptedTimer(noisy(0.05))
     benchmark = benchmark_with(request, timer)
     found = timing.measure(benchmark, work([]), timer, timing.StopRule(seconds=60.0), 3, reader)
     assert found.rounds >= 30
-    # One answer when it was made, two while it measured, and one refusal; then it was left alone.
+    # One answer when the reader was made, two during the measurement, one refusal, and then no more questions.
     assert library.asked == 4
     assert timing.summarize_clock(reader) == Clock(
         lowest_mhz=1980.0, highest_mhz=1980.0, throttled=("software power cap",)
@@ -264,6 +264,6 @@ def test_what_is_timed_is_the_operation_in_its_direction(timed: latency_cases.La
 
 
 def test_limits_do_not_depend_on_the_calls_of_the_case_before() -> None:
-    found = roofline.measure_limits("cpu", Scripted(repeat(1.0), calls=32))
+    found = roofline.measure_limits("cpu", ScriptedTimer(repeat(1.0), calls=32))
     assert found.bytes_per_s == 2 * roofline.COPY_BYTES["cpu"]
     assert found.flop_per_s == {"float32": 2.0 * roofline.PRODUCT["cpu"] ** 3}

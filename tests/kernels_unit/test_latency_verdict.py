@@ -1,4 +1,4 @@
-"""Noise and verdict of a latency: pure arithmetic, with the false alarms it promises."""
+"""Noise and verdict of a latency, and that false alarms are as rare as promised."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def test_more_noise_never_decides(typical: float, jitter: list[float], noise: fl
 
 
 def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unchanged kernels, with a chance of 1 in 20 instead of 1 in 40,000, so that a simulation sees some."""
+    """Simulates unchanged kernels with a false alarm rate of 1 in 20 in place of 1 in 40,000, so that some occur."""
     monkeypatch.setattr(latency_verdict, "FALSE_ALARM", 0.05)
     monkeypatch.setattr(latency_verdict, "RELEVANT", 1e-6)
     draw, slower, number = random.Random(7), 0, 8000
     for _ in range(number):
         baseline = repeats(1.0, [draw.gauss(0, 0.01) for _ in range(5)])
         slower += judge(baseline, math.exp(draw.gauss(0, 0.01)), 0.0).outcome is SLOWER
-    # Four standard errors of a share of 0.05.
+    # The bound is four standard errors of a share of 0.05.
     assert slower / number == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / number))
 
 

@@ -1,4 +1,4 @@
-"""Watching on a machine without kernels: extensions are stand-ins, Triton is in tests/kernels."""
+"""Watching launches on a machine without kernels: extensions are stand-ins; tests/kernels watches Triton."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the module path; what is imported from it is forgotten after the test."""
+    """A folder on the module path; modules imported from it are removed after the test."""
     folder = tmp_path / "site"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "selective_scan_cuda", raising=False)
@@ -136,7 +136,7 @@ def test_without_a_gpu_the_profiler_is_left_alone() -> None:
 
 
 class Profile:
-    """Stands in for PyTorch's profiler on a GPU: warns and fails as told, and has seen one kernel."""
+    """Stands in for PyTorch's profiler on a GPU: warns and fails as the test says, and reports one kernel."""
 
     def __init__(self, warns: str = "", fails: str = "") -> None:
         self.warns, self.fails = warns, fails
@@ -146,7 +146,7 @@ class Profile:
 
     def do(self, name: str) -> None:
         if name == self.warns:
-            # As torch.profiler does, attributed to itself.
+            # torch.profiler attributes its warnings to itself.
             exec(compile("import warnings; warnings.warn('Profiler clears events')", "profiler.py", "exec"), IN_TORCH)
         if name == self.fails:
             raise ValueError(f"no {name}")

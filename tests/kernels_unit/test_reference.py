@@ -1,4 +1,4 @@
-"""The plain PyTorch references of the operations."""
+"""The formulas of the papers (`references/papers.py`) agree with step-by-step computation and with PyTorch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def scan_arguments(length: int) -> dict[str, Any]:
 
 
 def scan_by_hand(a: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Equation by equation, one number at a time."""
+    """The scan, computed one number at a time from the paper's equations."""
     delta = F.softplus(a["delta"] + a["delta_bias"][:, None])
     batch, channels, length = a["u"].shape
     y, h = torch.zeros_like(a["u"]), torch.zeros(batch, channels, a["A"].shape[1], dtype=torch.float64)

@@ -80,7 +80,7 @@ def load(path: Path = TABLE, models: Path = cases.TABLE) -> tuple[LatencyCase, .
 
 def _expand(op: str, row: Mapping[str, Any], place: str, table: Mapping[str, Any], where: str) -> Iterator[LatencyCase]:
     if not isinstance(row, dict):
-        raise CaseError(f"{where}: is no row; write name: and sizes: under it")
+        raise CaseError(f"{where}: is not a row; write name: and sizes: under it")
     directions, check = row.get("directions", ["forward"]), row.get("check", {})
     if not isinstance(directions, list) or not directions:
         raise CaseError(f"{where}: directions: write a list of {', '.join(DIRECTIONS)}")
