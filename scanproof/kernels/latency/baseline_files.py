@@ -23,13 +23,13 @@ class BaselineError(Exception):
     """A baseline file cannot be used; the message names the file, the key and what is wrong."""
 
 
-class Form(BaseModel):
+class BaselineForm(BaseModel):
     """Base of the file's parts: keys that are not known are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DeviceForm(Form):
+class DeviceForm(BaselineForm):
     """The device on which the latencies were measured."""
 
     kind: Literal["cuda", "cpu"]
@@ -37,14 +37,14 @@ class DeviceForm(Form):
     driver: str | None = None
 
 
-class LimitsForm(Form):
+class LimitsForm(BaselineForm):
     """The limits of the device, measured in the same session; see `DeviceLimits`."""
 
     bytes_per_s: Positive
     flop_per_s: dict[str, Positive]
 
 
-class ChoiceForm(Form):
+class ChoiceForm(BaselineForm):
     """What an autotuner chose for a kernel; see `AutotunerChoice`."""
 
     kernel: str
@@ -52,14 +52,14 @@ class ChoiceForm(Form):
     config: dict[str, str | int | float | bool | None]
 
 
-class ChosenForm(Form):
+class ChosenForm(BaselineForm):
     """What the autotuners chose for a case, and the numbers of the repeats that chose it, from 1."""
 
     repeats: Annotated[tuple[int, ...], Field(min_length=1)]
     choices: tuple[ChoiceForm, ...]
 
 
-class CaseForm(Form):
+class CaseForm(BaselineForm):
     """The measurements of one case."""
 
     seconds: Annotated[tuple[Positive, ...], Field(min_length=FEWEST_REPEATS)]
@@ -70,7 +70,7 @@ class CaseForm(Form):
     """Empty for cases without an autotuner, and in older files."""
 
 
-class BaselineFile(Form):
+class BaselineFile(BaselineForm):
     """The content of `expected/latency/<device>.json`."""
 
     schema_version: Literal[1] = 1
