@@ -15,15 +15,14 @@ from scanproof.numbers.verdict.outcome import fails, meaning_of, number_outcome
 from scanproof.record import Record, Run
 from scanproof.report import past_nights, run_verdict
 from scanproof.report.content import (
-    AllowancePart,
     Change,
     ChangedDocuments,
-    KernelCase,
     Night,
     Number,
     PrintedDocument,
     Report,
     RunInfo,
+    TimedCase,
 )
 from scanproof.report.past_nights import PastNight
 
@@ -167,9 +166,7 @@ def describe_number(record: Record, value: PublishedValue | None, documents: int
         difference=judged.difference if judged else None,
         allowed=allowance.total if allowance else None,
         detectable=allowance.detectable if allowance else None,
-        parts=tuple(AllowancePart(name=part.name, size=part.size, because=part.because) for part in allowance.parts)
-        if allowance
-        else (),
+        parts=allowance.parts if allowance else (),
         sigmas=judged.sigmas if judged else None,
         documents=documents,
         documents_moved=judged.documents_moved if judged else None,
@@ -222,12 +219,12 @@ def keep_last_repeats(latencies: Sequence[Latency]) -> list[Latency]:
     return [by_id[name] for name in dict.fromkeys(latency.id for latency in latencies)]
 
 
-def describe_case(latency: Latency, past: Sequence[PastNight]) -> KernelCase:
+def describe_case(latency: Latency, past: Sequence[PastNight]) -> TimedCase:
     """One kernel case with its nights."""
     median = latency.timing.median if latency.timing else None
     nights = [night.timed.get(latency.id, (None, None)) for night in past]
     last = next((night for night in reversed(past) if latency.id in night.timed), None)
-    return KernelCase(
+    return TimedCase(
         id=latency.id,
         op=latency.op,
         direction=latency.direction,

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from scanproof.numbers.verdict.tolerance import AllowancePart
+
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or is removed; a new field does not raise it."""
 
@@ -31,16 +33,6 @@ class RunInfo:
     """Names of the GPUs, or `cpu`."""
     scanproof: str | None
     """Version of scanproof."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AllowancePart:
-    """One reason to allow a difference, and how much it allows."""
-
-    name: str
-    size: float
-    """In the natural unit."""
-    because: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +97,7 @@ class Number:
     allowed: float | None
     detectable: float | None
     parts: tuple[AllowancePart, ...]
-    """The parts that add up to `allowed`."""
+    """The parts that add up to `allowed`, in the natural unit."""
     sigmas: float | None
     """The difference, in standard deviations of the difference between two correct runs."""
     documents: int | None
@@ -140,7 +132,7 @@ class Number:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelCase:
+class TimedCase:
     """One timed kernel case."""
 
     id: str
@@ -232,7 +224,7 @@ class Report:
     verdict: RunVerdict
     documents: tuple[PrintedDocument, ...]
     numbers: tuple[Number, ...]
-    latencies: tuple[KernelCase, ...]
+    latencies: tuple[TimedCase, ...]
     nights: tuple[Night, ...]
     """Oldest first; the last one is this run."""
     environment: dict[str, str]

@@ -132,7 +132,7 @@ class Reporter:
             before = self.find_baseline(value, evaluation)
             if before is None:
                 return changed_documents.no_comparison("there is no earlier run of this job to compare with")
-            harness = (before.harness, baseline.harness(evaluation.environment))
+            harness = (before.harness, baseline.harness_version(evaluation.environment))
             if harness[0] != harness[1]:
                 return changed_documents.no_comparison(f"lm-eval {harness[1]} now, {harness[0]} there", before.name)
             return changed_documents.find_changed_documents(value, self.read_samples(evaluation), before, self.texts)
@@ -160,7 +160,7 @@ class Reporter:
         of_job = {key: samples for key, samples in self.reference_night.samples.items() if key[0] == job}
         return Baseline(
             name=f"the run {self.reference_night.run.id}", samples=of_job,
-            harness=baseline.harness(earlier.environment), engine=earlier.engine,
+            harness=baseline.harness_version(earlier.environment), engine=earlier.engine,
         ).named_for(evaluation.engine)  # fmt: skip
 
     def read_samples(self, evaluation: Evaluation) -> Samples:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scanproof.report import latency_text, terminal
-from scanproof.report.content import KernelCase, Number, Report
+from scanproof.report.content import Number, Report, TimedCase
 
 MOST = 50
 """Rows of a table.  GitHub limits a summary to 1 MiB."""
@@ -104,7 +104,7 @@ def slower_kernels(report: Report) -> list[str]:
     return ["### Slower kernels", table(("case", "median", "baseline", "change", "because"), rows)] if rows else []
 
 
-def kernel_row(case: KernelCase) -> tuple[str, ...]:
+def kernel_row(case: TimedCase) -> tuple[str, ...]:
     """The cells of one kernel case."""
     change = "-" if case.ratio is None else f"{case.ratio - 1:+.1%}"
     times = ("-" if value is None else latency_text.format_seconds(value) for value in (case.median, case.baseline))

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, fails, meaning_of, names
 from scanproof.record import Run
-from scanproof.report.content import KernelCase, Number, RunVerdict
+from scanproof.report.content import Number, RunVerdict, TimedCase
 
 
 def conclude(
-    run: Run, numbers: Sequence[Number], latencies: Sequence[KernelCase], drifts: Sequence[str], *, earlier: bool
+    run: Run, numbers: Sequence[Number], latencies: Sequence[TimedCase], drifts: Sequence[str], *, earlier: bool
 ) -> RunVerdict:
     """Conclude the verdict of a run.  What was not measured never counts as passed.
 
@@ -22,7 +22,7 @@ def conclude(
         drifts: drifts over the nights, in words.
         earlier: whether there is an earlier run.
     """
-    everything: list[Number | KernelCase] = [*numbers, *latencies]
+    everything: list[Number | TimedCase] = [*numbers, *latencies]
     failed = sorted((number for number in numbers if fails(number.outcome)), key=lambda number: not number.new)
     slower = [case.id for case in latencies if fails(case.outcome)]
     new = tuple(row.id for row in everything if row.new)
@@ -46,7 +46,7 @@ def conclude(
     )
 
 
-def group_by_reason(rows: Iterable[Number | KernelCase], outcomes: frozenset[str]) -> dict[str, tuple[str, ...]]:
+def group_by_reason(rows: Iterable[Number | TimedCase], outcomes: frozenset[str]) -> dict[str, tuple[str, ...]]:
     """Reason -> ids of the rows with one of these outcomes; the most frequent reason comes first."""
     ids_by_reason: dict[str, list[str]] = {}
     for row in rows:
@@ -57,7 +57,7 @@ def group_by_reason(rows: Iterable[Number | KernelCase], outcomes: frozenset[str
 
 
 def write_sentence(
-    run: Run, numbers: Sequence[Number], latencies: Sequence[KernelCase], missing: int, *, earlier: bool
+    run: Run, numbers: Sequence[Number], latencies: Sequence[TimedCase], missing: int, *, earlier: bool
 ) -> str:
     """The verdict in one or two sentences."""
     judged = [number for number in numbers if meaning_of(number.outcome) is not Meaning.BROKEN]
