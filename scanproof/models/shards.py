@@ -59,7 +59,7 @@ def map_tensors(folder: Path) -> dict[str, Stored]:
 
 
 def load_weights(
-    found: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype], device: torch.device | str = "cpu"
+    tensors: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The tensors that `dtypes` names, in these dtypes, on `device`.
 
@@ -72,12 +72,12 @@ def load_weights(
     """
     device, result, moved = torch.device(device), {}, {}
     for key, dtype in dtypes.items():
-        tensor = found[key].tensor
+        tensor = tensors[key].tensor
         if tensor.dtype == dtype and device.type == "cpu":
             result[key] = tensor
         else:
             result[key] = torch.empty(tensor.shape, dtype=dtype, device=device)
-            moved[key] = found[key]
+            moved[key] = tensors[key]
     threads = min(AT_MOST, max(1, usable_cpus() // torch.get_num_threads()))
     share = sum(stored.tensor.nbytes for stored in moved.values()) // (10 * threads)
     groups = split_rows({key: stored.tensor for key, stored in moved.items()}, min(LARGEST, max(SMALLEST, share)))
@@ -92,19 +92,19 @@ def load_weights(
     return result
 
 
-def check_tied(found: Mapping[str, Stored], head: str, embedding: str, setting: str) -> None:
+def check_tied(tensors: Mapping[str, Stored], head: str, embedding: str, setting: str) -> None:
     """Compare a tied head with the embedding of the same shape, a few MB at a time, where the checkpoint holds both.
 
     Raises:
         CheckpointError: they differ, although `setting` says that they are tied.
     """
-    first, second = found[head].tensor, found[embedding].tensor
+    first, second = tensors[head].tensor, tensors[embedding].tensor
     if first.data_ptr() == second.data_ptr():
         return
     for ((_, rows),) in split_rows({head: first}, SMALLEST):
-        fresh = _map_again(found, {head, embedding})
+        fresh = _map_again(tensors, {head, embedding})
         if not torch.equal(fresh[head][rows], fresh[embedding][rows]):
-            raise CheckpointError(f"{found[head].path}: {head}: differs from {embedding}, but {setting}")
+            raise CheckpointError(f"{tensors[head].path}: {head}: differs from {embedding}, but {setting}")
 
 
 def split_rows(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[str, slice]]]:
@@ -126,37 +126,37 @@ def split_rows(tensors: Mapping[str, Tensor], size: int) -> Iterator[list[tuple[
         yield group
 
 
-def _map_again(found: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
+def _map_again(tensors: Mapping[str, Stored], keys: Collection[str]) -> dict[str, Tensor]:
     """Map these tensors again: when a new mapping is dropped, the pages that were read through it leave memory.
 
     A file that cannot be mapped keeps its tensors.
     """
     fresh: dict[str, Tensor] = {}
-    for path in {found[key].path for key in keys}:
-        here = {key for key in keys if found[key].path == path}
+    for path in {tensors[key].path for key in keys}:
+        here = {key for key in keys if tensors[key].path == path}
         if path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
-            fresh |= {key: found[key].tensor for key in here}
+            fresh |= {key: tensors[key].tensor for key in here}
         else:
             fresh |= _read(path, here)
     return fresh
 
 
-def check_keys(found: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def check_keys(tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Compare the keys and shapes of a checkpoint with those that its config asks for.
 
     Raises:
         CheckpointError: names the file and every key that is missing, unknown or of another shape; at most ten.
     """
-    files = sorted({stored.path.name for stored in found.values()})
+    files = sorted({stored.path.name for stored in tensors.values()})
     where = folder / files[0] if len(files) == 1 else f"{folder} ({', '.join(files)})"
-    problems = [f"{where}: {key}: missing" for key in shapes if key not in found]
+    problems = [f"{where}: {key}: missing" for key in shapes if key not in tensors]
     problems += [
-        f"{stored.path}: {key}: the config has no place for it" for key, stored in found.items() if key not in shapes
+        f"{stored.path}: {key}: the config has no place for it" for key, stored in tensors.items() if key not in shapes
     ]
     problems += [
-        f"{found[key].path}: {key}: shape {found[key].shape}, but the config asks for {shape}"
+        f"{tensors[key].path}: {key}: shape {tensors[key].shape}, but the config asks for {shape}"
         for key, shape in shapes.items()
-        if key in found and found[key].shape != shape
+        if key in tensors and tensors[key].shape != shape
     ]
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
@@ -169,7 +169,7 @@ def _map_indexed(index: Path) -> dict[str, Stored]:
         names = sorted(set(where.values()))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from None
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     for name in names:
         if Path(name).name != name:
             raise CheckpointError(f"{index}: weight_map: {name!r} does not name a file beside it")
@@ -180,11 +180,11 @@ def _map_indexed(index: Path) -> dict[str, Stored]:
         for key in contents:
             if where.get(key) != name:
                 raise CheckpointError(f"{index.parent / name}: {key}: {index.name} does not have it in this file")
-        found |= contents
+        tensors |= contents
     for key, name in where.items():
-        if key not in found:
+        if key not in tensors:
             raise CheckpointError(f"{index.parent / name}: {key}: missing, but {index.name} has it in this file")
-    return found
+    return tensors
 
 
 def _map_file(path: Path) -> dict[str, Stored]:
@@ -207,7 +207,7 @@ def _read(path: Path, keys: Collection[str] | None = None) -> dict[str, Tensor]:
 def _unpickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickled file that holds nothing else; no code of the pickle is run."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = f"refused, and nothing of it was run: {describe_refusal(error)}"
         raise CheckpointError(f"{path}: not a readable state dict of tensors: {reason}") from None
@@ -215,9 +215,9 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: not a readable state dict of tensors: {describe_refusal(error)}; perhaps it was cut short"
         ) from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: a {type(found).__name__}, not a state dict of tensors")
-    return {str(key): _check_tensor(path, str(key), value) for key, value in found.items()}
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: a {type(content).__name__}, not a state dict of tensors")
+    return {str(key): _check_tensor(path, str(key), value) for key, value in content.items()}
 
 
 def describe_refusal(error: Exception) -> str:

@@ -215,13 +215,13 @@ def find_mixers(model: Any) -> list[tuple[Any, Kind]]:
         Unsupported: the model has a layer, an activation or positions with which it cannot be run from states.
     """
     kinds = {kind.name: kind for kind in KINDS}
-    found = [(module, kinds[name]) for module in model.modules() if (name := class_name(module)) in kinds]
+    mixers = [(module, kinds[name]) for module in model.modules() if (name := class_name(module)) in kinds]
     if len(devices := {str(parameter.device) for parameter in model.parameters()}) > 1:
         raise Unsupported(f"its weights lie on several devices: {', '.join(sorted(devices))}")
-    if any(not getattr(mixer, "causal", True) for mixer, _ in found):
+    if any(not getattr(mixer, "causal", True) for mixer, _ in mixers):
         raise Unsupported("its attention is not causal: what follows changes what comes before")
     # `convolve` and the gates of the forms compute SiLU.
-    activations = {getattr(mixer, "activation", "silu") for mixer, _ in found}
+    activations = {getattr(mixer, "activation", "silu") for mixer, _ in mixers}
     if other := activations - {"silu", "swish"}:
         raise Unsupported(f"the activation of its mixers is {', '.join(map(str, other))}, not silu")
     config = getattr(model, "config", None)
@@ -236,11 +236,11 @@ def find_mixers(model: Any) -> list[tuple[Any, Kind]]:
         rotations = sorted({str(getattr(module, "rope_type", "")) for module in model.modules()})
         if turning := [kind for kind in rotations if "dynamic" in kind or "longrope" in kind]:
             raise Unsupported(f"its positions are of the type {turning[0]}: keys change with the length of a text")
-    elif not found:
+    elif not mixers:
         raise Unsupported(f"{class_name(model)} has no layers that it knows")
     elif strange := [mixer for mixer in find_layer_mixers(model) if class_name(mixer) not in kinds]:
         raise Unsupported(f"nobody has taught it to go on from a state of {class_name(strange[0])}")
-    return found
+    return mixers
 
 
 def find_layer_mixers(model: nn.Module) -> list[nn.Module]:

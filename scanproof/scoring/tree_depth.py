@@ -69,16 +69,17 @@ def _choose_for_nodes(inner: Sequence[Node], row: float) -> Mapping[Node, Choice
         own = above[node][:, None] + len(node.tokens)
         leaves = [len(child.tokens) for child in node.children if not child.children]
         below = [choices[child].costs for child in node.children if child.children]
+        # Cost (a, v) if the node is dissolved, and if it stays.
         gone = np.full((len(own), MOST_LEVELS + 1), float(sum(leaves))) + own * len(leaves)
-        kept = np.full_like(gone, np.inf)
-        kept[:, 1:] = own + row + sum(leaves)
+        stays = np.full_like(gone, np.inf)
+        stays[:, 1:] = own + row + sum(leaves)
         for costs in below:
             # If this node is dissolved, its child has one more dissolved node above it, at most MOST_ABOVE.
             more = costs[1 : len(own) + 1]
             gone[: len(more)] += more
             gone[len(more) :] = np.inf
-            kept[:, 1:] += costs[0, :-1]
-        choices[node] = Choice(np.minimum(gone, kept), kept < gone)
+            stays[:, 1:] += costs[0, :-1]
+        choices[node] = Choice(np.minimum(gone, stays), stays < gone)
     return choices
 
 

@@ -18,7 +18,7 @@ def load_kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) ->
         CheckpointError: see `scanproof.models.loading.read_checkpoint`.
         ImportError: mamba_ssm or a package that it needs is not installed.
     """
-    config, found, _ = read_checkpoint(folder)
+    config, tensors, _ = read_checkpoint(folder)
     try:
         from mamba_ssm.models.config_mamba import MambaConfig
         from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
@@ -27,7 +27,7 @@ def load_kernel_model(folder: Path, dtype: torch.dtype, device: torch.device) ->
             f"scoring on {device} needs mamba_ssm and its kernels: {error}; install the extra `gpu`, or use device=cpu"
         ) from error
     model = MambaLMHeadModel(MambaConfig(**config.to_dict()), device=device, dtype=dtype)
-    model.load_state_dict({key: stored.tensor for key, stored in found.items()})
+    model.load_state_dict({key: stored.tensor for key, stored in tensors.items()})
     return model.eval()
 
 

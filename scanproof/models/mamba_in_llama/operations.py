@@ -69,13 +69,13 @@ def as_operation(row: Op, *, exact: bool = False) -> Call:
         inside = torch.float64 if exact else wide
         narrow = next(value.dtype for key, value in numbers.items() if key not in row.changes)
         results = row.reference(**{**given, **{key: value.to(inside) for key, value in numbers.items()}})
-        kept = len(results) - len(row.changes)
-        for name, value in zip(row.changes, results[kept:], strict=True):
+        returned_count = len(results) - len(row.changes)
+        for name, value in zip(row.changes, results[returned_count:], strict=True):
             given[name].copy_(value)
-        asked = [item for item in row.outputs if item.option is None or given.get(item.option)]
+        wanted = [item for item in row.outputs if item.option is None or given.get(item.option)]
         returned = tuple(
             value.to(wide if item.dtype == FLOAT32 else narrow)
-            for item, value in zip(asked, results[:kept], strict=False)
+            for item, value in zip(wanted, results[:returned_count], strict=False)
         )
         return returned[0] if len(returned) == 1 else returned
 

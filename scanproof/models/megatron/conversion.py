@@ -114,18 +114,18 @@ def expected_shapes(architecture: Architecture, network: Any) -> dict[str, tuple
     return shapes
 
 
-def check_tensors(found: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     """Compare a checkpoint's keys and shapes with those of its architecture.
 
     Raises:
         CheckpointError: names the file and every key that is missing, unknown or of another shape.
     """
-    problems = [f"{key}: missing" for key in shapes if key not in found]
-    problems += [f"{key}: the architecture has no place for it" for key in found if key not in shapes]
+    problems = [f"{key}: missing" for key in shapes if key not in tensors]
+    problems += [f"{key}: the architecture has no place for it" for key in tensors if key not in shapes]
     problems += [
-        f"{key}: shape {tuple(found[key].shape)}, but the architecture asks for {shape}"
+        f"{key}: shape {tuple(tensors[key].shape)}, but the architecture asks for {shape}"
         for key, shape in shapes.items()
-        if key in found and tuple(found[key].shape) != shape
+        if key in tensors and tuple(tensors[key].shape) != shape
     ]
     if problems:
         raise CheckpointError("\n".join(f"{path}: {problem}" for problem in problems))
