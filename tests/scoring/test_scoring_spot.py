@@ -28,12 +28,6 @@ else:
 PAIRS = [([5, 6, 7, 8, *range(20, 20 + length)], [number, 1, 2]) for length in range(9) for number in range(40, 44)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _imported() -> None:
-    """Before hypothesis takes the time of an example."""
-    assert callable(spot_checks.pick_evenly)
-
-
 @given(st.integers(0, 200), st.integers(0, 20))
 def test_places_are_spread_from_the_first_to_the_last(count: int, wanted: int) -> None:
     found = list(spot_checks.pick_evenly(count, wanted))

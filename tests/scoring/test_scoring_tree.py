@@ -26,13 +26,6 @@ DEAR = (1e6, 1e3)
 """Prices of a level and of a row, in tokens."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _imported() -> None:
-    """Before hypothesis takes the time of an example."""
-    assert callable(prefix_tree.build_tree)
-    assert callable(tree_depth.choose_dissolved)
-
-
 def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Query]:
     """Of (context, continuation) pairs."""
     return [prefix_tree.Query(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]

@@ -42,13 +42,6 @@ def tokenizer(*, neox: bool = False) -> Any:
 made_once = cache(tokenizer)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _imported() -> None:
-    """Before hypothesis takes the time of an example."""
-    assert encoding.can_cut(made_once(neox=False))
-    assert encoding.can_cut(made_once(neox=True))
-
-
 @pytest.mark.parametrize("neox", [False, True], ids=["stand-in", "neox"])
 @given(text=TEXTS)
 def test_the_words_make_the_text(neox: bool, text: str) -> None:
