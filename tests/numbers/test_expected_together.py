@@ -132,6 +132,22 @@ class TestOneRun:
         write(folder, f"{row[:-1]}, suffix: again}}", "no", head=head, name="other.yaml")
         assert any("900-new/other.yaml:4: job: gives a second job" in line for line in complaints(folder))
 
+    def test_an_alias_hides_nothing_else_of_its_file(self, folder: Path) -> None:
+        write(folder, f"{{task: *name, metric: acc, line: three, {NUMBER}}}", "no")
+        assert [line.removeprefix("900-new/model.yaml:") for line in complaints(folder)] == [
+            "14: an alias (*name) is not allowed; write the content again",
+            "14: values.0.line: is 'three'; write a whole number",
+            "15: values.1: is 'no'; write `key: value` lines",
+        ]
+
+    def test_of_a_key_that_stands_twice_the_one_that_counts_is_named(self, folder: Path) -> None:
+        head = HEAD.replace("model: Owner/Model-1B\n", "model: Owner/Model-1B\nmodel: 1.50\n")
+        write(folder, f"{{task: piqa, metric: acc, line: 3, {NUMBER}}}", head=head)
+        first, second = complaints(folder)
+        assert first.startswith("900-new/model.yaml:3: model: stands twice in one mapping")
+        assert second.startswith("900-new/model.yaml:3: model: is a bare number")
+        assert second.endswith('"1.50"')
+
     def test_by_file_and_line(self, folder: Path) -> None:
         write(folder, "no", f"{{task: arc_eazy, metric: acc, line: 3, {NUMBER}}}", "no", head=HEAD + "more: x\n")
         write(folder, "no", name="first.yaml")

@@ -83,8 +83,8 @@ class ConstantForm(Form):
 class FlipRateForm(Form):
     """Shares of documents whose answer differs between two correct runs."""
 
-    same: ConstantForm = Field(description="Between two runs of lm-eval releases.")
-    other: ConstantForm = Field(description="Where the printed number comes from another harness.")
+    same: ConstantForm = Field(description="Value and calibration between two runs of lm-eval releases.")
+    other: ConstantForm = Field(description="Value and calibration for numbers from another harness.")
 
 
 class PerplexityForm(Form):
