@@ -36,7 +36,7 @@ def values_of(loaded: Expected, name: str) -> list[PublishedValue]:
 
 
 def answers(name: str) -> dict[str, list[dict[str, Any]]]:
-    """Task to its documents' answers."""
+    """Task -> the answers to its documents."""
     found = defaultdict(list)
     with gzip.open(FOLDER / "embedded" / f"{name}.answers.jsonl.gz", "rt") as file:
         for line in file:
@@ -103,7 +103,7 @@ def test_the_stand_in_of_mamba_7b_has_its_policy_and_the_answers_of_its_source(l
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_margins_spread_from_near_ties_to_clear_answers(name: str) -> None:
-    """A broken scan has to find documents that it can flip."""
+    """There must be documents whose answer a broken scan can change."""
     margins = []
     for row in answers(name)["arc_easy"]:
         best, second = sorted(row["loglikelihoods"], reverse=True)[:2]

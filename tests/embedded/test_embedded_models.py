@@ -134,7 +134,7 @@ def test_both_layouts_of_the_converted_checkpoint_give_the_same_logits() -> None
 
 
 def test_the_megatron_folder_holds_the_model_that_was_written(tmp_path: Path) -> None:
-    """Against Megatron's layout written out a second time, in `small_megatron`."""
+    """Compared with Megatron's layout as `small_megatron` implements it, independently."""
     fields = architectures.MEGATRON_HYBRIDS["megatron-hybrid-tiny"]
     torch.manual_seed(0)
     network = architectures.make_blank("megatron-hybrid-tiny").eval()

@@ -52,7 +52,7 @@ def is_state_spaces(folder: Path) -> bool:
 
 
 def pruned(folder: Path, method: str = "personalized", **arguments: Any) -> Any:
-    """The model class as the worker makes it."""
+    """The pruned model, made as the worker makes it."""
     register()
     from lm_eval.api.registry import get_model
 
@@ -130,7 +130,7 @@ def test_the_full_model_is_left_as_it_is(checkpoints: Path, family: str) -> None
 @pytest.mark.parametrize(("start", "end"), BLOCKS)
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_generation_with_a_cache_is_generation_without(checkpoints: Path, family: str, start: int, end: int) -> None:
-    """Token by token: each next token from the cache, and from the whole sequence again."""
+    """Generate token by token: from the cache, and from the whole sequence again."""
     model = pruned(checkpoints / family, start_block=start, end_block=end).model
     prompt = ids(9)
     options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -151,7 +151,7 @@ def test_generation_with_a_cache_is_generation_without(checkpoints: Path, family
 @pytest.mark.parametrize(("start", "end"), BLOCKS)
 @pytest.mark.parametrize("family", small.STATE_SPACES)
 def test_generation_from_states_is_generation_without(checkpoints: Path, family: str, start: int, end: int) -> None:
-    """Each next token from the states of the layers that are left, and from the whole sequence again."""
+    """Generate token by token: from the states of the remaining layers, and from the whole sequence again."""
     model = pruned(checkpoints / family, start_block=start, end_block=end).model
     attention = {0: [0, 3], 1: [2], 2: [1]}[start] if "attn" in family else []
     state = model.initial_state(2)
@@ -203,7 +203,7 @@ def test_a_pruned_model_can_be_saved_and_loaded(checkpoints: Path, tmp_path: Pat
     with require_complete_checkpoint():
         again = plain(tmp_path)
     assert_same_weights(again, model)
-    # Where a tensor begins in a mapped file decides how it is added up.
+    # The alignment of a tensor in a mapped file changes the order of summation.
     torch.testing.assert_close(logits(again, ids()), logits(model, ids()), rtol=1e-12, atol=1e-12)
     assert json.loads((tmp_path / "config.json").read_text())["num_hidden_layers"] == small.LAYERS - 2
 
@@ -217,7 +217,7 @@ def test_a_pruned_state_spaces_model_can_be_saved_and_loaded(checkpoints: Path, 
 
 
 def zigzag(folder: Path) -> Path:
-    """A diagram of five layers: two features live in layers 2 and 3, none but these and one throughout."""
+    """A diagram of five layers: one feature exists in all layers, two more in layers 2 and 3 only."""
     path = folder / "zigzag.csv"
     path.write_text("dimension,birth,death\n" + "1,1,12\n" + "1,5,9\n" * 20)
     return path
@@ -240,7 +240,7 @@ def sample(folder: Path, lines: int = 7) -> Path:
 def naive(
     checkpoints: Path, family: str, texts: list[list[int]], metric: str, between: int, last: bool
 ) -> tuple[float, ...]:
-    """The same in plain Python from all states of all texts: the embedding, then each layer's output."""
+    """The same distances in plain Python, from all hidden states: the embedding, then each layer's output."""
     model = plain(checkpoints / family)
     base = getattr(model, getattr(model, "base_model_prefix", "backbone"))
     table = base.embedding if family in small.STATE_SPACES else model.get_input_embeddings()
@@ -306,7 +306,7 @@ def test_states_do_not_outlive_their_text(checkpoints: Path, tmp_path: Path) -> 
     with layer_distance.capture_states(removal.find_layers(model), False) as states:
         layer_distance.measure_distances(model, ([1, 2, 3] for _ in range(4)), chosen)
         held = len(states)
-    # The outer list keeps all four texts, the inner one none: the hooks that it leaves are gone.
+    # The outer list gets the states of all four texts: the inner context has removed its hooks.
     assert held == 4 * (small.LAYERS + 1)
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in removal.find_layers(model))
 

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint that is to be pruned is told with its file and key."""
+"""Errors in a checkpoint to be pruned name the file and the key."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 
 
 def shard(folder: Path) -> None:
-    """The same checkpoint in two files with an index; what belongs to layer 1 is in the second."""
+    """The same checkpoint in two files with an index; the tensors of layer 1 are in the second."""
     tensors = safetensors.load_file(folder / SINGLE)
     (folder / SINGLE).unlink()
     files = {key: SHARD if ".layers.1." in key else "model-00001-of-00002.safetensors" for key in tensors}
@@ -128,7 +128,7 @@ def test_a_config_that_is_no_object(folder: Path, content: str) -> None:
 
 
 class Harm:
-    """Pickles to a call that creates a file."""
+    """When it is unpickled, it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

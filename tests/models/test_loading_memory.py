@@ -1,4 +1,4 @@
-"""Loading a checkpoint needs little more memory than the weights that come of it."""
+"""Loading a checkpoint takes little more memory than the loaded weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def config(d_model: int, vocab_size: int, tie_embeddings: bool = True) -> StateS
 
 
 def write(folder: Path, kind: str, stored: torch.dtype) -> None:
-    """A checkpoint whose embedding, tied to the head, is most of it."""
+    """A checkpoint that consists mostly of its embedding, which is tied to the head."""
     model = language_model.StateSpacesLM(config(64, 4000))
     loading.save(model, folder, stored)
     if kind == "bin":
         (folder / "model.safetensors").unlink()
-        # As torch.save writes a tied model: lm_head and embedding share their memory.
+        # As torch.save writes a tied model: lm_head and embedding share memory.
         torch.save(model.to(stored).state_dict(), folder / "pytorch_model.bin")
 
 
@@ -43,7 +43,7 @@ def write(folder: Path, kind: str, stored: torch.dtype) -> None:
 def test_loading_holds_the_weights_and_little_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, stored: str, dtype: str, threads: int
 ) -> None:
-    """Beside the weights a tenth of what is converted, or a round per thread.  What stays mapped is read at the end."""
+    """The weights, and a tenth of the converted bytes or one group per thread.  Mapped tensors are read at the end."""
     write(tmp_path, kind, getattr(torch, stored))
     counted.small_rounds(monkeypatch, threads)
     found = shards.map_tensors(tmp_path)
@@ -75,7 +75,7 @@ def test_rounds_have_every_row_once_and_stay_small(shapes: list[list[int]], size
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_a_model_outlives_its_file(tmp_path: Path, kind: str, change: str) -> None:
-    """Its weights are mapped: a file that is deleted, or replaced by a rename, as the hub's client does, is kept."""
+    """The weights stay mapped: they stay readable when their file is deleted, or replaced by a rename."""
     model = language_model.StateSpacesLM(config(16, 8)).eval()
     loading.save(model, tmp_path, torch.float32)
     path = tmp_path / "model.safetensors"
@@ -121,7 +121,7 @@ def test_a_pickle_of_before_torch_1_6_is_read(tmp_path: Path) -> None:
 
 
 def test_a_tied_head_that_differs_in_its_last_row_is_found(tmp_path: Path) -> None:
-    """The comparison goes on after its first part."""
+    """The comparison does not stop after the first group of rows."""
     model = language_model.StateSpacesLM(config(1024, 3000, tie_embeddings=False))
     model.lm_head.weight.data.copy_(model.backbone.embedding.weight.data)
     model.lm_head.weight.data[-1, -1] += 1

@@ -34,7 +34,7 @@ else:
 MIXERS = ("mamba1", "mamba2")
 KINDS = [(mixer, shape) for mixer in MIXERS for shape in hybrid_checkpoint.SHAPES]
 each_kind = pytest.mark.parametrize(("mixer", "shape"), KINDS, ids=["-".join(kind) for kind in KINDS])
-# transformers' Llama computes norms and rotary angles in float32, in a float64 model too: 2e-6 seen.
+# transformers' Llama computes norms and rotary angles in float32, in a float64 model too; errors of 2e-6 were measured.
 EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-5}
 
 
@@ -65,7 +65,7 @@ def whole(lm: model.HybridLlama, ids: list[int]) -> torch.Tensor:
 
 
 def in_pieces(lm: model.HybridLlama, ids: list[int], *lengths: int) -> torch.Tensor:
-    """Logits when the text comes in pieces of these lengths, the last one again and again."""
+    """Logits of a text that is read in pieces of these lengths; the last length is repeated."""
     cache, done = None, 0
     found: list[torch.Tensor] = []
     while done < len(ids):
@@ -91,7 +91,7 @@ def test_logits_are_those_of_the_formulas(tmp_path: Path, mixer: str, shape: str
 def test_lower_precision_is_close_to_the_formulas(
     tmp_path: Path, mixer: str, shape: str, dtype: str, share: float
 ) -> None:
-    """The mean error, as a share of the logits' spread: 1e-6, 0.003 and 0.04 at most were seen."""
+    """The mean error as a share of the logits' spread; at most 1e-6, 0.003 and 0.04 were measured."""
     ids = text(29)
     found, wanted = whole(loaded(tmp_path, mixer, shape, dtype), ids), expected(mixer, shape, ids)
     assert found.dtype == getattr(torch, dtype)
@@ -127,7 +127,7 @@ def test_generation_takes_the_likeliest_token_of_a_whole_pass(tmp_path: Path, mi
 
 @each_kind
 def test_padding_before_a_prompt_changes_nothing_of_what_follows(tmp_path: Path, mixer: str, shape: str) -> None:
-    """lm-eval pads on the left to generate: what enters a state there would stay in it."""
+    """For generation lm-eval pads on the left; padding that changed a state would change all later positions."""
     lm, prompts = loaded(tmp_path, mixer, shape), [text(4, seed=1), text(9, seed=2)]
     together = generated(lm, prompts, 6)
     alone = [generated(lm, [prompt], 6)[0] for prompt in prompts]
@@ -200,7 +200,7 @@ def test_linear_scaling_in_both_its_spellings(tmp_path: Path, scaling: dict[str,
 
 
 def test_the_newer_spelling_of_the_rotary_fields_is_the_same_model(tmp_path: Path) -> None:
-    """transformers 5 writes rope_parameters, which transformers 4 passes over without a word."""
+    """transformers 5 writes rope_parameters, which transformers 4 ignores without a warning."""
     old, new = (hybrid_checkpoint.write(tmp_path / name, "mamba2", "3b") for name in ("old", "new"))
     data = json.loads((new / "config.json").read_text())
     data["rope_parameters"] = {**data.pop("rope_scaling"), "rope_theta": data.pop("rope_theta")}
@@ -234,7 +234,7 @@ def test_a_log_d_and_the_frequencies_stay_in_float32_when_asked(tmp_path: Path, 
 
 
 def checked(row: Op, call: Any, seen: set[str]) -> Any:
-    """`call`, after a look at its arguments: names, axes and dtypes as the row of the kernel suite has them."""
+    """`call`, after a check that names, axes and dtypes of its arguments are those of the kernel suite's row."""
     import inspect
 
     signature = inspect.signature(row.reference)
@@ -266,7 +266,7 @@ def checked(row: Op, call: Any, seen: set[str]) -> Any:
 
 @each_kind
 def test_the_kernels_are_called_with_what_their_rows_describe(tmp_path: Path, mixer: str, shape: str) -> None:
-    """On a GPU the same calls go to the installed kernels, which the kernel suite holds against the same rows."""
+    """On a GPU the same calls go to the installed kernels, which the kernel suite compares with the same rows."""
     hybrid_checkpoint.write(tmp_path, mixer, shape)
     seen: set[str] = set()
     plain = operations.operations(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Reading MambaInLlama checkpoints: every published form of the files, every way they can be wrong, memory."""
+"""Reading MambaInLlama checkpoints: all published forms of the files, all mistakes, memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(folder: Path, mixer: str = "mamba2", dtype: str = "float32") -> model.H
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change fields of a JSON file; None takes one out."""
+    """Change fields of a JSON file; None removes a field."""
     data = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
 
@@ -165,7 +165,7 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
 
 
 class Malicious:
-    """Unpickled by plain pickle, it leaves a file behind."""
+    """When pickle loads it, it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -296,7 +296,7 @@ def test_the_gated_base_model_is_never_asked_for(tmp_path: Path, monkeypatch: py
 def test_loading_holds_the_weights_and_little_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str, threads: int
 ) -> None:
-    """Two tensors are nearly all of it: neither may be in memory twice.  What stays mapped is read at the end."""
+    """Two tensors are nearly the whole model; neither may be in memory twice.  Mapped tensors are read at the end."""
     hybrid_checkpoint.write(tmp_path, "mamba2", "8b", kind, "bfloat16", vocab_size=10_000)
     counted.small_rounds(monkeypatch, threads)
     with counted.counted_memory(counted.SHARDS) as memory:

@@ -61,7 +61,7 @@ def scored(lm: Any, *pairs: tuple[str, str]) -> list[tuple[float, bool]]:
 
 
 def by_hand(name: str, lm: Any, context: str, continuation: str) -> float:
-    """Log-likelihood of the continuation by the float64 implementation of the tests."""
+    """Log-likelihood of the continuation, from the tests' own float64 implementation."""
     mixer, shape = NAMES[name]
     mamba, base = hybrid_checkpoint.configs(mixer, shape, vocab_size=1280)
     weights = {key: value.double().numpy() for key, value in hybrid_checkpoint.tensors(mixer, mamba, base).items()}

@@ -1,4 +1,4 @@
-"""A model that is given a sequence in pieces, with its state carried over, computes what it computes of the whole."""
+"""A model that reads a sequence in pieces, with its state carried over, computes the same as for the whole sequence."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_splits_inside_a_convolution_window_or_a_chunk(family: str, lengths: lis
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_prefix_has_many_continuations(family: str) -> None:
-    """A prefix runs once; its state is repeated, mixed with another row's, and used again afterwards."""
+    """A prefix runs once; its state is repeated, joined with another row's, and used again later."""
     model, prefixes = tiny(dtype="float64", **FAMILIES[family]), ids(11, 2)
     chosen, continuations = [1, 0, 1, 1], ids(5, 4)
     with torch.no_grad():

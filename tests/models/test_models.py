@@ -49,7 +49,7 @@ MHA = {
     "conv1d.bias": (96,),
     "out_proj.weight": (32, 32),
 }
-# Names and shapes as mamba_ssm's MambaLMHeadModel has them (mixer_seq_simple, mamba_simple, mamba2, mha, mlp).
+# Names and shapes of mamba_ssm's MambaLMHeadModel (mixer_seq_simple, mamba_simple, mamba2, mha, mlp).
 MIXERS = {
     "mamba1": (MIXER1, MIXER1),
     "mamba2": (MIXER2, MIXER2),
@@ -98,7 +98,7 @@ def assert_same_model(one: language_model.StateSpacesLM, other: language_model.S
     first, second = one.state_dict(), other.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[key]) for key, value in first.items())
-    # Where a tensor begins in a mapped file decides how it is added up.
+    # The alignment of a tensor in a mapped file changes the order of summation.
     torch.testing.assert_close(one(ids()).logits, other(ids()).logits, rtol=1e-4, atol=1e-5)
 
 

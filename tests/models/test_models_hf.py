@@ -38,7 +38,7 @@ MAMBA = {"state_size": 4, "conv_kernel": 4, "expand": 2, "time_step_rank": 3, "t
 ROPE = {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
                             "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}  # fmt: skip
 LAYOUTS: dict[str, tuple[str, dict[str, Any], str]] = {
-    # hub id of the document -> transformers' class, sizes, how the weights lie
+    # hub id in the document -> transformers' class, sizes, format of the weights
     "tri-ml/mamba-7b-rw": ("Mamba", COMMON | MAMBA, "shards"),
     "EleutherAI/pythia-160m": ("GPTNeoX", COMMON | HEADS, "bin"),
     "meta-llama/Llama-2-7b-hf": ("Llama", COMMON | HEADS, "shards of bin"),
@@ -49,7 +49,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def published_job(hub_id: str) -> EvalJob:
-    """The job of the document, made small: its class, BOS policy and arguments stay."""
+    """The document's job with a small model: class, BOS policy and arguments are unchanged."""
     jobs = [value.job for value in load(ROOT / "expected").values if value.job.pretrained == hub_id]
     return replace(
         jobs[0],
@@ -75,7 +75,7 @@ def network(hub_id: str) -> Any:
 
 
 def write(folder: Path, hub_id: str) -> None:
-    """Write weights, config and a tokenizer that puts a BOS token in front by itself, as Llama's does."""
+    """Write weights, config and a tokenizer that adds a BOS token by itself, like Llama's."""
     model, layout = network(hub_id), LAYOUTS[hub_id][2]
     model.save_pretrained(folder, max_shard_size="20KB" if layout.startswith("shards") else "5GB")
     if "bin" in layout:
@@ -84,7 +84,7 @@ def write(folder: Path, hub_id: str) -> None:
 
 
 def pickle_weights(folder: Path) -> None:
-    """Turn safetensors into the older files with pickles."""
+    """Convert safetensors to the older pickle files."""
     from safetensors.torch import load_file
 
     for path in folder.glob("*.safetensors"):
@@ -98,7 +98,7 @@ def pickle_weights(folder: Path) -> None:
 
 
 def tokenizer() -> Any:
-    """Bytes as tokens, <s> in front unless told otherwise."""
+    """Bytes as tokens, with <s> first unless it is switched off."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=3)}
@@ -139,7 +139,7 @@ def test_published_layouts_load_and_score_with_the_bos_policy_of_their_document(
 
 
 def test_mamba_7b_is_transformers_mamba_without_tied_embeddings() -> None:
-    """The weights of the published layout, renamed once, in our own float64 implementation of Mamba."""
+    """The published weights, under other names, in our own float64 implementation of Mamba."""
     from scanproof.models.layout import StateSpacesConfig
 
     theirs = network("tri-ml/mamba-7b-rw").eval()
@@ -170,7 +170,7 @@ class TestCodeOfACheckpoint:
 
     @pytest.fixture
     def mirror(self, tmp_path: Path, datasets: Path) -> Path:
-        """A model whose classes lie beside its weights, as RWKV5's do; they leave a file when they run."""
+        """A model whose code comes with its weights, like RWKV5's; the code creates a file when it runs."""
         from safetensors.torch import save_file
 
         mirror = Path(shutil.copytree(datasets, tmp_path / "mirror"))

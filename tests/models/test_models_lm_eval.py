@@ -49,7 +49,7 @@ def scores(lm: Any, *pairs: tuple[str, str]) -> list[tuple[float, bool]]:
 
 
 def generated(lm: Any, prompts: list[str], **settings: Any) -> list[str]:
-    """What lm-eval's `generate_until` makes of the prompts."""
+    """The continuations that lm-eval's `generate_until` returns."""
     from lm_eval.api.instance import Instance
 
     given = [(prompt, {"max_gen_toks": 12, **settings}) for prompt in prompts]
@@ -61,7 +61,7 @@ def generated(lm: Any, prompts: list[str], **settings: Any) -> list[str]:
 
 
 def most_likely(lm: Any, name: str, prompt: str, count: int = 12) -> str:
-    """The same by the full prefill of every longer sequence, one prompt at a time."""
+    """The same continuations, with a full pass for every token, one prompt at a time."""
     network = loading.load(MIRROR / name, torch.float64)
     tokens = lm.tok_encode(prompt) or [lm.prefix_token_id]
     start = len(tokens)

@@ -47,7 +47,7 @@ def refused(folder: Path) -> str:
 
 
 def rewritten(folder: Path, **changes: torch.Tensor | None) -> Path:
-    """A checkpoint whose tensors differ from the sound one; None leaves a tensor out."""
+    """A checkpoint with some tensors changed; None removes a tensor."""
     content = {key: value for key, value in (small.tensors() | changes).items() if value is not None}
     return small.write(folder, content)
 
@@ -59,7 +59,7 @@ def test_logits_are_those_of_a_float64_implementation(published: Path, length: i
 
 
 def test_plainly_concatenated_projections_are_another_model(tmp_path: Path, published: Path) -> None:
-    """Queries, keys and values one after the other have the same shape: only the values show the difference."""
+    """Queries, keys and values one after the other have the same shape; only the numbers show the difference."""
     plain = small.tensors()
     for key in plain:
         if key.endswith("linear_qkv.weight"):
@@ -111,7 +111,7 @@ def test_the_tracker_names_the_folder(tmp_path: Path, published: Path) -> None:
 
 
 class TestMistakes:
-    """Each names the file and the key."""
+    """Each error names the file and the key."""
 
     def test_all_wrong_tensors_are_named_at_once(self, tmp_path: Path) -> None:
         changes: dict[str, Any] = {
@@ -185,7 +185,7 @@ class TestMistakes:
 
 
 class Runs:
-    """Calls a function when it is unpickled by a loader that trusts it."""
+    """Calls a function when a loader unpickles it without checks."""
 
     def __init__(self, function: Any, canary: object) -> None:
         self.call = (function, (canary,))
@@ -224,7 +224,7 @@ def test_what_passes_for_an_object_of_megatron_does_nothing_either(tmp_path: Pat
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_loading_takes_the_memory_of_the_weights_once(tmp_path: Path, dtype: str) -> None:
-    """Beside them a twentieth of the checkpoint and a tensor, which are converted before the file is mapped anew."""
+    """The weights, a twentieth of the checkpoint and one tensor: converted before the file is mapped again."""
     sizes = small.SIZES | {"hidden_size": 128, "ffn_hidden_size": 512, "hybrid_override_pattern": "M-*-M-M-M-*-"}
     sizes |= {"num_layers": 12, "num_attention_heads": 8, "kv_channels": 16, "mamba_head_dim": 64}
     tensors = small.tensors(sizes, 1024, "bfloat16")

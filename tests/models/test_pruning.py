@@ -41,7 +41,7 @@ TABLE = [
 
 
 def original(name: str, folder: Path) -> Path:
-    """The published file, written out again from the counts of its rows."""
+    """The published file, restored from the counts of its rows."""
     path = folder / f"{name}.csv.gz"
     counts = DATA / f"{name}_pile_knn_5_dim_4.counts.csv.gz"
     with gzip.open(counts, "rt") as source, gzip.open(path, "wt", compresslevel=1) as target:
@@ -89,7 +89,7 @@ def diagrams(draw: st.DrawFn) -> tuple[int, list[Bars]]:
 
 @given(diagrams())
 def test_similarity_is_the_mean_of_shared_features(case: tuple[int, list[Bars]]) -> None:
-    """r(i) = mean_j S(i, j) / beta1(j), written out from the definitions."""
+    """r(i) = mean_j S(i, j) / beta1(j), computed directly from the definitions."""
     layers, bars = case
     size = layers + 1
     ones = [(bar.birth, bar.death) for bar in bars if bar.dimension == 1 for _ in range(bar.count)]
@@ -163,7 +163,7 @@ def test_a_plot_is_drawn(tmp_path: Path, suffix: str) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
         return
     text = path.read_text()
-    # Text is drawn as shapes, with what they say beside them.
+    # matplotlib draws text as shapes and writes the text itself as a comment.
     for label in ("zigzag.csv", "p = 0.9: layers 1-2 removed, 2 of 4", "p = 0.8: layers 1-2 removed", "final norm"):
         assert f"<!-- {label}" in text, label
 

@@ -1,4 +1,4 @@
-"""Batches, memory and what is left of a model: the engine where something runs out or goes wrong."""
+"""The engine where memory runs out or a pass fails: its batches, its states, and the model afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = list(range(5, 25))
 PAIRS = [
     ([*START, first, second], [third, 7]) for first in range(30, 36) for second in (1, 2) for third in (90, 91, 92)
 ]
-"""36 requests behind one start: three generations of nodes."""
+"""36 requests that begin with the same tokens: three generations of nodes."""
 NAMES = ("mamba2", "llama", "mamba2attn")
 
 
@@ -40,12 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # Every branch is a node: nothing of these short trees is dissolved.
+    # Every branch stays a node: no node of these short trees is dissolved.
     monkeypatch.setattr("scanproof.scoring.engine.SLACK", 0.0)
 
 
 def runs_out(monkeypatch: pytest.MonkeyPatch, most: int, error: Callable[[], Exception], where: str) -> None:
-    """Plant an error where a batch has more than some rows."""
+    """Make every batch with more than `most` rows fail."""
 
     def counted(self: Any, tokens: Any, passing: Any, places: Any) -> Any:
         logits = run(self, tokens, passing, places)
@@ -116,7 +116,7 @@ def test_another_error_is_not_taken_for_it(folder: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def living(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
-    """(bytes of all states that live, most that the engine thinks it keeps), after each pass."""
+    """(bytes of all states in memory, bytes that the engine counts), after each pass."""
     known: list[weakref.ref[Any]] = []
     seen: list[tuple[int, int]] = []
     frame = engine.Engine._make_frame
@@ -148,7 +148,7 @@ def tensors(prefix: Any) -> Iterator[Any]:
 def test_states_stay_below_the_limit_and_are_freed(
     folder: Path, name: str, times: float, living: list[tuple[int, int]]
 ) -> None:
-    """`times` what the least memory is: one row of each generation on the longest way down."""
+    """The limit is `times` the least possible memory: one row of each generation on the longest path."""
     lm = small.model(folder, name)
     deep = [([*START, side, *range(60, 60 + level), 90], [7, 8]) for side in (1, 2) for level in range(12)]
     _, one = small.shared(lm, deep, state_bytes=0.0)
@@ -202,7 +202,7 @@ def test_no_batch_has_more_positions_than_allowed(folder: Path, monkeypatch: pyt
 
 
 def everything(model: Any) -> list[tuple[int, str, list[str], Any]]:
-    """Of each module: its class, what its instance has, and its hooks."""
+    """The class, the attributes and the hooks of each module."""
     hooks = ("_forward_pre_hooks", "_forward_hooks")
     return [
         (id(module), type(module).__name__, sorted(vars(module)), [dict(getattr(module, name)) for name in hooks])

@@ -1,4 +1,4 @@
-"""Faults planted where a state is handed over: the comparison with plain sees each, in every kind of model."""
+"""Faults planted where a state is passed on: in every kind of model, the comparison with plain sees each."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ else:
 Fault = Callable[[pytest.MonkeyPatch], None]
 START = [5, 6, 7, 8, 9, 10, 11]
 PAIRS = [
-    # Nodes of 2, 6, 6 and 11 tokens behind one of 7, each with branches, so that one batch has them all.
+    # Nodes of 2, 6, 6 and 11 tokens after one of 7, each with branches, so that one batch has them all.
     *(([*START, 20, 21], [number, 1]) for number in range(30, 39)),
     *(([*START, *range(40, 46)], [number, 2, 3]) for number in (50, 51, 52)),
     *(([*START, *range(150, 156)], [number, 2, 3]) for number in (160, 161, 162)),
     *(([*START, *range(60, 71)], [number]) for number in (80, 81, 82)),
-    # Behind nothing: in the same batches a row without a past, and a past of another length.
+    # Without a prefix: the same batches have a row with no earlier tokens, and a prefix of another length.
     *((list(range(100, 103)), [number, 4]) for number in (110, 111, 112)),
     *((list(range(120, 140)), [number, 4]) for number in (140, 141, 142)),
 ]
@@ -40,7 +40,7 @@ Scored = Callable[[str], tuple[Any, list[small.Answer]]]
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    """A model, and what plain says of PAIRS; each is made once, and right before anything is planted."""
+    """Name -> a model and its plain scores of PAIRS; made once, and checked before a fault is planted."""
     folder = tmp_path_factory.mktemp("faults")
 
     @cache
@@ -81,7 +81,7 @@ def window_off_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
-    """Wrong only behind a node that is shorter than the window."""
+    """Wrong only after a node that is shorter than the window."""
     window = mixer_forms.cut_window
 
     def wrong(joined: Any, width: int, passing: Any) -> Any:
@@ -91,7 +91,7 @@ def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def neighbour(patch: pytest.MonkeyPatch) -> None:
-    """From the next row of the same length: with another, keys would not fit."""
+    """Take the state of the next row with the same length; keys of another length would not fit."""
     row = carried_state.CarriedState._cut_row
 
     def wrong(self: Any, kept: Any, number: int) -> Any:
@@ -122,7 +122,7 @@ def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: Any, kept: Any, number: int) -> Any:
         if isinstance(kept, carried_state.Segment) and max(self.lengths) > self.lengths[number]:
-            # As many keys, but the last of the padded row.
+            # The same number of keys, but from the end of the padded row.
             keys, values = (part[number, :, -self.lengths[number] :] for part in (kept.keys, kept.values))
             return carried_state.Segment(keys, values, None if kept.conv is None else kept.conv[number])
         return row(self, kept, number)
@@ -131,7 +131,7 @@ def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_parent(patch: pytest.MonkeyPatch) -> None:
-    """Keys and values of the rows before, among those with a past of the same length."""
+    """Take the earlier keys and values of another row whose prefix has the same length."""
     behind = carried_state.CarriedState._prefix_nodes.func  # type: ignore[attr-defined]
 
     def wrong(self: Any) -> Any:
@@ -164,7 +164,7 @@ def rotated_one_too_far(patch: pytest.MonkeyPatch) -> None:
 
 
 def rotated_as_the_longest(patch: pytest.MonkeyPatch) -> None:
-    """All rows take the positions of the row with the longest past."""
+    """All rows get the positions of the row with the longest prefix."""
     init = carried_state.CarriedState.__init__
 
     def wrong(self: Any, prefixes: Any, lengths: Any, keep: bool, device: Any) -> None:

@@ -1,4 +1,4 @@
-"""lm-eval's own cases: what its interface makes of requests is the same with the engine as without it."""
+"""lm-eval's request types, cache and batch sizes: the results are the same with the engine and without it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Hook:
-    """Told of each answer, as lm-eval's cache is."""
+    """Records each answer, in place of lm-eval's cache."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any, Any]] = []
@@ -43,7 +43,7 @@ class Hook:
 
 
 def asked(lm: Any, kind: str, arguments: Sequence[tuple[str, ...]]) -> tuple[list[Any], Counter[tuple[str, Any]]]:
-    """What a request type answers, and what the cache was told of: how often each key of each method."""
+    """The answers of a request type, and how often the cache got each key of each method."""
     from lm_eval.api.instance import Instance
 
     lm.cache_hook = hook = Hook()
@@ -56,7 +56,7 @@ def asked(lm: Any, kind: str, arguments: Sequence[tuple[str, ...]]) -> tuple[lis
 
 
 def same(lm: Any, arguments: Sequence[tuple[str, ...]], kind: str = "loglikelihood") -> Any:
-    """Ask without and with the engine; the tally."""
+    """Ask without the engine and with it; returns the tally."""
     wanted, told = asked(lm, kind, arguments)
     with small.installed(lm) as tally:
         got, told_again = asked(lm, kind, arguments)
@@ -74,7 +74,7 @@ CHOICES = [" pale gray", " pale", " red", " green", " blue and green", " gray"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_multiple_choice_runs_a_question_once(folder: Path, name: str) -> None:
-    """As truthfulqa's mc2 asks: many choices, some of them the beginning of others."""
+    """Requests like truthfulqa's mc2: many choices, of which some are the beginning of others."""
     lm = small.model(folder, name)
     pairs = [(question + CONTEXT, choice) for question in ("", "The ", "One day ") for choice in CHOICES]
     tally = same(lm, pairs)
@@ -93,7 +93,7 @@ def test_continuations_of_one_token_share_their_logits(folder: Path, name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_word_of_a_text_and_whether_it_is_the_most_likely(folder: Path, name: str) -> None:
-    """As lambada asks; the greedy flag is True for the model's own words, and for nothing else."""
+    """Requests like lambada's; the greedy flag is True only for the model's own continuation."""
     lm = small.model(folder, name)
     tokens = lm.tok_encode(CONTEXT)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_what_is_too_long_loses_its_left_end(folder: Path, name: str) -> None:
     assert lm.max_length == 12
     texts = [CONTEXT * 3, CONTEXT * 3 + " The", "The " * 30 + CONTEXT, CONTEXT[:9]]
     same(lm, [(text, choice) for text in texts for choice in CHOICES])
-    # As long as the model takes, and its whole window scored.
+    # As long as the model can read, and every position is scored.
     pairs = [
         (list(range(2, 2 + length)), list(range(40, 40 + rest))) for length in (1, 11, 12, 13) for rest in (1, 2, 12)
     ]
@@ -169,7 +169,7 @@ def test_rolling_log_likelihoods_go_on_over_windows(folder: Path, name: str, bat
 @pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling"])
 def test_a_batch_size_that_lm_eval_finds(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = small.model(folder, "mamba1", batch_size="auto", max_length=16)
-    # It would try 64 rows and fewer with random tokens.
+    # lm-eval would try 64 rows and fewer with random tokens.
     monkeypatch.setattr(lm, "_detect_batch_size", lambda *_, **__: 5)
     pairs: list[tuple[str, ...]] = [(CONTEXT, choice) for choice in CHOICES]
     same(lm, pairs if kind == "loglikelihood" else [(CONTEXT * 4,)], kind)

@@ -1,4 +1,4 @@
-"""Every model class scores a tree of requests as it scores them one by one, in any batches and any memory."""
+"""For every model class, a tree of requests gets the scores of single requests, with any batch and memory limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARED_START: Pairs = [
     ([1, 2, 3], [30, 31]),
     ([40, 41], [42]),
 ]
-"""Shared, nested, duplicate and one-token branches; pasts of several lengths meet in one batch."""
+"""Shared, nested, duplicate and one-token branches; prefixes of several lengths are in one batch."""
 LIMITS = st.tuples(st.sampled_from([1, 7, 40, 10**6]), st.sampled_from([0.0, 3e3, 3e4, 1e12]))
 
 
@@ -50,7 +50,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", small.MODELS)
 def test_a_tree_scores_as_its_requests_one_by_one(folder: Path, name: str) -> None:
     lm = small.model(folder, name)
-    # One list for all examples: what hypothesis finds has to be found again.
+    # One list for all examples, so that hypothesis can reproduce a failure.
     wanted = cache(lambda context, rest: small.plain(lm, [(list(context), list(rest))], 1)[0])
 
     @settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -69,7 +69,7 @@ def test_a_tree_scores_as_its_requests_one_by_one(folder: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", ["mamba1", "mamba2attn", "mistral", "megatron"])
 def test_a_text_longer_than_chunks_and_windows(folder: Path, name: str) -> None:
-    """Several chunks of the scan and several sliding windows lie behind a branch, and in it."""
+    """The prefix and the branch are both longer than several chunks of the scan and several sliding windows."""
     lm = small.model(folder, name)
     text = [3 + 7 * number % 290 for number in range(150)]
     pairs = [(text[:end], text[end : end + 30]) for end in (1, 2, 9, 70, 71, 100)]
@@ -112,7 +112,7 @@ def test_an_architecture_that_nobody_taught_it_is_refused_by_name(tmp_path: Path
 @pytest.mark.parametrize("name", ["llama", "mamba-7b"])
 @pytest.mark.parametrize("part", ["model", "layer"])
 def test_code_that_came_with_a_checkpoint_is_refused(folder: Path, name: str, part: str) -> None:
-    """It may have an architecture's name and be another model, whose layers would each start from nothing."""
+    """Such code may use a known architecture's name for another model, whose layers would ignore the state."""
     from scanproof import scoring
 
     lm = small.model(folder, name)
@@ -158,7 +158,7 @@ def test_an_activation_that_no_kernel_has_is_refused(folder: Path, name: str) ->
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_positions_that_turn_with_the_length_of_a_text_are_refused(tmp_path: Path, kind: str) -> None:
-    """Past the length that it was trained on, such a model would turn the keys of a beginning again: 2.5 nats."""
+    """Beyond its training length such a model rotates earlier keys by other angles: a difference of 2.5 nats."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from scanproof import scoring
@@ -173,7 +173,7 @@ def test_positions_that_turn_with_the_length_of_a_text_are_refused(tmp_path: Pat
 
 
 def test_logits_of_all_positions_are_not_taken_for_those_that_are_scored(folder: Path) -> None:
-    """A model that multiplies by its projection's weights, instead of calling it, makes logits of everything."""
+    """A model that uses the projection's weights without calling the projection computes logits at all positions."""
 
     def forward(self: Any, tokens: torch.Tensor, **options: object) -> SimpleNamespace:
         return SimpleNamespace(logits=self.model(tokens, **options).last_hidden_state @ self.lm_head.weight.T)
@@ -187,7 +187,7 @@ def test_logits_of_all_positions_are_not_taken_for_those_that_are_scored(folder:
 
 
 def test_an_answer_that_is_missing_is_no_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 nats would be the surest of all answers."""
+    """0 nats would mean a probability of 1."""
     from scanproof.scoring import engine
 
     lm = small.model(folder, "llama")
@@ -197,7 +197,7 @@ def test_an_answer_that_is_missing_is_no_answer(folder: Path, monkeypatch: pytes
 
 
 def test_an_lm_eval_class_that_calls_its_model_otherwise_is_refused(folder: Path) -> None:
-    """`steered` changes what the layers compute while `_model_call` lasts."""
+    """`steered` changes the layers for the time of `_model_call`."""
     from scanproof import scoring
 
     lm = small.model(folder, "llama")
@@ -217,11 +217,11 @@ STAND_INS = {
     "megatron-hybrid-tiny": "mamba2_hybrid_megatron",
 }
 OTHERWISE_ROUNDED = ("mamba-7b-tiny", "megatron-hybrid-tiny")
-"""transformers' PyTorch paths round step sizes to bfloat16, which no kernel does, and neither does a form."""
+"""transformers' PyTorch paths round step sizes to bfloat16; kernels and forms do not."""
 
 
 def questions() -> Pairs:
-    """72 requests: 24 questions behind beginnings of 0, 20 or 40 tokens, three answers each."""
+    """72 requests: 24 questions after beginnings of 0, 20 or 40 tokens, with three answers each."""
     draw = torch.Generator().manual_seed(1)
 
     def tokens(low: int, high: int) -> list[int]:
@@ -239,7 +239,7 @@ def values(answers: list[small.Answer]) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_bfloat16_moves_as_much_as_another_batch_size_does(name: str) -> None:
-    """Per request: as near to one of plain's answers at batch sizes 1, 7 and 64 as these are to each other.
+    """Each answer is as close to one of plain's answers at batch sizes 1, 7 and 64 as these are to each other.
 
     "As near" is the largest move among all 72 requests, or the spacing of bfloat16 at the answer where that is more,
     and at most 5 of 100 requests more than plain's own may move at all.  Where plain rounds otherwise than any kernel,
@@ -264,7 +264,7 @@ def test_bfloat16_moves_as_much_as_another_batch_size_does(name: str) -> None:
 def test_a_device_without_the_kernels_that_hand_states_over_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU where transformers' own path scores a Mamba, because mamba_ssm is not installed."""
+    """Like a GPU without mamba_ssm, where transformers' own path runs a Mamba."""
     from scanproof import scoring
 
     def missing(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Going on with a selective scan from a state: the ways that there are, against the recurrence in float64."""
+"""Each selective scan that starts from a state, against the recurrence in float64."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def by_hand(
 
 
 def kernel() -> Scan:
-    """The operation's reference with the manners of the kernel: no first state, results in the inputs' dtype."""
+    """The operation's reference with the kernel's interface: no first state, results in the inputs' dtype."""
     from scanproof.models.mamba_in_llama.operations import operations
 
     return operations(torch.device("cpu")).selective_scan_fn
@@ -83,7 +83,7 @@ def ways() -> dict[str, Scan]:
 
 
 def error(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> float:
-    """The larger of both results' worst errors, in units of the largest number of the result."""
+    """The largest error of both results, as a share of the result's largest number."""
     return max(
         float((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-300)) for a, b in zip(got, wanted, strict=True)
     )
@@ -107,7 +107,7 @@ def test_both_are_the_recurrence(way: str, length: int, groups: int, decay: floa
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-6), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("decay", [1e-3, 1.0, 1e4])
 def test_superposition_costs_no_accuracy(groups: int, dtype: str, most: float, decay: float) -> None:
-    """Its error is that of the kernel's own scan from zero; nothing overflows where A is very negative."""
+    """The error is that of the kernel's scan from zero; nothing overflows where A is very negative."""
     given_ = arguments(300, groups, decay=decay, dtype=dtype)
     got = ways()["superposed"](*given_)
     assert all(torch.isfinite(part).all() for part in got)
@@ -134,7 +134,7 @@ def test_in_two_pieces_is_in_one(way: str, cut: int) -> None:
 @pytest.mark.parametrize("way", ["reference", "superposed"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_padded_end_changes_nothing(way: str, dtype: str) -> None:
-    """Step sizes of `forms.MASKED_STEP` are 0 after softplus: the state goes through, and stays as it was."""
+    """MASKED_STEP is 0 after softplus, so the state does not change."""
     from scanproof.scoring.mixer_forms import MASKED_STEP
 
     given_ = arguments(70, dtype=dtype)
@@ -147,7 +147,7 @@ def test_a_padded_end_changes_nothing(way: str, dtype: str) -> None:
 
 
 def test_the_kernel_is_handed_whole_inputs() -> None:
-    """mamba_ssm's kernel reads 16 bytes at a time where the length is a multiple of 128: a cut input ends the process.
+    """mamba_ssm's kernel reads 16 bytes at a time where the length is a multiple of 128; a sliced input kills it.
 
     `forms.convolve` hands over such an input: what its window added is cut off.
     """
@@ -178,7 +178,7 @@ def test_another_state_is_seen(way: str, fault: str) -> None:
 
 
 class Most:
-    """The most bytes that tensors take at one time, of those that operations return."""
+    """The most bytes that tensors returned by operations take at one time."""
 
     def __init__(self) -> None:
         self.now = self.most = 0

@@ -1,4 +1,4 @@
-"""A few requests that plain scores as well: what is chosen, what counts as rounding, and faults that it sees."""
+"""The spot check: which requests it picks, what it takes for rounding, and which faults it sees."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def answered(*values: float, tokens: int = 1) -> list[spot_checks.SampledAnswer]
 
 
 def saying(*values: float) -> spot_checks.Plain:
-    """Plain, and what it says."""
+    """A plain engine that answers these values."""
     return lambda asked: [(value, False) for value in values]
 
 
@@ -68,7 +68,7 @@ def test_rounding_grows_with_the_coarseness_of_a_dtype_the_number_of_tokens_and_
 
     assert [differs(each) for each in (torch.float32, torch.float16, torch.bfloat16)] == [True, True, True]
     assert [differs(torch.bfloat16, tokens=count) for count in (1, 4)] == [True, False]
-    # A step of bfloat16 there.
+    # One rounding step of bfloat16 at that value.
     assert [differs(torch.bfloat16, 4.0, 180, value) for value in (-10.0, -540.0)] == [True, False]
 
 
@@ -119,7 +119,7 @@ def test_right_engines_are_no_further_apart_than_rounding(tmp_path: Path, name: 
 
 
 def plain_loses_its_skip(patch: pytest.MonkeyPatch) -> None:
-    """What the engine does not call: the mixer's own way from the first token."""
+    """A fault in the mixer's own `forward`, which the engine does not call."""
     forward = layers.Mamba1.forward
 
     def wrong(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The prefix tree of a call's requests: nothing runs twice without leave, and every scored token is asked for once."""
+"""The prefix tree of a call's requests: repeated tokens stay within the budget, each scored token has one mark."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DEAR = (1e6, 1e3)
 
 
 def asked(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Query]:
-    """Of (context, continuation) pairs."""
+    """The queries of (context, continuation) pairs."""
     return [prefix_tree.Query(tuple([*context, *rest][:-1]), tuple(rest)) for context, rest in pairs]
 
 
 def requests() -> st.SearchStrategy[list[Query]]:
-    """Three letters only, so that sequences share, nest and repeat."""
+    """Three different tokens only, so that sequences share beginnings, nest and repeat."""
     tokens = st.lists(st.integers(0, 2), min_size=1, max_size=9)
     return st.lists(st.tuples(tokens, tokens), max_size=25).map(asked)
 
 
 def paths(found: Tree) -> list[tuple[tuple[int, ...], Node]]:
-    """Each node with all tokens up to its end."""
+    """Each node, with all tokens from the root to its end."""
     waiting: list[tuple[tuple[int, ...], Node]] = [((), root) for root in found.roots]
     ended = []
     while waiting:
@@ -54,7 +54,7 @@ def prefixes(given: Sequence[Query]) -> set[tuple[int, ...]]:
 
 
 def check(given: Sequence[Query], slack: float, prices: tuple[float, float] = DEAR) -> Tree:
-    """All that holds of a tree."""
+    """Build a tree and check everything that holds for every tree."""
     found = prefix_tree.build_tree(
         given, partial(tree_depth.choose_dissolved, prices=tree_depth.Prices(*prices, slack))
     )
@@ -108,7 +108,7 @@ def test_the_figure_of_the_module() -> None:
 
 
 def ways(top: Node, gone: frozenset[Node]) -> tuple[int, int, int]:
-    """Tokens that run, nodes with children and levels of them, without some of these: counted along each way down."""
+    """(tokens that run, nodes with children, their levels) without the nodes `gone`, counted along each path."""
     tokens, kept, deepest = 0, 0, 0
     waiting = [(child, 0, 0) for child in top.children]
     while waiting:
@@ -127,7 +127,7 @@ def ways(top: Node, gone: frozenset[Node]) -> tuple[int, int, int]:
 @given(requests(), st.floats(0, 20), st.floats(0, 5))
 @settings(max_examples=100)
 def test_no_other_choice_is_cheaper(given: list[Query], level: float, row: float) -> None:
-    """Against all subsets of the nodes that could be dissolved."""
+    """Compared with all subsets of the nodes that could be dissolved."""
     tops: list[Node] = []
 
     def noted(top: Node, _: int) -> list[Node]:
@@ -157,7 +157,7 @@ def test_slack_is_spent_on_short_beginnings_that_few_share() -> None:
 
 
 def test_a_level_is_saved_where_it_costs_few_tokens_and_not_where_it_costs_many() -> None:
-    """Questions that begin with the same word, each with two answers: the word runs with each of the questions."""
+    """Questions that begin with the same token, with two answers each: the token runs again with each question."""
     pairs = [
         ((1, *range(100 * number, 100 * number + 30)), (answer, 0)) for number in range(2, 12) for answer in (5, 6)
     ]
@@ -168,7 +168,7 @@ def test_a_level_is_saved_where_it_costs_few_tokens_and_not_where_it_costs_many(
 
 
 def ways_of(found: Tree) -> int:
-    """Nodes with children on the longest way down."""
+    """Most nodes with children on a path."""
     return max(root.generations for root in found.roots)
 
 
@@ -190,7 +190,7 @@ def test_3000_nested_inputs_are_one_run() -> None:
 
 
 def test_3000_nested_branches_go_as_deep() -> None:
-    """Each of the nested inputs ends in a token of its own, so none of the nodes can be dissolved for nothing."""
+    """Each nested input ends in a different token, so every node that is dissolved costs tokens."""
     found = prefix_tree.build_tree(asked([((*range(length), -1), (0,)) for length in range(1, 3001)]))
     assert found.tokens == found.distinct == 6000
     deepest, node = 0, found.roots[0]
@@ -201,7 +201,7 @@ def test_3000_nested_branches_go_as_deep() -> None:
 
 
 def test_marks_are_made_once_however_deep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """600 nested texts, scored from their first token on, as perplexity does: no mark is copied from node to node."""
+    """600 nested texts, scored from their first token on, as for perplexity: no mark is copied between nodes."""
     made, mark = 0, prefix_tree.Mark
 
     def counted(*args: int) -> prefix_tree.Mark:

@@ -1,4 +1,4 @@
-"""Encoding a text by its words: the tokens are those of the whole text."""
+"""Encoding a text word by word gives the tokens of the whole text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=20).map(
 
 
 def tokenizer(*, neox: bool = False) -> Any:
-    """The stand-ins', or with what GPT-NeoX's has besides: NFC and tokens of several spaces."""
+    """The stand-ins' tokenizer; with `neox`, NFC and tokens of several spaces are added, as in GPT-NeoX's."""
     from transformers import AutoTokenizer
 
     found: Any = AutoTokenizer.from_pretrained(SOURCE)
