@@ -20,8 +20,8 @@ def baselines(context: typer.Context, history: HistoryOption = HERE, style: Form
     from scanproof.history import baseline
 
     kept = opened(history)
-    declared = baseline.declared(kept)
-    holds = baseline.current(declared)
+    declared = baseline.list_declarations(kept)
+    holds = baseline.find_current(declared)
     rows = [
         {
             "run": each.run,

@@ -13,7 +13,7 @@ from scanproof.cli.common import Format, FormatOption, StoreOption, print_rows, 
 
 if TYPE_CHECKING:
     from scanproof.triage.bisect.mixtures import Mixtures
-    from scanproof.triage.bisect.search import Answer
+    from scanproof.triage.bisect.search import SearchResult
 
 COLUMNS = ("from_bad", "outcome", "measured", "reused", "because")
 WHAT = "a virtual environment, or a file of lines name==version"
@@ -64,7 +64,7 @@ def bisect(
         raise typer.Exit(1)
 
 
-def keep(answer: Answer, mixtures: Mixtures) -> None:
+def keep(answer: SearchResult, mixtures: Mixtures) -> None:
     """Leave the answer for `scanproof triage`."""
     from scanproof import files
     from scanproof.triage.evidence import Bisected
@@ -76,7 +76,7 @@ def keep(answer: Answer, mixtures: Mixtures) -> None:
     files.write_atomically(bisected_file(mixtures.root, mixtures.number), files.to_json(kept))
 
 
-def tell(answer: Answer, mixtures: Mixtures, style: Format) -> None:
+def tell(answer: SearchResult, mixtures: Mixtures, style: Format) -> None:
     """Print what was tried, and the answer."""
     rows = [
         {

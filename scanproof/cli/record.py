@@ -54,10 +54,10 @@ def record(
             wanted = [value for value in chosen if value.id in number]
         else:
             wanted = [value for value in chosen if value.unrecorded and value.id in measured]
-        found = recording.recorded(shown, wanted)
+        found = recording.select_numbers(shown, wanted)
         if not found:
             raise stop(f"run {shown.id} measured no number that is to be recorded")
-        files = [] if dry_run else recording.write(shown, found, expected_folder(expected))
+        files = [] if dry_run else recording.write_numbers(shown, found, expected_folder(expected))
     except (RecordError, recording.RecordingError) as error:
         raise stop(str(error)) from None
     lines = [*(f"{each.value.id}: {each.printed}" for each in found), *(f"written to {path}" for path in files)]

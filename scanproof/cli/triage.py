@@ -58,13 +58,13 @@ def triage(
 
 def records(run: Run, number: str | None) -> list[Record]:
     """The numbers to speak of; stops where the run does not hold one."""
-    from scanproof.triage.gather import failed
+    from scanproof.triage.gather import list_failed
 
     if number is None:
-        return failed(run)
+        return list_failed(run)
     chosen = [kept for kept in run.records if kept.id == number]
     if not chosen:
-        some = ", ".join(kept.id for kept in failed(run)[:3])
+        some = ", ".join(kept.id for kept in list_failed(run)[:3])
         raise stop(f"{number}: the run {run.id} has no such number{f' (failed: {some}, ...)' if some else ''}")
     return chosen
 
@@ -76,13 +76,13 @@ def show(
     """Print the findings: one number in full, several by their first finding, all of them for programs."""
     from scanproof.triage import text
     from scanproof.triage.diagnose import diagnose
-    from scanproof.triage.gather import of_run
+    from scanproof.triage.gather import gather_from_run
     from scanproof.triage.read_answers import Runs
 
     runs = Runs(store)
     rows: list[dict[str, Any]] = []
     for kept in chosen:
-        evidence = of_run(run, folder, runs, kept, expected, history)
+        evidence = gather_from_run(run, folder, runs, kept, expected, history)
         findings = diagnose(evidence)
         if whole and style is Format.table:
             typer.echo(text.report(evidence, findings))
@@ -102,11 +102,11 @@ def replace_operations(
 ) -> None:  # fmt: skip
     """Score again with replaced operations and keep the result beside the run; stops with the reason if it cannot."""
     from scanproof.plugin.options import EMBEDDED_MIRROR
-    from scanproof.triage.gather import of_run
+    from scanproof.triage.gather import gather_from_run
     from scanproof.triage.read_answers import Runs
     from scanproof.triage.substitute import CannotSubstitute, substitute
 
-    evidence: Evidence = of_run(run, folder, Runs(store), kept, expected, history)
+    evidence: Evidence = gather_from_run(run, folder, Runs(store), kept, expected, history)
     value = next((each for each in expected.numbers if each.id == kept.id), None)
     embedded = value is not None and value.job.suite == "embedded"
     try:

@@ -58,7 +58,7 @@ def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
     return sha256(to_sorted_json(content))
 
 
-def declared(history: History) -> list[Declared]:
+def list_declarations(history: History) -> list[Declared]:
     """Every declaration that is whole, each after those that it replaces."""
     names = sorted(history.place.sizes("baselines"))
     found: dict[str, Declared] = {}
@@ -68,10 +68,10 @@ def declared(history: History) -> list[Declared]:
             kept = history.sealed(f"baselines/{name}", content)
             if kept is not None:
                 found[kept["id"]] = Declared(kept["id"], kept)
-    return in_order(found)
+    return order_declarations(found)
 
 
-def in_order(found: Mapping[str, Declared]) -> list[Declared]:
+def order_declarations(found: Mapping[str, Declared]) -> list[Declared]:
     """Declarations in the order in which they were made; those made at the same time by their ids."""
     ordered: list[Declared] = []
     waiting = dict(sorted(found.items()))
@@ -83,7 +83,7 @@ def in_order(found: Mapping[str, Declared]) -> list[Declared]:
     return ordered
 
 
-def current(found: list[Declared]) -> dict[str, Declared]:
+def find_current(found: list[Declared]) -> dict[str, Declared]:
     """The declaration that holds for each key: the last one that names it."""
     return {key: each for each in found for key in each.evaluations}
 
@@ -103,10 +103,10 @@ def why_not_good(run: Run) -> list[str]:
         reasons.append(f"it failed: {len(bad)} of {len(run.records)} numbers, first {named}")
     if not run.evaluations:
         reasons.append("it evaluated nothing")
-    return [*reasons, *fallbacks(run)]
+    return [*reasons, *list_possible_fallbacks(run)]
 
 
-def fallbacks(run: Run) -> list[str]:
+def list_possible_fallbacks(run: Run) -> list[str]:
     """Jobs whose numbers need kernels that were not shown to run: those of a fallback prove nothing about kernels."""
     return [
         f"{evaluation.job.name} may have run a fallback: its numbers need {', '.join(evaluation.job.kernels)}, "
@@ -141,8 +141,8 @@ def declare(history: History, published: Published, reason: str) -> Declared:
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
     keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
-    before = declared(history)
-    newest = sorted({each.id for each in current(before).values()} | {each.id for each in before[-1:]})
+    before = list_declarations(history)
+    newest = sorted({each.id for each in find_current(before).values()} | {each.id for each in before[-1:]})
     now = datetime.now(UTC)
     content = {
         "format": store.FORMAT,
@@ -162,7 +162,7 @@ class Baselines:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.by_key = current(declared(history))
+        self.by_key = find_current(list_declarations(history))
         self.runs = {run.id: run for run in history.runs()} if self.by_key else {}
         self.read: dict[str, Baseline | None] = {}
 
@@ -191,12 +191,12 @@ class Baselines:
         return Baseline(
             name=f"the run {found.run}",
             samples=from_parquet(content, {job}),
-            harness=harness(evaluation.environment),
+            harness=harness_version(evaluation.environment),
             engine=evaluation.engine,
             evaluation=evaluation,
         )
 
 
-def harness(environment: Mapping[str, Any]) -> str | None:
+def harness_version(environment: Mapping[str, Any]) -> str | None:
     """Version of lm-eval."""
     return (environment.get("packages") or {}).get("lm-eval")

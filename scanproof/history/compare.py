@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scanproof.history import queries
-from scanproof.history.baseline import harness, read_run
+from scanproof.history.baseline import harness_version, read_run
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import sample_files
 from scanproof.history.samples import from_parquet
@@ -77,10 +77,10 @@ def finding(
         broken = before if first is None else now
         return refuse(kept.id, name, f"its job was not evaluated in the run {broken.run.id}")
     mine = {(job, task): found for (job, task), found in before.samples.items() if job == old.job}
-    baseline = Baseline(name=name, samples=mine, harness=harness(first.environment), engine=first.engine)
+    baseline = Baseline(name=name, samples=mine, harness=harness_version(first.environment), engine=first.engine)
     as_run = replace(value, job=second.job)
     return baseline_gate.judge_number(
-        as_run, now.samples, baseline.named_for(second.engine), constants, harness=harness(second.environment)
+        as_run, now.samples, baseline.named_for(second.engine), constants, harness=harness_version(second.environment)
     )
 
 

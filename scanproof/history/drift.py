@@ -1,9 +1,9 @@
 """A slow drift over nights, and the night on which it began.  Pure.
 
-One series is a share of right documents, or a log perplexity, night after night.  Two correct nights differ by what
-flips explain (`scanproof.numbers.verdict.flip_bounds`), at the rate that calibrated the first gate; nights may depend on each other in any
-way, because a new driver keeps its flips until the next one.  Chernoff's bound holds for a mean of nights as for one
-night (its moment generating function is convex), so that the difference of two stretches of nights exceeds
+One series holds a share of right documents, or a log perplexity, for each night.  Two correct nights differ by flips
+alone (`scanproof.numbers.verdict.flip_bounds`), at the rate that calibrated the first gate.  Nights may depend on each
+other in any way: a new driver keeps its flips until the next one.  Chernoff's bound holds for a mean of nights as for
+one night (the moment generating function is convex), so the difference of two stretches of nights exceeds
 
     net_mass(((q N, 1 / N),), level / splits)
 

@@ -47,7 +47,7 @@ def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
     if not whole:
         return []
     same = [run for run in whole if run.gpu == whole[-1].gpu]
-    declared = {each.run for each in baseline.current(baseline.declared(history)).values()}
+    declared = {each.run for each in baseline.find_current(baseline.list_declarations(history)).values()}
     starts = [run.started for run in same if run.id in declared]
     return [run for run in same if not starts or run.started >= max(starts)]
 

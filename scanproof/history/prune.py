@@ -25,7 +25,7 @@ class Doomed:
 
 def plan(history: History, before: datetime, *, samples_only: bool) -> list[Doomed]:
     """What a run's age condemns.  Runs that a baseline names stay, those that were replaced as well."""
-    kept = {each.run for each in baseline.declared(history)}
+    kept = {each.run for each in baseline.list_declarations(history)}
     old = [run for run in history.runs() if run.id not in kept and datetime.fromisoformat(run.started) < before]
     if samples_only:
         found = [(run, run.file("samples")) for run in old if not run.samples_pruned]

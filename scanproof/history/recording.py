@@ -24,7 +24,7 @@ class RecordingError(Exception):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedNumber:
     """One number as it will be written."""
 
     value: PublishedValue
@@ -48,7 +48,7 @@ def why_not_trusted(run: Run) -> list[str]:
     return found
 
 
-def recorded(run: Run, wanted: Sequence[PublishedValue]) -> list[Recorded]:
+def select_numbers(run: Run, wanted: Sequence[PublishedValue]) -> list[RecordedNumber]:
     """The wanted numbers as the run measured them.
 
     Raises:
@@ -57,14 +57,14 @@ def recorded(run: Run, wanted: Sequence[PublishedValue]) -> list[Recorded]:
     problems = [f"run {run.id} cannot be trusted: {reason}" for reason in why_not_trusted(run)]
     records = {kept.id: kept for kept in run.records}
     evaluations = {evaluation.job.name: evaluation for evaluation in run.evaluations}
-    found: list[Recorded] = []
+    found: list[RecordedNumber] = []
     for value in wanted:
         evaluation = evaluations.get(value.job.name)
         reasons = list(_why_not(value, records.get(value.id), evaluation))
         problems += [f"{value.id}: {reason}" for reason in reasons]
         if evaluation is not None and not reasons:
             measured = derive.measurement_of(value, evaluation.measurements).value
-            found.append(Recorded(value, f"{measured * value.scale:.{DIGITS[value.unit]}f}", evaluation))
+            found.append(RecordedNumber(value, f"{measured * value.scale:.{DIGITS[value.unit]}f}", evaluation))
     if problems:
         raise RecordingError("\n".join(problems))
     return found
@@ -99,7 +99,7 @@ def _without_tasks(job: Any) -> tuple[Any, ...]:
     return tuple(item for name, item in vars(job).items() if name not in ("tasks", "limit"))
 
 
-def write(run: Run, found: Iterable[Recorded], folder: Path) -> list[Path]:
+def write_numbers(run: Run, found: Iterable[RecordedNumber], folder: Path) -> list[Path]:
     """Put the numbers and where they come from into their files; returns the files.
 
     Every file is written as it was but for its own lines: `printed` and `run` of each number, and one more entry
@@ -108,7 +108,7 @@ def write(run: Run, found: Iterable[Recorded], folder: Path) -> list[Path]:
     Raises:
         RecordingError: a number does not stand on one line of its own.
     """
-    by_file: dict[str, list[Recorded]] = {}
+    by_file: dict[str, list[RecordedNumber]] = {}
     for each in found:
         by_file.setdefault(each.value.file, []).append(each)
     texts = {folder / name: _edited(run, folder / name, numbers) for name, numbers in by_file.items()}
@@ -118,7 +118,7 @@ def write(run: Run, found: Iterable[Recorded], folder: Path) -> list[Path]:
     return list(texts)
 
 
-def _edited(run: Run, path: Path, numbers: Collection[Recorded]) -> str:
+def _edited(run: Run, path: Path, numbers: Collection[RecordedNumber]) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     for each in numbers:
         index = each.value.file_line - 1

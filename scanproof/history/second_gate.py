@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scanproof.evaluation import auto_engine
-from scanproof.history.baseline import Baselines, harness, identity
+from scanproof.history.baseline import Baselines, harness_version, identity
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import find_recorded_file, read_recorded_answers
 from scanproof.history.samples import read_logs
@@ -99,7 +99,7 @@ class SecondGate:
                 return refuse(value.id, baseline.name, "a subset of the documents was scored")
             return baseline_gate.judge_number(
                 value, self.samples(evaluation), baseline, self.expected.constants,
-                harness=harness(evaluation.environment),
+                harness=harness_version(evaluation.environment),
             )  # fmt: skip
         except HistoryError as error:
             return refuse(value.id, "the baseline", str(error))
@@ -155,7 +155,7 @@ class SecondGate:
             baseline = self.baseline(value, evaluation)
             if baseline is None or evaluation.job.limit is not None:
                 return []
-            if baseline_gate.explain_other_harness(baseline, harness(evaluation.environment)) is not None:
+            if baseline_gate.explain_other_harness(baseline, harness_version(evaluation.environment)) is not None:
                 return []
             samples = self.samples(evaluation)
             found, _ = baseline_gate.pair_tasks(baseline, samples, evaluation.job.name, [task for _, task in samples])

@@ -76,7 +76,7 @@ class Evidence:
     store: str
     """Folder of the store, for the commands that are proposed."""
     margin: float = 0.0
-    """Nats by which answers may move on average between two correct runs, see `scanproof.numbers.expected.constants`."""
+    """Nats by which answers may move on average between two correct runs (`scanproof.numbers.expected.constants`)."""
     broken: Broken | None = None
     now: Side | None = None
     """None when there are no numbers."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How strong the evidence of a finding is."""
 
     CAUSE = "cause"
@@ -20,7 +20,7 @@ class State(StrEnum):
     """Looked at, and the same."""
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What a finding speaks of, the cheapest evidence first."""
 
     BROKEN = "broken run"
@@ -36,16 +36,16 @@ class Kind(StrEnum):
     NOTHING = "nothing to explain"
 
 
-RANK = {kind: place for place, kind in enumerate(Kind)}
-STRENGTH = {state: place for place, state in enumerate(State)}
+RANK = {kind: place for place, kind in enumerate(FindingKind)}
+STRENGTH = {state: place for place, state in enumerate(FindingState)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing that triage looked at."""
 
-    kind: Kind
-    state: State
+    kind: FindingKind
+    state: FindingState
     title: str
     """One line for the person who reads it."""
     evidence: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Finding:
 
 
 def make_finding(
-    kind: Kind, state: State, title: str, evidence: Iterable[str] = (), command: str | None = None
+    kind: FindingKind, state: FindingState, title: str, evidence: Iterable[str] = (), command: str | None = None
 ) -> Finding:
     """A finding; `command` is what the reader runs next."""
     return Finding(kind=kind, state=state, title=title, evidence=tuple(evidence), next=command)
@@ -67,10 +67,12 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     stands before it.
     """
     found = list(findings)
-    named = any(each.kind in (Kind.KERNEL, Kind.PACKAGE) and each.state is State.CAUSE for each in found)
+    named = any(
+        each.kind in (FindingKind.KERNEL, FindingKind.PACKAGE) and each.state is FindingState.CAUSE for each in found
+    )
 
     def place(each: Finding) -> tuple[int, int, int]:
-        broader = named and each.kind in (Kind.NOISE, Kind.NUMERICS)
+        broader = named and each.kind in (FindingKind.NOISE, FindingKind.NUMERICS)
         return STRENGTH[each.state], int(broader), RANK[each.kind]
 
     return tuple(sorted(found, key=place))

@@ -25,31 +25,31 @@ SUBSTITUTED = "substituted"
 T = TypeVar("T")
 
 
-def failed(run: Run) -> list[Record]:
+def list_failed(run: Run) -> list[Record]:
     """The numbers of a run that ask for triage."""
-    return [kept for kept in run.records if number_outcome(kept.outcome).needs_triage]
+    return [record for record in run.records if number_outcome(record.outcome).needs_triage]
 
 
-def of_run(
-    run: Run, folder: Path, runs: Runs, kept: Record, expected: Expected, history: str | None = None
+def gather_from_run(
+    run: Run, folder: Path, runs: Runs, record: Record, expected: Expected, history: str | None = None
 ) -> Evidence:
     """Evidence of one number of a run on disk."""
-    evaluation = next((each for each in run.evaluations if each.job.name == kept.job), None)
+    evaluation = next((each for each in run.evaluations if each.job.name == record.job), None)
     broken = None
-    if kept.verdict is None:
-        broken = error_of(folder / "evaluations" / f"{kept.job}.error", kept)
-    return of_number(run.id, folder, runs, kept, evaluation, broken, expected, history)
+    if record.verdict is None:
+        broken = find_error(folder / "evaluations" / f"{record.job}.error", record)
+    return gather_evidence(run.id, folder, runs, record, evaluation, broken, expected, history)
 
 
-def of_number(
-    run: str, folder: Path, runs: Runs, kept: Record, evaluation: Evaluation | None, broken: Broken | None,
+def gather_evidence(
+    run: str, folder: Path, runs: Runs, record: Record, evaluation: Evaluation | None, broken: Broken | None,
     expected: Expected, history: str | None = None,
 ) -> Evidence:  # fmt: skip
     """Evidence of one number: what cannot be read is said in `notes`, and never raised."""
     notes: list[str] = []
     root = runs.root
-    value = next((each for each in expected.numbers if each.id == kept.id), None)
-    leaves = tuple(baseline_gate.list_tasks(value)) if value is not None else ((kept.task, kept.metric),)
+    value = next((each for each in expected.numbers if each.id == record.id), None)
+    leaves = tuple(baseline_gate.list_tasks(value)) if value is not None else ((record.task, record.metric),)
     tasks = list(dict.fromkeys(task for task, _ in leaves))
 
     def read(what: str, call: Callable[[], T]) -> T | None:
@@ -62,48 +62,48 @@ def of_number(
     now = before = shipped = None
     if evaluation is not None:
         made: Evaluation = evaluation
-        now = read("this run's samples", lambda: read_answers.of_evaluation("this run", made, folder, root, tasks))
-        before = read("the good run", lambda: read_answers.last_good(runs, run, made, kept.job, tasks))
+        now = read("this run's samples", lambda: read_answers.read_evaluation("this run", made, folder, root, tasks))
+        before = read("the good run", lambda: read_answers.find_last_good(runs, run, made, record.job, tasks))
         if before is None and history is not None:
             url = history
-            before = read("the history", lambda: read_answers.from_history(url, made, root))
+            before = read("the history", lambda: read_answers.read_declared_baseline(url, made, root))
         if now is not None and value is not None:
             shipped = read("the recorded answers", lambda: read_answers.read_recorded_side(expected, value, made, now))
-    document = next((each for each in expected.documents if each.number == kept.document), None)
+    document = next((each for each in expected.documents if each.number == record.document), None)
     return Evidence(
         run=run,
-        number=kept.id,
-        outcome=kept.outcome,
-        because=kept.because,
-        metric=kept.metric,
+        number=record.id,
+        outcome=record.outcome,
+        because=record.because,
+        metric=record.metric,
         leaves=leaves,
         store=str(root),
         margin=expected.constants.perplexity_sd,
         broken=broken,
-        engines=kept.verdict.engines if kept.verdict is not None else None,
+        engines=record.verdict.engines if record.verdict is not None else None,
         now=now,
         before=before,
         recorded=shipped,
         published=published_environment.environment(document) if document is not None else {},
         changed_kernels=evaluation.kernel_changes if evaluation is not None else (),
-        substituted=read("the replaced operations", lambda: read_substituted(folder, kept.id)),
-        bisected=read("the bisection", lambda: read_bisected(root, kept.id)),
+        substituted=read("the replaced operations", lambda: read_substituted(folder, record.id)),
+        bisected=read("the bisection", lambda: read_bisected(root, record.id)),
         notes=tuple(notes),
     )
 
 
-def error_of(path: Path, kept: Record) -> Broken | None:
+def find_error(path: Path, record: Record) -> Broken | None:
     """How the job of a number without a verdict ended: the error kept beside the run, else what its record says."""
-    if meaning_of(kept.outcome) is not Meaning.BROKEN:
+    if meaning_of(record.outcome) is not Meaning.BROKEN:
         return None
     try:
         kind, message, words, log = json.loads(path.read_bytes())
         return Broken(kind=kind, message=message, last_words=words, log=log)
     except (OSError, ValueError, TypeError):
-        kind, colon, message = kept.because.partition(": ")
+        kind, colon, message = record.because.partition(": ")
         if colon and kind in get_args(Kind):
             return Broken(kind=kind, message=message)
-        return Broken(kind="missing" if kept.outcome == Outcome.NOT_RUN else None, message=kept.because)
+        return Broken(kind="missing" if record.outcome == Outcome.NOT_RUN else None, message=record.because)
 
 
 def substituted_file(folder: Path, number: str) -> Path:

@@ -18,7 +18,7 @@ def lines(
     Reads what lies on disk only, the history not: a bucket may be slow, and the message must not wait for it.
     """
     try:
-        evidence = gather.of_number(run, runs.root / "runs" / run, runs, kept, evaluation, broken, expected)
+        evidence = gather.gather_evidence(run, runs.root / "runs" / run, runs, kept, evaluation, broken, expected)
         found = text.message(diagnose(evidence))
     except Exception as error:
         # The message of a failing number is worth more than the reason that could not be found.

@@ -32,7 +32,7 @@ class Task:
         return TaskPair(self.before.samples, self.now.samples)
 
 
-def tasks(evidence: Evidence, side: Side | None) -> list[Task]:
+def pair_tasks(evidence: Evidence, side: Side | None) -> list[Task]:
     """The tasks of the number that both sides hold."""
     if side is None or evidence.now is None:
         return []
@@ -43,14 +43,14 @@ def tasks(evidence: Evidence, side: Side | None) -> list[Task]:
     ]
 
 
-def same_questions(task: Task) -> bool:
+def has_same_questions(task: Task) -> bool:
     """Whether documents, prompts and answers to choose from are the same, so that only the computation can differ."""
     return baseline_gate.explain_unpaired(
         task.before.samples, task.now.samples, task.name
-    ) is None and not other_choices(task)
+    ) is None and not find_other_choices(task)
 
 
-def other_choices(task: Task) -> list[int]:
+def find_other_choices(task: Task) -> list[int]:
     """Documents whose answers to choose from are others; lm-eval's hashes do not cover them.
 
     Empty where the questions of a side were not kept.
@@ -61,16 +61,16 @@ def other_choices(task: Task) -> list[int]:
     return [doc for doc in sorted(old.keys() & new.keys()) if old[doc]["choices"] != new[doc]["choices"]]
 
 
-def moves(task: Task) -> Iterator[tuple[int, float]]:
+def measure_moves(task: Task) -> Iterator[tuple[int, float]]:
     """doc_id and the largest move of its answers, in nats; only of a task that can be paired."""
     old, new = task.before.samples, task.now.samples
     for doc, before, now in zip(new.doc_ids, old.loglikelihoods, new.loglikelihoods, strict=True):
         yield doc, max((abs(b - a) if a != b else 0.0 for a, b in zip(before, now, strict=True)), default=0.0)
 
 
-def largest_move(found: list[Task]) -> float | None:
+def find_largest_move(found: list[Task]) -> float | None:
     """Nats that the answer that moved most moved by; None where nothing can be paired."""
-    every = [moved for task in found if task.pairable for _, moved in moves(task)]
+    every = [moved for task in found if task.pairable for _, moved in measure_moves(task)]
     return max(every) if every else None
 
 
@@ -79,10 +79,10 @@ def find_threshold(side: Side) -> float:
     return rounding.FLOAT32_CEILING if side.ceiling is None else side.ceiling
 
 
-def answers_moved(evidence: Evidence) -> bool | None:
+def have_answers_moved(evidence: Evidence) -> bool | None:
     """Whether any answer moved beyond rounding; None where that cannot be known."""
     side = evidence.answers
     if side is None:
         return None
-    moved = largest_move(tasks(evidence, side))
+    moved = find_largest_move(pair_tasks(evidence, side))
     return None if moved is None else moved > find_threshold(side)

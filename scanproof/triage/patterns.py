@@ -11,7 +11,7 @@ FEW = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class MovedDocument:
     """One document on both sides."""
 
     task: str
@@ -36,7 +36,7 @@ class Document:
         return max(map(abs, self.answers), default=0.0)
 
 
-def sharing(documents: list[Document]) -> list[str]:
+def describe_shared(documents: list[MovedDocument]) -> list[str]:
     """What the documents that moved most have in common, as far as chance does not explain it.
 
     Spearman's rank correlation for lengths and positions, Fisher's exact test for each choice; Bonferroni's

@@ -26,7 +26,7 @@ LOOKED_AT = 50
 """Newest runs of a store among which the last good one is looked for."""
 
 
-def of_evaluation(
+def read_evaluation(
     name: str, evaluation: Evaluation, folder: Path, root: Path, tasks: Iterable[str], ceiling: float | None = None
 ) -> Side:
     """An evaluation of a run in `folder`, with the tasks that are asked for as far as they are there.
@@ -35,12 +35,12 @@ def of_evaluation(
     """
     beside = folder / "samples" / evaluation.job.name
     logs = beside if beside.is_dir() else Path(evaluation.samples)
-    found = {task: answers(evaluation, logs, task) for task in tasks if (logs / f"{task}.jsonl").is_file()}
+    found = {task: read_task_answers(evaluation, logs, task) for task in tasks if (logs / f"{task}.jsonl").is_file()}
     return Side(
         name=name,
         job=evaluation.job,
         environment=evaluation.environment,
-        parts=parts(root, evaluation.key),
+        parts=read_fingerprint_parts(root, evaluation.key),
         kernels=evaluation.kernels,
         engine=evaluation.engine,
         tasks=found,
@@ -48,7 +48,7 @@ def of_evaluation(
     )
 
 
-def answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnswers:
+def read_task_answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnswers:
     """One task's log, with its questions where they were kept."""
     lines = [json.loads(line) for line in (logs / f"{task}.jsonl").read_text().splitlines()]
     asked = logs / f"{task}{store.TEXTS}"
@@ -63,7 +63,7 @@ def answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnswers:
     )
 
 
-def parts(root: Path, key: str) -> Mapping[str, Any] | None:
+def read_fingerprint_parts(root: Path, key: str) -> Mapping[str, Any] | None:
     """What the fingerprint of a stored evaluation was made of."""
     try:
         found = json.loads((store.folder_of(root, key) / "fingerprint.json").read_bytes())["parts"]
@@ -92,7 +92,7 @@ class Runs:
                 yield found
 
 
-def last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:
+def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:
     """The newest run of the store, before this one, in which every number of the job came out.
 
     Logs that cannot be read are passed over.
@@ -100,13 +100,13 @@ def last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tas
     wanted = list(tasks)
     for each in runs.before(run):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            found = good_side(runs.root, each, evaluation, job, wanted)
+            found = read_if_good(runs.root, each, evaluation, job, wanted)
             if found is not None:
                 return found
     return None
 
 
-def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tasks: list[str]) -> Side | None:
+def read_if_good(root: Path, run: Run, evaluation: Evaluation | None, job: str, tasks: list[str]) -> Side | None:
     """The job in one run, if it was good there and holds the tasks."""
     records = [kept for kept in run.records if kept.job == job]
     before = next((each for each in run.evaluations if each.job.name == job), None)
@@ -115,13 +115,13 @@ def good_side(root: Path, run: Run, evaluation: Evaluation | None, job: str, tas
     if evaluation is not None and before.job.limit != evaluation.job.limit:
         return None
     ceiling = rounding.find_ceiling(before, evaluation) if evaluation is not None else None
-    side = of_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
+    side = read_evaluation(f"the good run {run.id}", before, root / "runs" / run.id, root, tasks, ceiling)
     # The commit is the run's, not the evaluation's.
     side = replace(side, environment={**side.environment, "source": run.environment.get("source")})
     return side if all(task in side.tasks for task in tasks) else None
 
 
-def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
+def read_declared_baseline(url: str, evaluation: Evaluation, root: Path) -> Side | None:
     """The declared baseline of an evaluation; raises HistoryError when there is one that cannot be read."""
     from scanproof.history.baseline import identity, read_run
 
@@ -139,7 +139,7 @@ def from_history(url: str, evaluation: Evaluation, root: Path) -> Side | None:
         name=f"the baseline run {declared.run}",
         job=before.job,
         environment=before.environment,
-        parts=parts(root, before.key),
+        parts=read_fingerprint_parts(root, before.key),
         kernels=before.kernels,
         engine=before.engine,
         tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},

@@ -55,10 +55,10 @@ def chosen(evidence: Evidence) -> tuple[Side, Task]:
     side = evidence.answers
     if side is None or evidence.now is None or evidence.now.job is None:
         raise CannotSubstitute("there are no answers to restore: no good run of this job, and no recorded ones")
-    tasks = [task for task in moves.tasks(evidence, side) if moves.same_questions(task) and task.now.texts]
+    tasks = [task for task in moves.pair_tasks(evidence, side) if moves.has_same_questions(task) and task.now.texts]
     if not tasks:
         raise CannotSubstitute("the questions of this run are not those of the reference, or were not kept")
-    return side, max(tasks, key=lambda task: max(moved for _, moved in moves.moves(task)))
+    return side, max(tasks, key=lambda task: max(moved for _, moved in moves.measure_moves(task)))
 
 
 def of_task(task: Task) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def of_task(task: Task) -> list[dict[str, Any]]:
     Raises CannotSubstitute where nothing moved, or the task generates text.
     """
     old, new = task.before.samples, task.now.samples
-    moved = dict(moves.moves(task))
+    moved = dict(moves.measure_moves(task))
     scores = old.metrics.get(task.metric, ()), new.metrics.get(task.metric, ())
     flipped = {doc for doc, a, b in zip(new.doc_ids, *scores, strict=False) if a != b and {a, b} <= {0.0, 1.0}}
     order = sorted(new.doc_ids, key=lambda doc: (doc not in flipped, -moved[doc]))

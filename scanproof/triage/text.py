@@ -8,7 +8,7 @@ from typing import Any
 
 from scanproof.report import terminal
 from scanproof.triage.evidence import Evidence
-from scanproof.triage.finding import Finding, State
+from scanproof.triage.finding import Finding, FindingState
 
 MESSAGE_LINES = 8
 """Lines of evidence in the message of a failing test."""
@@ -17,9 +17,9 @@ MESSAGE_LINES = 8
 def report(evidence: Evidence, findings: Sequence[Finding]) -> str:
     """One number's findings in full; what is ruled out in one line each."""
     lines = [f"{evidence.number} in {evidence.run}: {evidence.outcome}", f"  {evidence.because.splitlines()[0]}", ""]
-    for place, finding in enumerate((each for each in findings if each.state is not State.RULED_OUT), 1):
+    for place, finding in enumerate((each for each in findings if each.state is not FindingState.RULED_OUT), 1):
         lines += [f"{place}. {head(finding)}", *body(finding, "   "), ""]
-    out = [each for each in findings if each.state is State.RULED_OUT]
+    out = [each for each in findings if each.state is FindingState.RULED_OUT]
     lines += [f"ruled out: {each.kind.value}: {each.title}" for each in out]
     lines += [f"not looked at: {note}" for note in evidence.notes]
     return terminal.visible("\n".join(lines).rstrip())
@@ -33,14 +33,16 @@ def message(findings: Sequence[Finding]) -> list[str]:
     lines += [f"                {line}" for line in kept]
     if len(first.evidence) > len(kept):
         lines.append(f"                and {len(first.evidence) - len(kept)} more lines: scanproof triage")
-    lines += [f"              also {head(each)}" for each in rest if each.state in (State.CAUSE, State.SUSPECT)]
+    lines += [
+        f"              also {head(each)}" for each in rest if each.state in (FindingState.CAUSE, FindingState.SUSPECT)
+    ]
     command = first.next
     return [terminal.visible(line) for line in (*lines, *([f"  next        {command}"] if command else []))]
 
 
 def head(finding: Finding) -> str:
-    """Kind, strength and title."""
-    said = "" if finding.state is State.CAUSE else f" ({finding.state.value})"
+    """FindingKind, strength and title."""
+    said = "" if finding.state is FindingState.CAUSE else f" ({finding.state.value})"
     return f"{finding.kind.value}{said}: {finding.title}"
 
 

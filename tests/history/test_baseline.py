@@ -68,7 +68,7 @@ def test_a_run_that_proves_nothing_is_refused_with_every_reason(
     with pytest.raises(HistoryError) as caught:
         declare(history, FIRST)
     assert said in str(caught.value)
-    assert baseline.declared(history) == []
+    assert baseline.list_declarations(history) == []
 
 
 @pytest.mark.parametrize("outcome", ["ERROR", "NOT_RUN", "OUT_OF_TOLERANCE"])
@@ -102,7 +102,7 @@ def test_the_last_declaration_holds_whatever_the_clocks_say(tmp_path: Path) -> N
     assert found(history, evaluation) == f"the run {SECOND}"
     declare(history, FIRST, "declared after it")
     assert found(history, evaluation) == f"the run {FIRST}"
-    assert [each.run for each in baseline.declared(history)] == [SECOND, FIRST]
+    assert [each.run for each in baseline.list_declarations(history)] == [SECOND, FIRST]
 
 
 def test_a_newer_run_moves_nothing(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-9])
     history = open_history(history.place.name)
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {FIRST}"
-    baseline.declared(history)
+    baseline.list_declarations(history)
     assert second.id in str(history.problems[0])
 
 

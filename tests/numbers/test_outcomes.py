@@ -21,7 +21,7 @@ from scanproof.report import junit, markdown, page, terminal
 from scanproof.report.content import Report
 from scanproof.triage import gather
 from scanproof.triage.bisect import mixtures
-from scanproof.triage.bisect.search import Outcome as Side
+from scanproof.triage.bisect.search import MixtureOutcome as Side
 from scanproof.triage.read_answers import Runs
 from tests.support.small_report import NUMBER, change, expected, make_nights, report
 
@@ -112,10 +112,10 @@ def test_junit_the_table_and_the_history(tmp_path: Path, night: Path, found: Out
 @every_outcome
 def test_triage_and_bisect(night: Path, found: Outcome) -> None:
     run = record.read_run(ending(night, found.value))
-    assert [kept.id for kept in gather.failed(run)] == ([NUMBER] if found.needs_triage else [])
+    assert [kept.id for kept in gather.list_failed(run)] == ([NUMBER] if found.needs_triage else [])
     kept = next(each for each in run.records if each.id == NUMBER)
     store = night.parents[2]
-    told = gather.of_run(run, night.parent, Runs(store), kept, expected(store))
+    told = gather.gather_from_run(run, night.parent, Runs(store), kept, expected(store))
     assert told.failed == found.meaning.is_bad
     sides = {FAILED: Side.BAD, BROKEN: Side.UNRESOLVED, GOOD: Side.GOOD, OPEN: Side.GOOD}
     wanted = Side.UNRESOLVED if found is Outcome.NOT_COMPARABLE else sides[found.meaning]

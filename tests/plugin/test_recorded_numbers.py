@@ -186,9 +186,9 @@ def failed(run: Run) -> Run:
 def test_nothing_is_recorded_from_a_run_that_cannot_be_trusted(
     place: Place, first: Run, change: Change, reason: str
 ) -> None:
-    assert len(recording.recorded(first, numbers(place))) == 2
+    assert len(recording.select_numbers(first, numbers(place))) == 2
     with pytest.raises(recording.RecordingError, match=reason):
-        recording.recorded(change(first), numbers(place))
+        recording.select_numbers(change(first), numbers(place))
 
 
 def test_a_limited_run_is_refused_by_the_command_and_leaves_the_file(place: Place, first: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanproof.triage.bisect.search import Outcome, search
+from scanproof.triage.bisect.search import MixtureOutcome, search
 
 NAMES = [f"package{place}" for place in range(24)]
 differing = st.lists(st.sampled_from(NAMES), min_size=1, max_size=24, unique=True)
@@ -18,11 +18,11 @@ class Number:
         self.guilty, self.together = guilty, together
         self.tried: list[frozenset[str]] = []
 
-    def __call__(self, bad: frozenset[str]) -> Outcome:
+    def __call__(self, bad: frozenset[str]) -> MixtureOutcome:
         self.tried.append(bad)
         if self.together & bad and not self.together <= bad:
-            return Outcome.UNRESOLVED
-        return Outcome.BAD if self.guilty <= bad else Outcome.GOOD
+            return MixtureOutcome.UNRESOLVED
+        return MixtureOutcome.BAD if self.guilty <= bad else MixtureOutcome.GOOD
 
 
 @given(st.data(), differing)
@@ -49,14 +49,14 @@ def test_mixtures_that_cannot_be_built_only_widen_the_answer(data: st.DataObject
     number = Number(guilty, together)
     answer = search(packages, number)
     assert guilty <= set(answer.packages)
-    assert number(frozenset(answer.packages)) is Outcome.BAD, "what is named was seen to move the number"
+    assert number(frozenset(answer.packages)) is MixtureOutcome.BAD, "what is named was seen to move the number"
     if not together:
         assert set(answer.packages) == guilty
 
 
 def test_two_guilty_packages_are_not_called_the_only_one() -> None:
-    def test(bad: frozenset[str]) -> Outcome:
-        return Outcome.BAD if bad & {"a", "c"} else Outcome.GOOD
+    def test(bad: frozenset[str]) -> MixtureOutcome:
+        return MixtureOutcome.BAD if bad & {"a", "c"} else MixtureOutcome.GOOD
 
     answer = search(["a", "b", "c"], test)
     assert len(answer.packages) == 1
@@ -65,10 +65,10 @@ def test_two_guilty_packages_are_not_called_the_only_one() -> None:
 
 
 def test_nothing_is_named_without_a_good_and_a_bad_end() -> None:
-    always_bad = search(["a", "b"], lambda bad: Outcome.BAD)
+    always_bad = search(["a", "b"], lambda bad: MixtureOutcome.BAD)
     assert always_bad.packages == ()
     assert "the good environment is not good" in always_bad.because
-    always_good = search(["a", "b"], lambda bad: Outcome.GOOD)
+    always_good = search(["a", "b"], lambda bad: MixtureOutcome.GOOD)
     assert always_good.packages == ()
     assert "does not show the fault" in always_good.because
-    assert search([], lambda bad: Outcome.GOOD).because == "the two environments hold the same versions"
+    assert search([], lambda bad: MixtureOutcome.GOOD).because == "the two environments hold the same versions"

@@ -58,8 +58,8 @@ def test_a_declared_baseline(
     value = published(job=job, documents=40, printed="0.7500")
 
     judged = SecondGate(expected(tmp_path, value), history.place.name).baseline(value, evaluation)
-    by_history = read_answers.from_history(history.place.name, evaluation, tmp_path / "store")
-    by_store = read_answers.last_good(Runs(tmp_path / "store"), NOW, evaluation, job.name, ["piqa"])
+    by_history = read_answers.read_declared_baseline(history.place.name, evaluation, tmp_path / "store")
+    by_store = read_answers.find_last_good(Runs(tmp_path / "store"), NOW, evaluation, job.name, ["piqa"])
     assert judged is not None
     assert by_history is not None
     assert by_store is not None
@@ -82,7 +82,7 @@ def test_answers_recorded_in_float64(tmp_path: Path, dtype: str, device: str) ->
     given = expected(tmp_path, value, (document,))
 
     judged = SecondGate(given, None).baseline(value, evaluation)
-    now = read_answers.of_evaluation("this run", evaluation, tmp_path, tmp_path, ["piqa"])
+    now = read_answers.read_evaluation("this run", evaluation, tmp_path, tmp_path, ["piqa"])
     side = read_answers.read_recorded_side(given, value, evaluation, now)
     assert judged is not None
     assert side is not None

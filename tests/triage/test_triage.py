@@ -23,8 +23,8 @@ from scanproof.triage.checks import numerics
 from scanproof.triage.diagnose import diagnose
 from scanproof.triage.differences import between
 from scanproof.triage.evidence import Bisected, Broken, Departure, Evidence, Side, Substituted, TaskAnswers, Trial
-from scanproof.triage.finding import Finding, Kind, State, ordered
-from scanproof.triage.patterns import Document, sharing
+from scanproof.triage.finding import Finding, FindingKind, FindingState, ordered
+from scanproof.triage.patterns import MovedDocument, describe_shared
 from scanproof.triage.read_answers import Runs
 
 JOB = EvalJob(
@@ -73,21 +73,23 @@ CALM = [line(doc, -1, -1.5) for doc in range(60)]
 
 def test_without_anything_to_compare_with_the_answer_is_unexplained() -> None:
     first = diagnose(evidence(None, side("this run", CALM)))[0]
-    assert first.kind is Kind.UNEXPLAINED
+    assert first.kind is FindingKind.UNEXPLAINED
     assert first.next is not None
 
 
 def test_an_environment_difference_alone_is_suspected_and_never_blamed() -> None:
     now = side("this run", CALM, environment={"packages": {**PACKAGES, "torch": "2.14.0"}})
     calm, *others = diagnose(evidence(side("the good run 1", CALM), now))
-    assert calm.kind is Kind.NOISE
-    (environment,) = [each for each in others if each.kind is Kind.ENVIRONMENT]
-    assert environment.state is State.UNKNOWN, "no answer moved"
+    assert calm.kind is FindingKind.NOISE
+    (environment,) = [each for each in others if each.kind is FindingKind.ENVIRONMENT]
+    assert environment.state is FindingState.UNKNOWN, "no answer moved"
     restless = moved([0.01 * (-1) ** doc for doc in range(60)], environment=now.environment)
     (environment,) = [
-        each for each in diagnose(evidence(side("the good run 1", CALM), restless)) if each.kind is Kind.ENVIRONMENT
+        each
+        for each in diagnose(evidence(side("the good run 1", CALM), restless))
+        if each.kind is FindingKind.ENVIRONMENT
     ]
-    assert environment.state is State.SUSPECT
+    assert environment.state is FindingState.SUSPECT
     assert environment.evidence == ("torch: 2.13.0 -> 2.14.0",)
     assert (environment.next or "").startswith("scanproof bisect ")
 
@@ -99,7 +101,7 @@ def test_where_only_our_own_code_differs_the_next_command_is_no_bisection_of_pac
     source = {"commit": "c" * 40}
     good = side("the good run 1", CALM, parts=parts("a"), environment={"packages": PACKAGES, "source": source})
     now = moved([0.01 * (-1) ** doc for doc in range(60)], parts=parts("b"))
-    (found,) = [each for each in diagnose(evidence(good, now)) if each.kind is Kind.ENVIRONMENT]
+    (found,) = [each for each in diagnose(evidence(good, now)) if each.kind is FindingKind.ENVIRONMENT]
     assert found.evidence == ("code of scanproof/kernels / reference.py: changed",)
     assert found.next == f"git diff {'c' * 40} -- scanproof"
 
@@ -107,20 +109,20 @@ def test_where_only_our_own_code_differs_the_next_command_is_no_bisection_of_pac
 def test_answers_that_lean_are_a_changed_computation_and_those_that_do_not_are_noise() -> None:
     good = side("the good run 1", CALM)
     leaning = diagnose(evidence(good, moved([-0.02] * 60)))[0]
-    assert leaning.kind is Kind.NUMERICS
+    assert leaning.kind is FindingKind.NUMERICS
     assert leaning.next is not None
     assert "--substitute" in leaning.next
     noisy = diagnose(evidence(good, moved([0.02 * (-1) ** doc for doc in range(60)])))[0]
-    assert noisy.kind is Kind.NOISE
+    assert noisy.kind is FindingKind.NOISE
     assert noisy.title == "noise of this size explains what moved since the good run 1"
 
 
 def test_a_move_that_rounding_cannot_make_is_no_noise() -> None:
     good = side("the good run 1", CALM, ceiling=1e-3)
     first = diagnose(evidence(good, moved([0.02 * (-1) ** doc for doc in range(60)])))[0]
-    assert first.kind is Kind.NUMERICS
+    assert first.kind is FindingKind.NUMERICS
     tiny = diagnose(evidence(good, moved([-1e-5] * 60)))[0]
-    assert tiny.kind is Kind.NOISE, "rounding may lean"
+    assert tiny.kind is FindingKind.NOISE, "rounding may lean"
     assert "the printed number" in tiny.title
 
 
@@ -136,7 +138,7 @@ def test_changed_prompts_are_shown_as_a_diff_and_explain_what_moved_with_them() 
     prompts = {7: "Another question"}
     lines = [line(doc, -3 if doc == 7 else -1, -1.5, prompt="other" if doc == 7 else "") for doc in range(60)]
     first = diagnose(evidence(side("the good run 1", CALM), side("this run", lines, prompts)))[0]
-    assert (first.kind, first.state) == (Kind.TASK, State.CAUSE)
+    assert (first.kind, first.state) == (FindingKind.TASK, FindingState.CAUSE)
     assert first.title == "piqa: the prompt changed"
     assert "-prompt: A question" in first.evidence
     assert "+prompt: Another question" in first.evidence
@@ -145,16 +147,16 @@ def test_changed_prompts_are_shown_as_a_diff_and_explain_what_moved_with_them() 
 def test_a_changed_prompt_does_not_explain_documents_that_kept_theirs() -> None:
     lines = [line(doc, -3, -1.5, prompt="other" if doc == 7 else "") for doc in range(60)]
     found = diagnose(evidence(side("the good run 1", CALM), side("this run", lines, {7: "Another"})))
-    (task,) = [each for each in found if each.kind is Kind.TASK]
-    assert task.state is State.SUSPECT
-    assert found[0].kind is Kind.UNEXPLAINED
+    (task,) = [each for each in found if each.kind is FindingKind.TASK]
+    assert task.state is FindingState.SUSPECT
+    assert found[0].kind is FindingKind.UNEXPLAINED
 
 
 def test_another_harness_that_scores_the_same_answers_differently_is_named() -> None:
     lines = [{**row, "metrics": {"acc": 0.0}} for row in CALM]
     now = side("this run", lines, environment={"packages": {**PACKAGES, "lm-eval": "0.4.9"}})
     first = diagnose(evidence(side("the good run 1", CALM), now))[0]
-    assert (first.kind, first.state) == (Kind.ENVIRONMENT, State.CAUSE)
+    assert (first.kind, first.state) == (FindingKind.ENVIRONMENT, FindingState.CAUSE)
     assert first.title == "another lm-eval: the same answers get other scores"
 
 
@@ -163,10 +165,10 @@ def test_files_of_the_data_decide_whether_the_harness_or_the_dataset_changed_the
     other = {"packages": {**PACKAGES, "lm-eval": "0.4.9"}}
     good = side("the good run 1", CALM, parts={"datasets": {"piqa": {"files": {"a": "1"}}}})
     same = side("this run", lines, environment=other, parts=good.parts)
-    assert diagnose(evidence(good, same))[0].kind is Kind.ENVIRONMENT
+    assert diagnose(evidence(good, same))[0].kind is FindingKind.ENVIRONMENT
     changed = replace(same, parts={"datasets": {"piqa": {"files": {"a": "2"}}}})
     first = diagnose(evidence(good, changed))[0]
-    assert first.kind is Kind.TASK
+    assert first.kind is FindingKind.TASK
     assert "datasets piqa / a: changed" in first.evidence
 
 
@@ -174,7 +176,7 @@ def test_files_of_the_data_decide_whether_the_harness_or_the_dataset_changed_the
 def test_a_broken_run_is_never_a_regression(kind: str | None, said: str) -> None:
     broken = Broken(kind=kind, message="it ended", log="/logs/worker.log")
     first = diagnose(evidence(None, None, outcome="ERROR", broken=broken))[0]
-    assert (first.kind, first.state) == (Kind.BROKEN, State.CAUSE)
+    assert (first.kind, first.state) == (FindingKind.BROKEN, FindingState.CAUSE)
     assert said in first.title
     assert "log: /logs/worker.log" in first.evidence
 
@@ -183,7 +185,7 @@ def test_a_kernel_that_is_not_shown_to_have_run_is_a_fallback() -> None:
     job = replace(JOB, kernels=("selective_scan",))
     now = replace(side("this run", CALM), job=job, kernels=Launches())
     found = diagnose(evidence(side("the good run 1", CALM), now))
-    assert [each.state for each in found if each.kind is Kind.FALLBACK] == [State.CAUSE]
+    assert [each.state for each in found if each.kind is FindingKind.FALLBACK] == [FindingState.CAUSE]
 
 
 def trial(scan: float, norm: float, every: float = 1e-6) -> Substituted:
@@ -197,7 +199,7 @@ def trial(scan: float, norm: float, every: float = 1e-6) -> Substituted:
 def test_an_operation_is_named_only_when_it_alone_restores_the_answers() -> None:
     good, now = side("the good run 1", CALM), moved([-0.5] * 60)
     first = diagnose(evidence(good, now, substituted=trial(1e-6, 0.5)))[0]
-    assert (first.kind, first.state) == (Kind.KERNEL, State.CAUSE)
+    assert (first.kind, first.state) == (FindingKind.KERNEL, FindingState.CAUSE)
     assert first.title.startswith("scan: ")
     assert any("layer 2 at position 17 of document 3" in told for told in first.evidence)
     assert first.next == "pytest tests/kernels -k scan"
@@ -206,29 +208,34 @@ def test_an_operation_is_named_only_when_it_alone_restores_the_answers() -> None
     assert first.next == "pytest tests/kernels_unit/test_reference.py", "which is what a stand-in computes with"
     assert not any("--substitute" in (each.next or "") for each in others), "it was run already"
     for tried in (trial(1e-6, 1e-6), trial(0.5, 0.5), trial(0.5, 0.5, every=0.5)):
-        (kernel,) = [each for each in diagnose(evidence(good, now, substituted=tried)) if each.kind is Kind.KERNEL]
-        assert kernel.state is State.UNKNOWN
+        (kernel,) = [
+            each for each in diagnose(evidence(good, now, substituted=tried)) if each.kind is FindingKind.KERNEL
+        ]
+        assert kernel.state is FindingState.UNKNOWN
 
 
 def test_a_package_that_was_found_by_bisection_is_named_for_runs_that_have_its_version() -> None:
     good, now = side("the good run 1", CALM), moved([-0.5] * 60)
     found = Bisected(packages=("torch",), alone=True, versions=(("torch", "2.12.0", "2.13.0"),), because="alone")
     first = diagnose(evidence(good, now, bisected=found))[0]
-    assert (first.kind, first.state, first.title) == (Kind.PACKAGE, State.CAUSE, "torch moves this number")
+    assert (first.kind, first.state, first.title) == (
+        FindingKind.PACKAGE,
+        FindingState.CAUSE,
+        "torch moves this number",
+    )
     assert "torch: 2.12.0 is good, 2.13.0 is bad" in first.evidence
     not_alone = diagnose(evidence(good, now, bisected=replace(found, alone=None)))
-    assert [each.state for each in not_alone if each.kind is Kind.PACKAGE] == [State.SUSPECT]
+    assert [each.state for each in not_alone if each.kind is FindingKind.PACKAGE] == [FindingState.SUSPECT]
     other = replace(found, versions=(("torch", "2.12.0", "2.14.0"),))
-    assert not [each for each in diagnose(evidence(good, now, bisected=other)) if each.kind is Kind.PACKAGE]
+    assert not [each for each in diagnose(evidence(good, now, bisected=other)) if each.kind is FindingKind.PACKAGE]
 
 
 def test_what_is_shown_comes_before_what_is_suspected_and_cheap_evidence_first() -> None:
-    def made(kind: Kind, state: State) -> Finding:
+    def made(kind: FindingKind, state: FindingState) -> Finding:
         return Finding(kind=kind, state=state, title="")
 
-    suspect, cause, cheap = (
-        made(Kind.ENVIRONMENT, State.SUSPECT), made(Kind.NUMERICS, State.CAUSE), made(Kind.TASK, State.CAUSE),
-    )  # fmt: skip
+    suspect = made(FindingKind.ENVIRONMENT, FindingState.SUSPECT)
+    cause, cheap = made(FindingKind.NUMERICS, FindingState.CAUSE), made(FindingKind.TASK, FindingState.CAUSE)
     assert ordered([suspect, cause, cheap]) == (cheap, cause, suspect)
 
 
@@ -270,22 +277,24 @@ def test_a_message_is_written_even_where_triage_itself_breaks(tmp_path: Path) ->
 
 
 def test_what_the_moved_documents_have_in_common_is_said_and_chance_is_not() -> None:
-    def documents(sizes: list[float]) -> list[Document]:
+    def documents(sizes: list[float]) -> list[MovedDocument]:
         return [
-            Document(
+            MovedDocument(
                 task="piqa", doc=place, place=place * 37 % 60, length=100 + place, target=place % 2,
                 score=-float(size > 0.5), margin=0.1, moved=-size, answers=(-size, 0.0),
             )
             for place, size in enumerate(sizes)
         ]  # fmt: skip
 
-    longer = sharing(documents([0.01 * place for place in range(60)]))
+    longer = describe_shared(documents([0.01 * place for place in range(60)]))
     assert [said.split(":")[0] for said in longer] == ["longer documents move more"]
-    second = sharing(documents([0.6 + 0.001 * (place * 7 % 60) if place % 2 else 0.001 * place for place in range(60)]))
+    second = describe_shared(
+        documents([0.6 + 0.001 * (place * 7 % 60) if place % 2 else 0.001 * place for place in range(60)])
+    )
     assert any("30 of 30 flips where choice 1 is right (30 documents)" in said for said in second)
     chance = random.Random(0).sample([0.001 * place for place in range(60)], 60)
-    assert sharing(documents(chance)) == []
-    assert sharing(documents([0.1, 0.2])) == [], "too few to say anything"
+    assert describe_shared(documents(chance)) == []
+    assert describe_shared(documents([0.1, 0.2])) == [], "too few to say anything"
 
 
 def test_runs_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
@@ -307,17 +316,17 @@ class TestEngines:
         now, recorded = side("this run", CALM), side("the answers", CALM, ceiling=1e-3)
         given = {"recorded": recorded, "engines": engines(ComparisonOutcome.CHANGED), "outcome": "ENGINES_DISAGREE"}
         first, *others = diagnose(evidence(None, now, **given))
-        assert (first.kind, first.state) == (Kind.ENGINES, State.CAUSE)
+        assert (first.kind, first.state) == (FindingKind.ENGINES, FindingState.CAUSE)
         assert first.evidence[0] == "shared measured 0.2, plain 0.5"
         assert first.next == 'pytest -m gpu tests/kernels -k "(split or decode or initial) and not latency"'
-        (noise,) = [each for each in others if each.kind is Kind.NOISE]
+        (noise,) = [each for each in others if each.kind is FindingKind.NOISE]
         assert "printed number" not in noise.title, "plain's number is as printed"
 
     def test_that_they_disagree_does_not_explain_a_number_that_plain_has_wrong_too(self) -> None:
         now, recorded = moved([-1.0] * 60), side("the answers", CALM, ceiling=1e-3)
         first, *others = diagnose(evidence(None, now, recorded=recorded, engines=engines(ComparisonOutcome.CHANGED)))
-        assert (first.kind, first.state) == (Kind.NUMERICS, State.CAUSE)
-        assert [each.state for each in others if each.kind is Kind.ENGINES] == [State.SUSPECT]
+        assert (first.kind, first.state) == (FindingKind.NUMERICS, FindingState.CAUSE)
+        assert [each.state for each in others if each.kind is FindingKind.ENGINES] == [FindingState.SUSPECT]
 
     def test_the_code_of_the_shared_engine_is_no_difference_where_only_one_used_it(self) -> None:
         parts = {"code": {"scanproof/scoring": {"engine.py": "1"}}}
@@ -331,19 +340,19 @@ class TestEngines:
         lost = moved([-1.0] * 60, engine="plain")
         good = side("the good run 1", CALM, engine="shared")
         found = diagnose(evidence(good, lost, engines=engines(ComparisonOutcome.SAME)))
-        assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.RULED_OUT]
+        assert [each.state for each in found if each.kind is FindingKind.ENGINES] == [FindingState.RULED_OUT]
         assert not any("engine: shared -> plain" in line for each in found for line in each.evidence)
 
     def test_another_engine_than_in_the_good_run_is_a_suspect_where_only_one_was_asked(self) -> None:
         lost = moved([-1.0] * 60, engine="shared")
         found = diagnose(evidence(side("the good run 1", CALM, engine="plain"), lost))
-        (environment,) = [each for each in found if each.kind is Kind.ENVIRONMENT]
-        assert (environment.state, environment.evidence) == (State.SUSPECT, ("engine: plain -> shared",))
-        (alone,) = [each for each in found if each.kind is Kind.ENGINES]
-        assert alone.state is State.UNKNOWN
+        (environment,) = [each for each in found if each.kind is FindingKind.ENVIRONMENT]
+        assert (environment.state, environment.evidence) == (FindingState.SUSPECT, ("engine: plain -> shared",))
+        (alone,) = [each for each in found if each.kind is FindingKind.ENGINES]
+        assert alone.state is FindingState.UNKNOWN
         assert alone.next == "pytest tests/published -k model-piqa-acc-paper --scanproof-engine=auto"
 
     @pytest.mark.parametrize("outcome", [ComparisonOutcome.REFUSED, None])
     def test_what_cannot_be_compared_is_unknown(self, outcome: ComparisonOutcome | None) -> None:
         found = diagnose(evidence(None, side("this run", CALM), engines=engines(outcome)))
-        assert [each.state for each in found if each.kind is Kind.ENGINES] == [State.UNKNOWN]
+        assert [each.state for each in found if each.kind is FindingKind.ENGINES] == [FindingState.UNKNOWN]

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from scanproof import files, record
-from scanproof.numbers.verdict.outcome import Meaning, number_outcome
-from scanproof.numbers.verdict.outcome import Outcome as verdicts
+from scanproof.numbers.verdict.outcome import Meaning, Outcome, number_outcome
 from scanproof.triage.bisect.environments import Differences, Environment
-from scanproof.triage.bisect.search import Outcome
+from scanproof.triage.bisect.search import MixtureOutcome
 
 LOG = "log.txt"
 
@@ -27,7 +26,7 @@ class Tried:
 
     bad: tuple[str, ...]
     """Packages as in the bad environment; all others as in the good one."""
-    outcome: Outcome
+    outcome: MixtureOutcome
     because: str
     measured: float | None = None
     seconds: float = 0.0
@@ -55,7 +54,7 @@ class Mixtures:
     fresh: bool = False
     tried: list[Tried] = field(default_factory=list)
 
-    def __call__(self, bad: frozenset[str]) -> Outcome:
+    def __call__(self, bad: frozenset[str]) -> MixtureOutcome:
         """The number in one mixture, run or remembered."""
         pins = self.pins(bad)
         folder = self.root.resolve() / "bisect" / self.key(pins)
@@ -66,7 +65,7 @@ class Mixtures:
         else:
             self.say(f"{len(self.tried) + 1}. {self.named(bad)}")
             found = self.attempt(bad, pins, folder)
-            if found.outcome is not Outcome.UNRESOLVED:
+            if found.outcome is not MixtureOutcome.UNRESOLVED:
                 # What broke may be mended: a full disk, a wheel that was not there yet.
                 files.write_atomically(known, files.to_json(found))
         self.tried.append(found)
@@ -100,7 +99,7 @@ class Mixtures:
         started = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         problem = self.build(pins, folder)
-        outcome, because, measured = (Outcome.UNRESOLVED, problem, None) if problem else self.measure(folder)
+        outcome, because, measured = (MixtureOutcome.UNRESOLVED, problem, None) if problem else self.measure(folder)
         return Tried(
             bad=tuple(sorted(bad)), outcome=outcome, because=because, measured=measured,
             seconds=time.monotonic() - started, folder=str(folder),
@@ -118,7 +117,7 @@ class Mixtures:
         result = self.run(command, folder, dict(os.environ))
         return None if result == 0 else f"cannot be built, see {folder / LOG}"
 
-    def measure(self, folder: Path) -> tuple[Outcome, str, float | None]:
+    def measure(self, folder: Path) -> tuple[MixtureOutcome, str, float | None]:
         """Run the number's test; the verdict that it recorded."""
         runs = folder / "store" / "runs"
         path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
@@ -132,10 +131,10 @@ class Mixtures:
         try:
             run = record.read_run(record.find_run(runs, str(new[-1]))) if new else None
         except record.RecordError as error:
-            return Outcome.UNRESOLVED, str(error), None
+            return MixtureOutcome.UNRESOLVED, str(error), None
         kept = next((each for each in run.records if each.id == self.number), None) if run else None
         if kept is None:
-            return Outcome.UNRESOLVED, f"the number was not measured, see {folder / LOG}", None
+            return MixtureOutcome.UNRESOLVED, f"the number was not measured, see {folder / LOG}", None
         measured = kept.verdict.measured if kept.verdict else None
         outcome = side_of(kept.outcome)
         return outcome, f"{kept.outcome}: {kept.because.splitlines()[0]}", measured
@@ -150,11 +149,11 @@ class Mixtures:
             ).returncode
 
 
-def side_of(name: str) -> Outcome:
+def side_of(name: str) -> MixtureOutcome:
     """Whether a number with this outcome is as in the good environment; a run that judged nothing resolves nothing."""
     outcome = number_outcome(name)
     if outcome.meaning is Meaning.FAILED:
-        return Outcome.BAD
-    if outcome.meaning is Meaning.BROKEN or outcome is verdicts.NOT_COMPARABLE:
-        return Outcome.UNRESOLVED
-    return Outcome.GOOD
+        return MixtureOutcome.BAD
+    if outcome.meaning is Meaning.BROKEN or outcome is Outcome.NOT_COMPARABLE:
+        return MixtureOutcome.UNRESOLVED
+    return MixtureOutcome.GOOD

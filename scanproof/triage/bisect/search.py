@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 
-class Outcome(StrEnum):
+class MixtureOutcome(StrEnum):
     """What the number did in one mixture."""
 
     GOOD = "good"
@@ -17,12 +17,12 @@ class Outcome(StrEnum):
     """The mixture cannot be built, or the run broke: it says nothing about the number."""
 
 
-Test = Callable[[frozenset[str]], Outcome]
+Test = Callable[[frozenset[str]], MixtureOutcome]
 """The outcome with these packages as in the bad environment and all others as in the good one."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """What the search found."""
 
     packages: tuple[str, ...]
@@ -32,23 +32,23 @@ class Answer:
     because: str
 
 
-def search(packages: Sequence[str], test: Test) -> Answer:
+def search(packages: Sequence[str], test: Test) -> SearchResult:
     """The smallest set of packages that moves the number, from those that differ.
 
     The whole environments are tried first: without a good and a bad end there is nothing between them.
     """
     if not packages:
-        return Answer((), None, "the two environments hold the same versions")
+        return SearchResult((), None, "the two environments hold the same versions")
     first, last = test(frozenset()), test(frozenset(packages))
-    if first is not Outcome.GOOD:
-        return Answer((), None, f"the good environment is not good here: {first.value}")
-    if last is not Outcome.BAD:
-        return Answer((), None, f"the bad environment does not show the fault here: {last.value}")
+    if first is not MixtureOutcome.GOOD:
+        return SearchResult((), None, f"the good environment is not good here: {first.value}")
+    if last is not MixtureOutcome.BAD:
+        return SearchResult((), None, f"the bad environment does not show the fault here: {last.value}")
     found = smallest(tuple(packages), test)
     rest = frozenset(packages) - frozenset(found)
     without = test(rest)
-    alone = None if without is Outcome.UNRESOLVED else without is Outcome.GOOD
-    return Answer(found, alone, conclusion(found, alone))
+    alone = None if without is MixtureOutcome.UNRESOLVED else without is MixtureOutcome.GOOD
+    return SearchResult(found, alone, conclusion(found, alone))
 
 
 def conclusion(found: tuple[str, ...], alone: bool | None) -> str:
@@ -69,7 +69,9 @@ def smallest(packages: tuple[str, ...], test: Test) -> tuple[str, ...]:
     """A set that moves the number and of which, as far as it could be tried, no part without one package does."""
     pieces = 2
     while len(packages) > 1:
-        smaller = next((part for part in candidates(packages, pieces) if test(frozenset(part)) is Outcome.BAD), None)
+        smaller = next(
+            (part for part in candidates(packages, pieces) if test(frozenset(part)) is MixtureOutcome.BAD), None
+        )
         if smaller is not None:
             # A complement keeps the granularity, as in the paper; a piece starts anew.
             pieces = max(pieces - 1, 2) if len(smaller) > -(-len(packages) // pieces) else 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.triage.evidence import Broken, Evidence
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, FindingKind, FindingState
 
 ADVICE = {
     "killed": "the process was ended from outside; the kernel log tells whether memory ran out",
@@ -39,7 +39,7 @@ def check(evidence: Evidence) -> list[Finding]:
     again = f"less {error.log}" if error.log else "scanproof doctor"
     return [
         Finding(
-            kind=Kind.BROKEN, state=State.CAUSE, title=title, evidence=told(error),
+            kind=FindingKind.BROKEN, state=FindingState.CAUSE, title=title, evidence=told(error),
             next=NEXT.get(kind, again),
         )
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from scanproof.numbers.verdict.engines import DISAGREE
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from scanproof.triage.evidence import Evidence
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
 
 KERNELS = 'pytest {} -k "(split or decode or initial) and not latency"'
 """The kernel cases and invariants in which a state is carried over."""
@@ -20,17 +20,17 @@ def check(evidence: Evidence) -> list[Finding]:
     found = both.finding
     if found is None:
         title = "the shared engine measured nothing that can be compared; the number is plain's"
-        return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=title, evidence=both.lines())]
+        return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, title, both.lines())]
     if both.disagree:
         gpu = evidence.now is not None and evidence.now.job is not None and evidence.now.job.device.startswith("cuda")
         command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
         # A number that plain has wrong as well is not explained by it: one fault may well move both, and unlike.
-        state = State.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else State.SUSPECT
-        return [Finding(kind=Kind.ENGINES, state=state, title=DISAGREE, evidence=both.lines(), next=command)]
+        state = FindingState.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else FindingState.SUSPECT
+        return [make_finding(FindingKind.ENGINES, state, DISAGREE, both.lines(), command)]
     if found.outcome is ComparisonOutcome.REFUSED:
-        return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=found.because, evidence=both.lines())]
+        return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, found.because, both.lines())]
     title = "the engine: plain and shared give the same answers, document by document"
-    return [Finding(kind=Kind.ENGINES, state=State.RULED_OUT, title=title, evidence=both.lines())]
+    return [make_finding(FindingKind.ENGINES, FindingState.RULED_OUT, title, both.lines())]
 
 
 def alone(evidence: Evidence) -> list[Finding]:
@@ -39,4 +39,4 @@ def alone(evidence: Evidence) -> list[Finding]:
         return []
     title = "measured by the shared engine alone; plain may give another number"
     command = f"pytest tests/published -k {evidence.number} --scanproof-engine=auto"
-    return [Finding(kind=Kind.ENGINES, state=State.UNKNOWN, title=title, next=command)]
+    return [Finding(kind=FindingKind.ENGINES, state=FindingState.UNKNOWN, title=title, next=command)]

@@ -9,11 +9,11 @@ from scanproof.numbers.verdict import rounding
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
-from scanproof.triage.finding import Finding, Kind, State, make_finding
+from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
 from scanproof.triage.moves import Task
 
 SHOWN = 8
-finding = partial(make_finding, Kind.ENVIRONMENT)
+finding = partial(make_finding, FindingKind.ENVIRONMENT)
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -24,7 +24,7 @@ def check(evidence: Evidence) -> list[Finding]:
     found: list[Finding] = []
     if evidence.before is not None:
         differ = [each for each in between(evidence.before, now) if not harmless(evidence, each)]
-        moved = moves.answers_moved(evidence)
+        moved = moves.have_answers_moved(evidence)
         found += harness(evidence, evidence.before, [each for each in differ if each.group == "harness"])
         found += inputs(evidence, differ, moved)
         found += suspects(evidence, differ, moved)
@@ -53,20 +53,20 @@ def harness(evidence: Evidence, side: Side, differ: list[Difference]) -> list[Fi
     """lm-eval is another one: does it ask other questions, or score the same answers differently?"""
     if not differ:
         return []
-    found = moves.tasks(evidence, side)
+    found = moves.pair_tasks(evidence, side)
     told = [str(each) for each in differ]
     scored = [line for task in found for line in scored_differently(task, side)]
-    asked = [task.name for task in found if not moves.same_questions(task)]
+    asked = [task.name for task in found if not moves.has_same_questions(task)]
     same_data = data_is_the_same(evidence, side, found)
     if scored:
         title = "another lm-eval: the same answers get other scores"
-        return [finding(State.CAUSE, title, [*told, *scored], bisect(evidence))]
+        return [finding(FindingState.CAUSE, title, [*told, *scored], bisect(evidence))]
     if asked and same_data:
         title = "another lm-eval: it asks other questions"
         told.append(f"other prompts or answers to choose from in {', '.join(asked)}; the data is the same")
-        return [finding(State.CAUSE, title, told, bisect(evidence))]
-    moved = moves.answers_moved(evidence)
-    state = State.SUSPECT if moved or asked else State.UNKNOWN
+        return [finding(FindingState.CAUSE, title, told, bisect(evidence))]
+    moved = moves.have_answers_moved(evidence)
+    state = FindingState.SUSPECT if moved or asked else FindingState.UNKNOWN
     said = "and answers moved" if moved else "nothing shows that it matters here"
     return [finding(state, f"another lm-eval, {said}", told, bisect(evidence))]
 
@@ -87,7 +87,7 @@ def scored_differently(task: Task, side: Side) -> list[str]:
     old, new = task.before.samples, task.now.samples
     if task.metric not in old.metrics or task.metric not in new.metrics:
         return []
-    rows = zip(moves.moves(task), old.metrics[task.metric], new.metrics[task.metric], strict=True)
+    rows = zip(moves.measure_moves(task), old.metrics[task.metric], new.metrics[task.metric], strict=True)
     limit = moves.find_threshold(side)
     # A tie may be broken either way by the smallest rounding.
     odd = [doc for (doc, moved), first, second in rows if moved <= limit and first != second and not near(task, doc)]
@@ -115,8 +115,10 @@ def inputs(evidence: Evidence, differ: list[Difference], moved: bool | None) -> 
         return []
     what = ", ".join(dict.fromkeys(names[each.group] for each in found))
     if moved is False:
-        return [finding(State.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in found])]
-    state = State.CAUSE if moved else State.SUSPECT
+        return [
+            finding(FindingState.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in found])
+        ]
+    state = FindingState.CAUSE if moved else FindingState.SUSPECT
     return [finding(state, f"{what}: the answers are those of another computation", [str(each) for each in found])]
 
 
@@ -130,8 +132,8 @@ def suspects(evidence: Evidence, differ: list[Difference], moved: bool | None) -
     assert evidence.before is not None
     title = f"what computes differs from {evidence.before.name}"
     if moved is False:
-        return [finding(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
-    return [finding(State.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
+        return [finding(FindingState.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
+    return [finding(FindingState.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
 
 
 def own_changes(before: Side) -> str | None:
@@ -144,9 +146,12 @@ def others(evidence: Evidence, differ: list[Difference], side: Side) -> list[Fin
     """What is not known to move a number, or that nothing differs at all."""
     found = [str(each) for each in differ if each.group == "other" or each.what == "job batch_size"]
     if found:
-        return [finding(State.UNKNOWN, f"differs from {side.name}, and is not known to move a number", found)]
+        title = f"differs from {side.name}, and is not known to move a number"
+        return [finding(FindingState.UNKNOWN, title, found)]
     if not differ and not evidence.changed_kernels:
-        return [finding(State.RULED_OUT, f"nothing that is recorded of the environment differs from {side.name}", [])]
+        return [
+            finding(FindingState.RULED_OUT, f"nothing that is recorded of the environment differs from {side.name}", [])
+        ]
     return []
 
 
@@ -163,7 +168,7 @@ def published(evidence: Evidence) -> list[Finding]:
     ]
     if not told:
         return []
-    return [finding(State.UNKNOWN, "the number was published from another environment", told)]
+    return [finding(FindingState.UNKNOWN, "the number was published from another environment", told)]
 
 
 def device(side: Side) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scanproof.kernels.launches import proof
 from scanproof.triage.checks.broken import told
 from scanproof.triage.evidence import Evidence
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, FindingKind, FindingState
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -14,7 +14,7 @@ def check(evidence: Evidence) -> list[Finding]:
     if evidence.broken is not None and evidence.broken.kind == "fallback":
         return [
             Finding(
-                kind=Kind.FALLBACK, state=State.CAUSE, title=title, evidence=told(evidence.broken),
+                kind=FindingKind.FALLBACK, state=FindingState.CAUSE, title=title, evidence=told(evidence.broken),
                 next="scanproof doctor",
             )
         ]  # fmt: skip
@@ -25,8 +25,8 @@ def check(evidence: Evidence) -> list[Finding]:
     if missing:
         return [
             Finding(
-                kind=Kind.FALLBACK,
-                state=State.CAUSE,
+                kind=FindingKind.FALLBACK,
+                state=FindingState.CAUSE,
                 title=title,
                 evidence=tuple(found.text for found in missing),
                 next="scanproof doctor",
@@ -34,5 +34,9 @@ def check(evidence: Evidence) -> list[Finding]:
         ]
     names = ", ".join(now.job.kernels)
     return [
-        Finding(kind=Kind.FALLBACK, state=State.RULED_OUT, title=f"no fallback: the kernels it needs ran ({names})")
+        Finding(
+            kind=FindingKind.FALLBACK,
+            state=FindingState.RULED_OUT,
+            title=f"no fallback: the kernels it needs ran ({names})",
+        )
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from scanproof.triage.evidence import Departure, Evidence, Substituted
-from scanproof.triage.finding import Finding, Kind, State, make_finding
+from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
 
 RESTORES = 0.1
 """An operation is named when replacing it leaves at most this share of the distance to the reference answers."""
@@ -18,7 +18,7 @@ CASES = {
     "scaled_dot_product_attention": "flash_attn_func",
 }
 """Functions of the stand-ins whose kernel cases have another name."""
-finding = partial(make_finding, Kind.KERNEL)
+finding = partial(make_finding, FindingKind.KERNEL)
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -30,19 +30,19 @@ def check(evidence: Evidence) -> list[Finding]:
     lines.append(f"every operation replaced: {tried.all_replaced:.2g} nats")
     if tried.as_is <= tried.limit:
         title = "scored again as they are, the answers are the reference's: this machine does not show the fault now"
-        return [finding(State.UNKNOWN, title, lines)]
+        return [finding(FindingState.UNKNOWN, title, lines)]
     restoring = [each.operation for each in tried.trials if restores(tried, each.distance)]
     if len(restoring) == 1:
         lines += departure(tried.departure, tried.why_no_departure)
         title = f"{restoring[0]}: replacing it by its float64 reference restores the answers, no other does"
-        return [finding(State.CAUSE, title, lines, tests(evidence, restoring[0]))]
+        return [finding(FindingState.CAUSE, title, lines, tests(evidence, restoring[0]))]
     if restoring:
         title = f"several replacements restore the answers ({', '.join(restoring)}): none is named"
     elif restores(tried, tried.all_replaced):
         title = "no replacement alone restores the answers, all together do: more than one operation is wrong"
     else:
         title = "no operation: with all of them replaced the answers are still others (weights, tokens, linear layers)"
-    return [finding(State.UNKNOWN, title, [*lines, *departure(tried.departure, tried.why_no_departure)])]
+    return [finding(FindingState.UNKNOWN, title, [*lines, *departure(tried.departure, tried.why_no_departure)])]
 
 
 def tests(evidence: Evidence, operation: str) -> str:

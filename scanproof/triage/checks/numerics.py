@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from scanproof.numbers.verdict import baseline_gate, paired_tests
 from scanproof.triage import moves
 from scanproof.triage.evidence import Evidence, Side
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
 from scanproof.triage.moves import Task
-from scanproof.triage.patterns import Document, sharing
+from scanproof.triage.patterns import MovedDocument, describe_shared
 
 LEVEL = 1e-3
 """Of all tests of one number together: a lean that noise shows once in a thousand numbers."""
@@ -40,11 +40,15 @@ def check(evidence: Evidence) -> list[Finding]:
         return []
     if side is None:
         text = "there is nothing to hold the answers against: no good run of this job, and no recorded answers"
-        return [Finding(kind=Kind.NUMERICS, state=State.UNKNOWN, title=text, next=REPEAT.format(evidence.number))]
-    found = [task for task in moves.tasks(evidence, side) if moves.same_questions(task)]
+        return [
+            Finding(
+                kind=FindingKind.NUMERICS, state=FindingState.UNKNOWN, title=text, next=REPEAT.format(evidence.number)
+            )
+        ]
+    found = [task for task in moves.pair_tasks(evidence, side) if moves.has_same_questions(task)]
     if not found:
         text = f"the answers cannot be compared with {side.name} document by document"
-        return [Finding(kind=Kind.NUMERICS, state=State.UNKNOWN, title=text)]
+        return [Finding(kind=FindingKind.NUMERICS, state=FindingState.UNKNOWN, title=text)]
     return [judged(evidence, side, found)]
 
 
@@ -54,7 +58,7 @@ REPEAT = "pytest tests/published -k {} --scanproof-history=FOLDER  # then `scanp
 def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
     """What direction and size of the moves say together."""
     known = side.ceiling is not None
-    largest = moves.largest_move(found) or 0.0
+    largest = moves.find_largest_move(found) or 0.0
     documents = [document for task in found for document in documents_of(task)]
     lines = [flips_line(documents), *tie_lines(documents), size_line(largest, side), *number_lines(found)]
     command = None
@@ -64,21 +68,23 @@ def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
         title = f"nothing moved: every answer is that of {side.name} to rounding"
         if evidence.failed and not (evidence.engines and evidence.engines.disagree):
             title += "; what differs is the printed number, or how it is made of the answers"
-        return Finding(kind=Kind.NOISE, state=State.CAUSE, title=title, evidence=tuple(lines))
+        return Finding(kind=FindingKind.NOISE, state=FindingState.CAUSE, title=title, evidence=tuple(lines))
     leans = holm(list(questions(documents, evidence.margin)))
     lines += [lean.said for lean in leans] or [f"no lean: no test is below {LEVEL:g} after Holm's correction"]
-    lines += sharing(documents)
+    lines += describe_shared(documents)
     if leans or known:
         how = "lean one way" if leans else "moved further than rounding moves them, in no one direction"
         title = f"the computation changed: the questions are the same, the answers {how}"
         if not leans:
             lines.append("a lower precision or random numbers do this, and so do faults that have no direction")
-        return Finding(kind=Kind.NUMERICS, state=State.CAUSE, title=title, evidence=tuple(lines), next=command)
+        return Finding(
+            kind=FindingKind.NUMERICS, state=FindingState.CAUSE, title=title, evidence=tuple(lines), next=command
+        )
     title = f"noise of this size explains what moved since {side.name}"
-    return Finding(kind=Kind.NOISE, state=State.CAUSE, title=title, evidence=tuple(lines), next=command)
+    return make_finding(FindingKind.NOISE, FindingState.CAUSE, title, lines, command)
 
 
-def documents_of(task: Task) -> list[Document]:
+def documents_of(task: Task) -> list[MovedDocument]:
     """Every document of a task with what moved."""
     old, new = task.before.samples, task.now.samples
     pair = task.pair
@@ -90,7 +96,7 @@ def documents_of(task: Task) -> list[Document]:
         line = (task.now.texts or {}).get(doc)
         length = len(line["prompts"][0]) + max(map(len, line["choices"]), default=0) if line else None
         found.append(
-            Document(
+            MovedDocument(
                 task=task.name,
                 doc=doc,
                 place=place,
@@ -108,7 +114,7 @@ def documents_of(task: Task) -> list[Document]:
     return found
 
 
-def questions(documents: list[Document], margin: float) -> Sequence[Lean]:
+def questions(documents: list[MovedDocument], margin: float) -> Sequence[Lean]:
     """Ways in which a fault makes documents lean and noise does not; `margin` as in the second gate, in nats."""
     gained, lost = (sum(sign * each.score > 0.5 for each in documents) for sign in (1, -1))
     asked = []
@@ -131,7 +137,7 @@ def shift(name: str, moved: Sequence[float], margin: float) -> Lean:
     return Lean(name, p_value, f"{name} moved by {mean:+.3g} nats on average of {len(moved)}: p <= {p_value:.2g}")
 
 
-def to_ties(documents: list[Document]) -> Lean | None:
+def to_ties(documents: list[MovedDocument]) -> Lean | None:
     """Of the documents that moved further than they were from a tie, half flip when moves are symmetric."""
     far = [each for each in documents if each.margin is not None and each.moved is not None
            and abs(each.moved) > abs(each.margin) > 0]  # fmt: skip
@@ -155,7 +161,7 @@ def holm(asked: list[Lean]) -> list[Lean]:
     return kept
 
 
-def flips_line(documents: list[Document]) -> str:
+def flips_line(documents: list[MovedDocument]) -> str:
     """Which documents flipped."""
     flipped = [each for each in documents if abs(each.score) > 0.5]
     gained = sum(each.score > 0 for each in flipped)
@@ -167,7 +173,7 @@ def flips_line(documents: list[Document]) -> str:
     return f"{count} (doc_id {some}{more})"
 
 
-def tie_lines(documents: list[Document]) -> list[str]:
+def tie_lines(documents: list[MovedDocument]) -> list[str]:
     """How close the flipped documents were to a tie, and how many flips noise of this size makes."""
     known = [(abs(each.margin), abs(each.moved), abs(each.score) > 0.5) for each in documents
              if each.margin is not None and each.moved is not None]  # fmt: skip

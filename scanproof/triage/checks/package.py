@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scanproof.triage.evidence import Evidence
-from scanproof.triage.finding import Finding, Kind, State
+from scanproof.triage.finding import Finding, FindingKind, FindingState
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -21,6 +21,6 @@ def check(evidence: Evidence) -> list[Finding]:
     names = " and ".join(found.packages)
     if len(seen) < len(found.packages):
         title = f"{names} moved this number in a bisection; its version in this run was not recorded"
-        return [Finding(kind=Kind.PACKAGE, state=State.UNKNOWN, title=title, evidence=tuple(lines))]
-    state = State.CAUSE if found.alone else State.SUSPECT
-    return [Finding(kind=Kind.PACKAGE, state=state, title=f"{names} moves this number", evidence=tuple(lines))]
+        return [Finding(kind=FindingKind.PACKAGE, state=FindingState.UNKNOWN, title=title, evidence=tuple(lines))]
+    state = FindingState.CAUSE if found.alone else FindingState.SUSPECT
+    return [Finding(kind=FindingKind.PACKAGE, state=state, title=f"{names} moves this number", evidence=tuple(lines))]

@@ -11,12 +11,12 @@ from typing import Any
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
-from scanproof.triage.finding import Finding, Kind, State, make_finding
+from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
 from scanproof.triage.moves import Task
 
 SHOWN = 6
 WIDTH = 100
-finding = partial(make_finding, Kind.TASK)
+finding = partial(make_finding, FindingKind.TASK)
 
 
 def check(evidence: Evidence) -> list[Finding]:
@@ -32,9 +32,9 @@ def check(evidence: Evidence) -> list[Finding]:
     definitions = [str(each) for each in differ if each.group in ("definition", "dataset")]
     if definitions:
         title = "files of the task differ, the questions that were asked do not"
-        return [finding(State.UNKNOWN, title, definitions)]
-    if any(moves.tasks(evidence, side) for side in sides):
-        return [finding(State.RULED_OUT, "documents, prompts and answers to choose from are the same", [])]
+        return [finding(FindingState.UNKNOWN, title, definitions)]
+    if any(moves.pair_tasks(evidence, side) for side in sides):
+        return [finding(FindingState.RULED_OUT, "documents, prompts and answers to choose from are the same", [])]
     return []
 
 
@@ -43,8 +43,8 @@ def questions(evidence: Evidence, side: Side) -> list[Finding]:
     assert evidence.now is not None
     files = [each for each in between(side, evidence.now) if each.group in ("dataset", "definition", "shots")]
     found = []
-    for task in moves.tasks(evidence, side):
-        if moves.same_questions(task):
+    for task in moves.pair_tasks(evidence, side):
+        if moves.has_same_questions(task):
             continue
         changed = [str(each) for each in files][:3]
         what, lines = named(task)
@@ -71,7 +71,7 @@ def named(task: Task) -> tuple[str, list[str]]:
         changed = different(task, ("prompt_hash",))
         what = "the number of shots changed" if lines and lines[0].startswith("shots") else "the prompt changed"
         return what, [f"prompts that differ: {told(changed, counts[1])}", *lines]
-    changed = moves.other_choices(task)
+    changed = moves.find_other_choices(task)
     return "the answers to choose from changed", [f"documents that differ: {told(changed, counts[1])}", *lines]
 
 
@@ -91,19 +91,19 @@ def different(task: Task, hashes: tuple[str, ...]) -> list[int] | None:
     ]
 
 
-def verdict(task: Task, side: Side) -> tuple[State, list[str]]:
+def verdict(task: Task, side: Side) -> tuple[FindingState, list[str]]:
     """Changed questions explain the number, unless documents that did not change moved too."""
     changed = different(task, ("doc_hash", "target_hash", "prompt_hash"))
-    changed = changed if changed is None else [*changed, *moves.other_choices(task)]
+    changed = changed if changed is None else [*changed, *moves.find_other_choices(task)]
     if changed is None or not task.pairable:
-        return State.CAUSE, ["the number answers other questions than the one it is held against"]
-    same = [moved for doc, moved in moves.moves(task) if doc not in set(changed)]
+        return FindingState.CAUSE, ["the number answers other questions than the one it is held against"]
+    same = [moved for doc, moved in moves.measure_moves(task) if doc not in set(changed)]
     if not same:
-        return State.CAUSE, ["every question changed: nothing is left that could tell of kernels"]
+        return FindingState.CAUSE, ["every question changed: nothing is left that could tell of kernels"]
     over = sum(moved > moves.find_threshold(side) for moved in same)
     if over:
-        return State.SUSPECT, [f"but {over} of {len(same)} documents whose question did not change moved too"]
-    return State.CAUSE, [f"the other {len(same)} documents answer as before: largest move {max(same):.2g} nats"]
+        return FindingState.SUSPECT, [f"but {over} of {len(same)} documents whose question did not change moved too"]
+    return FindingState.CAUSE, [f"the other {len(same)} documents answer as before: largest move {max(same):.2g} nats"]
 
 
 def first_difference(task: Task, side: Side) -> list[str]:
@@ -135,8 +135,12 @@ def tokens(evidence: Evidence, differ: list[Difference]) -> list[Finding]:
     """How text becomes tokens: BOS, tokenizer, truncation."""
     if not differ:
         return []
-    moved = moves.answers_moved(evidence)
+    moved = moves.have_answers_moved(evidence)
     title = "how the text becomes tokens changed (BOS, tokenizer or truncation)"
     if moved is False:
-        return [finding(State.UNKNOWN, f"{title}, but no answer moved beyond rounding", [str(each) for each in differ])]
-    return [finding(State.CAUSE if moved else State.SUSPECT, title, [str(each) for each in differ])]
+        return [
+            finding(
+                FindingState.UNKNOWN, f"{title}, but no answer moved beyond rounding", [str(each) for each in differ]
+            )
+        ]
+    return [finding(FindingState.CAUSE if moved else FindingState.SUSPECT, title, [str(each) for each in differ])]
