@@ -121,7 +121,7 @@ def scanproof_check(
         from scanproof.numbers.verdict.outcome import Outcome
         from scanproof.report import terminal
 
-        if value.id != scanproof_value.id:
+        if value != scanproof_value:
             pytest.fail(f"this test is for {scanproof_value.id}: {value.id} was not evaluated for it", pytrace=False)
         verdict = scanproof_verdict
         if verdict.outcome is Outcome.KNOWN_DISCREPANCY:
