@@ -102,8 +102,8 @@ one_architecture() {
 # What pip would install on top of what the machine has.
 collect() {
   say "packages that the machine lacks"
-  packages wanted > "$work/wanted.txt"
-  "$work/bare/bin/python" -m pip install -q --dry-run --report "$work/report.json" -r "$work/wanted.txt" "$out"/{mamba_ssm,causal_conv1d}-*.whl
+  packages wanted "$out"/{mamba_ssm,causal_conv1d}-*.whl > "$work/wanted.txt"
+  "$work/bare/bin/python" -m pip install -q --dry-run --report "$work/report.json" -r "$work/wanted.txt"
   packages missing "$work/report.json" > "$work/missing.txt"
   find "$out" -maxdepth 1 -name '*.whl' ! -name 'mamba_ssm-*' ! -name 'causal_conv1d-*' -delete
   "$work/bare/bin/python" -m pip wheel -q --no-deps -w "$out" -r "$work/missing.txt"

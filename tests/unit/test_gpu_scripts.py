@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -322,6 +323,20 @@ class TestWheels:
         pyproject = tmp_path / "pyproject.toml"
         pyproject.write_text('[project]\ndependencies = ["lm-eval[hf]>=0.4.9", "duck-db>=1"]\n')
         assert gpu_missing.wanted(BARE, pyproject) == ["lm-eval[hf]>=0.4.9", "hypothesis>=6"]
+
+    def test_a_built_wheel_s_requirements_are_wanted_without_extras_and_what_is_left_out(self, tmp_path: Path) -> None:
+        wheel = tmp_path / "mamba_ssm-2.whl"
+        lines = [
+            "Name: mamba-ssm",
+            "Requires-Dist: einops",
+            "Requires-Dist: duck_db>=1",
+            "Requires-Dist: x; extra == 'dev'",
+        ]
+        with zipfile.ZipFile(wheel, "w") as packed:
+            packed.writestr("mamba_ssm-2.dist-info/METADATA", "\n".join(lines) + "\n\nA description\n")
+        pyproject = tmp_path / "pyproject.toml"
+        pyproject.write_text("[project]\ndependencies = []\n")
+        assert gpu_missing.wanted(BARE, pyproject, [wheel]) == ["hypothesis>=6", "einops"]
 
     def test_the_machine_s_description_can_be_used(self) -> None:
         bare = gpu_missing.read(gpu_missing.BARE)
