@@ -31,7 +31,7 @@ done
 [ -n "$out" ] || die "--out is missing"$'\n'"$usage"
 [[ $arch =~ ^[0-9]+a?$ ]] || die "--arch $arch: a number such as 80, 90 or 120"
 command -v "$python" >/dev/null || die "$python: not found; --python wants the GPU machine's Python, for example python3.12"
-mkdir -p "$out"; out=$(cd "$out" && pwd); work=${work:-$out/work}
+mkdir -p "$out"; out=$(cd "$out" && pwd); work=${work:-$out.work}
 mkdir -p "$work"; work=$(cd "$work" && pwd)
 packages() { "$work/bare/bin/python" "$root/tools/gpu_missing.py" --bare "$bare" "$@"; }
 
