@@ -154,7 +154,7 @@
       ["Perplexities: measured minus published, in % of it", "% of the published value", (number) => number.metric === "perplexity", (number) => 100 / number.expected, (number) => number.expected, "published"],
     ];
     const figures = kinds.map(([caption, label, mine, by, x, xLabel]) => {
-      const points = measured.filter(mine).map((number) => ({ number, x: x(number), y: number.difference * by(number), half: number.allowed === null ? null : number.allowed * by(number), failed: FAILED.has(number.outcome) }));
+      const points = measured.filter(mine).map((number) => ({ number, x: x(number), y: number.difference * by(number), half: number.allowed === null ? null : number.allowed * by(number), failed: means(number.outcome, "failed") }));
       if (!points.length) return null;
       const bands = points.filter((each) => each.half !== null);
       const figure = chart(`${caption}; each bar is what is allowed.`, {
