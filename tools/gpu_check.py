@@ -120,15 +120,15 @@ def doctor() -> int:
     bare = gpu_missing.read(gpu_missing.BARE)
     roots = [*gpu_missing.wanted(bare, ROOT / "pyproject.toml"), *gpu_missing.BUILT]
     unmet = list(gpu_missing.lacking(roots, gpu_missing.left_out(bare)))
-    print("\n".join(f"requirement: {each}" for each in unmet), flush=True)
     from scanproof.kernels import doctor as checks
     from scanproof.kernels.launches import machine
 
     subprocess.run([sys.executable, "-m", "scanproof", "doctor"], check=False)
     missing = checks.missing_rows(checks.diagnose(machine.examine()))
     found = [row for row in missing if row.what != "flash-attn" and set(row.found.split("; ")) != {"no flash-attn"}]
-    for row in found:
-        print(f"missing: {row.what}: {row.found}")
+    # The last line is the step's reason.
+    told = [*(f"{row.what}: {row.found}" for row in found), *unmet]
+    print("missing: " + "; ".join(told) if told else "nothing is missing")
     return int(bool(found or unmet))
 
 
@@ -173,8 +173,9 @@ def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> in
     done = gpu_results.read([given.out, given.work, *filter(None, [given.earlier])])
     ends = None if given.within is None else time.monotonic() + given.within
     for step in steps:
-        if step.name in done and done[step.name].ended and not given.again:
-            print(f"{step.name}: done before, {done[step.name].outcome}", flush=True)
+        before = done.get(step.name)
+        if before and before.ended and not before.rehearsed and not given.again:
+            print(f"{step.name}: done before, {before.outcome}", flush=True)
             continue
         limit = step.limit if ends is None else min(step.limit, int(ends - time.monotonic()) - GRACE)
         if limit < min(LEAST, step.limit):

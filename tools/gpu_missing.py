@@ -7,10 +7,12 @@ an environment that holds what the machine has.  Python 3.11 or later; `complete
 from __future__ import annotations
 
 import argparse
+import email
 import json
 import re
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -39,10 +41,22 @@ def read(bare: Path) -> dict[str, Any]:
     return found
 
 
-def wanted(bare: Mapping[str, Any], pyproject: Path) -> list[str]:
-    """scanproof's own requirements, and those of its GPU tests; without what is left out."""
+def wanted(bare: Mapping[str, Any], pyproject: Path, wheels: Iterable[Path] = ()) -> list[str]:
+    """Requirements of scanproof, of its GPU tests, and of wheels that were built here; without what is left out.
+
+    A requirement of what is left out is none.
+    """
     own = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
-    return [each for each in (*own, *bare["tests"]) if name_of(each) not in left_out(bare)]
+    built = [each for wheel in wheels for each in required(wheel)]
+    return [each for each in (*own, *bare["tests"], *built) if name_of(each) not in left_out(bare)]
+
+
+def required(wheel: Path) -> list[str]:
+    """The requirements that a wheel is installed with, without extras."""
+    with zipfile.ZipFile(wheel) as packed:
+        path = next(name for name in packed.namelist() if name.endswith(".dist-info/METADATA"))
+        found = email.message_from_bytes(packed.read(path)).get_all("Requires-Dist") or []
+    return [each for each in found if "extra ==" not in each]
 
 
 def name_of(requirement: str) -> str:
@@ -108,7 +122,9 @@ def main() -> None:
     """Print what is asked for, one a line; `complete` ends with 1 where something is lacking."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("installed", "unlisted", "wanted", "missing", "complete", "sizes"))
-    parser.add_argument("path", nargs="*", type=Path, help="missing: pip's report; sizes: the folder of wheels")
+    parser.add_argument(
+        "path", nargs="*", type=Path, help="wanted: built wheels; missing: pip's report; sizes: a folder"
+    )
     parser.add_argument("--bare", type=Path, default=BARE, help="what the machine has")
     asked = parser.parse_args()
     bare = read(asked.bare)
@@ -118,7 +134,7 @@ def main() -> None:
     elif asked.what == "unlisted":
         print("\n".join(unlisted(bare)))
     elif asked.what == "wanted":
-        print("\n".join(roots))
+        print("\n".join(wanted(bare, ROOT / "pyproject.toml", asked.path)))
     elif asked.what == "missing":
         print("\n".join(missing(json.loads(asked.path[0].read_text()), left_out(bare))))
     elif asked.what == "sizes":

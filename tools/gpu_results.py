@@ -39,11 +39,13 @@ class Result:
     outcome: str
     """`green`, `red`, or `running`: it was begun and nothing is known of its end."""
     ended: bool
-    """Whether it ran to its own end, so that it need not be repeated; a rehearsal never does."""
+    """Whether it ran to its own end, so that it need not be repeated."""
     seconds: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of tests: passed, failed, errors, skipped, and known misses, which are expected to fail."""
     reasons: tuple[str, ...] = ()
+    rehearsed: bool = False
+    """Whether it was to stop at its first failure: nothing that counts."""
 
 
 def begun(step: Step) -> Result:
@@ -70,7 +72,8 @@ def judged(step: Step, code: int, seconds: float, report: Path | None, log: Path
     return Result(
         name=step.name,
         outcome="green" if code == 0 and not why else "red",
-        ended=ended and not rehearsal,
+        ended=ended,
+        rehearsed=rehearsal,
         seconds=round(seconds, 1),
         counts=counts,
         reasons=tuple(found[:REASONS]),
@@ -113,7 +116,8 @@ def _counted(report: Path) -> tuple[dict[str, int], list[str]]:
 def _short(message: str, name: str) -> str:
     """The first line of a message; with the test's name where the message does not say which it is."""
     text = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
-    text = SETUP.sub("", text)
+    if SETUP.match(text):
+        text = SETUP.sub("", text).removesuffix('"')
     # What every test of a step says is one reason.
     return text[:LENGTH] if text.startswith("needs ") else f"{name}: {text}"[:LENGTH]
 
@@ -204,8 +208,8 @@ def summary(rows: Sequence[Result], table: Sequence[Step], about: Mapping[str, A
     asks = {step.name: step.asks for step in table}
     for each in rows:
         counts = " | ".join(str(each.counts.get(name, "")) for name in COUNTS)
-        outcome = each.outcome if each.ended else f"{each.outcome}, did not end"
-        yield f"| {each.name} | {outcome} | {counts} | {each.seconds:.0f} | {asks.get(each.name, '')} |"
+        how = ("" if each.ended else ", did not end") + (", rehearsed" if each.rehearsed else "")
+        yield f"| {each.name} | {each.outcome}{how} | {counts} | {each.seconds:.0f} | {asks.get(each.name, '')} |"
     for each in (row for row in rows if row.reasons):
         yield ""
         yield f"{each.name}:"

@@ -31,7 +31,7 @@ done
 [ -n "$out" ] || die "--out is missing"$'\n'"$usage"
 [[ $arch =~ ^[0-9]+a?$ ]] || die "--arch $arch: a number such as 80, 90 or 120"
 command -v "$python" >/dev/null || die "$python: not found; --python wants the GPU machine's Python, for example python3.12"
-mkdir -p "$out"; out=$(cd "$out" && pwd); work=${work:-$out/work}
+mkdir -p "$out"; out=$(cd "$out" && pwd); work=${work:-$out.work}
 mkdir -p "$work"; work=$(cd "$work" && pwd)
 packages() { "$work/bare/bin/python" "$root/tools/gpu_missing.py" --bare "$bare" "$@"; }
 
@@ -102,8 +102,8 @@ one_architecture() {
 # What pip would install on top of what the machine has.
 collect() {
   say "packages that the machine lacks"
-  packages wanted > "$work/wanted.txt"
-  "$work/bare/bin/python" -m pip install -q --dry-run --report "$work/report.json" -r "$work/wanted.txt" "$out"/{mamba_ssm,causal_conv1d}-*.whl
+  packages wanted "$out"/{mamba_ssm,causal_conv1d}-*.whl > "$work/wanted.txt"
+  "$work/bare/bin/python" -m pip install -q --dry-run --report "$work/report.json" -r "$work/wanted.txt"
   packages missing "$work/report.json" > "$work/missing.txt"
   find "$out" -maxdepth 1 -name '*.whl' ! -name 'mamba_ssm-*' ! -name 'causal_conv1d-*' -delete
   "$work/bare/bin/python" -m pip wheel -q --no-deps -w "$out" -r "$work/missing.txt"

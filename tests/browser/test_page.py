@@ -96,6 +96,9 @@ def test_a_script_in_the_data_is_shown_and_not_run(driver: Chrome) -> None:
     assert "scanproof" in driver.title
     assert run(driver, "return document.querySelectorAll('img').length") == 0
     assert run(driver, "return document.querySelectorAll('script:not([type])').length") == len(page.SCRIPTS)
+    kept = run(driver, "return [...document.querySelectorAll('script[type=\"application/json\"]')].map(e => e.id)")
+    assert kept == ["report", "outcomes"], "data, which no browser runs"
+    assert run(driver, "return document.querySelectorAll('script').length") == len(kept) + len(page.SCRIPTS)
     shown = run(driver, "return document.querySelector('.sample pre').textContent")
     assert shown.startswith(NASTY)
     assert NASTY in run(driver, "return document.getElementById('not-run-title').parentElement.textContent")
