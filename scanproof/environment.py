@@ -1,4 +1,4 @@
-"""What this machine is: GPU, driver, packages.  Nothing heavy is imported for it."""
+"""This machine: GPU, driver, package versions.  Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = (
 )  # fmt: skip
 """Distributions whose version can move a number."""
 SMI_SECONDS = 30.0
-"""How long the driver's tool may take: the first call after a start of the machine wakes the driver."""
+"""Time limit of nvidia-smi: the first call after a start of the machine loads the driver."""
 
 
 def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
@@ -65,7 +65,7 @@ def why_no_gpu() -> str | None:
 
 
 def source(folder: Path) -> dict[str, Any] | None:
-    """Branch, commit and whether files were changed since, of the clone that is being tested; None outside of one.
+    """Branch, commit, and whether files have uncommitted changes, of the clone in `folder`; None outside of a clone.
 
     A continuous-integration job checks out a commit without a branch; it names the branch in its environment.
     """

@@ -1,4 +1,4 @@
-"""Why an evaluation could not be finished: one error type, and the rules that tell the kinds apart."""
+"""Why an evaluation could not be finished: one error type, and the rules that classify errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PROGRAM = (ImportError, TypeError, AttributeError, AssertionError, NotImplement
 
 
 class EvaluationError(Exception):
-    """A job that could not be run.  It says nothing about the numbers."""
+    """A job could not be run.  This says nothing about its numbers."""
 
     def __init__(self, kind: Kind, message: str, last_words: str = "", log: str | None = None) -> None:
         super().__init__(kind, message, last_words, log)
@@ -71,7 +71,7 @@ def classify(stage: str, error: BaseException) -> Kind:
 
 
 def describe(error: BaseException) -> str:
-    """Type and text of an exception and of its causes, shortened to what a person reads."""
+    """Type and text of an exception and of its causes: three at most, 800 characters each."""
     told: list[str] = []
     for link in _chain(error):
         text = str(link).strip()
@@ -81,14 +81,14 @@ def describe(error: BaseException) -> str:
 
 
 def describe_exit(code: int) -> tuple[Kind, str]:
-    """What the exit status of a worker that left no result means."""
+    """Kind and message for a worker that left no result, from its exit status."""
     if code >= 0:
         return "worker", f"the worker {how_it_ended(code)} and left no result"
     return "killed", f"the worker {how_it_ended(code)}"
 
 
 def how_it_ended(code: int) -> str:
-    """What the exit status of a process means, behind its name."""
+    """The exit status of a process in words, to follow its name: `ended with exit code 1`."""
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"

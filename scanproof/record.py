@@ -1,4 +1,4 @@
-"""What a session measured: runs and their records, to and from disk."""
+"""Runs and their records: what a session measured, and how it is written and read."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class RecordError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
-    """What the shared engine made of a job that plain measured again."""
+    """The shared engine's evaluation of a job that plain then measured again."""
 
     because: dict[str, str]
-    """Why: what shared's verdict on a number was, by its id.
+    """Why plain measured again: number id -> shared's verdict on it.
 
     Empty where the engine broke, and where `scoring.spot` alone differs.
     """
@@ -78,7 +78,7 @@ class Evaluation:
     scoring: Scoring | None = None
     """What the shared engine ran; None for plain."""
     replaced: Replaced | None = None
-    """The evaluation by the shared engine that this one takes the place of."""
+    """The evaluation by the shared engine that this one replaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def parse_run(content: bytes, name: str) -> Run:
 
 
 def schema_version(content: bytes) -> int | None:
-    """The version that a file claims to have, where it claims any."""
+    """The schema version that a file names; None where it names none."""
     try:
         claimed = json.loads(content)["schema_version"]
     except (ValueError, KeyError, TypeError):

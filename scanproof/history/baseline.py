@@ -1,6 +1,6 @@
-"""Baselines: runs that were declared good.  Each declaration is a new file; none is changed, and none moves by itself.
+"""Baselines: runs that a person declared good.  Each declaration is a new file and is never changed.
 
-A declaration names those that it replaces, so that the newest is known without trusting any machine's clock.
+A declaration names the ones that it replaces.  So the newest is known without trusting any machine's clock.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
 
 
 def list_declarations(history: History) -> list[Declared]:
-    """Every declaration that is whole, each after those that it replaces."""
+    """Every intact declaration, each after the ones that it replaces."""
     names = sorted(history.place.sizes("baselines"))
     found: dict[str, Declared] = {}
     contents = history.place.read([f"baselines/{name}" for name in names])
@@ -72,19 +72,19 @@ def list_declarations(history: History) -> list[Declared]:
 
 
 def order_declarations(found: Mapping[str, Declared]) -> list[Declared]:
-    """Declarations in the order in which they were made; those made at the same time by their ids."""
+    """Sort declarations into the order in which they were made; those made at the same time by their ids."""
     ordered: list[Declared] = []
     waiting = dict(sorted(found.items()))
     while waiting:
         ready = [each for each in waiting.values() if not each.replaces & waiting.keys()]
-        # Nothing can wait for itself in files that name only what was there before; a forged circle is cut.
+        # Files name only earlier ones, so that no circle is possible; where files were edited into one, take all.
         for each in ready or list(waiting.values()):
             ordered.append(waiting.pop(each.id))
     return ordered
 
 
 def find_current(found: list[Declared]) -> dict[str, Declared]:
-    """The declaration that holds for each key: the last one that names it."""
+    """The declaration that counts for each key: the last one that names it."""
     return {key: each for each in found for key in each.evaluations}
 
 
@@ -107,7 +107,7 @@ def why_not_good(run: Run) -> list[str]:
 
 
 def list_possible_fallbacks(run: Run) -> list[str]:
-    """Jobs whose numbers need kernels that were not shown to run: those of a fallback prove nothing about kernels."""
+    """Jobs that need kernels without proof that these ran: numbers of a fallback say nothing about the kernels."""
     return [
         f"{evaluation.job.name} may have run a fallback: its numbers need {', '.join(evaluation.job.kernels)}, "
         "and the run holds no proof that they were launched"
@@ -179,7 +179,7 @@ class Baselines:
         return self.read[key]
 
     def load(self, key: str, found: Declared) -> Baseline:
-        """Its samples and versions."""
+        """Read the declared run: its samples and the version of lm-eval."""
         published = self.runs.get(found.run)
         content = self.history.read(published, "samples") if published else None
         if published is None or content is None:

@@ -1,4 +1,4 @@
-"""What is wrong in a history, named and never fatal."""
+"""Errors of a history: one that ends a command, and the files that are skipped and reported."""
 
 from __future__ import annotations
 

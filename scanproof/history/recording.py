@@ -1,4 +1,4 @@
-"""Write what a trusted run measured as expected values, where nobody has printed any."""
+"""Write the measurements of a trusted run as expected values, for numbers that were never printed."""
 
 from __future__ import annotations
 

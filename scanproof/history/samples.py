@@ -1,4 +1,4 @@
-"""What each document of a task got: from the per-sample logs of a run, to and from Parquet."""
+"""The answers to each document of a task: read from the logs of a run, written to and read from Parquet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASKS = b"scanproof.numbers.expected.tasks"
 
 
 def from_lines(job: str, task: str, lines: Iterable[Mapping[str, Any]]) -> TaskSamples:
-    """Samples from logged documents; raises KeyError, TypeError or ValueError where they are none."""
+    """Samples from logged documents; raises KeyError, TypeError or ValueError where a line is not a logged document."""
     rows = sorted(lines, key=lambda row: int(row["doc_id"]))
     names = sorted({name for row in rows for name in row["metrics"]})
     return TaskSamples(
@@ -57,7 +57,8 @@ def read_logs(job: str, folder: Path) -> Samples:
 def to_parquet(samples: Iterable[TaskSamples]) -> bytes:
     """Parquet of all documents, sorted by job and task, with a row per task in its metadata.
 
-    Log-likelihoods are written byte plane by byte plane: a float32 in a float64 then takes the room of a float32.
+    Log-likelihoods are written byte plane by byte plane (BYTE_STREAM_SPLIT): a float64 that holds a float32 then takes
+    about the size of a float32.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""The second gate of a session: finds what an evaluation is compared with, and compares."""
+"""The second gate of a session: finds the baseline of each evaluation and compares the two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation
 
 APART = 8
-"""Documents that are named where the engines disagree."""
+"""Most documents that are named when the two engines disagree."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class SecondGate:
     """Why the history's baselines could not be read."""
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
-        """What the evaluation of a number is compared with: a declared run, else the answers kept with the values.
+        """The baseline of a number's evaluation: a declared run, else the answers recorded with the expected values.
 
         Raises HistoryError when it cannot be read.
         """
@@ -56,7 +56,7 @@ class SecondGate:
         return recorded.with_rounding_for(evaluation) if recorded is not None else None
 
     def opened(self) -> Baselines:
-        """The baselines of the history; raises the same HistoryError every time when it cannot be read."""
+        """Open the history's baselines once; raises the same HistoryError at every call when they cannot be read."""
         if self.unreachable is not None:
             raise HistoryError(self.unreachable)
         if self.baselines is None:
@@ -80,17 +80,17 @@ class SecondGate:
         return self.recorded[path]
 
     def samples(self, evaluation: Evaluation) -> Samples:
-        """What the documents of an evaluation got; raises HistoryError."""
+        """The answers of an evaluation, by job and task; raises HistoryError."""
         return self.logged(evaluation.job.name, evaluation.samples)
 
     def logged(self, job: str, folder: str) -> Samples:
-        """The logs in a folder; raises HistoryError."""
+        """The answers logged in a folder, read once; raises HistoryError."""
         if folder not in self.logs:
             self.logs[folder] = read_logs(job, Path(folder))
         return self.logs[folder]
 
     def finding(self, value: PublishedValue, evaluation: Evaluation) -> PairedComparison | None:
-        """One number against its baseline; None where there is none."""
+        """Compare one number with its baseline; None where there is no baseline."""
         try:
             baseline = self.baseline(value, evaluation)
             if baseline is None:
@@ -105,7 +105,7 @@ class SecondGate:
             return refuse(value.id, "the baseline", str(error))
 
     def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
-        """One number by both engines; None where plain took nobody's place."""
+        """Compare both engines on one number; None unless plain measured again what shared had measured."""
         replaced = evaluation.replaced
         if replaced is None:
             return None
@@ -133,7 +133,7 @@ class SecondGate:
     def joint(
         self, values: Iterable[PublishedValue], evaluations: Iterable[Evaluation]
     ) -> tuple[PairedComparison, ...]:
-        """Every model that has a baseline, and all of them together, as far as their documents can be paired."""
+        """Test each model that has a baseline, and all of them together, on the documents that can be paired."""
         by_job = {value.job.name: value for value in values}
         pairs: list[tuple[str, TaskPair]] = []
         names: dict[str, str] = {}
@@ -150,7 +150,7 @@ class SecondGate:
         return self.joint_findings(pairs, names)
 
     def pairs(self, value: PublishedValue, evaluation: Evaluation) -> list[tuple[str, TaskPair]]:
-        """Name of the baseline and the paired tasks of an evaluation; what cannot be paired its numbers say."""
+        """Name of the baseline and the paired tasks of an evaluation; tasks that cannot be paired are left out."""
         try:
             baseline = self.baseline(value, evaluation)
             if baseline is None or evaluation.job.limit is not None:
@@ -164,7 +164,7 @@ class SecondGate:
             return []
 
     def joint_findings(self, pairs: list[tuple[str, TaskPair]], names: dict[str, str]) -> tuple[PairedComparison, ...]:
-        """The joint tests, a model each and the night."""
+        """The joint tests: one per model, and one for the whole night."""
         models = baseline_gate.group_by_model(pairs)
         constants = self.expected.constants
         level, margin = constants.joint_level(len(models)), constants.perplexity_sd
@@ -183,7 +183,7 @@ class SecondGate:
 
 
 def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> float | None:
-    """A number of an evaluation in its natural unit; None where it is not there, or is no number."""
+    """A number of an evaluation in its natural unit; None where it is absent or not finite."""
     try:
         found = derive.measurement_of(value, measurements).value
     except derive.DeriveError:
@@ -192,7 +192,7 @@ def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> fl
 
 
 def apart(pairs: Iterable[TaskPair], value: PublishedValue) -> tuple[EngineDifference, ...]:
-    """The documents that two engines score most differently, those whose score differs first."""
+    """The documents that two engines score most differently; documents whose score differs come first."""
     metrics = dict(baseline_gate.list_tasks(value))
     found = []
     for each in pairs:
@@ -211,7 +211,7 @@ def apart(pairs: Iterable[TaskPair], value: PublishedValue) -> tuple[EngineDiffe
 
 
 def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
-    """Plain's verdict with what both engines measured; that they disagree fails what would have passed."""
+    """Plain's verdict with what both engines measured; a number that would pass fails when the engines disagree."""
     if engines is None:
         return verdict
     verdict = replace(verdict, engines=engines)
@@ -222,7 +222,7 @@ def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
 
 
 def with_finding(verdict: Verdict, finding: PairedComparison | None) -> Verdict:
-    """The verdict of both gates together."""
+    """The verdict of the first gate, changed to CHANGED where the second gate found a change."""
     if finding is None or not finding.changed or not verdict.outcome.can_still_change:
         return verdict
     return replace(verdict, outcome=Outcome.CHANGED, because=finding.because)

@@ -1,4 +1,4 @@
-"""Where a history lies: a folder or any URL that fsspec knows.  Objects are only ever added, each under a new name."""
+"""Where a history is kept: a folder or any URL that fsspec knows.  Objects are only added, each under a new name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Place:
         return {path[start:]: int(entry.get("size") or 0) for path, entry in found.items()}
 
     def read(self, paths: Sequence[str]) -> list[bytes | Exception]:
-        """Contents of several objects, or what went wrong with each."""
+        """Contents of several objects, in order; for one that cannot be read, its error."""
         if self.is_local:
             return [read_file(Path(self.path(path))) for path in paths]
         full = [self.path(path) for path in paths]
@@ -66,9 +66,9 @@ class Place:
         return [by_name.get(self.system._strip_protocol(path), FileNotFoundError(path)) for path in full]
 
     def add(self, path: str, content: bytes) -> None:
-        """Write an object that was not there before, whole or not at all.
+        """Add an object, whole or not at all.
 
-        The same bytes under the same name are no mistake: a publication is being repeated.  Raises HistoryError.
+        The same bytes may be added again, as when a publication is repeated.  Raises HistoryError for other bytes.
         """
         try:
             if self.is_local:
@@ -111,7 +111,7 @@ def said(error: Exception) -> str:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Size of every file below a folder, by its path from there; what is being written has no name yet."""
+    """Size of every file below a folder, by its relative path; hidden files are still being written and left out."""
     found: dict[str, int] = {}
     waiting = [""]
     while waiting:
@@ -137,7 +137,7 @@ def read_file(path: Path) -> bytes | Exception:
 
 
 def open_place(name: str) -> Place:
-    """The folder or bucket of that name; raises HistoryError when nothing here can reach it."""
+    """The folder or bucket of that name; raises HistoryError when it cannot be reached."""
     if "://" not in name:
         return Place(name, str(Path(name).expanduser()))
     from fsspec.core import url_to_fs

@@ -1,4 +1,4 @@
-"""What triage knows of one number of one run.  Data only; `scanproof.triage.gather` reads it from the stores."""
+"""What triage knows about one number of one run.  Data only; `scanproof.triage.gather` reads it from the stores."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class TaskAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """An evaluation: the one that is asked about, or one that it is held against."""
+    """One side of a comparison: the evaluation in question, or the one that it is compared with."""
 
     name: str
-    """How it is spoken of: `this run`, `the good run 2026...`, `the answers recorded in float64`."""
+    """Its name in messages: `this run`, `the good run 2026...`, `the answers recorded in float64`."""
     job: EvalJob | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Any] | None = None
@@ -64,7 +64,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything triage may use."""
+    """Everything that triage uses to explain one number."""
 
     run: str
     number: str
@@ -99,7 +99,7 @@ class Evidence:
 
     @cached_property
     def answers(self) -> Side | None:
-        """What the answers are held against: those recorded in float64, else the good run's."""
+        """What the answers are compared with: those recorded in float64, else those of the good run."""
         for side in (self.recorded, self.before):
             if side is not None and any(task in side.tasks for task, _ in self.leaves):
                 return side

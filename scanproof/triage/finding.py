@@ -1,4 +1,4 @@
-"""What triage says, and in which order."""
+"""The findings of triage, and their order."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class FindingState(StrEnum):
     """How strong the evidence of a finding is."""
 
     CAUSE = "cause"
-    """Shown by what was measured: this explains the number, or forbids to judge it."""
+    """Measurements show that this explains the number, or that the number cannot be judged."""
     SUSPECT = "suspect"
-    """It differs and can move the number; nothing shows yet that it did."""
+    """It differs and can move the number; no measurement shows yet that it did."""
     UNKNOWN = "unknown"
-    """It differs, and nothing says whether it matters; or it could not be looked at."""
+    """It differs, and it is not known whether that matters; or it could not be examined."""
     RULED_OUT = "ruled out"
-    """Looked at, and the same."""
+    """Examined, and the same."""
 
 
 class FindingKind(StrEnum):
-    """What a finding speaks of, the cheapest evidence first."""
+    """The subject of a finding, cheapest evidence first."""
 
     BROKEN = "broken run"
     ENVIRONMENT = "environment"
@@ -42,7 +42,7 @@ STRENGTH = {state: place for place, state in enumerate(FindingState)}
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that triage looked at."""
+    """One thing that triage examined."""
 
     kind: FindingKind
     state: FindingState
@@ -61,10 +61,10 @@ def make_finding(
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """What is shown comes before what is suspected, and among equals the cheapest evidence before the others.
+    """Sort findings: the strongest first, among equally strong ones the cheapest evidence first.
 
     A kernel or a package that was named by running the job again is a narrower cause than `the answers moved`, and
-    stands before it.
+    comes before it.
     """
     found = list(findings)
     named = any(

@@ -1,4 +1,4 @@
-"""Gathers what is known of one number: of its run, the last good run, the recorded answers, its document."""
+"""Gathers the evidence on one number: its run, the last good run, the recorded answers, its document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def list_failed(run: Run) -> list[Record]:
-    """The numbers of a run that ask for triage."""
+    """The numbers of a run that need triage."""
     return [record for record in run.records if number_outcome(record.outcome).needs_triage]
 
 
@@ -45,7 +45,7 @@ def gather_evidence(
     run: str, folder: Path, runs: Runs, record: Record, evaluation: Evaluation | None, broken: Broken | None,
     expected: Expected, history: str | None = None,
 ) -> Evidence:  # fmt: skip
-    """Evidence of one number: what cannot be read is said in `notes`, and never raised."""
+    """Evidence of one number; what cannot be read is named in `notes`, no error is raised."""
     notes: list[str] = []
     root = runs.root
     value = next((each for each in expected.numbers if each.id == record.id), None)

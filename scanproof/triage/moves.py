@@ -1,4 +1,4 @@
-"""The answers of a number now, beside those they are held against.  Pure."""
+"""How far the answers of a number moved from those that they are compared with.  Pure."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def pair_tasks(evidence: Evidence, side: Side | None) -> list[Task]:
 
 
 def has_same_questions(task: Task) -> bool:
-    """Whether documents, prompts and answers to choose from are the same, so that only the computation can differ."""
+    """Whether documents, prompts and choices are the same, so that only the computation can differ."""
     return baseline_gate.explain_unpaired(
         task.before.samples, task.now.samples, task.name
     ) is None and not find_other_choices(task)
 
 
 def find_other_choices(task: Task) -> list[int]:
-    """Documents whose answers to choose from are others; lm-eval's hashes do not cover them.
+    """doc_ids of documents with other choices; lm-eval's hashes do not cover the choices.
 
     Empty where the questions of a side were not kept.
     """
@@ -69,7 +69,7 @@ def measure_moves(task: Task) -> Iterator[tuple[int, float]]:
 
 
 def find_largest_move(found: list[Task]) -> float | None:
-    """Nats that the answer that moved most moved by; None where nothing can be paired."""
+    """The largest move of any answer, in nats; None where nothing can be paired."""
     every = [moved for task in found if task.pairable for _, moved in measure_moves(task)]
     return max(every) if every else None
 
@@ -80,7 +80,7 @@ def find_threshold(side: Side) -> float:
 
 
 def have_answers_moved(evidence: Evidence) -> bool | None:
-    """Whether any answer moved beyond rounding; None where that cannot be known."""
+    """Whether any answer moved further than rounding moves it; None where nothing can be compared."""
     side = evidence.answers
     if side is None:
         return None

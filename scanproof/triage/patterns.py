@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LEVEL = 0.01
-"""Of all that is asked about one number together."""
+"""Level of all tests of one number together."""
 FEW = 5
-"""Documents below which nothing is asked: no table of so few can be told from chance."""
+"""With fewer documents than this no test is made: so few cannot be told from chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class MovedDocument:
 
 
 def describe_shared(documents: list[MovedDocument]) -> list[str]:
-    """What the documents that moved most have in common, as far as chance does not explain it.
+    """Lines on what the documents that moved most have in common, where chance does not explain it.
 
     Spearman's rank correlation for lengths and positions, Fisher's exact test for each choice; Bonferroni's
     correction over all of them.

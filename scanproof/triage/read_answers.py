@@ -1,4 +1,4 @@
-"""Reads evaluations: of a local store, of a history, and the answers that are shipped with expected values."""
+"""Reads the sides of a comparison: from a local store, from a history, and the recorded answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from scanproof.record import Evaluation, Run
 from scanproof.triage.evidence import Side, TaskAnswers
 
 LOOKED_AT = 50
-"""Newest runs of a store among which the last good one is looked for."""
+"""How many of the newest runs are searched for the last good one."""
 
 
 def read_evaluation(
     name: str, evaluation: Evaluation, folder: Path, root: Path, tasks: Iterable[str], ceiling: float | None = None
 ) -> Side:
-    """An evaluation of a run in `folder`, with the tasks that are asked for as far as they are there.
+    """Read an evaluation of the run in `folder`, with those of the requested tasks that it has.
 
     Raises OSError, ValueError, KeyError or TypeError for logs that cannot be read.
     """
@@ -64,7 +64,7 @@ def read_task_answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnsw
 
 
 def read_fingerprint_parts(root: Path, key: str) -> Mapping[str, Any] | None:
-    """What the fingerprint of a stored evaluation was made of."""
+    """The parts of a stored evaluation's fingerprint; None where they cannot be read."""
     try:
         found = json.loads((store.folder_of(root, key) / "fingerprint.json").read_bytes())["parts"]
     except (OSError, ValueError, KeyError):
@@ -74,14 +74,14 @@ def read_fingerprint_parts(root: Path, key: str) -> Mapping[str, Any] | None:
 
 @dataclass
 class Runs:
-    """The runs of a store; each is read once, so that a session with many failing numbers does not wait for it."""
+    """The runs of a store; each is read once, because a session may have many failing numbers."""
 
     root: Path
     """Folder of the store."""
     known: dict[str, Run | None] = field(default_factory=dict)
 
     def before(self, run: str) -> Iterator[Run]:
-        """The newest runs that are older than this one; those that cannot be read are passed over."""
+        """The newest runs that are older than this one; unreadable ones are skipped."""
         names = sorted((path.parent.name for path in (self.root / "runs").glob(f"*/{record.RUN_FILE}")), reverse=True)
         for name in [each for each in names if each < run][:LOOKED_AT]:
             if name not in self.known:
@@ -93,9 +93,9 @@ class Runs:
 
 
 def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:
-    """The newest run of the store, before this one, in which every number of the job came out.
+    """The newest earlier run of the store in which every number of the job passed.
 
-    Logs that cannot be read are passed over.
+    Unreadable logs are skipped.
     """
     wanted = list(tasks)
     for each in runs.before(run):
@@ -107,7 +107,7 @@ def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str
 
 
 def read_if_good(root: Path, run: Run, evaluation: Evaluation | None, job: str, tasks: list[str]) -> Side | None:
-    """The job in one run, if it was good there and holds the tasks."""
+    """The job of one run, if all its numbers passed there and its logs hold the tasks; else None."""
     records = [kept for kept in run.records if kept.job == job]
     before = next((each for each in run.evaluations if each.job.name == job), None)
     if before is None or not records or any(meaning_of(kept.outcome).is_bad for kept in records):

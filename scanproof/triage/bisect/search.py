@@ -9,7 +9,7 @@ from itertools import pairwise
 
 
 class MixtureOutcome(StrEnum):
-    """What the number did in one mixture."""
+    """How the number came out in one mixture of packages."""
 
     GOOD = "good"
     BAD = "bad"
@@ -52,7 +52,7 @@ def search(packages: Sequence[str], test: Test) -> SearchResult:
 
 
 def conclusion(found: tuple[str, ...], alone: bool | None) -> str:
-    """What may be said of the packages that were found."""
+    """The conclusion about the packages that were found."""
     names = " and ".join(found)
     if len(found) > 1:
         said = f"{names} together move the number; no part of them that could be tried does"
@@ -66,7 +66,7 @@ def conclusion(found: tuple[str, ...], alone: bool | None) -> str:
 
 
 def smallest(packages: tuple[str, ...], test: Test) -> tuple[str, ...]:
-    """A set that moves the number and of which, as far as it could be tried, no part without one package does."""
+    """A set that moves the number; leaving out any one package stops that, as far as it could be tried."""
     pieces = 2
     while len(packages) > 1:
         smaller = next(
@@ -92,7 +92,7 @@ def candidates(packages: tuple[str, ...], pieces: int) -> Iterator[tuple[str, ..
 
 
 def split(packages: tuple[str, ...], pieces: int) -> list[tuple[str, ...]]:
-    """As many pieces, of sizes as equal as they can be."""
+    """Split packages into this many pieces of nearly equal size."""
     size, more = divmod(len(packages), pieces)
     ends = [0]
     for place in range(pieces):
