@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from typing import Any
 
 import pytest
@@ -16,10 +17,8 @@ WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
 
 def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
     """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
-    from scanproof.kernels.latency.stopwatch import device_name
-
     content = {
-        "device": {"kind": "cpu", "name": device_name("cpu")},
+        "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},
         "recorded": "2026-11-21T09:00:00+00:00",
         "command": "pytest",
         "packages": {"torch": "2.13.0"},
