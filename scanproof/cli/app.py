@@ -1,4 +1,4 @@
-"""The command line: every command is one row here and one module in `scanproof.commands`."""
+"""The command line: every command is one row here and one module in `scanproof.cli`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scanproof.cli.common import Format, FormatOption, print_result, print_rows, stop
-from scanproof.cli.history import HERE, HistoryOption, found, opened, tell
+from scanproof.cli.history import HERE, HistoryOption, find_or_stop, open_or_stop, print_problems
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 
@@ -19,21 +19,21 @@ def baselines(context: typer.Context, history: HistoryOption = HERE, style: Form
         return
     from scanproof.history import baseline
 
-    kept = opened(history)
-    declared = baseline.list_declarations(kept)
+    opened_history = open_or_stop(history)
+    declared = baseline.list_declarations(opened_history)
     holds = baseline.find_current(declared)
     rows = [
         {
-            "run": each.run,
-            "declared": each.content["declared"],
-            "evaluations": len(each.evaluations),
-            "holds": sum(current.id == each.id for current in holds.values()),
-            "reason": each.content["reason"],
+            "run": declaration.run,
+            "declared": declaration.content["declared"],
+            "evaluations": len(declaration.evaluations),
+            "holds": sum(current.id == declaration.id for current in holds.values()),
+            "reason": declaration.content["reason"],
         }
-        for each in declared
+        for declaration in declared
     ]
     print_rows(rows, ("run", "declared", "evaluations", "holds", "reason"), style)
-    tell(kept)
+    print_problems(opened_history)
 
 
 @app.command("set", epilog="Example: scanproof baseline set latest --reason 'first clean night on the H200'")
@@ -50,12 +50,12 @@ def declare(
     from scanproof.history import baseline
     from scanproof.history.errors import HistoryError
 
-    kept = opened(history)
+    opened_history = open_or_stop(history)
     try:
-        made = baseline.declare(kept, found(kept, run), reason)
+        made = baseline.declare(opened_history, find_or_stop(opened_history, run), reason)
     except HistoryError as error:
-        tell(kept)
+        print_problems(opened_history)
         raise stop(str(error), code=1) from None
     line = f"{made.run} is the baseline of {len(made.evaluations)} evaluations"
     print_result([line], [{"run": made.run, "evaluations": len(made.evaluations), "reason": reason}], style)
-    tell(kept)
+    print_problems(opened_history)

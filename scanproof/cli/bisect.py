@@ -58,13 +58,13 @@ def bisect(
         pip=tuple(pip or ()), fresh=fresh, say=lambda text: typer.echo(text, err=True),
     )  # fmt: skip
     answer = search(sorted({*differ.good, *differ.bad}), mixtures)
-    keep(answer, mixtures)
-    tell(answer, mixtures, style)
+    save_answer(answer, mixtures)
+    print_answer(answer, mixtures, style)
     if not answer.packages:
         raise typer.Exit(1)
 
 
-def keep(answer: SearchResult, mixtures: Mixtures) -> None:
+def save_answer(answer: SearchResult, mixtures: Mixtures) -> None:
     """Leave the answer for `scanproof triage`."""
     from scanproof import files
     from scanproof.triage.evidence import Bisected
@@ -72,18 +72,18 @@ def keep(answer: SearchResult, mixtures: Mixtures) -> None:
 
     differ = mixtures.differences
     versions = tuple((name, differ.good.get(name), differ.bad.get(name)) for name in answer.packages)
-    kept = Bisected(packages=answer.packages, alone=answer.alone, versions=versions, because=answer.because)
-    files.write_atomically(bisected_file(mixtures.root, mixtures.number), files.to_json(kept))
+    bisected = Bisected(packages=answer.packages, alone=answer.alone, versions=versions, because=answer.because)
+    files.write_atomically(bisected_file(mixtures.root, mixtures.number), files.to_json(bisected))
 
 
-def tell(answer: SearchResult, mixtures: Mixtures, style: Format) -> None:
+def print_answer(answer: SearchResult, mixtures: Mixtures, style: Format) -> None:
     """Print what was tried, and the answer."""
     rows = [
         {
-            "from_bad": list(each.bad), "outcome": each.outcome.value, "measured": each.measured,
-            "reused": each.reused, "because": each.because, "seconds": each.seconds, "folder": each.folder,
+            "from_bad": list(trial.bad), "outcome": trial.outcome.value, "measured": trial.measured,
+            "reused": trial.reused, "because": trial.because, "seconds": trial.seconds, "folder": trial.folder,
         }
-        for each in mixtures.tried
+        for trial in mixtures.tried
     ]  # fmt: skip
     differ = mixtures.differences
     versions = [f"{name} {differ.good.get(name)} -> {differ.bad.get(name)}" for name in answer.packages]

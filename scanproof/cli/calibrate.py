@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from scanproof.cli.common import ExpectedOption, Format, FormatOption, load, print_result, print_rows, stop
+from scanproof.cli.common import ExpectedOption, Format, FormatOption, load_expected, print_result, print_rows, stop
 
 
 def calibrate(
@@ -22,7 +22,7 @@ def calibrate(
 
     from scanproof.numbers.audit import calibration
 
-    loaded = load(expected)
+    loaded = load_expected(expected)
     try:
         result = calibration.calibrate(loaded)
     except ValueError as error:
@@ -32,7 +32,7 @@ def calibrate(
         if style is Format.table:
             typer.echo(text, nl=False)
         else:
-            print_rows(rows(yaml.safe_load(text)), ("entry", "value"), style)
+            print_rows(flatten_entries(yaml.safe_load(text)), ("entry", "value"), style)
         return
     wrong = calibration.disagreements(result, loaded.constants)
     lines = wrong or ("tolerance.yaml agrees with the printed pairs",)
@@ -41,14 +41,14 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def rows(entries: dict[str, Any], before: str = "") -> list[dict[str, Any]]:
-    """What tolerance.yaml holds, a row per entry, named by its place there."""
-    found: list[dict[str, Any]] = []
+def flatten_entries(entries: dict[str, Any], before: str = "") -> list[dict[str, Any]]:
+    """The entries of tolerance.yaml as rows, each named by its path of keys."""
+    flat: list[dict[str, Any]] = []
     for name, entry in entries.items():
         if isinstance(entry, dict):
-            found += rows(entry, f"{before}{name}.")
+            flat += flatten_entries(entry, f"{before}{name}.")
         else:
-            # A date is no JSON.
+            # JSON has no dates.
             value = entry if isinstance(entry, (int, float, list)) else str(entry)
-            found.append({"entry": before + name, "value": value})
-    return found
+            flat.append({"entry": before + name, "value": value})
+    return flat

@@ -65,7 +65,7 @@ def expected_folder(given: Path | None) -> Path:
     raise stop("there is no folder `expected` here; name one with --expected DIR")
 
 
-def load(given: Path | None) -> Expected:
+def load_expected(given: Path | None) -> Expected:
     """Load expected values, or say every mistake in them and stop."""
     from scanproof.numbers.expected import reader
 
@@ -84,13 +84,13 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], style: Fo
     elif style is Format.csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else list(columns))
         writer.writeheader()
-        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: format_cell(value) for key, value in row.items()} for row in rows)
     else:
         numeric = {"line", "printed", "allowed", "detectable", "n", "measured", "difference"}
         numeric |= {"documents", "requests", "tokens", "memory_gb", "time"}
         table = terminal.plain_table(
             [(column, column in numeric) for column in columns],
-            ([cell(row[column]) for column in columns] for row in rows),
+            ([format_cell(row[column]) for column in columns] for row in rows),
             prose=frozenset({"values", "message", "explained", "tasks", "found", "advice"}),
         )
         console = Console()
@@ -106,7 +106,7 @@ def print_result(lines: Iterable[str], rows: Sequence[dict[str, Any]], style: Fo
         print_rows(rows, (), style)
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """One value as text: names separated by commas, other lists and mappings as JSON, nothing as an empty cell."""
     if value is None:
         return ""
@@ -115,7 +115,7 @@ def cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):

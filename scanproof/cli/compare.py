@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load, print_rows, stop
-from scanproof.cli.history import HERE, HistoryOption, for_people, opened, tell
+from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load_expected, print_rows, stop
+from scanproof.cli.history import HERE, HistoryOption, round_for_people, open_or_stop, print_problems
 
 if TYPE_CHECKING:
     from scanproof.history.compare import Whole
@@ -36,11 +36,11 @@ def compare(
     from scanproof.history import compare as comparing
     from scanproof.history.errors import HistoryError
 
-    loaded = load(expected)
+    loaded = load_expected(expected)
     try:
-        first, second = (whole(name, history, store) for name in (before, now))
+        first, second = (load_run(name, history, store) for name in (before, now))
         if number is not None:
-            value = next((each for each in loaded.numbers if each.id == number), None)
+            value = next((value for value in loaded.numbers if value.id == number), None)
             if value is None:
                 raise HistoryError(f"--number: there is no number {number!r}; `scanproof list` prints them")
             columns = ("task", "doc_id", "score_before", "score_now")
@@ -57,13 +57,13 @@ def compare(
     if style is Format.table:
         print_rows(changes, ("what", "before", "now"), style)
         typer.echo()
-    print_rows(for_people(shown, style), comparing.COLUMNS, style)
+    print_rows(round_for_people(shown, style), comparing.COLUMNS, style)
     if style is Format.table:
-        epilogue(rows, len(shown))
+        print_left_out(rows, len(shown))
 
 
-def epilogue(rows: list[dict[str, Any]], shown: int) -> None:
-    """What the table leaves out."""
+def print_left_out(rows: list[dict[str, Any]], shown: int) -> None:
+    """Print what the table leaves out."""
     refused = sorted({row["because"] for row in rows if row["compared"] == "REFUSED"})
     for because in refused:
         count = sum(row["because"] == because for row in rows)
@@ -77,7 +77,7 @@ def differs(row: dict[str, Any]) -> bool:
     return bool(row["difference"] or row["gained"] or row["lost"] or row["compared"] != "SAME" or not same_outcome)
 
 
-def whole(name: str, history: str, store: Path) -> Whole:
+def load_run(name: str, history: str, store: Path) -> Whole:
     """A run of the local store, else of the history; stops where neither has it."""
     from scanproof.history import compare as comparing
     from scanproof.history.errors import HistoryError
@@ -89,8 +89,8 @@ def whole(name: str, history: str, store: Path) -> Whole:
     except RecordError as error:
         if "://" not in history and not Path(history).is_dir():
             raise HistoryError(str(error)) from None
-    kept = opened(history)
+    opened_history = open_or_stop(history)
     try:
-        return comparing.from_history(kept, kept.find(name))
+        return comparing.from_history(opened_history, opened_history.find(name))
     finally:
-        tell(kept)
+        print_problems(opened_history)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scanproof.cli.common import Format, FormatOption, print_result, size, stop
+from scanproof.cli.common import Format, FormatOption, print_result, format_size, stop
 
 
 class Dtype(StrEnum):
@@ -38,5 +38,5 @@ def convert(
         raise stop(str(error)) from None
     written = sum(file.stat().st_size for file in out.iterdir())
     files = len(list(out.glob("*.safetensors")))
-    line = f"{out}: {size(written)} in {files} safetensors file(s), read by `hf`"
+    line = f"{out}: {format_size(written)} in {files} safetensors file(s), read by `hf`"
     print_result([line], [{"folder": str(out), "bytes": written, "safetensors": files}], style)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from scanproof.cli.common import Format, load, print_rows, stop
+from scanproof.cli.common import Format, load_expected, print_rows, stop
 
 if TYPE_CHECKING:
     from scanproof.faults.exam import Check, ExamAnswer, Implementations
@@ -68,19 +68,19 @@ def exam(
     for name, reason in where.missing.items():
         typer.echo(f"{name} is left out, it cannot be imported: {reason}", err=True)
     if clean is None:
-        _faults(chosen, where, evaluation, style)
+        _run_exam(chosen, where, evaluation, style)
     elif faults:
         raise stop("--clean plants nothing: leave --faults out")
     else:
-        _clean(clean, where, style)
+        _run_clean(clean, where, style)
 
 
-def _clean(count: int, place: Implementations, style: ExamFormat) -> None:
+def _run_clean(count: int, place: Implementations, style: ExamFormat) -> None:
     from scanproof.faults import table
     from scanproof.faults.exam import build_suite, run_clean
 
     seeds = range(FIRST_SEED, FIRST_SEED + count)
-    runs = list(_counted(run_clean(seeds, build_suite(place)), count, "clean run"))
+    runs = list(_show_progress(run_clean(seeds, build_suite(place)), count, "clean run"))
     data = style in (ExamFormat.json, ExamFormat.csv)
     if data:
         rows = [
@@ -88,7 +88,7 @@ def _clean(count: int, place: Implementations, style: ExamFormat) -> None:
                 "seed": run.seed,
                 "checks": run.checks,
                 "results": run.results,
-                "alarms": [told(each) for each in run.alarms],
+                "alarms": [describe_alarm(alarm) for alarm in run.alarms],
             }
             for run in runs
         ]
@@ -96,18 +96,18 @@ def _clean(count: int, place: Implementations, style: ExamFormat) -> None:
     else:
         for run in runs:
             for alarm in run.alarms:
-                typer.echo(f"seed {run.seed}: {told(alarm)}")
+                typer.echo(f"seed {run.seed}: {describe_alarm(alarm)}")
     typer.echo(table.summarize_clean(runs), err=data)
     if any(run.alarms for run in runs):
         raise typer.Exit(1)
 
 
-def told(alarm: Check) -> str:
-    """A check that should have found nothing."""
+def describe_alarm(alarm: Check) -> str:
+    """The message of a check that should have found nothing."""
     return f"{alarm.kind}: {alarm.message or alarm.id}"
 
 
-def _faults(faults: Sequence[Fault], place: Implementations, evaluation: bool, style: ExamFormat) -> None:
+def _run_exam(faults: Sequence[Fault], place: Implementations, evaluation: bool, style: ExamFormat) -> None:
     from scanproof.faults import catalogue, table
     from scanproof.faults.exam import build_suite, examine
 
@@ -115,9 +115,9 @@ def _faults(faults: Sequence[Fault], place: Implementations, evaluation: bool, s
     here = [fault for fault in faults if fault.op in checks.operations]
     if len(here) < len(faults):
         typer.echo(f"{len(faults) - len(here)} faults are of operations that do not run at {place.name}", err=True)
-    answers = list(_counted((examine(fault, checks) for fault in here), len(here), "fault"))
+    answers = list(_show_progress((examine(fault, checks) for fault in here), len(here), "fault"))
     if evaluation:
-        answers = _evaluated(answers)
+        answers = _add_evaluations(answers)
     rows = [table.make_row(answer) for answer in answers]
     if style is ExamFormat.markdown:
         typer.echo(table.to_markdown(rows, catalogue.NOT_PLANTED))
@@ -128,20 +128,20 @@ def _faults(faults: Sequence[Fault], place: Implementations, evaluation: bool, s
         raise typer.Exit(1)
 
 
-def _evaluated(answers: Sequence[ExamAnswer]) -> list[ExamAnswer]:
-    """The same, with what the embedded evaluation says of each fault."""
+def _add_evaluations(answers: Sequence[ExamAnswer]) -> list[ExamAnswer]:
+    """The answers with what the embedded evaluation says of each fault."""
     from scanproof.faults.evaluation import StandInError, evaluate_faults
 
     typer.echo("evaluating the stand-ins with each fault in them", err=True)
     try:
-        found = evaluate_faults([answer.fault for answer in answers], load(None))
+        evaluations = evaluate_faults([answer.fault for answer in answers], load_expected(None))
     except StandInError as error:
         raise stop(f"--evaluation: {error}") from None
-    return [replace(answer, evaluation=found.get(answer.fault.id)) for answer in answers]
+    return [replace(answer, evaluation=evaluations.get(answer.fault.id)) for answer in answers]
 
 
-def _counted(items: Iterable[T], count: int, name: str) -> Iterator[T]:
-    """Say how far it is: one line that is rewritten on a terminal, else one line per ten."""
+def _show_progress(items: Iterable[T], count: int, name: str) -> Iterator[T]:
+    """Pass the items on and show how many there were: one rewritten line on a terminal, else a line per ten."""
     rewrites = sys.stderr.isatty()
     for number, item in enumerate(items, start=1):
         if rewrites:

@@ -14,10 +14,10 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     StoreOption,
-    load,
+    load_expected,
     print_result,
     print_rows,
-    size,
+    format_size,
     stop,
 )
 
@@ -39,7 +39,7 @@ NUMBER_COLUMNS = ("id", "printed", "measured", "difference", "allowed", "outcome
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, pretty_exceptions_enable=False)
 
 
-def opened(name: str) -> History:
+def open_or_stop(name: str) -> History:
     """The history, or what is wrong with its name."""
     from scanproof.history.errors import HistoryError
     from scanproof.history.store import open_history
@@ -55,7 +55,7 @@ def opened(name: str) -> History:
         raise stop(str(error)) from None
 
 
-def found(history: History, name: str) -> Published:
+def find_or_stop(history: History, name: str) -> Published:
     """A run by its id, or `latest`; stops where there is none."""
     from scanproof.history.errors import HistoryError
 
@@ -65,7 +65,9 @@ def found(history: History, name: str) -> Published:
         raise stop(str(error)) from None
 
 
-def selected(history: History, gpu: str | None, branch: str | None, packages: list[str] | None) -> list[Published]:
+def select_or_stop(
+    history: History, gpu: str | None, branch: str | None, packages: list[str] | None
+) -> list[Published]:
     """The runs that `--gpu`, `--branch` and `--package` choose; stops where an option is not written right."""
     from scanproof.history import queries
     from scanproof.history.errors import HistoryError
@@ -76,14 +78,14 @@ def selected(history: History, gpu: str | None, branch: str | None, packages: li
         raise stop(str(error)) from None
 
 
-def for_people(rows: Sequence[dict[str, Any]], style: Format) -> list[dict[str, Any]]:
+def round_for_people(rows: Sequence[dict[str, Any]], style: Format) -> list[dict[str, Any]]:
     """Rows with numbers of six digits in a table, and all their digits for programs."""
     if style is not Format.table:
         return list(rows)
     return [{key: f"{cell:.6g}" if isinstance(cell, float) else cell for key, cell in row.items()} for row in rows]
 
 
-def tell(history: History) -> None:
+def print_problems(history: History) -> None:
     """Name what was skipped, on stderr, so that JSON stays JSON."""
     for problem in history.problems:
         typer.echo(f"scanproof: {problem}", err=True)
@@ -104,9 +106,13 @@ def runs(
         return
     from scanproof.history import queries
 
-    kept = opened(history)
-    print_rows([queries.run_row(run) for run in selected(kept, gpu, branch, package)], queries.RUN_COLUMNS, style)
-    tell(kept)
+    opened_history = open_or_stop(history)
+    print_rows(
+        [queries.run_row(run) for run in select_or_stop(opened_history, gpu, branch, package)],
+        queries.RUN_COLUMNS,
+        style,
+    )
+    print_problems(opened_history)
 
 
 @app.command("show", epilog="Example: scanproof history show latest --format json")
@@ -118,11 +124,11 @@ def show(
     """Print every number of a run with what both gates said."""
     from scanproof.history import queries
 
-    kept = opened(history)
-    rows = queries.verdicts(kept, found(kept, run))
-    print_rows(for_people(rows, style), NUMBER_COLUMNS, style)
-    tell(kept)
-    if not rows and kept.problems:
+    opened_history = open_or_stop(history)
+    rows = queries.verdicts(opened_history, find_or_stop(opened_history, run))
+    print_rows(round_for_people(rows, style), NUMBER_COLUMNS, style)
+    print_problems(opened_history)
+    if not rows and opened_history.problems:
         # Nothing to show is not the same as nothing that can be read.
         raise typer.Exit(1)
 
@@ -159,14 +165,16 @@ def trend(
     """Print one number over the nights, oldest first."""
     from scanproof.history import queries
 
-    kept = opened(history)
-    runs = selected(kept, gpu, branch, package)
-    rows = queries.trend(kept, runs, number)
+    opened_history = open_or_stop(history)
+    runs = select_or_stop(opened_history, gpu, branch, package)
+    rows = queries.trend(opened_history, runs, number)
     if not rows:
-        tell(kept)
+        print_problems(opened_history)
         raise stop(f"no run of {len(runs)} holds a number {number!r}")
-    print_rows(for_people(rows, style), ("started", "run", "measured", "expected", "allowed", "outcome", "gate"), style)
-    tell(kept)
+    print_rows(
+        round_for_people(rows, style), ("started", "run", "measured", "expected", "allowed", "outcome", "gate"), style
+    )
+    print_problems(opened_history)
 
 
 @app.command("drift", epilog="Example: scanproof history drift --format json")
@@ -174,10 +182,10 @@ def drift(history: HistoryOption = HERE, style: FormatOption = Format.table, exp
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does."""
     from scanproof.history import nights
 
-    kept = opened(history)
-    rows = nights.drifts(kept, load(expected).constants)
+    opened_history = open_or_stop(history)
+    rows = nights.drifts(opened_history, load_expected(expected).constants)
     print_rows(rows, ("series", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
-    tell(kept)
+    print_problems(opened_history)
     if rows:
         raise typer.Exit(1)
 
@@ -194,18 +202,18 @@ def prune(
     from scanproof.history import prune as pruning
     from scanproof.history.errors import HistoryError
 
-    kept = opened(history)
+    opened_history = open_or_stop(history)
     before = datetime.now(UTC) - timedelta(days=days)
-    doomed = pruning.plan(kept, before, samples_only=samples)
-    rows = [{"run": each.run, "what": each.what, "size": size(each.size)} for each in doomed]
+    doomed = pruning.plan(opened_history, before, samples_only=samples)
+    rows = [{"run": entry.run, "what": entry.what, "size": format_size(entry.size)} for entry in doomed]
     print_rows(rows, ("run", "what", "size"), style)
-    tell(kept)
-    freed = size(sum(each.size for each in doomed))
+    print_problems(opened_history)
+    freed = format_size(sum(entry.size for entry in doomed))
     if not yes:
         typer.echo(f"{len(doomed)} would be deleted, {freed}; --yes deletes them", err=True)
         return
     try:
-        pruning.carry_out(kept, doomed)
+        pruning.carry_out(opened_history, doomed)
     except HistoryError as error:
         raise stop(str(error)) from None
     typer.echo(f"{len(doomed)} deleted, {freed}", err=True)
@@ -225,11 +233,11 @@ def export(
     from scanproof.history import export as exporting
     from scanproof.history.errors import HistoryError
 
-    kept = opened(history)
-    runs = selected(kept, gpu, branch, package)
+    opened_history = open_or_stop(history)
+    runs = select_or_stop(opened_history, gpu, branch, package)
     try:
-        files = exporting.write(kept, runs, folder, written)
+        files = exporting.write(opened_history, runs, folder, written)
     except (HistoryError, OSError) as error:
         raise stop(str(error)) from None
     print_result(map(str, files), [{"file": str(file)} for file in files], style)
-    tell(kept)
+    print_problems(opened_history)

@@ -13,7 +13,7 @@ from scanproof.report import terminal
 COLUMNS = ("id", "document", "line", "printed", "allowed", "detectable", "n", "status")
 
 
-def status(value: PublishedValue) -> tuple[str, str | None]:
+def describe_status(value: PublishedValue) -> tuple[str, str | None]:
     """Whether a number is compared with what is measured, and why not."""
     if value.unrecorded:
         return "not_comparable", "no number is recorded yet"
@@ -26,10 +26,10 @@ def status(value: PublishedValue) -> tuple[str, str | None]:
     return "comparable", None
 
 
-def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
+def make_value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
     """Everything about one number; `allowed` and `detectable` in the unit of print."""
     allowed = None if value.unrecorded else allowance(value, constants)
-    state, reason = status(value)
+    state, reason = describe_status(value)
     digits = terminal.decimals(value.printed) + 2
     return {
         "id": value.id,
@@ -66,36 +66,38 @@ def value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
     }
 
 
-def with_verdict(row: dict[str, Any], kept: Record) -> dict[str, Any]:
+def add_verdict(row: dict[str, Any], record: Record) -> dict[str, Any]:
     """The row as a run ended for it: its printed number and allowance are the run's, the status its outcome.
 
     The expected values may have been edited since; the reason says so then.
     """
-    scale = terminal.scale_of(kept.unit)
-    verdict = kept.verdict
+    scale = terminal.scale_of(record.unit)
+    verdict = record.verdict
     measured = verdict.measured if verdict else None
     difference = verdict.difference if verdict else None
     allowed = verdict.allowance.total if verdict and verdict.allowance else None
-    edited = (kept.printed, kept.unit) != (row["printed"], row["unit"])
+    edited = (record.printed, record.unit) != (row["printed"], row["unit"])
     since = f"; since then the expected value was changed to {row['printed']} {row['unit']}" if edited else ""
     return {
         **row,
-        "printed": kept.printed,
-        "unit": kept.unit,
+        "printed": record.printed,
+        "unit": record.unit,
         "measured": None if measured is None else round(measured * scale, 6),
         "difference": None if difference is None else round(difference * scale, 6),
         "allowed": None if allowed is None else round(allowed * scale, 6),
-        "status": kept.outcome,
-        "reason": kept.because + since,
+        "status": record.outcome,
+        "reason": record.because + since,
     }
 
 
-def value_rows(values: Iterable[PublishedValue], constants: Constants, run: Run | None = None) -> list[dict[str, Any]]:
+def make_value_rows(
+    values: Iterable[PublishedValue], constants: Constants, run: Run | None = None
+) -> list[dict[str, Any]]:
     """A row per number; with `run`, only the numbers of that run and with its verdicts."""
     if run is None:
-        return [value_row(value, constants) for value in values]
-    kept = {record.id: record for record in run.records}
-    return [with_verdict(value_row(value, constants), kept[value.id]) for value in values if value.id in kept]
+        return [make_value_row(value, constants) for value in values]
+    records = {record.id: record for record in run.records}
+    return [add_verdict(make_value_row(value, constants), records[value.id]) for value in values if value.id in records]
 
 
 def matches(value: PublishedValue, documents: list[str], models: list[str]) -> bool:

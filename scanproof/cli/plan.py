@@ -14,7 +14,7 @@ from scanproof.cli.common import (
     FormatOption,
     ModelOption,
     StoreOption,
-    load,
+    load_expected,
     print_rows,
     stop,
 )
@@ -40,9 +40,9 @@ def plan(
     from scanproof.cli import listing
     from scanproof.evaluation.planning import plan as planning
 
-    loaded = load(expected)
+    loaded = load_expected(expected)
     table = planning.read_gpus()
-    chosen = _gpu(gpu, table)
+    chosen = _choose_gpu(gpu, table)
     values = [
         value
         for value in loaded.values
@@ -51,14 +51,14 @@ def plan(
     if not values:
         raise stop("no number was chosen: see `scanproof list` for documents and models")
     supported = {name for name, _ in models.CLASSES} | set(planning.SUPPORTED_ELSEWHERE)
-    planned = planning.plan_jobs(values, loaded.tasks, chosen, table, supported, _recorded(store))
+    planned = planning.plan_jobs(values, loaded.tasks, chosen, table, supported, _read_past_evaluations(store))
     rows = [planning.plan_row(row) for row in planned]
     if style is not Format.table:
         print_rows(rows, tuple(rows[0]), style)
         return
-    print_rows([{**row, "time": duration(row["seconds"])} for row in rows], COLUMNS, style)
+    print_rows([{**row, "time": format_duration(row["seconds"])} for row in rows], COLUMNS, style)
     running = [row for row in planned if row.status == "runs"]
-    total = duration(sum(row.seconds or 0 for row in running))
+    total = format_duration(sum(row.seconds or 0 for row in running))
     measured = sum(row.because == "measured" for row in running)
     for line in (
         f"{len(planned)} jobs measure {len(values)} numbers; {len(running)} run on one {chosen.name}, in about {total}",
@@ -72,28 +72,28 @@ def plan(
             typer.echo(f"{row.job.name}: {row.status}: {row.reason}")
 
 
-def _gpu(name: str | None, table: tuple[Gpu, ...]) -> Gpu:
+def _choose_gpu(name: str | None, table: tuple[Gpu, ...]) -> Gpu:
     from scanproof import environment
     from scanproof.evaluation.planning.plan import find_gpu
 
     here = [gpu["name"] for gpu in environment.gpus()] if name is None else []
     asked = name or next(iter(here), "H100 80GB")
-    found = find_gpu(asked, table)
-    if found is None:
+    chosen = find_gpu(asked, table)
+    if chosen is None:
         known = ", ".join(gpu.name for gpu in table)
         raise stop(
             f"--gpu: nothing is known of {asked!r}; known are {known}; "
             "others go into scanproof/evaluation/planning/gpus.yaml"
         )
-    return found
+    return chosen
 
 
-def _recorded(store: Path) -> list[PastEvaluation]:
+def _read_past_evaluations(store: Path) -> list[PastEvaluation]:
     """Evaluations of earlier sessions on a GPU, the newest last; runs that cannot be read are left out, and named."""
     from scanproof.evaluation.planning.plan import PastEvaluation
     from scanproof.record import RUN_FILE, RecordError, read_run
 
-    found: dict[str, PastEvaluation] = {}
+    evaluations: dict[str, PastEvaluation] = {}
     for path in sorted((store / "runs").glob(f"*/{RUN_FILE}")):
         try:
             run = read_run(path)
@@ -103,11 +103,11 @@ def _recorded(store: Path) -> list[PastEvaluation]:
         for entry in run.evaluations:
             name, peak = entry.environment.get("device_name"), entry.environment.get("peak_device_memory_bytes")
             if name and entry.seconds > 0:
-                found[entry.key] = PastEvaluation(job=entry.job, gpu=name, seconds=entry.seconds, peak=peak)
-    return list(found.values())
+                evaluations[entry.key] = PastEvaluation(job=entry.job, gpu=name, seconds=entry.seconds, peak=peak)
+    return list(evaluations.values())
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Hours and minutes for people; a question mark for what is not known."""
     if seconds is None:
         return "?"

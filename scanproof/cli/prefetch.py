@@ -14,9 +14,9 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     ModelOption,
-    load,
+    load_expected,
     print_rows,
-    size,
+    format_size,
     stop,
 )
 
@@ -43,7 +43,7 @@ def prefetch(
 
     values = [
         value
-        for value in load(expected).numbers
+        for value in load_expected(expected).numbers
         if value.job.suite == "gpu" and listing.matches(value, document or [], model or [])
     ]
     if not values:
@@ -53,17 +53,17 @@ def prefetch(
         if not plan.repositories:
             raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
         rows = [
-            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": size(r.bytes),
+            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": format_size(r.bytes),
              "bytes": r.bytes}
             for r in plan.repositories
         ]  # fmt: skip
         print_rows(rows, ("repository", "kind", "revision", "files", "size"), style)
         # Rows for programs stay alone on stdout.
-        said = style is not Format.table
-        typer.echo(f"{size(plan.bytes)} in all", err=said)
+        to_stderr = style is not Format.table
+        typer.echo(f"{format_size(plan.bytes)} in all", err=to_stderr)
         if not dry_run:
             run_prefetch(plan, mirror, FetchLine())
-            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}", err=said)
+            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}", err=to_stderr)
     except PrefetchError as error:
         raise stop(str(error)) from None
 
@@ -75,7 +75,7 @@ class FetchLine:
         self.file = ""
 
     def __call__(self, fetched: DownloadProgress) -> None:
-        text = f"{size(fetched.done)} of {size(fetched.total)}: {fetched.repository} {fetched.file}"
+        text = f"{format_size(fetched.done)} of {format_size(fetched.total)}: {fetched.repository} {fetched.file}"
         if sys.stderr.isatty():
             typer.echo(f"\r{text:<100.100}", nl=False, err=True)
         elif fetched.file != self.file:

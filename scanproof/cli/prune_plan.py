@@ -51,14 +51,14 @@ def prune_plan(
     if style is Format.csv:
         print_rows(chosen, ("p", "start_block", "end_block", "layers"), style)
         return
-    typer.echo(bars(curve, cuts))
+    typer.echo(draw_bars(curve, cuts))
     for threshold, cut in cuts.items():
         typer.echo(f"p = {threshold:g}: layers {cut} are removed, {cut.size} of {layers}")
     if plot is not None:
         typer.echo(f"drawn in {plot}")
 
 
-def bars(curve: Sequence[float], cuts: dict[float, Any]) -> str:
+def draw_bars(curve: Sequence[float], cuts: dict[float, Any]) -> str:
     """One line per layer: its similarity as a number and as a bar, and the cuts that it belongs to."""
     titles = [f"p={threshold:g}" for threshold in cuts]
     lines = [f"{'layer':>5}  {'similarity':>10}  {'':<{BAR}}  {'  '.join(titles)}".rstrip()]

@@ -15,7 +15,7 @@ from scanproof.cli.common import (
     ModelOption,
     StoreOption,
     expected_folder,
-    load,
+    load_expected,
     print_result,
     stop,
 )
@@ -42,10 +42,10 @@ def record(
     from scanproof.history import recording
     from scanproof.record import RecordError, find_run, read_run
 
-    loaded = load(expected)
+    loaded = load_expected(expected)
     try:
         shown = read_run(find_run(store / "runs", run))
-        measured = {kept.id for kept in shown.records}
+        measured = {entry.id for entry in shown.records}
         chosen = [value for value in loaded.numbers if listing.matches(value, document or [], model or [])]
         if number:
             unknown = sorted(set(number) - {value.id for value in chosen})
@@ -54,15 +54,15 @@ def record(
             wanted = [value for value in chosen if value.id in number]
         else:
             wanted = [value for value in chosen if value.unrecorded and value.id in measured]
-        found = recording.select_numbers(shown, wanted)
-        if not found:
+        selected = recording.select_numbers(shown, wanted)
+        if not selected:
             raise stop(f"run {shown.id} measured no number that is to be recorded")
-        files = [] if dry_run else recording.write_numbers(shown, found, expected_folder(expected))
+        files = [] if dry_run else recording.write_numbers(shown, selected, expected_folder(expected))
     except (RecordError, recording.RecordingError) as error:
         raise stop(str(error)) from None
-    lines = [*(f"{each.value.id}: {each.printed}" for each in found), *(f"written to {path}" for path in files)]
+    lines = [*(f"{entry.value.id}: {entry.printed}" for entry in selected), *(f"written to {path}" for path in files)]
     rows = [
-        {"number": each.value.id, "printed": each.printed, "file": each.value.file, "written": not dry_run}
-        for each in found
+        {"number": entry.value.id, "printed": entry.printed, "file": entry.value.file, "written": not dry_run}
+        for entry in selected
     ]
     print_result(lines, rows, style)

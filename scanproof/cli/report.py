@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, StoreOption, load, stop
+from scanproof.cli.common import ExpectedOption, StoreOption, load_expected, stop
 from scanproof.cli.history import HERE
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def report(
 
     The page needs no network and no other file. The JSON follows docs/report.schema.json.
     """
-    made = build(run, parsed(since), found_history(history, store), store, expected)
-    text = rendered(made, style)
+    made = build_report(run, parse_nights(since), choose_history(history, store), store, expected)
+    text = render_report(made, style)
     target = out or (PAGE if style is Style.html else None)
     if target is None:
         typer.echo(text, nl=False)
@@ -68,8 +68,8 @@ def report(
     typer.echo(str(target))
 
 
-def parsed(since: str | None) -> Since | None:
-    """The nights that are asked for."""
+def parse_nights(since: str | None) -> Since | None:
+    """The nights that --since asks for."""
     from scanproof.report.past_nights import parse_since
 
     try:
@@ -78,7 +78,7 @@ def parsed(since: str | None) -> Since | None:
         raise stop(f"--since is a number of nights or a day such as 2026-11-01, not {since!r}") from None
 
 
-def found_history(given: str | None, store: Path) -> str | None:
+def choose_history(given: str | None, store: Path) -> str | None:
     """The history that is named, or the one that lies in the local store."""
     if given is not None:
         if "://" not in given and not Path(given).is_dir():
@@ -88,8 +88,8 @@ def found_history(given: str | None, store: Path) -> str | None:
     return str(inside) if inside.is_dir() else None
 
 
-def build(run: str, since: Since | None, history: str | None, store: Path, expected: Path | None) -> Report:
-    """The report, or what is wrong with its name."""
+def build_report(run: str, since: Since | None, history: str | None, store: Path, expected: Path | None) -> Report:
+    """The report of a run; stops where there is no such run."""
     from scanproof.history.errors import HistoryError
     from scanproof.history.store import open_history
     from scanproof.record import RecordError
@@ -100,12 +100,12 @@ def build(run: str, since: Since | None, history: str | None, store: Path, expec
         shown, folder = past_nights.find_run(run, store / "runs", open_history(history) if history else None)
     except (HistoryError, RecordError) as error:
         raise stop(str(error)) from None
-    loaded = load(expected)
+    loaded = load_expected(expected)
     return Reporter(run=shown, folder=folder, store=store, expected=loaded, history=history, since=since).report()
 
 
-def rendered(made: Report, style: Style) -> str:
-    """The report as it is written."""
+def render_report(made: Report, style: Style) -> str:
+    """The report as the text of the file that is written."""
     from scanproof import files
     from scanproof.report import markdown, page
 

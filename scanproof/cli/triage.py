@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load, print_rows, stop
+from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load_expected, print_rows, stop
 
 if TYPE_CHECKING:
     from scanproof.numbers.expected.reader import Expected
@@ -44,32 +44,32 @@ def triage(
 
     try:
         path = find_run(store / "runs", run)
-        found = read_run(path)
+        loaded_run = read_run(path)
     except RecordError as error:
         raise stop(f"{error}; triage reads the store of the machine that ran it, see --store") from None
-    loaded = load(expected)
-    chosen = records(found, number)
+    loaded = load_expected(expected)
+    chosen = choose_records(loaded_run, number)
     if substitute:
         if number is None:
             raise stop("--substitute scores documents again and takes a while: name one number")
-        replace_operations(found, path.parent, store, chosen[0], loaded, history, mirror)
-    show(found, path.parent, store, chosen, loaded, history, style, whole=number is not None)
+        replace_operations(loaded_run, path.parent, store, chosen[0], loaded, history, mirror)
+    print_findings(loaded_run, path.parent, store, chosen, loaded, history, style, whole=number is not None)
 
 
-def records(run: Run, number: str | None) -> list[Record]:
-    """The numbers to speak of; stops where the run does not hold one."""
+def choose_records(run: Run, number: str | None) -> list[Record]:
+    """The records of the numbers asked for; stops where the run does not hold one."""
     from scanproof.triage.gather import list_failed
 
     if number is None:
         return list_failed(run)
-    chosen = [kept for kept in run.records if kept.id == number]
+    chosen = [record for record in run.records if record.id == number]
     if not chosen:
-        some = ", ".join(kept.id for kept in list_failed(run)[:3])
+        some = ", ".join(record.id for record in list_failed(run)[:3])
         raise stop(f"{number}: the run {run.id} has no such number{f' (failed: {some}, ...)' if some else ''}")
     return chosen
 
 
-def show(
+def print_findings(
     run: Run, folder: Path, store: Path, chosen: list[Record], expected: Expected, history: str | None,
     style: Format, *, whole: bool,
 ) -> None:  # fmt: skip
@@ -81,13 +81,13 @@ def show(
 
     runs = Runs(store)
     rows: list[dict[str, Any]] = []
-    for kept in chosen:
-        evidence = gather_from_run(run, folder, runs, kept, expected, history)
+    for record in chosen:
+        evidence = gather_from_run(run, folder, runs, record, expected, history)
         findings = diagnose(evidence)
         if whole and style is Format.table:
             typer.echo(text.report(evidence, findings))
-        kept_rows = text.rows(evidence, findings)
-        rows += kept_rows if style is not Format.table else kept_rows[:1]
+        finding_rows = text.rows(evidence, findings)
+        rows += finding_rows if style is not Format.table else finding_rows[:1]
     if style is not Format.table or (rows and not whole):
         print_rows(rows, COLUMNS, style)
     if style is Format.table and not whole:
@@ -97,7 +97,7 @@ def show(
 
 
 def replace_operations(
-    run: Run, folder: Path, store: Path, kept: Record, expected: Expected, history: str | None,
+    run: Run, folder: Path, store: Path, record: Record, expected: Expected, history: str | None,
     mirror: Path | None,
 ) -> None:  # fmt: skip
     """Score again with replaced operations and keep the result beside the run; stops with the reason if it cannot."""
@@ -106,8 +106,8 @@ def replace_operations(
     from scanproof.triage.read_answers import Runs
     from scanproof.triage.substitute import CannotSubstitute, substitute
 
-    evidence: Evidence = gather_from_run(run, folder, Runs(store), kept, expected, history)
-    value = next((each for each in expected.numbers if each.id == kept.id), None)
+    evidence: Evidence = gather_from_run(run, folder, Runs(store), record, expected, history)
+    value = next((value for value in expected.numbers if value.id == record.id), None)
     embedded = value is not None and value.job.suite == "embedded"
     try:
         substitute(evidence, folder, store, EMBEDDED_MIRROR if embedded else mirror)

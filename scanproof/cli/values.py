@@ -13,7 +13,7 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     ModelOption,
-    load,
+    load_expected,
     print_rows,
     stop,
 )
@@ -40,7 +40,7 @@ def list_values(
     from scanproof.evaluation.planning import job_rows
     from scanproof.record import RecordError, find_run, read_run
 
-    loaded = load(expected)
+    loaded = load_expected(expected)
     known = [entry.number for entry in loaded.documents]
     for number in document or []:
         if number not in known:
@@ -64,4 +64,4 @@ def list_values(
     columns: tuple[str, ...] = listing.COLUMNS
     if shown:
         columns = ("id", "printed", "measured", "difference", "allowed", "status")
-    print_rows(listing.value_rows(published, loaded.constants, shown), columns, style)
+    print_rows(listing.make_value_rows(published, loaded.constants, shown), columns, style)

@@ -114,7 +114,7 @@ def ssd_arguments(length: int, groups: int = 2) -> dict[str, Any]:
 
 
 @given(length=st.integers(1, 20), groups=st.sampled_from([1, 2, 4]), chunk=st.integers(1, 24))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_three_forms_of_the_duality_are_one_map(length: int, groups: int, chunk: int) -> None:
     arguments = ssd_arguments(length, groups)
     quadratic = quadratic_ssd.ssd_quadratic(**arguments)
