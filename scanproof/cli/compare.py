@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load_expected, print_rows, stop
-from scanproof.cli.history import HERE, HistoryOption, round_for_people, open_or_stop, print_problems
+from scanproof.cli.history import HERE, HistoryOption, open_or_stop, print_problems, round_for_people
 
 if TYPE_CHECKING:
     from scanproof.history.compare import Whole

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scanproof.cli.common import Format, FormatOption, print_result, format_size, stop
+from scanproof.cli.common import Format, FormatOption, format_size, print_result, stop
 
 
 class Dtype(StrEnum):

@@ -14,10 +14,10 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     StoreOption,
+    format_size,
     load_expected,
     print_result,
     print_rows,
-    format_size,
     stop,
 )
 

@@ -14,9 +14,9 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     ModelOption,
+    format_size,
     load_expected,
     print_rows,
-    format_size,
     stop,
 )
 
@@ -53,8 +53,10 @@ def prefetch(
         if not plan.repositories:
             raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
         rows = [
-            {"repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files), "size": format_size(r.bytes),
-             "bytes": r.bytes}
+            {
+                "repository": r.name, "kind": r.kind, "revision": r.revision, "files": len(r.files),
+                "size": format_size(r.bytes), "bytes": r.bytes,
+            }
             for r in plan.repositories
         ]  # fmt: skip
         print_rows(rows, ("repository", "kind", "revision", "files", "size"), style)
