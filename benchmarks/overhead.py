@@ -49,7 +49,8 @@ def lm_eval_command(job: EvalJob, folder: Path) -> list[str]:
     named = {"pretrained": job.pretrained} | model_args(job)
     arguments = ",".join(f"{name}={value}" for name, value in named.items())
     return [
-        sys.executable, "-m", "scanproof.evaluation.worker.lm_eval_command", "run", "--model", job.model, "--model_args", arguments,
+        sys.executable, "-m", "scanproof.evaluation.worker.lm_eval_command", "run",
+        "--model", job.model, "--model_args", arguments,
         "--tasks", ",".join(job.tasks), "--num_fewshot", str(job.num_fewshot), "--batch_size", str(job.batch_size),
         "--device", job.device, "--log_samples", "--output_path", str(folder / "out"),
     ]  # fmt: skip

@@ -120,7 +120,8 @@ class Running:
         code = self.process.poll()
         if index not in self.finished:
             begun = "before the test was over" if self.kept[index] else "without beginning the test"
-        elif code is not None and code not in (0, 1):
+        elif index + 1 == len(self.nodeids) and code is not None and code not in (0, 1):
+            # A test that others follow is over: that the process ended since is an error of one of those.
             begun = "after its last test"
         else:
             return None

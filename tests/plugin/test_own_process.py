@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+
+from scanproof.plugin.own_process_child import Event
+from scanproof.plugin.own_process_running import Running
 
 COMMON = """
 import atexit, os, signal, sys, warnings
@@ -151,6 +155,22 @@ def test_a_process_that_dies_is_an_error_of_its_test_and_of_no_other(pytester: p
         assert f"the process of this test {end}" in said[how]
         assert f"the last words of {how}" in said[how]
     assert {text for how, text in said.items() if how not in ENDS} == {""}
+
+
+def test_a_test_that_was_over_is_not_blamed_for_the_one_after_it(tmp_path: Path) -> None:
+    """The session may come to read of a test only when the process has died in the next one."""
+    command = [sys.executable, "-c", "import os; os.abort()"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    process.wait()
+    told = tmp_path / "told"
+    events = [Event("started", 0, {}), Event("finished", 0, {}), Event("started", 1, {})]
+    told.write_bytes(b"".join(pickle.dumps(event) for event in events))
+    running = Running(process, tmp_path, told.open("rb"), ("over", "dies"), [[], []])
+    for name in ("over", "dies"):
+        running.events(name)
+    assert running.why_ended_early("over") is None
+    assert "killed by SIGABRT, an abort in native code, before the test" in str(running.why_ended_early("dies"))
+    running.close()
 
 
 def test_a_process_that_ends_badly_after_its_last_test_is_an_error(pytester: pytest.Pytester) -> None:
