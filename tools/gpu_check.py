@@ -96,10 +96,12 @@ def run(step: Step, limit: int, work: Path, rehearsal: bool) -> Result:
     command = arguments(step, work, rehearsal)
     limited = ["timeout", "--signal=INT", f"--kill-after={GRACE}", str(limit), *command]
     began = time.monotonic()
+    # Unbuffered, so that the last line of the log is the last thing that was said.
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with log.open("wb") as target:
-        code = subprocess.run(limited, cwd=ROOT, stdout=target, stderr=subprocess.STDOUT, check=False).returncode
+        done = subprocess.run(limited, cwd=ROOT, stdout=target, stderr=subprocess.STDOUT, env=variables, check=False)
     seconds = time.monotonic() - began
-    return gpu_results.judged(step, code, seconds, report if step.tests else None, log, rehearsal)
+    return gpu_results.judged(step, done.returncode, seconds, report if step.tests else None, log, rehearsal)
 
 
 def selections(work: Path, table: Sequence[Step] = STEPS) -> int:

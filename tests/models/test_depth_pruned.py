@@ -293,7 +293,7 @@ def test_distances_are_those_of_all_states_at_once(
 
 def test_a_sample_is_read_up_to_its_limits(checkpoints: Path, tmp_path: Path) -> None:
     lm = pruned(checkpoints / "llama", "full")
-    lines = list(lm._tokens(sample(tmp_path), texts=3, tokens=6))
+    lines = list(lm._encode_sample(sample(tmp_path), texts=3, tokens=6))
     assert [len(line) for line in lines] == [6, 6, 6]
     pile = tmp_path / "pile.jsonl"
     pile.write_text(json.dumps({"text": "one\ntwo", "meta": 1}) + "\n" + json.dumps({"text": "three"}) + "\n")

@@ -26,7 +26,7 @@ def job(project: Project, lines: str, model: str = "hf") -> None:
     (folder / "one.yaml").write_text(text.replace("model: hf", f"model: {model}"))
     # Whatever torch is installed here, on that machine it is one for CUDA.
     (project.root / "conftest.py").write_text(
-        "from scanproof.kernels.launches.watcher import machine\nmachine.torch_cuda = lambda: '13.0'\n"
+        "from scanproof.kernels.launches import machine\nmachine.torch_cuda = lambda: '13.0'\n"
     )
 
 
