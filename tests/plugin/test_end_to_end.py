@@ -68,7 +68,7 @@ def test_a_killed_worker_is_an_error_and_the_next_session_is_whole(tmp_path: Pat
     session = subprocess.Popen(
         command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    victim = worker_of(session.pid)
+    victim = worker_of(session)
     os.kill(victim, signal.SIGKILL)
     shown, _ = session.communicate()
     assert session.returncode == pytest.ExitCode.TESTS_FAILED
@@ -79,15 +79,16 @@ def test_a_killed_worker_is_an_error_and_the_next_session_is_whole(tmp_path: Pat
     assert {record.outcome for record in run.records} == {"REPRODUCED"}
 
 
-def worker_of(parent: int) -> int:
+def worker_of(session: subprocess.Popen[str]) -> int:
     """Process id of the worker below a pytest session, as soon as there is one."""
     found: list[int] = []
 
-    def look() -> list[int]:
-        found[:] = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if is_worker(entry, parent)]
-        return found
+    def look() -> bool:
+        found[:] = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if is_worker(entry, session.pid)]
+        return bool(found) or session.poll() is not None
 
     assert wait_until(look), "no worker was started"
+    assert found, f"the session ended with {session.returncode} before there was a worker"
     return found[0]
 
 

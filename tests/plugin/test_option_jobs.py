@@ -186,7 +186,8 @@ def test_no_worker_outlives_a_session_that_was_stopped(tmp_path: Path, sent: sig
     ]  # fmt: skip
     session = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
     try:
-        assert wait_until(lambda: len(leaders(store)) == 2), "there were no two workers"
+        assert wait_until(lambda: len(leaders(store)) == 2 or session.poll() is not None), "there were no two workers"
+        assert session.poll() is None, f"the session ended with {session.returncode} before there were two workers"
         both = leaders(store)
         if sent is signal.SIGINT:
             # However long the session takes to hear it, neither comes to its end first.

@@ -55,7 +55,8 @@ def test_a_session_killed_half_way_leaves_a_readable_partial_run(project: Projec
     environment = {**os.environ, "PYTHONPATH": str(project.root)}
     session = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
     try:
-        assert wait_until(lambda: records(project)), "nothing was recorded"
+        assert wait_until(lambda: records(project) or session.poll() is not None), "nothing was recorded"
+        assert session.poll() is None, f"the session ended with {session.returncode}"
     finally:
         session.kill()
         session.wait()
