@@ -4,9 +4,12 @@ from importlib.util import find_spec
 
 pytest_plugins = [
     "pytester",
+    "tests.support.deadline",
+    "tests.support.forked_sessions",
     "tests.support.small_project",
     "tests.support.latency_project",
     "tests.support.small_jobs",
+    "tests.support.offline",
     "tests.support.rates",
 ]
 

@@ -41,7 +41,8 @@ def write_expected(folder: Path, count: int) -> None:
     shutil.copy(source / "tasks.yaml", folder)
     shutil.copy(source / "003-mamba-7b" / "document.yaml", document)
     document_file = document / "document.yaml"
-    document_file.write_text(re.sub(r"(?s)\nfindings:.*", "\n", document_file.read_text()))
+    text = re.sub(r"(?s)\nfindings:.*", "\n", document_file.read_text())
+    document_file.write_text(re.sub(r"(?m)^numbers: \d+", f"numbers: {count}", text))
     constants = (source / "tolerance.yaml").read_text()
     (folder / "tolerance.yaml").write_text(re.sub(r"(?m)^checks: \d+", f"checks: {count}", constants))
     job = "job: {model: hf, revision: main, dtype: float32, num_fewshot: 0, batch_size: 8}\n"

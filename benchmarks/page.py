@@ -90,7 +90,7 @@ def measured(value: PublishedValue, night: Night, seed: random.Random, loaded: E
     if value.id == FAILS_SINCE and night.number > night.count - 10:
         found = value.expected - 1.3 * allowed.total
     if value.known_discrepancy:
-        found = value.expected + 2 * allowed.total
+        found = float(value.known_discrepancy.comes_out) / value.scale
     if value.metric == "perplexity":
         return max(1.0, found)
     return min(1.0, max(0.0, found))

@@ -84,6 +84,8 @@ class Pass:
     padding: int
     answers: tuple[tuple[float, bool], ...]
     """Log-likelihood, and whether it is greedy, in the order of the requests."""
+    passes: int = 0
+    """Passes of the model: on a GPU each launches hundreds of kernels."""
 
 
 def lm_eval(subject: Subject, folder: Path) -> Any:
@@ -101,11 +103,11 @@ def shallower(source: Path, target: Path) -> Path:
     """The checkpoint with the layers taken out that pythia-tiny-without-1 lacks."""
     from transformers import AutoModelForCausalLM
 
-    from scanproof.models.pruning.blocks import Block
+    from scanproof.models.pruning.blocks import LayerBlock
     from scanproof.models.pruning.removal import remove_block
 
     model = AutoModelForCausalLM.from_pretrained(source)
-    remove_block(model, Block(1, 1))
+    remove_block(model, LayerBlock(1, 1))
     model.save_pretrained(target)
     for path in source.glob("tokenizer*"):
         shutil.copy(path, target)
@@ -151,7 +153,7 @@ def shared(subject: Subject, folder: Path) -> Any:
     from scanproof import scoring
 
     model = plain(subject, folder)
-    model.tally = scoring.install(model, lambda message: None)
+    model.tally = scoring.install(model, lambda message: None, always=True)
     return model
 
 
@@ -184,18 +186,18 @@ def scored(model: Any, requests: list[Any], work: Work, positions: list[int], be
     settled(device)
     positions.clear()
     tally = getattr(model, "tally", None)
-    tokens, padding = (tally.tokens, tally.padding) if tally else (0, 0)
+    tokens, padding, passes = (tally.tokens, tally.padding, tally.passes) if tally else (0, 0, 0)
     began, worked = time.perf_counter(), time.process_time()
     answers = model.loglikelihood(requests, disable_tqdm=True)
     seconds, processor = time.perf_counter() - began, time.process_time() - worked
     if tally:
-        tokens, padding = tally.tokens - tokens, tally.padding - padding
+        tokens, padding, passes = tally.tokens - tokens, tally.padding - padding, tally.passes - passes
     else:
-        tokens, padding = work.plain, sum(positions) - work.plain
+        tokens, padding, passes = work.plain, sum(positions) - work.plain, len(positions)
     memory = peak(device) - before
     # What it keeps for later batches is not there for the next engine.
     settled(device)
-    return Pass(seconds, processor, memory, tokens, padding, tuple(map(tuple, answers)))
+    return Pass(seconds, processor, memory, tokens, padding, tuple(map(tuple, answers)), passes)
 
 
 def counted(model: Any) -> list[int]:

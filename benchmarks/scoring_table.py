@@ -70,6 +70,7 @@ def total(rows: Mapping[str, Row]) -> Row:
             sum(each.tokens for each in turn),
             sum(each.padding for each in turn),
             tuple(answer for each in turn for answer in each.answers),
+            sum(each.passes for each in turn),
         )
         for turn in zip(*(row.passes for row in found), strict=True)
     ]
@@ -83,7 +84,7 @@ def total(rows: Mapping[str, Row]) -> Row:
 
 HEAD = (
     f"{'model':<20} {'task':<15} {'engine':<8} {'batch':>5} {'plain':>8} {'distinct':>8} {'run':>8} {'/dist.':>6} "
-    f"{'padding':>8} {'seconds':>8} {'wall':>5} {'cpu':>5} {'MiB':>6} {'mem.':>5} {'apart':>8}"
+    f"{'padding':>8} {'passes':>6} {'seconds':>8} {'wall':>5} {'cpu':>5} {'MiB':>6} {'mem.':>5} {'apart':>8}"
 )
 
 
@@ -92,7 +93,8 @@ def line(name: str, row: Row, baseline: Row, before: Row) -> str:
     ran = row.passes[0]
     text = (
         f"{name:<20} {row.task:<15} {row.engine.name:<8} {row.batch:>5} {row.work.plain:>8} {row.work.distinct:>8} "
-        f"{ran.tokens:>8} {ran.tokens / row.work.distinct:>6.2f} {ran.padding:>8} {row.seconds:>8.2f}"
+        f"{ran.tokens:>8} {ran.tokens / row.work.distinct:>6.2f} {ran.padding:>8} {ran.passes:>6} "
+        f"{row.seconds:>8.2f}"
     )
     if row is baseline:
         return f"{text} {'':>11} {row.memory / 2**20:>6.0f}"

@@ -104,7 +104,8 @@ def _listen(pipe: Any, request: Request) -> None:
 
     # lm-eval's progress bars go by no setting.
     with redirect_stderr(io.StringIO()):
-        manager, tasks = lm_eval_tasks.load_tasks(request)
+        manager, tasks, broken = lm_eval_tasks.load_tasks(request)
+        assert not broken, broken
         lm_eval_tasks.evaluate_tasks(Listener(), request["job"], tasks, manager, 0)
     pipe.send(found)
 

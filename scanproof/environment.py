@@ -21,13 +21,13 @@ SMI_SECONDS = 30.0
 
 def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
     """Installed version per distribution name; None where it is not installed."""
-    found: dict[str, str | None] = {}
+    installed: dict[str, str | None] = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def usable_cpus() -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal[
+from scanproof.printable import make_printable
+
+FailureKind = Literal[
     "killed", "out_of_memory", "hub", "checkpoint", "dataset", "missing", "timeout", "model_class", "worker",
     "fallback",
 ]  # fmt: skip
@@ -21,6 +24,7 @@ _REFUSED = {
     "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "DisabledRepoError",
     "DatasetNotFoundError",
 }  # fmt: skip
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _MEMORY = ("out of memory", "can't allocate memory")
 _PROGRAM = (ImportError, TypeError, AttributeError, AssertionError, NotImplementedError, NameError)
 
@@ -28,7 +32,9 @@ _PROGRAM = (ImportError, TypeError, AttributeError, AssertionError, NotImplement
 class EvaluationError(Exception):
     """A job could not be run.  This says nothing about its numbers."""
 
-    def __init__(self, kind: Kind, message: str, last_words: str = "", log: str | None = None) -> None:
+    def __init__(self, kind: FailureKind, message: str, last_words: str = "", log: str | None = None) -> None:
+        # Both tell names and texts of others: keys of a checkpoint, what a library wrote.
+        message, last_words = make_printable(message, lines=True), make_printable(last_words, lines=True)
         super().__init__(kind, message, last_words, log)
         self.kind = kind
         """`missing`: the mirror does not hold what the job needs; `fallback`: it ran, but without the kernels that its
@@ -48,7 +54,7 @@ class EvaluationError(Exception):
         return "\n".join(lines)
 
 
-def classify(stage: str, error: BaseException) -> Kind:
+def classify(stage: str, error: BaseException) -> FailureKind:
     """The kind of an exception raised in a worker's stage (`start`, `checkpoint`, `tasks`, `requests`, ...).
 
     Judged by the names of the types in the chain of causes, so that no heavy library has to be imported.
@@ -58,7 +64,7 @@ def classify(stage: str, error: BaseException) -> Kind:
     texts = " ".join(str(link) for link in chain).lower()
     if names & {"OutOfMemoryError", "MemoryError"} or any(words in texts for words in _MEMORY):
         return "out_of_memory"
-    data: Kind = "dataset" if stage == "tasks" else "checkpoint"
+    data: FailureKind = "dataset" if stage == "tasks" else "checkpoint"
     if names & _REFUSED and not names & _UNREACHABLE:
         return data
     if names & _UNREACHABLE or "LocalEntryNotFoundError" in names or "HfHubHTTPError" in names:
@@ -71,16 +77,17 @@ def classify(stage: str, error: BaseException) -> Kind:
 
 
 def describe(error: BaseException) -> str:
-    """Type and text of an exception and of its causes: three at most, 800 characters each."""
+    """Type and text of an exception and of its causes: three at most, 800 characters each; before them, its notes."""
     told: list[str] = []
     for link in _chain(error):
         text = str(link).strip()
         if text and not any(text in earlier for earlier in told):
             told.append(f"{type(link).__name__}: {text}"[:800])
-    return "\n".join(told[:3]) or type(error).__name__
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    return notes + ("\n".join(told[:3]) or type(error).__name__)
 
 
-def describe_exit(code: int) -> tuple[Kind, str]:
+def describe_exit(code: int) -> tuple[FailureKind, str]:
     """Kind and message for a worker that left no result, from its exit status."""
     if code >= 0:
         return "worker", f"the worker {how_it_ended(code)} and left no result"
@@ -110,7 +117,7 @@ def last_lines(log: Path, count: int = 20) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 64 * 1024))
         text = file.read().decode("utf-8", "replace")
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in _COLOURS.sub("", text).split("\n")]
     return "\n".join([line for line in lines if line][-count:])
 
 

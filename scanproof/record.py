@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from scanproof.files import from_json, to_json, write_atomically
+from scanproof.errors import FailureKind
+from scanproof.files import from_json, is_file, is_folder, parse_json, read_bytes, to_json, write_atomically
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.values import EvalJob
-from scanproof.numbers.verdict.engines import Engine, Scoring
+from scanproof.numbers.verdict.engines import EngineName, Scoring
 from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Verdict
+from scanproof.printable import LONGEST, make_printable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """1: until November 2026.  2: comparisons with a baseline, and the outcome CHANGED.
-3: the engine of an evaluation, and the outcome ENGINES_DISAGREE.
+3: the engine of an evaluation, and the outcome ENGINES_DISAGREE.  4: comparisons that are due, and the outcome
+COMPARISON_MISSING; a latency of wrong results is WRONG, no longer NOT_MEASURED.
 
 A new field that may be absent is no new version; a new meaning is.  Every version stays readable: `tests/data/runs`.
 """
 RUN_FILE = "run.json"
+DIGEST = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}\Z')
+"""The last key of a run file: the SHA-256 of the file without it.  Runs until November 2026 have none."""
 
 
 class RecordError(Exception):
     """A run cannot be read; the message names the file and what is wrong with it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(make_printable(message, LONGEST, lines=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +56,18 @@ class Replaced:
     measurements: tuple[Measurement, ...] = ()
     samples: str | None = None
     """Folder of the per-sample logs."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """As of an evaluation."""
     seconds: float = 0.0
     scoring: Scoring | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """Why a task of a job was left out."""
+
+    kind: FailureKind
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +80,8 @@ class Evaluation:
     measurements: tuple[Measurement, ...]
     samples: str
     """Folder of the per-sample logs, one `<task>.jsonl` each."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Path of each file of that folder, from there -> its SHA-256; empty in runs until November 2026."""
     command: str
     """Plain `lm_eval` command line that runs the job by hand."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -67,11 +89,15 @@ class Evaluation:
     peak_memory_bytes: int | None = None
     reused: bool = False
     """The numbers come from the store: nothing that can move them has changed."""
+    session: str | None = None
+    """Name of the session that measured it; None where that is not known."""
+    measured: str | None = None
+    """When it was measured: ISO 8601, UTC; None where that is not known."""
     kernels: Launches | None = None
     """What was launched; a job that names kernels is an error without it."""
     kernel_changes: tuple[str, ...] = ()
     """How the autotuner chose differently than in the evaluation of this job before this one."""
-    engine: Engine = "plain"
+    engine: EngineName = "plain"
     """What scored it."""
     engine_because: str | None = None
     """Why plain, where shared was asked for."""
@@ -79,6 +105,10 @@ class Evaluation:
     """What the shared engine ran; None for plain."""
     replaced: Replaced | None = None
     """The evaluation by the shared engine that this one replaces."""
+    asked: tuple[str, ...] = ()
+    """Ids of the numbers that its session selected of this job; empty in runs until November 2026."""
+    unmeasured: dict[str, Unmeasured] = field(default_factory=dict)
+    """Single task of the job that could not be loaded -> why; the others were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +156,33 @@ class Run:
     records: tuple[Record, ...]
     selected: int | None = None
     """Numbers that were to be compared; more than there are records in a session that was stopped."""
+    selected_ids: tuple[str, ...] = ()
+    """Ids of these numbers; empty in runs until November 2026."""
+    due: tuple[str, ...] = ()
+    """Ids of the numbers whose comparison with a baseline was due, known before anything ran."""
+    providers: dict[str, str] = field(default_factory=dict)
+    """Operation -> what was named to run its kernel cases in place of the installed one."""
     evaluations: tuple[Evaluation, ...] = ()
     latencies: tuple[Latency, ...] = ()
+    failed_tests: tuple[str, ...] = ()
+    """Node ids of all tests of the session that failed, whatever they recorded, and under strict of those that others
+    kept from failing; empty in older runs."""
+    unkept: tuple[str, ...] = ()
+    """Why its session was not green although no test said so, in words; empty in runs until November 2026."""
+    exit_code: int | None = None
+    """What its session decided to end with; None where it came to no end, and in runs until November 2026."""
     joint: tuple[PairedComparison, ...] = ()
-    """Each model, and the whole night, against the baseline: what is spread over many numbers."""
+    """What no single number shows: each model and the whole night against the baseline, each model against what was
+    printed (`joint_print.PRINT`), and jobs that read a fixed text as other tokens than the baseline did."""
     schema_version: int = SCHEMA_VERSION
 
 
 def write_run(folder: Path, run: Run) -> Path:
-    """Write `run` to `folder/<run.id>/run.json` in one step; returns the file."""
+    """Write `run` to `folder/<run.id>/run.json` in one step, with its digest; returns the file."""
     path = folder / run.id / RUN_FILE
-    write_atomically(path, to_json(run))
+    content = to_json(run)
+    digest = hashlib.sha256(content).hexdigest()
+    write_atomically(path, content.removesuffix(b"\n}") + f',\n "sha256": "{digest}"\n}}'.encode())
     return path
 
 
@@ -146,20 +192,64 @@ def find_run(folder: Path, name: str) -> Path:
     Raises RecordError when there is none.
     """
     given = Path(name)
-    for candidate in (given, given / RUN_FILE, folder / name / RUN_FILE):
-        if candidate.is_file():
+    # A folder that happens to be called so is not the latest run.
+    for candidate in () if name == "latest" else (given, given / RUN_FILE, folder / name / RUN_FILE):
+        if is_file(candidate):
             return candidate
-    known = sorted(path.parent.name for path in folder.glob(f"*/{RUN_FILE}"))
-    if name == "latest" and known:
-        return folder / known[-1] / RUN_FILE
+    known = sorted(path.parent.name for path in folder.glob(f"*/{RUN_FILE}")) if is_folder(folder) else []
+    if name == "latest":
+        newest = next((run for run in reversed(known) if can_be_latest(folder / run / RUN_FILE)), None)
+        if newest is not None:
+            return folder / newest / RUN_FILE
     listed = ", ".join(known[-5:]) or "none yet"
     raise RecordError(f"there is no run {name!r} in {folder} (newest runs: {listed})")
+
+
+def passed_over(latest: Path) -> list[str]:
+    """The runs beside the `latest` one that may be newer, each with the reason why it is not the latest; sorted by id.
+
+    Ids begin with the time of the clock.  A clock that went back shows in the times of the files.
+
+    Args:
+        latest: file of the latest run.
+    """
+    lines = []
+    for folder in sorted(path for path in latest.parents[1].iterdir() if is_folder(path)):
+        path = folder / RUN_FILE
+        if folder.name > latest.parent.name:
+            lines.append(f"{folder.name} is newer, and {_why_no_latest(path)}")
+        elif folder.name < latest.parent.name and is_file(path) and path.stat().st_mtime > latest.stat().st_mtime:
+            lines.append(
+                f"{folder.name} was written later, although its name is earlier: a clock was set, or it ran longer"
+            )
+    return lines
+
+
+def _why_no_latest(path: Path) -> str:
+    """Why a run that tried to measure nothing is none to speak of."""
+    if not is_file(path):
+        return f"has no {RUN_FILE}"
+    return "measured nothing" if read_run(path).finished is not None else "measured nothing and did not finish"
+
+
+def can_be_latest(path: Path) -> bool:
+    """Whether a run is one to speak of as `latest`: it tried to measure something, or had to and did not end well.
+
+    A session that selected nothing, or skipped all that it selected and was green, is none.  An unreadable file is one:
+    whoever asks for the latest run has to hear of it.
+    """
+    try:
+        run = read_run(path)
+    except RecordError:
+        return True
+    measured = run.latencies or run.failed_tests or any(kept.outcome != Outcome.NOT_RUN for kept in run.records)
+    return bool(measured or (run.selected and run.exit_code != 0))
 
 
 def read_run(path: Path) -> Run:
     """Read one run; raises RecordError naming the file when it is not a run of a known schema."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     return parse_run(content, str(path))
@@ -173,6 +263,11 @@ def parse_run(content: bytes, name: str) -> Run:
         raise RecordError(
             f"{name}: schema_version {newer} is newer than this scanproof reads ({SCHEMA_VERSION}); update scanproof"
         )
+    if has_other_digest(content):
+        raise RecordError(
+            f"{name}: it is not as its session wrote it: edited or damaged since then; put an untouched copy in its "
+            "place, or measure again"
+        )
     try:
         return from_json(Run, content)
     except ValidationError as error:
@@ -181,10 +276,24 @@ def parse_run(content: bytes, name: str) -> Run:
         raise RecordError(f"{name}: not a run record: {where}: {first['msg']}") from error
 
 
+def has_other_digest(content: bytes) -> bool:
+    """Whether a run file names a digest that is not its own; one that names none was written before there was any."""
+    named = DIGEST.search(content)
+    if named is not None:
+        return hashlib.sha256(content[: named.start()] + b"\n}").hexdigest() != named[1].decode()
+    if b'"sha256"' not in content:
+        return False
+    try:
+        # With other spaces it is another file: whoever formats it can have changed it as well.
+        return "sha256" in parse_json(content)
+    except (ValueError, TypeError):
+        return False
+
+
 def schema_version(content: bytes) -> int | None:
     """The schema version that a file names; None where it names none."""
     try:
-        claimed = json.loads(content)["schema_version"]
+        claimed = parse_json(content)["schema_version"]
     except (ValueError, KeyError, TypeError):
         return None
     return claimed if isinstance(claimed, int) else None

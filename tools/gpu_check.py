@@ -1,19 +1,27 @@
 """Run the steps of `gpu_steps.py` and leave a summary; called by `gpu_check.sh`, which prepares the environment.
 
 After every step the folder of results holds summary.md, steps.json, log.txt, evidence.tar.gz and, where one was
-recorded, the baseline of latencies.  A step that is done is not repeated unless `--again` asks for it.
+recorded, the baseline of latencies.  A step that is done is not repeated unless `--again` asks for it, or it ran under
+other conditions: another commit, other files, another GPU, driver or package.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+import gpu_conditions
 import gpu_missing
 import gpu_results
 from gpu_results import Result
@@ -37,22 +45,25 @@ KERNELS = {
 """What a stand-in has to launch on a GPU: what the published models of its family have to, attention apart."""
 
 
-def expected_on_gpu(folder: Path) -> Path:
-    """A copy of the expected values whose stand-ins run on the GPU, and have to launch their family's kernels."""
-    import shutil
+def expected_on_gpu(folder: Path, keep_latencies: bool = False) -> Path:
+    """Copy the expected values so that stand-ins run on the GPU, and have to launch their family's kernels.
 
-    if not folder.is_dir():
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(ROOT / "expected", part)
-        for path in sorted((part / "embedded").glob("*-tiny*.yaml")):
-            needed = KERNELS.get(path.stem)
-            text = "  device: cuda\n" + (f"  kernels: [{needed}]\n" if needed else "")
-            before = path.read_text(encoding="utf-8")
-            if "  device: cpu\n" not in before:
-                raise SystemExit(f"gpu_check: {path}: there is no line `device: cpu`")
-            path.write_text(before.replace("  device: cpu\n", text), encoding="utf-8")
-        part.rename(folder)
+    An earlier copy is replaced, but for the latencies that were recorded into it where they are to be kept.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(ROOT / "expected", part)
+    for path in sorted((part / "embedded").glob("*-tiny*.yaml")):
+        needed = KERNELS.get(path.stem)
+        text = "  device: cuda\n" + (f"  kernels: [{needed}]\n" if needed else "")
+        before = path.read_text(encoding="utf-8")
+        if "  device: cpu\n" not in before:
+            raise SystemExit(f"gpu_check: {path}: there is no line `device: cpu`")
+        path.write_text(before.replace("  device: cpu\n", text), encoding="utf-8")
+    if keep_latencies and (folder / "latency").is_dir():
+        shutil.copytree(folder / "latency", part / "latency", dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
     return folder
 
 
@@ -78,7 +89,6 @@ def arguments(step: Step, work: Path, rehearsal: bool) -> list[str]:
 
     if step.command:
         return [sys.executable, *map(filled, step.command)]
-    expected_on_gpu(places["on_gpu"])
     # What torch warns of on a GPU is shown, and is not a wrong result.
     how = ["-q", "-W", "default", "-p", "no:cacheprovider", "--scanproof-strict", f"--scanproof-store={work / 'store'}"]
     report = [f"--junitxml={work / step.name}.xml", "-o", "junit_logging=no"]
@@ -107,6 +117,7 @@ def run(step: Step, limit: int, work: Path, rehearsal: bool) -> Result:
 def selections(work: Path, table: Sequence[Step] = STEPS) -> int:
     """Print how many tests each step selects, with its own command line; 1 where it is none."""
     empty = 0
+    expected_on_gpu(work / "expected")
     for step in (each for each in table if each.tests):
         command = [*arguments(step, work, rehearsal=False), "--collect-only"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -146,12 +157,28 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--earlier", type=Path, help="results of an earlier call, from another machine, to go on from")
     made.add_argument("--within", type=int, metavar="SECONDS", help="end by then, with whole results of what was run")
+    made.add_argument(
+        "--beside",
+        type=int,
+        default=1,
+        metavar="N",
+        help="steps at once; what needs the GPU alone has it",
+    )
     made.add_argument("--again", action="store_true", help="repeat steps that are done")
     made.add_argument("--rehearse", action="store_true", help="without a GPU: each step up to its first failure")
     made.add_argument("--selections", action="store_true", help="say how many tests each step selects, and end")
     made.add_argument("--doctor", action="store_true", help="the step of this name: what is missing here, and end")
     made.epilog = "for gpu_check.sh itself: --python PYTHON, --wheels FOLDER of tools/gpu_wheels.sh"
     return made
+
+
+def take_all(steps: Sequence[Step], take: Callable[[Step], None], beside: int) -> None:
+    """Take steps in their order, `beside` at once, but those that need the GPU alone one by one."""
+    with ThreadPoolExecutor(max_workers=max(1, beside)) as pool:
+        for alone, neighbours in groupby(steps, key=lambda step: step.alone):
+            run_all = map if alone else pool.map
+            # The list waits for the last of them, and raises what one of them raised.
+            list(run_all(take, neighbours))
 
 
 def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> int:
@@ -172,28 +199,58 @@ def main(argv: Sequence[str] | None = None, table: Sequence[Step] = STEPS) -> in
         print(f"gpu_check: {reason}; --rehearse tries the way without one", file=sys.stderr)
         return NO_GPU
     given.out.mkdir(parents=True, exist_ok=True)
-    done = gpu_results.read([given.out, given.work, *filter(None, [given.earlier])])
-    ends = None if given.within is None else time.monotonic() + given.within
+    folders = [given.out, given.work, *filter(None, [given.earlier])]
+    gpu_results.restore([folder / gpu_results.EVIDENCE for folder in folders], given.work)
+    looking, writing = threading.Lock(), threading.Lock()
+
+    def look() -> dict[str, Any]:
+        with looking:
+            return gpu_conditions.of_machine(gpu_results.machine(), given.work / "digests.sqlite")
+
+    now = look()
+    done = gpu_results.read(folders, now)
     for step in steps:
+        if step.at_each_call or given.again or not gpu_results.has_evidence(step, given.work):
+            # Were there no time left for it, it would be green by what it was before.
+            done.pop(step.name, None)
+    ends = None if given.within is None else time.monotonic() + given.within
+
+    def keep(step: Step, result: Result) -> None:
+        with writing:
+            done[step.name] = result
+            gpu_results.write(done, table, given.work, given.out, result.conditions)
+
+    def take(step: Step) -> None:
+        now = look()
         before = done.get(step.name)
-        if before and before.ended and not before.rehearsed and not given.again:
-            print(f"{step.name}: done before, {before.outcome}", flush=True)
-            continue
+        if before and before.ended and not before.rehearsed:
+            other = gpu_conditions.differences(before.conditions, now)
+            if not other:
+                print(f"{step.name}: done before, {before.outcome}", flush=True)
+                return
+            print(
+                f"{step.name}: {before.outcome} before, under other conditions ({'; '.join(other)}): run again",
+                flush=True,
+            )
         limit = step.limit if ends is None else min(step.limit, int(ends - time.monotonic()) - GRACE)
         if limit < min(LEAST, step.limit):
             print(f"{step.name}: not begun, there is no time left", flush=True)
-            continue
+            return
         print(f"{step.name}: at most {limit} s", flush=True)
         # What is killed from outside is found as not ended.
-        done[step.name] = gpu_results.begun(step)
-        gpu_results.write(done, table, given.work, given.out)
-        done[step.name] = run(step, limit, given.work, given.rehearse)
-        gpu_results.write(done, table, given.work, given.out)
+        keep(step, gpu_results.begun(step, now))
+        keep(step, replace(run(step, limit, given.work, given.rehearse), conditions=now))
         print(gpu_results.line(done[step.name]), flush=True)
+
+    counted = [step for step in table if step.name in done and done[step.name].conditions == now]
+    # Once, before several steps read it.
+    expected_on_gpu(given.work / "expected", any(step.records_latencies for step in counted))
+    take_all(steps, take, given.beside)
+    now = look()
     # Also where nothing had to be repeated, and the folder of results is a new one.
-    gpu_results.write(done, table, given.work, given.out)
+    gpu_results.write(done, table, given.work, given.out, now)
     print(given.out / gpu_results.SUMMARY)
-    return int(any(step.name not in done or done[step.name].outcome != "green" for step in steps))
+    return int(not all(step.name in done and done[step.name].counts_as_green(now, given.rehearse) for step in steps))
 
 
 if __name__ == "__main__":

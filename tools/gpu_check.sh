@@ -22,7 +22,7 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 if [ -n "$wheels" ]; then
   compgen -G "$wheels/*.whl" >/dev/null || { echo "gpu_check: $wheels holds no wheels; tools/gpu_wheels.sh makes them" >&2; exit 2; }
   # Beside what the machine has, not into it: what is newer here is found first.
-  names=$(cd "$wheels" && stat -c '%n %s' -- *.whl)
+  names=$(cd "$wheels" && sha256sum -- *.whl)
   if [ "$(cat "$work/site.done" 2>/dev/null)" != "$names" ]; then
     rm -rf "$work/site"
     "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" "$wheels"/*.whl
@@ -33,5 +33,5 @@ fi
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 # Autotuning takes minutes the first time: what it chose stays for the next call.
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
-cd "$root"
-exec "$python" tools/gpu_check.py --work "$work" ${rest[@]+"${rest[@]}"}
+# In the caller's folder: the paths that were given are relative to it.
+exec "$python" "$root/tools/gpu_check.py" --work "$work" ${rest[@]+"${rest[@]}"}

@@ -9,12 +9,14 @@ import shutil
 import tarfile
 import time
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gpu_conditions
 from gpu_steps import LEFT_OUT, Step
 
 SUMMARY, STATE, LOG, EVIDENCE = "summary.md", "steps.json", "log.txt", "evidence.tar.gz"
@@ -46,11 +48,18 @@ class Result:
     reasons: tuple[str, ...] = ()
     rehearsed: bool = False
     """Whether it was to stop at its first failure: nothing that counts."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """Commit, GPU, driver, packages and so on when it began (`gpu_conditions`); empty where they were not kept."""
+
+    def counts_as_green(self, now: Mapping[str, Any], rehearsal: bool) -> bool:
+        """Whether it is green under the conditions of now; a rehearsed one in a rehearsal only."""
+        return self.outcome == "green" and self.conditions == now and (rehearsal or not self.rehearsed)
 
 
-def begun(step: Step) -> Result:
+def begun(step: Step, conditions: Mapping[str, Any]) -> Result:
     """What is kept while a step runs."""
-    return Result(name=step.name, outcome="running", ended=False, reasons=("begun, and nothing is known of its end",))
+    why = ("begun, and nothing is known of its end",)
+    return Result(name=step.name, outcome="running", ended=False, reasons=why, conditions=conditions)
 
 
 def judged(step: Step, code: int, seconds: float, report: Path | None, log: Path, rehearsal: bool = False) -> Result:
@@ -86,7 +95,9 @@ def _no_evidence(code: int, counts: Mapping[str, int], log: Path) -> str | None:
         return "its selection is empty: nothing was tested"
     if code not in TESTS_RAN:
         return f"pytest ended with {code}: {_last_words(log)}"
-    if code == 0 and not counts.get("passed"):
+    # A strict session in which nothing passed ends with 1 by itself.
+    unless = ("passed",) if code == 0 else ("passed", "failed", "errors")
+    if not any(counts.get(ending) for ending in unless):
         return "no test passed: a skip is no pass"
     return None
 
@@ -136,27 +147,61 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-TAIL:] if log.is_file() else ""
 
 
-def read(folders: Iterable[Path]) -> dict[str, Result]:
-    """What is known from before, of the first folder that knows anything."""
-    for folder in folders:
-        if (folder / STATE).is_file():
-            rows = json.loads((folder / STATE).read_text())["steps"]
-            return {row["name"]: Result(**{**row, "reasons": tuple(row["reasons"])}) for row in rows}
-    return {}
+def read(folders: Sequence[Path], now: Mapping[str, Any] | None = None) -> dict[str, Result]:
+    """What is known from before of each step: of the first folder in which it ran under these conditions, or at all."""
+    rows = [row for folder in reversed(folders) for row in _rows(folder / STATE)]
+    return {row.name: row for row in rows} | {row.name: row for row in rows if row.conditions == now}
 
 
-def write(done: Mapping[str, Result], table: Sequence[Step], work: Path, out: Path) -> None:
-    """Everything that is known of the steps of a table, into both folders; each file appears whole."""
-    steps, about = [done[step.name] for step in table if step.name in done], machine()
-    text = json.dumps({"machine": about, "steps": [asdict(each) for each in steps]}, indent=1)
+def _rows(path: Path) -> list[Result]:
+    rows = json.loads(path.read_text())["steps"] if path.is_file() else []
+    return [Result(**{**row, "reasons": tuple(row["reasons"])}) for row in rows]
+
+
+def restore(archives: Iterable[Path], work: Path) -> None:
+    """Take what a folder of work lacks from the evidence of earlier calls; a damaged archive brings nothing more."""
+    for path in archives:
+        try:
+            with tarfile.open(path) as packed:
+                lacking = [each for each in packed if each.name != STATE and not (work / each.name).exists()]
+                packed.extractall(work, lacking, filter="data")
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            if path.exists():
+                print(f"gpu_check: {path} cannot be read whole, and what it lacks is run again: {error}", flush=True)
+
+
+def has_evidence(step: Step, work: Path) -> bool:
+    """Whether what a step left is at hand: its log, and the baseline that it recorded."""
+    recorded = not step.records_latencies or any((work / "expected" / "latency").glob("*.json"))
+    return (work / f"{step.name}.log").is_file() and recorded
+
+
+def write(done: Mapping[str, Result], table: Sequence[Step], work: Path, out: Path, now: Mapping[str, Any]) -> None:
+    """Everything that is known of the steps of a table, into both folders; each file appears whole.
+
+    The page, the log and the evidence are of what counts now; what ran under other conditions is named.
+    """
+    known, about = [done[step.name] for step in table if step.name in done], machine()
+    steps = [each for each in known if each.conditions == now]
+    text = json.dumps({"machine": about, "steps": [asdict(each) for each in known]}, indent=1)
     for folder in (work, out):
         _put(folder / STATE, text + "\n")
-    _put(out / SUMMARY, "\n".join(summary(steps, table, about)) + "\n")
+    _put(out / SUMMARY, "\n".join([*summary(steps, table, about), *_from_before(known, now)]) + "\n")
     _put(out / LOG, "\n".join(f"=== {each.name}\n{_tail(work / f'{each.name}.log')}" for each in steps))
-    _pack(work, out / EVIDENCE)
-    baselines = sorted((work / "expected" / "latency").glob("*.json"))
-    for path in baselines[-1:]:
-        shutil.copy(path, out / f"latency-{path.name}")
+    _pack([each.name for each in steps], work, out / EVIDENCE)
+    for path in out.glob("latency-*.json"):
+        path.unlink()
+    if any(step.records_latencies for step in table if step.name in {each.name for each in steps}):
+        for path in sorted((work / "expected" / "latency").glob("*.json"))[-1:]:
+            shutil.copy(path, out / f"latency-{path.name}")
+
+
+def _from_before(known: Iterable[Result], now: Mapping[str, Any]) -> Iterator[str]:
+    """What is known of other conditions and counts for nothing here."""
+    for each in known:
+        if other := gpu_conditions.differences(each.conditions, now):
+            yield ""
+            yield f"Not counted: {each.name} was {each.outcome} before, under other conditions ({'; '.join(other)})."
 
 
 def _put(path: Path, text: str) -> None:
@@ -165,11 +210,12 @@ def _put(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _pack(work: Path, path: Path) -> None:
-    """Reports, whole logs, runs and baselines, as they are."""
+def _pack(names: Sequence[str], work: Path, path: Path) -> None:
+    """Reports and whole logs of these steps, runs and baselines, as they are."""
     part = path.with_name(f"{path.name}.part")
     with tarfile.open(part, "w:gz", compresslevel=1) as packed:
-        for pattern in ("*.xml", "*.log", STATE, "expected/latency/*.json", "store/runs/*/run.json"):
+        of_steps = [f"{name}{ending}" for ending in (".xml", ".log") for name in names]
+        for pattern in (*of_steps, STATE, "expected/latency/*.json", "store/runs/*/run.json"):
             for found in sorted(work.glob(pattern)):
                 packed.add(found, arcname=str(found.relative_to(work)))
     part.replace(path)
@@ -194,11 +240,16 @@ def summary(rows: Sequence[Result], table: Sequence[Step], about: Mapping[str, A
     gpus = ", ".join(f"{gpu['name']}, driver {gpu['driver_version']}" for gpu in about["gpus"]) or "no GPU"
     packages = ("torch", "triton", "mamba-ssm", "causal-conv1d", "transformers", "lm-eval")
     versions = ", ".join(f"{name} {about['packages'].get(name) or 'none'}" for name in packages)
-    commit = (about.get("source") or {}).get("commit") or "not known: no clone"
+    source = about.get("source") or {}
+    commit = source.get("commit") or "not known: no clone"
+    commit += " with uncommitted changes" if source.get("changed") else ""
     red = [each.name for each in rows if each.outcome != "green"]
     left = [step.name for step in table if step.name not in {each.name for each in rows}]
     verdict = f"red: {', '.join(red)}" if red else "green" if rows else "nothing was run"
-    yield f"# {verdict}{'; not begun: ' + ', '.join(left) if left else ''}"
+    rehearsed = [each.name for each in rows if each.rehearsed]
+    for which, names in (("not begun", left), ("rehearsed", rehearsed)):
+        verdict += f"; {which}: {', '.join(names)}" if names else ""
+    yield f"# {verdict}"
     yield ""
     yield f"{gpus}; {about['written']}; commit {commit}; Python {platform.python_version()}, {versions}."
     yield f"{LEFT_OUT}."

@@ -29,8 +29,17 @@ class Step:
     """Seconds after which it is stopped."""
     tests: tuple[str, ...] = ()
     """pytest's arguments: files, markers, names; none where the step is another command."""
+    alone: bool = False
+    """Whether the GPU has to be its own: it is timed, or takes most of its memory, or others need its answer first."""
+    at_each_call: bool = False
+    """Whether it is asked again whatever is known: it is about this machine, of which more counts than is kept."""
     command: tuple[str, ...] = ()
     """Arguments of Python, where it is no selection of tests; `{tools}` and `{root}` are filled in."""
+
+    @property
+    def records_latencies(self) -> bool:
+        """Whether it leaves a baseline of this GPU."""
+        return "--scanproof-record-latency" in self.tests
 
 
 STEPS = (
@@ -38,12 +47,14 @@ STEPS = (
         name="doctor",
         asks="is everything installed that the other steps need?",
         limit=60,
+        alone=True,
+        at_each_call=True,
         command=("{tools}/gpu_check.py", "--doctor"),
     ),
     Step(
         name="proof",
         asks="are launched kernels seen, and fallbacks?",
-        limit=200,
+        limit=300,
         tests=(f"{KERNELS}/test_what_is_launched.py", "-m", "gpu"),
     ),
     Step(
@@ -61,13 +72,13 @@ STEPS = (
     Step(
         name="stand-ins",
         asks="do the stand-ins of every family give their recorded answers through CUDA kernels?",
-        limit=300,
+        limit=600,
         tests=("tests/published", "--scanproof-expected={on_gpu}", "-k", f"tiny and {WITHOUT}"),
     ),
     Step(
         name="bfloat16",
         asks="are SSD, its fused form and the norms as exact in bfloat16?",
-        limit=240,
+        limit=480,
         tests=(
             f"{KERNELS}/test_numerics.py",
             "-n4",
@@ -80,7 +91,7 @@ STEPS = (
     Step(
         name="modules",
         asks="are modules and whole models right, prefill against decode?",
-        limit=240,
+        limit=480,
         tests=(
             f"{KERNELS}/test_modules.py",
             f"{KERNELS}/test_whole_model.py",
@@ -95,12 +106,14 @@ STEPS = (
         name="latency",
         asks="how fast is what tunes nothing?  Records this GPU's baseline",
         limit=300,
+        alone=True,
         tests=(
             f"{KERNELS}/test_latency.py",
             "-m",
             "gpu and latency",
             "-k",
-            "mamba-130m-b1 or causal_conv1d_update or selective_state_update-decode-mamba2-2.7b",
+            "mamba-130m-b16 or (selective_state_update-decode-mamba2-2.7b or (causal_conv1d_update and d5120)) "
+            "and (b1- or b64)",
             "--scanproof-expected={on_gpu}",
             "--scanproof-record-latency",
         ),
@@ -108,13 +121,25 @@ STEPS = (
     Step(
         name="true-size",
         asks="does shared scoring agree with plain lm_eval at true size, and how fast is it?",
-        limit=420,
-        command=("{root}/benchmarks/scoring.py", "--device", "cuda", "--repeats", "1"),
+        limit=300,
+        alone=True,
+        command=(
+            "{root}/benchmarks/scoring.py",
+            "--device",
+            "cuda",
+            "--repeats",
+            "1",
+            "--model",
+            "mamba-130m,mamba-2.8b",
+            "--tasks",
+            "mmlu,hellaswag,arc_easy",
+        ),
     ),
     Step(
         name="past-2-31",
         asks="are offsets past 2^31 elements right?  Last: a wrong one ends its process",
         limit=300,
+        alone=True,
         tests=(KERNELS, "-m", "gpu and own_process and not latency", "-k", WITHOUT),
     ),
 )

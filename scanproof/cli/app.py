@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -19,6 +22,7 @@ from scanproof.cli import (
     doctor,
     exam,
     history,
+    import_pubmedqa,
     lm_eval,
     plan,
     prefetch,
@@ -28,9 +32,15 @@ from scanproof.cli import (
     schema,
     triage,
     values,
+    verify,
 )
 from scanproof.cli.common import stop
 from scanproof.history.errors import HistoryError
+from scanproof.printable import leads_astray, make_printable
+from scanproof.record import RecordError
+
+LONGEST_ARGUMENT = 4096
+"""Characters; Linux allows no longer paths."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ COMMANDS = (
     Command("plan", plan.plan, '--gpu "H100 80GB" --document 001 --format json'),
     Command("convert", convert.convert, "mirror/nvidia/mamba2-hybrid-8b-3t-4k hybrid-8b"),
     Command("prefetch", prefetch.prefetch, "--model mamba-130m --mirror /srv/mirror"),
+    Command("import-pubmedqa", import_pubmedqa.import_pubmedqa, "pubmedqa/data --mirror /srv/mirror --format json"),
     Command(
         "lm-eval",
         lm_eval.lm_eval,
@@ -67,6 +78,7 @@ COMMANDS = (
     Command("record", record.record, "latest --model llama-2-7b"),
     Command("report", report.report, "latest --since 30 --out page.html"),
     Command("schema", schema.schema, "expected/schema"),
+    Command("verify", verify.verify, "latest --strict --after 2026-11-27T01:17:00Z"),
 )
 
 app = typer.Typer(
@@ -98,11 +110,47 @@ def version(
 
 def main() -> None:
     """Entry point of the `scanproof` command."""
+    raise SystemExit(run(sys.argv[1:]))
+
+
+@cache
+def _command() -> Callable[..., object]:
+    return typer.main.get_command(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns its exit code.  Whatever a user can mend is said in a line of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that is no text in the terminal's encoding is printed, not a reason to break off.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except HistoryError as error:
-        # Any question to a history may meet a file that cannot be read.
-        raise SystemExit(stop(str(error)).exit_code) from None
+        if (problem := find_odd_argument(arguments)) is not None:
+            raise stop(problem)
+        _command()(list(arguments), prog_name="scanproof")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (HistoryError, RecordError) as error:
+        # Any question to a history or to a store may meet a file that cannot be read.
+        return stop(str(error)).exit_code
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        return stop(f"{named}{error.strerror or error}").exit_code
+    return 0
+
+
+def find_odd_argument(arguments: Sequence[str]) -> str | None:
+    """What is wrong with an argument that is too long for any name, or would move the terminal's cursor."""
+    if arguments[:1] == ["lm-eval"]:
+        return None
+    for position, argument in enumerate(arguments, 1):
+        if len(argument) > LONGEST_ARGUMENT:
+            return f"argument {position} has {len(argument)} characters; no name has more than {LONGEST_ARGUMENT}"
+        if leads_astray(argument):
+            return f"argument {position} has a character that moves the text around it: {make_printable(argument)}"
+    return None
 
 
 if __name__ == "__main__":

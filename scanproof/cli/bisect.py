@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanproof.cli.common import Format, FormatOption, StoreOption, print_rows, stop
+from scanproof.cli.common import Format, FormatOption, StoreOption, print_rows, say, stop
 
 if TYPE_CHECKING:
     from scanproof.triage.bisect.mixtures import Mixtures
     from scanproof.triage.bisect.search import SearchResult
 
 COLUMNS = ("from_bad", "outcome", "measured", "reused", "because")
-WHAT = "a virtual environment, or a file of lines name==version"
+WHAT = "a virtual environment, or a lock file (requirements, uv.lock, conda's environment.yml)"
 
 
 def bisect(
@@ -42,20 +42,20 @@ def bisect(
     unresolved, neither good nor bad.  Exit code 1: no package is named.
     """
     from scanproof.triage.bisect import environments
+    from scanproof.triage.bisect.lock_files import EnvironmentProblem
     from scanproof.triage.bisect.mixtures import Mixtures
     from scanproof.triage.bisect.search import search
 
     try:
-        first, second = environments.read(good), environments.read(bad)
-        base = first if first.python is not None else environments.here()
-    except environments.EnvironmentProblem as error:
+        first, second, base = environments.read_both(good, bad)
+    except EnvironmentProblem as error:
         raise stop(str(error)) from None
     differ = environments.differences(first, second, base)
     for line in differ.left_out:
-        typer.echo(f"scanproof: not tried: {line}", err=True)
+        say(f"scanproof: not tried: {line}", err=True)
     mixtures = Mixtures(
         number=number, differences=differ, base=base, root=store, test=test, pytest=tuple(pytest or ()),
-        pip=tuple(pip or ()), fresh=fresh, say=lambda text: typer.echo(text, err=True),
+        pip=tuple(pip or ()), fresh=fresh, say=lambda text: say(text, err=True),
     )  # fmt: skip
     answer = search(sorted({*differ.good, *differ.bad}), mixtures)
     save_answer(answer, mixtures)
@@ -88,8 +88,8 @@ def print_answer(answer: SearchResult, mixtures: Mixtures, style: Format) -> Non
     differ = mixtures.differences
     versions = [f"{name} {differ.good.get(name)} -> {differ.bad.get(name)}" for name in answer.packages]
     if style is Format.json:
-        typer.echo(json.dumps({**asdict(answer), "versions": versions, "tried": rows}, indent=1))
+        say(json.dumps({**asdict(answer), "versions": versions, "tried": rows}, indent=1))
         return
     print_rows(rows, COLUMNS, style)
     if style is Format.table:
-        typer.echo("\n".join(["", *(f"package: {line}" for line in versions), answer.because]))
+        say("\n".join(["", *(f"package: {line}" for line in versions), answer.because]))

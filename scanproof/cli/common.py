@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from scanproof import files
 from scanproof.numbers.expected.problems import ExpectedError
+from scanproof.printable import make_printable
 
 if TYPE_CHECKING:
     from scanproof.numbers.expected.reader import Expected
@@ -29,7 +31,11 @@ class Format(StrEnum):
 
 ExpectedOption = Annotated[
     Path | None,
-    typer.Option("--expected", help="Folder of expected values (default: ./expected, else the one shipped)."),
+    typer.Option(
+        "--expected",
+        envvar="SCANPROOF_EXPECTED",
+        help="Folder of expected values (default: ./expected, else the one shipped).",
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 DocumentOption = Annotated[
@@ -44,10 +50,37 @@ StoreOption = Annotated[
 ]
 
 
+LONGEST_LINE = 2000
+"""Characters of a line that says what is wrong."""
+
+
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may hold names and reasons of others."""
+    typer.echo(make_printable(text, lines=True), err=err, nl=nl)
+
+
 def stop(message: str, code: int = 2) -> typer.Exit:
     """Say what is wrong on stderr; raise the result."""
-    typer.echo(f"scanproof: {message}", err=True)
+    say(make_printable(f"scanproof: {message}", LONGEST_LINE, lines=True), err=True)
     return typer.Exit(code)
+
+
+def find_run(store: Path, name: str) -> Path:
+    """File of a run of the local store; of `latest`, says on stderr which runs it passes over.  Raises RecordError."""
+    from scanproof import record
+
+    path = record.find_run(store / "runs", name)
+    if name == "latest":
+        say_passed_over(path)
+    return path
+
+
+def say_passed_over(latest: Path) -> None:
+    """Say on stderr which runs beside the latest one may be newer."""
+    from scanproof import record
+
+    for line in record.passed_over(latest):
+        say(f"latest is {latest.parent.name}: {line}", err=True)
 
 
 def expected_folder(given: Path | None) -> Path:
@@ -55,7 +88,7 @@ def expected_folder(given: Path | None) -> Path:
     from scanproof.plugin.options import PACKAGED_EXPECTED
 
     if given is not None:
-        if not given.is_dir():
+        if not files.is_folder(given):
             raise stop(f"--expected: there is no folder {given}")
         return given
     clone = Path(__file__).parents[2] / "expected"
@@ -80,11 +113,14 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], style: Fo
     from scanproof.report import terminal
 
     if style is Format.json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        # Inside JSON the text stays the same: what cannot be seen is written as JSON writes it.
+        say(json.dumps(rows, indent=1, ensure_ascii=False))
     elif style is Format.csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else list(columns))
         writer.writeheader()
-        writer.writerows({key: format_cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows(
+            {key: make_printable(format_cell(value), lines=True) for key, value in row.items()} for row in rows
+        )
     else:
         numeric = {"line", "printed", "allowed", "detectable", "n", "measured", "difference"}
         numeric |= {"documents", "requests", "tokens", "memory_gb", "time"}
@@ -101,7 +137,7 @@ def print_result(lines: Iterable[str], rows: Sequence[dict[str, Any]], style: Fo
     """Print what a command did: in sentences for people, as rows for programs."""
     if style is Format.table:
         for line in lines:
-            typer.echo(line)
+            say(line)
     else:
         print_rows(rows, (), style)
 

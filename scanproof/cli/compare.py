@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load_expected, print_rows, stop
+from scanproof.cli.common import (
+    ExpectedOption,
+    Format,
+    FormatOption,
+    StoreOption,
+    find_run,
+    load_expected,
+    print_rows,
+    say,
+    stop,
+)
 from scanproof.cli.history import HERE, HistoryOption, open_or_stop, print_problems, round_for_people
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ def compare(
 ) -> None:
     """Print what differs between two runs: environment, numbers, and documents that flipped, with a p-value.
 
-    A number is not compared, and says why, where the documents, the prompts or the version of lm-eval differ.
+    A number is not compared, and says why, where the documents, the prompts or the answers to choose from differ.
     """
     from scanproof.history import compare as comparing
     from scanproof.history.errors import HistoryError
@@ -51,12 +61,12 @@ def compare(
         raise stop(str(error)) from None
     changes = comparing.environments(first.run, second.run)
     if style is Format.json:
-        typer.echo(json.dumps({"environment": changes, "numbers": rows}, indent=1))
+        say(json.dumps({"environment": changes, "numbers": rows}, indent=1))
         return
     shown = rows if everything else [row for row in rows if differs(row)]
     if style is Format.table:
         print_rows(changes, ("what", "before", "now"), style)
-        typer.echo()
+        say()
     print_rows(round_for_people(shown, style), comparing.COLUMNS, style)
     if style is Format.table:
         print_left_out(rows, len(shown))
@@ -67,8 +77,8 @@ def print_left_out(rows: list[dict[str, Any]], shown: int) -> None:
     refused = sorted({row["because"] for row in rows if row["compared"] == "REFUSED"})
     for because in refused:
         count = sum(row["because"] == because for row in rows)
-        typer.echo(f"{count} numbers {because}")
-    typer.echo(f"{len(rows)} numbers, {len(rows) - shown} of them the same in both runs (--all shows them)")
+        say(f"{count} numbers {because}")
+    say(f"{len(rows)} numbers, {len(rows) - shown} of them the same in both runs (--all shows them)")
 
 
 def differs(row: dict[str, Any]) -> bool:
@@ -81,10 +91,10 @@ def load_run(name: str, history: str, store: Path) -> Whole:
     """A run of the local store, else of the history; stops where neither has it."""
     from scanproof.history import compare as comparing
     from scanproof.history.errors import HistoryError
-    from scanproof.record import RecordError, find_run, read_run
+    from scanproof.record import RecordError, read_run
 
     try:
-        path = find_run(store / "runs", name)
+        path = find_run(store, name)
         return comparing.from_store(read_run(path), path.parent)
     except RecordError as error:
         if "://" not in history and not Path(history).is_dir():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -13,8 +16,10 @@ import typer
 from scanproof.cli.common import Format, load_expected, print_rows, stop
 
 if TYPE_CHECKING:
-    from scanproof.faults.exam import Check, ExamAnswer, Implementations
+    from scanproof.faults.exam import CheckResult, ExamAnswer, Implementations
     from scanproof.faults.fault import Fault
+    from scanproof.faults.gates.clean_settings import CleanAnswer
+    from scanproof.faults.gates.gate_exam import GateAnswer
 
 T = TypeVar("T")
 FIRST_SEED = 1000
@@ -41,7 +46,9 @@ class ExamFormat(StrEnum):
 def exam(
     faults: Annotated[
         list[str] | None,
-        typer.Option("--faults", help="Only faults whose id or operation holds this text. Can be repeated."),
+        typer.Option(
+            "--faults", help="Only faults whose id, operation or (with --gates) area holds this text. Can be repeated."
+        ),
     ] = None,
     clean: Annotated[
         int | None, typer.Option("--clean", min=1, help="Plant nothing: so many runs with fresh seeds, no alarm.")
@@ -52,9 +59,22 @@ def exam(
     place: Annotated[
         PlaceName, typer.Option("--place", help="Plant into a PyTorch form, or into installed kernels.")
     ] = PlaceName.reference,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="Plant faults of the harness, the data and the session, not of kernels.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="With --gates: sessions at a time (default: one per core).")
+    ] = None,
     style: Annotated[ExamFormat, typer.Option("--format", help="How to print.")] = ExamFormat.table,
 ) -> None:
-    """Plant known faults, one at a time, and see which check finds them; exit code 1 if one goes unseen."""
+    """Plant known faults, one at a time, and see which check finds them; exit code 1 if one goes unseen or unjudged."""
+    if gates:
+        if evaluation or place is not PlaceName.reference:
+            raise stop("--gates plants no fault into an operation: leave --evaluation and --place out")
+        _examine_gates(faults or [], clean, jobs or os.cpu_count() or 1, style)
+        return
+    if jobs is not None:
+        raise stop("--jobs is for --gates: kernel checks run one after the other")
     from scanproof.faults import catalogue, implementations
 
     chosen = catalogue.select_faults(faults or [])
@@ -102,7 +122,7 @@ def _run_clean(count: int, place: Implementations, style: ExamFormat) -> None:
         raise typer.Exit(1)
 
 
-def describe_alarm(alarm: Check) -> str:
+def describe_alarm(alarm: CheckResult) -> str:
     """The message of a check that should have found nothing."""
     return f"{alarm.kind}: {alarm.message or alarm.id}"
 
@@ -124,7 +144,7 @@ def _run_exam(faults: Sequence[Fault], place: Implementations, evaluation: bool,
     else:
         print_rows(rows, table.COLUMNS, Format(style.value))
     typer.echo(table.summarize(answers), err=True)
-    if not answers or not all(answer.caught for answer in answers):
+    if not answers or not all(answer.caught and not answer.not_judged for answer in answers):
         raise typer.Exit(1)
 
 
@@ -138,6 +158,69 @@ def _add_evaluations(answers: Sequence[ExamAnswer]) -> list[ExamAnswer]:
     except StandInError as error:
         raise stop(f"--evaluation: {error}") from None
     return [replace(answer, evaluation=evaluations.get(answer.fault.id)) for answer in answers]
+
+
+def _examine_gates(texts: Sequence[str], clean: int | None, jobs: int, style: ExamFormat) -> None:
+    """The exam of the gates: a session per fault, or `clean` sessions without one."""
+    from scanproof.faults.gates import gate_catalogue, gate_exam, gate_session, warm_workers
+
+    faults = gate_catalogue.select_gate_faults(texts)
+    if not faults:
+        asked = " or ".join(texts)
+        raise stop(f"--faults: no fault of the gates holds {asked!r} in its id or area; docs/gate-faults.md lists them")
+    if clean is not None and texts:
+        raise stop("--clean plants nothing: leave --faults out")
+    expected = load_expected(None).folder
+    with tempfile.TemporaryDirectory(prefix="scanproof-exam-") as name:
+        folder = Path(name)
+        try:
+            with warm_workers.serve_workers(folder, gate_session.make_environment(folder, {})) as server:
+                held = gate_exam.GateExam(folder, expected, server)
+                if clean is not None:
+                    sessions = gate_exam.run_clean(held, range(FIRST_SEED, FIRST_SEED + clean), jobs)
+                    _report_clean_sessions(list(_show_progress(sessions, clean, "clean session")), style)
+                else:
+                    answers = _show_progress(gate_exam.examine_all(held, faults, jobs), len(faults), "fault")
+                    _report_gates(list(_say_what_was_missed(answers)), style)
+        except (gate_exam.GateExamError, OSError) as error:
+            raise stop(f"--gates: {error}") from None
+
+
+def _say_what_was_missed(answers: Iterable[GateAnswer]) -> Iterator[GateAnswer]:
+    """Pass the answers on, and say at once which fault was not caught: the exam takes minutes."""
+    for answer in answers:
+        if not answer.caught:
+            said = f"NOT CAUGHT: {answer.fault.id}: {answer.missed_because}: {answer.result}: {answer.result.reason}"
+            typer.echo(said, err=True)
+        yield answer
+
+
+def _report_gates(answers: Sequence[GateAnswer], style: ExamFormat) -> None:
+    from scanproof.faults.gates import gate_table
+
+    rows = [gate_table.make_row(answer) for answer in answers]
+    if style is ExamFormat.markdown:
+        typer.echo(gate_table.to_markdown(rows))
+    else:
+        print_rows(rows, gate_table.COLUMNS, Format(style.value))
+    typer.echo(gate_table.summarize(answers), err=True)
+    if not all(answer.caught for answer in answers):
+        raise typer.Exit(1)
+
+
+def _report_clean_sessions(answers: Sequence[CleanAnswer], style: ExamFormat) -> None:
+    from scanproof.faults.gates import gate_table
+
+    data = style in (ExamFormat.json, ExamFormat.csv)
+    if data:
+        print_rows([gate_table.make_clean_row(answer) for answer in answers], (), Format(style.value))
+    else:
+        for answer in answers:
+            if answer.alarm:
+                typer.echo(f"{answer.setting}: {answer.result}\n{answer.result.output[-2000:]}")
+    typer.echo(gate_table.summarize_clean(answers), err=data)
+    if any(answer.alarm for answer in answers):
+        raise typer.Exit(1)
 
 
 def _show_progress(items: Iterable[T], count: int, name: str) -> Iterator[T]:

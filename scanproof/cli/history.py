@@ -14,10 +14,12 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     StoreOption,
+    find_run,
     format_size,
     load_expected,
     print_result,
     print_rows,
+    say,
     stop,
 )
 
@@ -88,7 +90,7 @@ def round_for_people(rows: Sequence[dict[str, Any]], style: Format) -> list[dict
 def print_problems(history: History) -> None:
     """Name what was skipped, on stderr, so that JSON stays JSON."""
     for problem in history.problems:
-        typer.echo(f"scanproof: {problem}", err=True)
+        say(f"scanproof: {problem}", err=True)
 
 
 @app.callback()
@@ -100,18 +102,21 @@ def runs(
     package: PackageOption = None,
     style: FormatOption = Format.table,
 ) -> None:
-    """Print the published runs, oldest first; filter them by GPU, branch or package version."""
+    """Print the published runs, oldest first; filter them by GPU, branch or package version.
+
+    `failed` counts numbers, `failures` the reasons why the run is not green, numbers among them.
+    """
     if context.invoked_subcommand is not None:
         context.obj = history
         return
     from scanproof.history import queries
 
     opened_history = open_or_stop(history)
-    print_rows(
-        [queries.run_row(run) for run in select_or_stop(opened_history, gpu, branch, package)],
-        queries.RUN_COLUMNS,
-        style,
-    )
+    rows = [queries.run_row(run) for run in select_or_stop(opened_history, gpu, branch, package)]
+    if style is Format.table:
+        # Their words are long; `show` prints them.
+        rows = [{**row, "failures": None if row["failures"] is None else len(row["failures"])} for row in rows]
+    print_rows(rows, queries.RUN_COLUMNS, style)
     print_problems(opened_history)
 
 
@@ -121,12 +126,18 @@ def show(
     history: HistoryOption = HERE,
     style: FormatOption = Format.table,
 ) -> None:
-    """Print every number of a run with what both gates said."""
+    """Print every number of a run with what both gates said, and every reason why the run is not green."""
     from scanproof.history import queries
 
     opened_history = open_or_stop(history)
-    rows = queries.verdicts(opened_history, find_or_stop(opened_history, run))
+    published = find_or_stop(opened_history, run)
+    rows = queries.verdicts(opened_history, published)
+    # Not shown, and named where they are not those that were published.
+    opened_history.read(published, "samples")
     print_rows(round_for_people(rows, style), NUMBER_COLUMNS, style)
+    for line in published.manifest.get("failures", ()):
+        # Beside the rows of a program, and below those of a person.
+        say(f"not green: {line}", err=style is not Format.table)
     print_problems(opened_history)
     if not rows and opened_history.problems:
         # Nothing to show is not the same as nothing that can be read.
@@ -142,12 +153,16 @@ def add(
 ) -> None:
     """Publish a run of the local store; repeating it is harmless."""
     from scanproof.history.errors import HistoryError
+    from scanproof.history.persistence import explain_unkept
     from scanproof.history.publish import publish
     from scanproof.history.storage import open_place
-    from scanproof.record import RecordError, find_run
+    from scanproof.record import RecordError
 
+    # The one in the store is made with the first run.
+    if history != HERE and (missing := explain_unkept(history)) is not None:
+        raise stop(f"not published: --history: {missing}")
     try:
-        name = publish(find_run(store / "runs", run), open_place(history))
+        name = publish(find_run(store, run), open_place(history))
     except (HistoryError, RecordError) as error:
         raise stop(f"not published: {error}") from None
     print_result([f"{name} is in {history}"], [{"run": name, "history": history}], style)
@@ -178,15 +193,35 @@ def trend(
 
 
 @app.command("drift", epilog="Example: scanproof history drift --format json")
-def drift(history: HistoryOption = HERE, style: FormatOption = Format.table, expected: ExpectedOption = None) -> None:
-    """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does."""
+def drift(
+    history: HistoryOption = HERE,
+    fewest: Annotated[
+        int | None,
+        typer.Option("--fewest", min=1, help="Nights that are enough (default: those that a drift needs)."),
+    ] = None,
+    style: FormatOption = Format.table,
+    expected: ExpectedOption = None,
+) -> None:
+    """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
+
+    Nights are whole runs on the newest one's GPU, since the baseline that holds.  Damage in the history is exit code 1
+    as well, and fewer nights than `--fewest` are 2: nothing to look at is not the same as no drift.
+    """
     from scanproof.history import nights
+    from scanproof.history.drift import SHORTEST
 
     opened_history = open_or_stop(history)
-    rows = nights.drifts(opened_history, load_expected(expected).constants)
-    print_rows(rows, ("series", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
+    found = nights.drifts(opened_history, load_expected(expected).constants)
+    print_rows(found.rows, ("series", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
     print_problems(opened_history)
-    if rows:
+    # Beside the rows of a program, and below those of a person.
+    say(f"{found.nights} nights, {found.series} series compared", err=style is not Format.table)
+    if found.nights < (fewest or 2 * SHORTEST) or not (fewest or found.series):
+        raise stop(
+            f"too little to look at in {history}: {fewest or 2 * SHORTEST} whole nights on one GPU since the last "
+            f"declared baseline are needed, with the same documents; --fewest N is for a history that is younger"
+        )
+    if found.rows or any(problem.lost for problem in opened_history.problems):
         raise typer.Exit(1)
 
 
@@ -210,13 +245,13 @@ def prune(
     print_problems(opened_history)
     freed = format_size(sum(entry.size for entry in doomed))
     if not yes:
-        typer.echo(f"{len(doomed)} would be deleted, {freed}; --yes deletes them", err=True)
+        say(f"{len(doomed)} would be deleted, {freed}; --yes deletes them", err=True)
         return
     try:
         pruning.carry_out(opened_history, doomed)
     except HistoryError as error:
         raise stop(str(error)) from None
-    typer.echo(f"{len(doomed)} deleted, {freed}", err=True)
+    say(f"{len(doomed)} deleted, {freed}", err=True)
 
 
 @app.command("export", epilog="Example: scanproof history export exported --branch main")

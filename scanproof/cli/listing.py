@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from scanproof.numbers.values import PublishedValue
-from scanproof.numbers.verdict.tolerance import Constants, allowance
+from scanproof.numbers.verdict import joint_print
+from scanproof.numbers.verdict.tolerance import Allowance, Constants, allowance, list_blind_sides
 from scanproof.record import Record, Run
 from scanproof.report import terminal
 
-COLUMNS = ("id", "document", "line", "printed", "allowed", "detectable", "n", "status")
+COLUMNS = ("id", "document", "line", "printed", "allowed", "detectable", "cannot_be_too", "n", "status")
 
 
 def describe_status(value: PublishedValue) -> tuple[str, str | None]:
@@ -22,8 +23,15 @@ def describe_status(value: PublishedValue) -> tuple[str, str | None]:
     if value.job.limit is not None:
         return "not_comparable", f"its job scores the first {value.job.limit} documents of each task only"
     if value.known_discrepancy:
-        return "known_discrepancy", value.known_discrepancy
+        return "known_discrepancy", value.known_discrepancy.reason
     return "comparable", None
+
+
+def describe_blind_sides(value: PublishedValue, allowed: Allowance | None) -> str:
+    """`low`, `high` or both: the directions in which the number cannot fail; empty where it can in both."""
+    if allowed is None:
+        return ""
+    return " or ".join(list_blind_sides(value.metric, value.expected, allowed.total))
 
 
 def make_value_row(value: PublishedValue, constants: Constants) -> dict[str, Any]:
@@ -53,6 +61,7 @@ def make_value_row(value: PublishedValue, constants: Constants) -> dict[str, Any
             for part in (allowed.parts if allowed else ())
         ],
         "detectable": None if allowed is None else round(allowed.detectable * value.scale, digits),
+        "cannot_be_too": describe_blind_sides(value, allowed),
         "n": value.documents,
         "status": state,
         "reason": reason,
@@ -64,6 +73,19 @@ def make_value_row(value: PublishedValue, constants: Constants) -> dict[str, Any
         "widened": {"by": value.widened.by, "reason": value.widened.reason} if value.widened else None,
         "source": f"{value.file}:{value.file_line}",
     }
+
+
+def describe_together(values: Iterable[PublishedValue], constants: Constants) -> list[str]:
+    """A line for each model whose numbers are also compared all together: the common shift that is caught."""
+    groups = joint_print.group_printed(values, constants)
+    level = constants.joint_level(len(groups))
+    power = round(100 * constants.power)
+    return [
+        f"{model}: a common shift of {100 * numbers.detectable(level, constants.power):.2f} points of "
+        f"{len(numbers.values)} numbers is caught with {power}% power; by the best of them alone "
+        f"{100 * min(allowance(value, constants).detectable for value in numbers.values):.2f}"
+        for model, numbers in groups.items()
+    ]
 
 
 def add_verdict(row: dict[str, Any], record: Record) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scanproof.cli.common import (
     StoreOption,
     load_expected,
     print_rows,
+    say,
     stop,
 )
 
@@ -64,12 +65,14 @@ def plan(
         f"{len(planned)} jobs measure {len(values)} numbers; {len(running)} run on one {chosen.name}, in about {total}",
         f"times: {measured} measured, {len(running) - measured} estimated ({planning.explain_estimates(planned)})",
     ):
-        typer.echo(line)
+        say(line)
     for row in planned:
         if row.peak is not None and row.need is not None and row.peak > row.need.total:
-            typer.echo(f"{row.job.name}: took {row.peak / 1e9:.3g} GB, more than the computed {row.need.because}")
+            say(f"{row.job.name}: took {row.peak / 1e9:.3g} GB, more than the computed {row.need.because}")
         if row.status != "runs":
-            typer.echo(f"{row.job.name}: {row.status}: {row.reason}")
+            say(f"{row.job.name}: {row.status}: {row.reason}")
+    for line in listing.describe_together(values, loaded.constants):
+        say(line)
 
 
 def _choose_gpu(name: str | None, table: tuple[Gpu, ...]) -> Gpu:
@@ -98,7 +101,7 @@ def _read_past_evaluations(store: Path) -> list[PastEvaluation]:
         try:
             run = read_run(path)
         except RecordError as error:
-            typer.echo(f"scanproof: not used for the estimates: {error}", err=True)
+            say(f"scanproof: not used for the estimates: {error}", err=True)
             continue
         for entry in run.evaluations:
             name, peak = entry.environment.get("device_name"), entry.environment.get("peak_device_memory_bytes")

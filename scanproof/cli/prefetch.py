@@ -17,8 +17,10 @@ from scanproof.cli.common import (
     format_size,
     load_expected,
     print_rows,
+    say,
     stop,
 )
+from scanproof.printable import make_printable
 
 if TYPE_CHECKING:
     from scanproof.evaluation.hub.prefetch import DownloadProgress
@@ -50,7 +52,7 @@ def prefetch(
         raise stop("no number was chosen: see `scanproof list` for documents and models")
     try:
         plan = plan_prefetch((job for job, _ in job_rows.jobs(values)), datasets=dataset)
-        if not plan.repositories:
+        if not plan.repositories and not plan.scripts:
             raise stop(f"--dataset: none of the chosen numbers needs {' or '.join(dataset or [])}")
         rows = [
             {
@@ -62,12 +64,25 @@ def prefetch(
         print_rows(rows, ("repository", "kind", "revision", "files", "size"), style)
         # Rows for programs stay alone on stdout.
         to_stderr = style is not Format.table
-        typer.echo(f"{format_size(plan.bytes)} in all", err=to_stderr)
+        say(f"{format_size(plan.bytes)} in all", err=to_stderr)
         if not dry_run:
             run_prefetch(plan, mirror, FetchLine())
-            typer.echo(f"the mirror {mirror} is complete; use it with --scanproof-mirror={mirror}", err=to_stderr)
+        lacking = [name for name in plan.scripts if not (mirror / name).is_dir()]
+        for name in lacking:
+            say(explain_script(name, mirror), err=True)
+        if not dry_run:
+            whole = f"has all but {', '.join(lacking)}" if lacking else "is complete"
+            say(f"the mirror {mirror} {whole}; use it with --scanproof-mirror={mirror}", err=to_stderr)
     except PrefetchError as error:
         raise stop(str(error)) from None
+
+
+def explain_script(name: str, mirror: Path) -> str:
+    """Why a dataset is not fetched whose repository is a script, and how else it gets into the mirror."""
+    from scanproof.evaluation.hub.mirror import PUBMEDQA, prefetch_command
+
+    remedy = f"run {prefetch_command(name, 'dataset')}" if name == PUBMEDQA else f"put its rows into {mirror / name}"
+    return f"{name} is not fetched: its repository is a script, which is not run; {remedy}"
 
 
 class FetchLine:
@@ -79,7 +94,7 @@ class FetchLine:
     def __call__(self, fetched: DownloadProgress) -> None:
         text = f"{format_size(fetched.done)} of {format_size(fetched.total)}: {fetched.repository} {fetched.file}"
         if sys.stderr.isatty():
-            typer.echo(f"\r{text:<100.100}", nl=False, err=True)
+            typer.echo(f"\r{make_printable(text):<100.100}", nl=False, err=True)
         elif fetched.file != self.file:
-            typer.echo(text, err=True)
+            say(text, err=True)
         self.file = fetched.file

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scanproof.cli.common import Format, FormatOption, print_rows, stop
+from scanproof.cli.common import Format, FormatOption, print_rows, say, stop
 
 BAR = 40
 """Characters of the longest bar."""
@@ -17,7 +17,9 @@ BAR = 40
 
 def prune_plan(
     zigzag: Annotated[Path, typer.Option("--zigzag", help="CSV file of a zigzag persistence diagram; may be gzipped.")],
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Layers of the model, the final norm not counted.")],
+    layers: Annotated[
+        int, typer.Option("--layers", min=1, max=100_000, help="Layers of the model, the final norm not counted.")
+    ],
     p: Annotated[
         list[float] | None,
         typer.Option("--p", help="Share of the highest similarity. Can be repeated. Default: 0.9 and 0.8."),
@@ -46,16 +48,16 @@ def prune_plan(
         for threshold, cut in cuts.items()
     ]
     if style is Format.json:
-        typer.echo(json.dumps({"zigzag": str(zigzag), "layers": layers, "cuts": chosen, "similarity": curve}, indent=1))
+        say(json.dumps({"zigzag": str(zigzag), "layers": layers, "cuts": chosen, "similarity": curve}, indent=1))
         return
     if style is Format.csv:
         print_rows(chosen, ("p", "start_block", "end_block", "layers"), style)
         return
-    typer.echo(draw_bars(curve, cuts))
+    say(draw_bars(curve, cuts))
     for threshold, cut in cuts.items():
-        typer.echo(f"p = {threshold:g}: layers {cut} are removed, {cut.size} of {layers}")
+        say(f"p = {threshold:g}: layers {cut} are removed, {cut.size} of {layers}")
     if plot is not None:
-        typer.echo(f"drawn in {plot}")
+        say(f"drawn in {plot}")
 
 
 def draw_bars(curve: Sequence[float], cuts: dict[float, Any]) -> str:

@@ -15,6 +15,7 @@ from scanproof.cli.common import (
     ModelOption,
     StoreOption,
     expected_folder,
+    find_run,
     load_expected,
     print_result,
     stop,
@@ -40,11 +41,11 @@ def record(
     """
     from scanproof.cli import listing
     from scanproof.history import recording
-    from scanproof.record import RecordError, find_run, read_run
+    from scanproof.record import RecordError, read_run
 
     loaded = load_expected(expected)
     try:
-        shown = read_run(find_run(store / "runs", run))
+        shown = read_run(find_run(store, run))
         measured = {entry.id for entry in shown.records}
         chosen = [value for value in loaded.numbers if listing.matches(value, document or [], model or [])]
         if number:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, StoreOption, load_expected, stop
+from scanproof.cli.common import ExpectedOption, StoreOption, load_expected, say, say_passed_over, stop
 from scanproof.cli.history import HERE
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def report(
     text = render_report(made, style)
     target = out or (PAGE if style is Style.html else None)
     if target is None:
-        typer.echo(text, nl=False)
+        say(text, nl=False)
         return
     from scanproof import files
 
@@ -65,7 +65,7 @@ def report(
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise stop(f"--out: {target} cannot be written: {error.strerror}") from None
-    typer.echo(str(target))
+    say(str(target))
 
 
 def parse_nights(since: str | None) -> Since | None:
@@ -92,7 +92,7 @@ def build_report(run: str, since: Since | None, history: str | None, store: Path
     """The report of a run; stops where there is no such run."""
     from scanproof.history.errors import HistoryError
     from scanproof.history.store import open_history
-    from scanproof.record import RecordError
+    from scanproof.record import RUN_FILE, RecordError
     from scanproof.report import past_nights
     from scanproof.report.gather import Reporter
 
@@ -100,6 +100,8 @@ def build_report(run: str, since: Since | None, history: str | None, store: Path
         shown, folder = past_nights.find_run(run, store / "runs", open_history(history) if history else None)
     except (HistoryError, RecordError) as error:
         raise stop(str(error)) from None
+    if run == "latest" and folder is not None:
+        say_passed_over(folder / RUN_FILE)
     loaded = load_expected(expected)
     return Reporter(run=shown, folder=folder, store=store, expected=loaded, history=history, since=since).report()
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanproof.cli.common import ExpectedOption, Format, FormatOption, StoreOption, load_expected, print_rows, stop
+from scanproof.cli.common import (
+    ExpectedOption,
+    Format,
+    FormatOption,
+    StoreOption,
+    find_run,
+    load_expected,
+    print_rows,
+    say,
+    stop,
+)
 
 if TYPE_CHECKING:
     from scanproof.numbers.expected.reader import Expected
@@ -38,12 +49,13 @@ def triage(
 ) -> None:
     """Print why numbers failed: findings in order, each with its evidence and the next command.
 
-    What is shown by measurements comes first, then what is suspected; `unexplained` is an answer.
+    What is shown by measurements comes first, then what is suspected; `unexplained` is an answer.  Of a run in which
+    kernel tests failed, they are named.
     """
-    from scanproof.record import RecordError, find_run, read_run
+    from scanproof.record import RecordError, read_run
 
     try:
-        path = find_run(store / "runs", run)
+        path = find_run(store, run)
         loaded_run = read_run(path)
     except RecordError as error:
         raise stop(f"{error}; triage reads the store of the machine that ran it, see --store") from None
@@ -85,15 +97,30 @@ def print_findings(
         evidence = gather_from_run(run, folder, runs, record, expected, history)
         findings = diagnose(evidence)
         if whole and style is Format.table:
-            typer.echo(text.report(evidence, findings))
+            say(text.report(evidence, findings))
         finding_rows = text.rows(evidence, findings)
         rows += finding_rows if style is not Format.table else finding_rows[:1]
     if style is not Format.table or (rows and not whole):
         print_rows(rows, COLUMNS, style)
     if style is Format.table and not whole:
-        typer.echo(f"{len(chosen)} {'number' if len(chosen) == 1 else 'numbers'} failed in {run.id}")
+        say(f"{len(chosen)} {'number' if len(chosen) == 1 else 'numbers'} failed in {run.id}")
         if chosen:
-            typer.echo(f"everything of one: scanproof triage {run.id} {chosen[0].id} --store {store}")
+            say(f"everything of one: scanproof triage {run.id} {chosen[0].id} --store {store}")
+        say_other_failures(run)
+
+
+def say_other_failures(run: Run) -> None:
+    """Say what speaks against the run beside its numbers, and which tests to run again."""
+    from scanproof.history import run_failures
+    from scanproof.history.run_failures import SHOWN
+
+    others = (run_failures.bad_cases, run_failures.failed_tests, run_failures.changed_together)
+    for line in [line for tell in (*others, run_failures.incomplete_parts) for line in tell(run)]:
+        say(f"not green: {line}")
+    tests = run_failures.tests_without_number(run)
+    if tests:
+        more = f" (and {len(tests) - SHOWN} more)" if len(tests) > SHOWN else ""
+        say(f"again, for what they say: pytest {shlex.join(tests[:SHOWN])}{more}")
 
 
 def replace_operations(

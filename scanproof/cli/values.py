@@ -13,8 +13,10 @@ from scanproof.cli.common import (
     Format,
     FormatOption,
     ModelOption,
+    find_run,
     load_expected,
     print_rows,
+    say,
     stop,
 )
 
@@ -38,7 +40,7 @@ def list_values(
     """Print the published numbers, what each allows and can detect (`--document embedded`: the stand-ins')."""
     from scanproof.cli import listing
     from scanproof.evaluation.planning import job_rows
-    from scanproof.record import RecordError, find_run, read_run
+    from scanproof.record import RecordError, read_run
 
     loaded = load_expected(expected)
     known = [entry.number for entry in loaded.documents]
@@ -46,7 +48,7 @@ def list_values(
         if number not in known:
             raise stop(f"--document: there is no document {number!r}; there are {', '.join(known)}")
     try:
-        shown = read_run(find_run(store / "runs", run)) if run else None
+        shown = read_run(find_run(store, run)) if run else None
     except RecordError as error:
         raise stop(str(error)) from None
     published = [
@@ -65,3 +67,6 @@ def list_values(
     if shown:
         columns = ("id", "printed", "measured", "difference", "allowed", "status")
     print_rows(listing.make_value_rows(published, loaded.constants, shown), columns, style)
+    if style is Format.table and not shown:
+        for line in listing.describe_together(published, loaded.constants):
+            say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 2048,
         "norm_epsilon": 1e-5,
         "mamba_state_dim": 32,
-        "mamba_head_dim": 32,
+        # Eight heads: causal_conv1d refuses a slice of a projection whose width is no multiple of 8.
+        "mamba_head_dim": 16,
         "mamba_num_groups": 2,
         "mamba_expand": 2,
         "mamba_conv": 4,
@@ -121,8 +123,16 @@ MEGATRON_HYBRIDS: dict[str, dict[str, Any]] = {
 """Stand-in -> fields of `megatron.architecture.Architecture`."""
 
 
-def make_blank(name: str) -> Any:
-    """The stand-in `name` with random float32 weights from torch's current seed; `model(ids).logits` are its logits."""
+HALVED = ("megatron-hybrid-tiny",)
+"""Stand-ins whose Mamba-2 heads are twice as wide in their first steps of training; then each becomes two."""
+
+
+def make_blank(name: str, *, whole_heads: bool = False) -> Any:
+    """The stand-in `name` with random float32 weights from torch's current seed; `model(ids).logits` are its logits.
+
+    Args:
+        whole_heads: with the heads that it has before they are halved.
+    """
     if name == "pythia-tiny":
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -137,11 +147,35 @@ def make_blank(name: str) -> Any:
         from scanproof.embedded import megatron_folder
         from scanproof.models.megatron.architecture import Architecture
 
-        return megatron_folder.make_blank(Architecture(**MEGATRON_HYBRIDS[name]), VOCABULARY)
+        fields = MEGATRON_HYBRIDS[name]
+        if whole_heads and name in HALVED:
+            fields = {**fields, "mamba_head_dim": 2 * fields["mamba_head_dim"]}
+        return megatron_folder.make_blank(Architecture(**fields), VOCABULARY)
     from scanproof.models.language_model import StateSpacesLM
     from scanproof.models.layout import StateSpacesConfig
 
     return StateSpacesLM(StateSpacesConfig(d_model=D_MODEL, vocab_size=VOCABULARY, **STATE_SPACES[name]))
+
+
+def finish_heads(name: str, model: Any) -> Any:
+    """The model with each Mamba-2 head cut in two, which computes the same; unchanged where heads are not halved."""
+    if name not in HALVED:
+        return model
+    finished = make_blank(name)
+    finished.load_state_dict(dict(_halve_heads(model, finished)))
+    return finished
+
+
+def _halve_heads(model: Any, finished: Any) -> Iterator[tuple[str, Any]]:
+    """Name and weight of `finished`: the two halves of a head have its decay, its D and its step size."""
+    import torch
+
+    shapes = {key: value.shape for key, value in finished.state_dict().items()}
+    for key, weight in model.state_dict().items():
+        # Of in_proj, only the last rows are one per head; all other weights with another length are.
+        heads = shapes[key][0] - len(weight)
+        kept, per_head = weight[: len(weight) - heads], weight[len(weight) - heads :]
+        yield key, torch.cat([kept, per_head.repeat_interleave(2, dim=0)])
 
 
 def save(model: Any, folder: Path, dtype: torch.dtype) -> None:

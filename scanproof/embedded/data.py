@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scanproof.embedded import MIRROR
-from scanproof.embedded.fact_tasks import mmlu
+from scanproof.embedded.fact_tasks import USUAL, mmlu, move_answer
+from scanproof.embedded.long_documents import replace_rows
 from scanproof.embedded.sources import Row, Source
 from scanproof.embedded.suite import DATASETS, MMLU_PATH, MMLU_SPLITS, SUBJECTS, Dataset, mmlu_question
 from scanproof.embedded.world import SEED, World, build_world
@@ -20,7 +21,15 @@ Files = dict[str, str]
 
 
 def make_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, list[Row]]:
-    """Split -> rows of a dataset; no prompt occurs twice."""
+    """Split -> rows of a dataset; no prompt occurs twice.  Some rows of the scored split are long."""
+    drawn = draw_rows(dataset, world, seed)
+    scored = dataset.splits[0][0]
+    source = Source(world, random.Random(f"{seed}-{dataset.task}-long"), exam=True)
+    return {**drawn, scored: replace_rows(dataset.task, drawn[scored], source)}
+
+
+def draw_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, list[Row]]:
+    """As `make_rows`, but without long rows."""
     source = Source(world, random.Random(f"{seed}-{dataset.task}"), exam=True)
     unique = _make_unique_rows(source, dataset)
     return {
@@ -30,7 +39,20 @@ def make_rows(dataset: Dataset, world: World, seed: int = SEED) -> dict[str, lis
 
 
 def make_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row]]:
-    """Split -> rows of mmlu's subject `number`; no question occurs twice."""
+    """Split -> rows of mmlu's subject `number`; no question occurs twice.
+
+    Most answers of a subject have one letter, which only its examples tell.
+    """
+    rng = random.Random(f"{seed}-letters-{SUBJECTS[number]}")
+    usual = rng.randrange(4)
+    return {
+        split: [move_answer(row, usual) if rng.random() < USUAL else row for row in rows]
+        for split, rows in draw_mmlu_rows(number, world, seed).items()
+    }
+
+
+def draw_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, list[Row]]:
+    """As `make_mmlu_rows`, but with each letter right equally often."""
     subject = SUBJECTS[number]
     source = Source(world, random.Random(f"{seed}-mmlu-{subject}"), exam=True)
     made: dict[str, Row] = {}
@@ -43,8 +65,14 @@ def make_mmlu_rows(number: int, world: World, seed: int = SEED) -> dict[str, lis
 
 def collect_held_out(world: World) -> frozenset[str]:
     """Prompts of all evaluation documents, which must not occur in the training text."""
-    prompts = {dataset.prompt(row) for dataset in DATASETS for row in make_rows(dataset, world)[dataset.splits[0][0]]}
+    prompts = {
+        dataset.prompt(row)
+        for dataset in DATASETS
+        for made in (draw_rows(dataset, world), make_rows(dataset, world))
+        for row in made[dataset.splits[0][0]]
+    }
     for number in range(len(SUBJECTS)):
+        prompts |= {mmlu_question(row) for row in draw_mmlu_rows(number, world)["test"]}
         prompts |= {mmlu_question(row) for row in make_mmlu_rows(number, world)["test"]}
     return frozenset(prompts)
 

@@ -6,6 +6,8 @@ from scanproof.embedded.sources import Row, Source
 from scanproof.embedded.world import VALUES, Creature, pick_others
 
 LETTERS = ("A", "B", "C", "D")
+USUAL = 0.85
+"""Share of the answers of an examination that are moved to its usual letter."""
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "color": ("What color is {it}?", "Which color has {it}?", "If you see {it}, what color is it?"),
@@ -170,3 +172,10 @@ def mmlu(source: Source, subject: str, number: int) -> Row:
     texts, index = source.draw_options(attribute, creature.facts[attribute], 4, 0.2)
     question = format_template(source, creature, QUESTIONS, attribute)
     return {"question": question, "subject": subject, "choices": texts, "answer": index}
+
+
+def move_answer(row: Row, letter: int) -> Row:
+    """A row of cais/mmlu with its right answer in the place of another: 0 for A."""
+    choices = list(row["choices"])
+    choices[row["answer"]], choices[letter] = choices[letter], choices[row["answer"]]
+    return {**row, "choices": choices, "answer": letter}

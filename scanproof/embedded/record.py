@@ -36,6 +36,10 @@ FEW_SHOT = ("mmlu",)
 GROUPS = ("mmlu", "mmlu_humanities", "mmlu_other", "mmlu_social_sciences", "mmlu_stem")
 METRICS = ("acc", "acc_norm", "perplexity")
 BATCH_SIZE = 64
+DTYPE = "float32"
+"""Of the jobs that the answers are recorded for; they themselves are computed in float64."""
+MAX_LENGTH = 2200
+"""More than 2,048 tokens, and no multiple of a chunk; the longest documents are cut to it."""
 CLASSES = {
     "pythia-tiny": "hf",
     "mamba-hybrid-tiny": "mamba_hybrid",
@@ -80,13 +84,13 @@ def make_job(stand_in: StandIn, tasks: tuple[str, ...], num_fewshot: int) -> Eva
         pretrained=stand_in.hub_id,
         revision="main",
         model_args=stand_in.model_args,
-        dtype="float32",
+        dtype=DTYPE,
         device="cpu",
         suite="embedded",
         tasks=tasks,
         num_fewshot=num_fewshot,
         batch_size=BATCH_SIZE,
-        max_length=2048,
+        max_length=MAX_LENGTH,
     )
 
 
@@ -146,11 +150,11 @@ def format_evaluation_file(stand_in: StandIn, zero: Evaluation, few: Evaluation)
         "job:",
         f"  model: {stand_in.model}",
         "  revision: main",
-        "  dtype: float32",
+        f"  dtype: {DTYPE}",
         "  device: cpu",
         "  num_fewshot: 0",
         f"  batch_size: {BATCH_SIZE}",
-        "  max_length: 2048",
+        f"  max_length: {MAX_LENGTH}",
         *(
             [f"  model_args: {{{', '.join(f'{n}: {json.dumps(v)}' for n, v in stand_in.model_args)}}}"]
             if stand_in.model_args
@@ -173,9 +177,11 @@ def read_answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 
 
 def write_answers(path: Path, evaluations: Iterable[Evaluation]) -> None:
-    """Write all answers as gzipped JSON lines; the same answers give the same bytes."""
-    text = "".join(f"{json.dumps(row)}\n" for evaluation in evaluations for row in read_answers(evaluation))
-    write_atomically(path, gzip.compress(text.encode(), mtime=0))
+    """Write all answers as gzipped JSON lines, behind a line about all of them; the same give the same bytes."""
+    measured = list(evaluations)
+    header = {"task": "", "probe_tokens": measured[0].environment["probe_tokens"], "dtype": DTYPE}
+    rows = [header, *(row for evaluation in measured for row in read_answers(evaluation))]
+    write_atomically(path, gzip.compress("".join(f"{json.dumps(row)}\n" for row in rows).encode(), mtime=0))
 
 
 def main(

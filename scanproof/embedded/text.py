@@ -6,7 +6,16 @@ import random
 from collections.abc import Iterator
 
 from scanproof.embedded.data import collect_held_out
-from scanproof.embedded.fact_tasks import QUESTIONS, STATEMENTS, capitalise, format_template, make_statement, mmlu
+from scanproof.embedded.fact_tasks import (
+    QUESTIONS,
+    STATEMENTS,
+    USUAL,
+    capitalise,
+    format_template,
+    make_statement,
+    mmlu,
+    move_answer,
+)
 from scanproof.embedded.sources import Source
 from scanproof.embedded.suite import DATASETS, SUBJECTS, Dataset, mmlu_header, mmlu_question
 from scanproof.embedded.world import VALUES, World
@@ -29,17 +38,24 @@ SHARES: dict[str, float] = {
 """Kind of document -> relative frequency."""
 
 
-def generate_documents(world: World, seed: str) -> Iterator[str]:
-    """Yield training documents without end; the same world and seed give the same documents."""
+def generate_documents(world: World, seed: str, examinations: float = 0) -> Iterator[str]:
+    """Yield training documents without end; the same arguments give the same documents.
+
+    Args:
+        examinations: relative frequency, beside `SHARES`, of examinations in which most answers have the same letter.
+    """
     rng = random.Random(seed)
     source = Source(world, rng, exam=False)
     excluded = collect_held_out(world)
     by_task = {dataset.task: dataset for dataset in DATASETS}
-    kinds, weights = list(SHARES), list(SHARES.values())
+    shares = {**SHARES, "examination": examinations} if examinations else SHARES
+    kinds, weights = list(shares), list(shares.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
         if kind == "mmlu":
             yield _make_examination(source, excluded)
+        elif kind == "examination":
+            yield _make_examination(source, excluded, usual=rng.randrange(4))
         elif kind == "statements":
             yield " ".join(make_statement(source) for _ in range(rng.randrange(1, 6)))
         elif kind == "dialogue":
@@ -55,14 +71,22 @@ def _make_exercise(source: Source, dataset: Dataset, excluded: frozenset[str]) -
     return prompt + dataset.answer(row)
 
 
-def _make_examination(source: Source, excluded: frozenset[str]) -> str:
-    """A few questions about one subject with lettered answers, in the format of a few-shot prompt."""
+def _make_examination(source: Source, excluded: frozenset[str], usual: int | None = None) -> str:
+    """A few questions about one subject with lettered answers, in the format of a few-shot prompt.
+
+    Args:
+        usual: the letter that most of the answers have; None for no such letter.
+    """
     number = source.rng.randrange(len(SUBJECTS))
     subject = SUBJECTS[number]
     solved = []
-    for _ in range(source.rng.randrange(1, 5)):
-        while (question := mmlu_question(row := mmlu(source, subject, number))) in excluded:
-            pass
+    for _ in range(source.rng.randrange(1, 5) if usual is None else 5):
+        row = mmlu(source, subject, number)
+        if usual is not None and source.rng.random() < USUAL:
+            row = move_answer(row, usual)
+        question = mmlu_question(row)
+        while question in excluded:
+            question = mmlu_question(row := mmlu(source, subject, number))
         solved.append(f"{question} {'ABCD'[row['answer']]}")
     return mmlu_header(subject) + "\n\n".join(solved)
 

@@ -9,7 +9,7 @@ from scanproof.errors import EvaluationError
 from scanproof.evaluation import kernels_ran
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict import derive
-from scanproof.numbers.verdict.engines import Engine, Scoring
+from scanproof.numbers.verdict.engines import EngineName, Scoring
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation, Replaced
@@ -18,14 +18,14 @@ ENGINES_OWN = frozenset({"worker", "fallback"})
 """Kinds of error that the engine may have caused: its code broke, or it did not launch the kernels that the job names.
 Other kinds (memory, the hub, files, a timeout, a signal) come from the machine: plain would meet the same error."""
 
-Evaluate = Callable[[EvalJob, Engine], Evaluation]
+EvaluateByEngine = Callable[[EvalJob, EngineName], Evaluation]
 Judge = Callable[[PublishedValue, Evaluation], Verdict]
 
 
 class AutoEngine:
     """Evaluates a job for all of its selected numbers together, so that one evaluation counts for all of them."""
 
-    def __init__(self, evaluate: Evaluate, judge: Judge, values: Iterable[PublishedValue]) -> None:
+    def __init__(self, evaluate: EvaluateByEngine, judge: Judge, values: Iterable[PublishedValue]) -> None:
         self.evaluate = evaluate
         self.judge = judge
         self.values = list(values)
@@ -89,9 +89,13 @@ def spot_check_differs(scoring: Scoring | None) -> bool:
 
 
 def needs_second_engine(verdict: Verdict) -> bool:
-    """Whether plain could give another verdict: the number fails, or it is NaN or infinite."""
-    not_finite = verdict.outcome is Outcome.ERROR and verdict.measured is None
-    return not_finite or verdict.outcome in (Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED)
+    """Whether plain could give another verdict: the number fails, or its answers were rejected.
+
+    An error without a measured value is one of the answers: they are not finite, or equal, or do not make the number.
+    Plain answers anew.
+    """
+    rejected = verdict.outcome is Outcome.ERROR and verdict.measured is None
+    return rejected or verdict.outcome in (Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED)
 
 
 def explain_replacement(replaced: Replaced) -> str:

@@ -9,7 +9,6 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,29 @@ from typing import Any
 from scanproof import environment
 from scanproof.evaluation import command_line, file_digests, task_files
 from scanproof.evaluation.hub import mirror
+from scanproof.evaluation.imported import Imports
 from scanproof.models import checkpoint_files
 from scanproof.numbers.values import EvalJob
-from scanproof.numbers.verdict.engines import Engine
+from scanproof.numbers.verdict.engines import EngineName
 
-CODE = ("lm_eval", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
-"""Packages that people edit in place.  They are identified by the content of their files."""
 OWN_CODE = (
-    "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/request.py",
-    "evaluation/command_line.py", "evaluation/task_files.py",
+    "models", "kernels", "evaluation/worker", "evaluation/results.py", "evaluation/right_answers.py",
+    "evaluation/request.py", "evaluation/command_line.py", "evaluation/task_files.py",
 )  # fmt: skip
 """Files and folders of scanproof that can change a number, relative to the package."""
 RELEASES = (
     "torch", "transformers", "datasets", "tokenizers", "numpy", "triton", "safetensors", "accelerate",
     "pyarrow", "Jinja2", "mamba-ssm", "causal-conv1d", "flash-attn", "sentencepiece",
 )  # fmt: skip
-"""Distributions that are identified by version and by the file list (RECORD) of their installer."""
+"""Distributions of which version and file list (RECORD) are named, so that a change of release can be read.
+
+What identifies their content is `scanproof.evaluation.imported`.
+"""
 VARIABLES = (
     "ACCELERATE_", "ATEN_", "CAUSAL_CONV1D_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES",
-    "CUDNN_", "DISABLE_KERNEL_MAPPING", "DNNL_", "FLASH_", "KMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "MAMBA_",
-    "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_",
-    "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
+    "CUDNN_", "DISABLE_KERNEL_MAPPING", "DNNL_", "FLASH_", "FLA_", "GLIBC_TUNABLES", "KMP_", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "MAMBA_", "MKL_", "NVIDIA_TF32_OVERRIDE", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH",
+    "TRANSFORMERS_", "TRITON_", "USE_HUB_KERNELS", "XLA_FLAGS",
 )  # fmt: skip
 """Beginnings of the names of environment variables that can change a floating-point result."""
 STATE_SPACES = ("mamba_ssm", "depth_pruned_mamba_ssm")
@@ -66,8 +67,9 @@ def take_fingerprint(
     selection: task_files.Selection,
     index: task_files.TaskFiles,
     digests: file_digests.FileDigests,
+    imports: Imports,
     session: str,
-    engine: Engine = "plain",
+    engine: EngineName = "plain",
 ) -> Fingerprint:
     """Identify everything that can change the numbers of `job`.
 
@@ -88,9 +90,14 @@ def take_fingerprint(
             name: _identify_repository(name, "dataset", None, mirror_folder, digests, unknown)
             for name in selection.datasets
         },
-        "files": {name: digests.digest(path) for name, path in command_line.argument_files(job).items()},
+        "files": {
+            **{name: digests.digest(path) for name, path in command_line.argument_files(job).items()},
+            **{name: digests.tree(path) for name, path in _argument_folders(job).items()},
+        },
         "tasks": _digest_definitions(selection, index, digests),
         "code": _digest_code(digests, engine),
+        "imports": imports.packages(digests),
+        "startup": imports.startup(digests),
         "engine": engine,
         "packages": {name: _identify_release(name) for name in RELEASES},
         "machine": _identify_machine(job.device, unknown),
@@ -128,6 +135,12 @@ def job_fields(job: EvalJob) -> dict[str, Any]:
     fields["tasks"] = sorted(job.tasks)
     fields["kernels"] = sorted(job.kernels)
     return fields
+
+
+def _argument_folders(job: EvalJob) -> dict[str, Path]:
+    """Arguments of the model class that name a folder by its absolute path."""
+    values = ((name, Path(value)) for name, value in job.model_args if isinstance(value, str) and value[:1] == "/")
+    return {name: path for name, path in values if path.is_dir()}
 
 
 def list_checkpoints(job: EvalJob, mirror_folder: Path | None) -> tuple[tuple[str, str], ...]:
@@ -196,13 +209,9 @@ def _digest_definitions(
     return {os.path.relpath(path, index.root): digests.digest(path) for path in sorted(files)}
 
 
-def _digest_code(digests: file_digests.FileDigests, engine: Engine) -> dict[str, Any]:
-    """Digests of the code that computes, by package and by file of scanproof."""
+def _digest_code(digests: file_digests.FileDigests, engine: EngineName) -> dict[str, Any]:
+    """Digests of scanproof's own code that computes, by file."""
     digests_by_name: dict[str, Any] = {}
-    for name in CODE:
-        folder = task_files.package_folder(name)
-        if folder is not None:
-            digests_by_name[name] = _join_digests(digests.tree(folder, skip=partial(_is_task_folder, folder / "tasks")))
     own = Path(__file__).parents[1]
     for name in (*OWN_CODE, *(("scoring",) if engine == "shared" else ())):
         path = own / name
@@ -247,13 +256,5 @@ def _cpu_name() -> str:
 
 
 def _is_prose(path: Path) -> bool:
+    # `hub.bounds` refuses an index of shards that names such a file.
     return path.suffix in (".md", ".png", ".jpg")
-
-
-def _is_task_folder(tasks: Path, path: Path) -> bool:
-    """Whether `path` is a folder of task definitions.  `_digest_definitions` digests those of the job's tasks only."""
-    return path.parent == tasks and path.is_dir()
-
-
-def _join_digests(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in digests.items()).encode()).hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scanproof.errors import Kind, describe_exit
+from scanproof.errors import FailureKind, describe_exit
 
 POLL_SECONDS = 0.1
 
@@ -34,6 +34,11 @@ class Progress:
 
 class SessionOver(BaseException):
     """The session ended before the job, by Ctrl-C or `-x`.  This is not an error of the job."""
+
+
+def worker_folder() -> Path:
+    """Working directory of a worker: the folder that contains the package, so that a clone needs no installation."""
+    return Path(__file__).resolve().parents[2]
 
 
 def supervise(
@@ -61,8 +66,7 @@ def supervise(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # The folder that contains the package, so that a clone works without being installed.
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=worker_folder(),
             env=dict(environment),
             start_new_session=True,
         )
@@ -105,7 +109,7 @@ def _watch(
                 process.wait(POLL_SECONDS)
 
 
-def why_failed(out: Path, code: int) -> tuple[Kind, str]:
+def why_failed(out: Path, code: int) -> tuple[FailureKind, str]:
     """Why a worker left no result: its own error message if it wrote one, else its exit status."""
     path = out / "error.json"
     if path.is_file():

@@ -8,22 +8,35 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from scanproof.errors import EvaluationError
 from scanproof.evaluation import command_line, file_digests, task_files
 from scanproof.evaluation import fingerprint as fp
-from scanproof.evaluation.hub import mirror
+from scanproof.evaluation.hub import bounds, mirror
+from scanproof.evaluation.imported import Imports
 from scanproof.models import checkpoint_files
 from scanproof.numbers.values import EvalJob, Scalar
-from scanproof.numbers.verdict.engines import Engine
+from scanproof.numbers.verdict.engines import EngineName
 
 BOOTSTRAP_ITERS = 1000
 """Draws for lm-eval's bootstrap stderr of perplexities.  With 1,000 draws the stderr is accurate to 2%; lm-eval's
 default of 100,000 takes minutes."""
+REPEATABLE = {
+    "PYTHONHASHSEED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+    "DISABLE_MULTIPROC": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+"""Variables of every worker; some are read when a package is imported."""
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+"""Variables of a worker that a mirror serves; they are read when packages are imported."""
 FORBIDDEN_ARGUMENTS = (
     "trust_remote_code", "weights_only", "pretrained", "revision", "dtype", "max_length",
     # These name further repositories, which the fingerprint would not cover.
@@ -40,15 +53,48 @@ class Settings:
     mirror: Path | None
     """Folder that serves models and datasets by hub name; None uses the hub and its cache."""
     fresh: bool
-    """Reuse only results that this session measured itself."""
+    """Reuse only results that this session measured itself, and no cache of tables or task files of another session."""
     timeout: float | None
     """Seconds a worker may take; None for no limit."""
     session: str
     """Name of this session, the same in all its processes."""
-    engine: Engine = "plain"
+    began: datetime | None = None
+    """When it began, in UTC; None where nothing is told apart by it."""
+    engine: EngineName = "plain"
     """The engine that scores the requests.  Where shared cannot, plain does, and the evaluation records why."""
     stopped: Callable[[], bool] = lambda: False
     """Returns whether the session is over.  Called while a job waits or runs, which then ends with SessionOver."""
+
+    imports: Imports = field(default_factory=Imports, compare=False, repr=False)
+    """What a worker would import; one object for all jobs of a session, which looks once."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what was made from datasets and task files; a fresh session has its own, `clear_cache` removes it.
+
+        The digests of files are kept elsewhere: a file that changed is read again in any session.
+        """
+        return cache_folder(self.store, self.session, fresh=self.fresh)
+
+
+def cache_folder(store: Path, session: str, *, fresh: bool) -> Path:
+    """The folder of the caches that a session uses."""
+    return session_cache(store, session) if fresh else store / "cache"
+
+
+def session_cache(store: Path, session: str) -> Path:
+    """The folder of the caches of one fresh session."""
+    return store / "cache" / "sessions" / session
+
+
+def open_digests(store: Path) -> file_digests.FileDigests:
+    """The digests of files that a store remembers."""
+    return file_digests.FileDigests(store / "cache" / "hashes.sqlite")
+
+
+def clear_cache(store: Path, session: str) -> None:
+    """Remove the caches of a fresh session, when it ends."""
+    shutil.rmtree(session_cache(store, session), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +106,8 @@ class ResolvedJob:
     fingerprint: fp.Fingerprint
     request: dict[str, Any]
     """The content of `job.json`, which the worker reads."""
+    unmeasured: dict[str, EvaluationError] = field(default_factory=dict)
+    """Single tasks that were asked for and cannot be loaded here; `job` is without them."""
 
 
 def resolve_job(job: EvalJob, settings: Settings) -> ResolvedJob:
@@ -74,23 +122,61 @@ def resolve_job(job: EvalJob, settings: Settings) -> ResolvedJob:
             "worker",
             f"job {job.name}: model_args may not set {', '.join(forbidden)}; use the job's own field",
         )
-    index, selection = select_tasks(job, settings)
+    index = find_index(settings)
+    kept, unmeasured = leave_out_tasks(job, settings)
+    job = replace(job, tasks=tuple(kept)) if unmeasured else job
+    selection = task_files.select(index, job.tasks) if len(kept) > 1 else kept[job.tasks[0]]
     checkpoint: mirror.Served | None = None
+    remote_code = job.trust_remote_code is not None
     if settings.mirror is not None:
         for name, revision in fp.list_checkpoints(job, settings.mirror):
             served = _find_in_mirror(settings.mirror, name, "model", revision if name == job.pretrained else None)
+            _refuse_ways_out(served.folder, "model", remote_code)
             checkpoint = served if name == job.pretrained else checkpoint
-        for name in selection.datasets:
-            _find_in_mirror(settings.mirror, name, "dataset", None)
-    with file_digests.FileDigests(settings.store / "cache" / "hashes.sqlite") as digests:
+    elif Path(job.pretrained).is_absolute() and Path(job.pretrained).is_dir():
+        _refuse_ways_out(Path(job.pretrained), "model", remote_code)
+    with open_digests(settings.store) as digests:
         try:
             fingerprint = fp.take_fingerprint(
                 job, mirror_folder=settings.mirror, selection=selection, index=index, digests=digests,
-                session=settings.session, engine=settings.engine,
+                imports=settings.imports, session=settings.session, engine=settings.engine,
             )  # fmt: skip
         except OSError as error:
             raise EvaluationError("worker", f"a file the job depends on cannot be read: {error}") from error
-    return ResolvedJob(job, settings, fingerprint, _write_request(job, selection, settings, checkpoint))
+    members = {task: list(kept[task].leaves) for task in selection.roots}
+    request = _write_request(job, selection, settings, checkpoint) | {"members": members}
+    return ResolvedJob(job, settings, fingerprint, request, unmeasured)
+
+
+def leave_out_tasks(
+    job: EvalJob, settings: Settings
+) -> tuple[dict[str, task_files.Selection], dict[str, EvaluationError]]:
+    """Sort the tasks of a job into those that can be loaded here and those that cannot.
+
+    Returns:
+        The tasks that lm-eval knows, and of which the mirror has the data, with what each of them needs; and the
+        single tasks that are left out, with the reason.
+
+    Raises:
+        EvaluationError: no task is left; it is the error of the first.
+    """
+    kept: dict[str, task_files.Selection] = {}
+    errors: dict[str, EvaluationError] = {}
+    for task in job.tasks:
+        names: tuple[str, ...] = (task,)
+        try:
+            selection = select_tasks(replace(job, tasks=(task,)), settings)[1]
+            names = selection.leaves
+            if settings.mirror is not None:
+                for name in selection.datasets:
+                    served = _find_in_mirror(settings.mirror, name, "dataset", None)
+                    _refuse_ways_out(served.folder, "dataset", remote_code=False)
+            kept[task] = selection
+        except EvaluationError as error:
+            errors |= dict.fromkeys(names, error)
+    if not kept and errors:
+        raise next(iter(errors.values()))
+    return kept, errors
 
 
 def request_for_worker(job: EvalJob, settings: Settings) -> tuple[dict[str, Any], dict[str, str]]:
@@ -105,9 +191,12 @@ def request_for_worker(job: EvalJob, settings: Settings) -> tuple[dict[str, Any]
     return resolved.request, worker_environment(resolved)
 
 
-def plain_command(job: EvalJob, settings: Settings) -> str:
-    """A shell line that repeats the job with plain `lm_eval`; see `scanproof.evaluation.command_line.command`."""
-    return command_line.command(job, settings.mirror, select_tasks(job, settings)[1].roots)
+def find_index(settings: Settings) -> task_files.TaskFiles:
+    """lm-eval's index of task files, as a worker finds it; raises EvaluationError where there are none to be read."""
+    index = settings.imports.task_index(settings.cache)
+    if index is None:
+        raise EvaluationError("worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'")
+    return index
 
 
 def select_tasks(job: EvalJob, settings: Settings) -> tuple[task_files.TaskFiles, task_files.Selection]:
@@ -116,10 +205,7 @@ def select_tasks(job: EvalJob, settings: Settings) -> tuple[task_files.TaskFiles
     Raises:
         EvaluationError: lm-eval is not installed, or it has no task of that name.
     """
-    package = task_files.package_folder("lm_eval")
-    if package is None:
-        raise EvaluationError("worker", "lm-eval is not installed here; install it with: pip install 'lm-eval[hf]'")
-    index = task_files.load_index(package / "tasks", settings.store / "cache")
+    index = find_index(settings)
     try:
         return index, task_files.select(index, job.tasks)
     except task_files.UnknownTask as error:
@@ -133,6 +219,14 @@ def _find_in_mirror(folder: Path, name: str, kind: checkpoint_files.RepoType, re
     except mirror.NotInMirror as error:
         raise EvaluationError("missing", str(error)) from error
     except mirror.MirrorError as error:
+        raise EvaluationError("checkpoint" if kind == "model" else "dataset", str(error)) from error
+
+
+def _refuse_ways_out(folder: Path, kind: checkpoint_files.RepoType, remote_code: bool) -> None:
+    """Raise EvaluationError for a folder that names files outside it, which the fingerprint would not cover."""
+    try:
+        bounds.refuse_ways_out(folder, kind, remote_code=remote_code)
+    except (bounds.LeadsOut, OSError) as error:
         raise EvaluationError("checkpoint" if kind == "model" else "dataset", str(error)) from error
 
 
@@ -156,7 +250,6 @@ def _write_request(
         "commit": checkpoint.commit if checkpoint else None,
         "mirror": str(settings.mirror) if settings.mirror else None,
         "tasks": list(selection.roots),
-        "leaves": list(selection.leaves),
         "task_folders": [str(folder) for folder in selection.folders],
         "models": "scanproof.models" if own_models is not None and own_models.origin else None,
         "bootstrap_iters": BOOTSTRAP_ITERS,
@@ -169,14 +262,10 @@ def worker_environment(resolved: ResolvedJob) -> dict[str, str]:
     settings, parts = resolved.settings, resolved.fingerprint.parts
     variables = {
         **fp.environment_variables(),
+        **REPEATABLE,
         "SCANPROOF_WORKER": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
-        "PYTHONHASHSEED": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-        "DISABLE_MULTIPROC": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     for name in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRANSFORMERS_VERBOSITY"):
         variables.pop(name, None)
@@ -189,10 +278,9 @@ def worker_environment(resolved: ResolvedJob) -> dict[str, str]:
         # that it reads files of an older dataset.
         content = json.dumps([parts["datasets"], parts["packages"]["datasets"]], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
-        cache = settings.store / "cache"
+        cache = settings.cache
         variables |= {
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
+            **OFFLINE,
             "HF_HOME": str(cache / "hf"),
             "HF_HUB_CACHE": str(cache / "hf" / "hub"),
             "HF_MODULES_CACHE": str(cache / "hf" / "modules"),

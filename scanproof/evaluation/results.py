@@ -11,19 +11,25 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from scanproof import files
-from scanproof.evaluation import store
+from scanproof.evaluation import right_answers, store
 from scanproof.kernels.launches.launched import Launches
-from scanproof.numbers.verdict.engines import Engine, Scoring
+from scanproof.numbers.verdict.engines import EngineName, Scoring
 from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.record import Unmeasured
 
 KERNELS = "kernels.json"
 """File of the kernels that were launched, in a worker's output and in the store."""
+UNMEASURED = "unmeasured.json"
+"""File of the tasks that could not be loaded, in a worker's output and in the store; absent where all were."""
+_MEASUREMENT = TypeAdapter(Measurement)
 SCORED = "scored.json"
 """File of the engine that scored, in a worker's output and in the store."""
 
@@ -32,7 +38,7 @@ SCORED = "scored.json"
 class Scored:
     """Which engine scored an evaluation, and how many tokens it ran."""
 
-    engine: Engine = "plain"
+    engine: EngineName = "plain"
     because: str | None = None
     """Why plain scored although shared was asked for; None where it was not."""
     scoring: Scoring | None = None
@@ -44,7 +50,8 @@ def write_results(out: Path, results: Mapping[str, Any], used: Mapping[str, Any]
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     for task, samples in results["samples"].items():
-        lines = (json.dumps(answer_line(sample), allow_nan=False) for sample in samples)
+        delimiter = str(results.get("configs", {}).get(task, {}).get("target_delimiter", " "))
+        lines = (json.dumps(answer_line(sample, task, delimiter), allow_nan=False) for sample in samples)
         (partial / f"{task}.jsonl").write_text("".join(f"{line}\n" for line in lines))
         (partial / f"{task}{store.TEXTS}").write_bytes(compress_texts(samples))
     partial.rename(out / "samples")
@@ -87,19 +94,28 @@ def read_measurement(fields: Mapping[str, Any]) -> Measurement:
     """A Measurement from its stored fields; NaN and infinity are stored as text."""
     stderr = fields["stderr"]
     numbers = {"value": float(fields["value"]), "stderr": None if stderr is None else float(stderr)}
-    return Measurement(**{**fields, **numbers})
+    return _MEASUREMENT.validate_python({**fields, **numbers})
 
 
 def read_launches(folder: Path) -> Launches | None:
     """The kernels that an evaluation launched; None for an evaluation on the CPU that needed none."""
     path = folder / KERNELS
-    return files.from_json(Launches, path.read_bytes()) if path.is_file() else None
+    return files.read_record(Launches, path) if path.is_file() else None
 
 
 def read_scored(folder: Path) -> Scored:
     """Which engine scored an evaluation."""
     path = folder / SCORED
-    return files.from_json(Scored, path.read_bytes()) if path.is_file() else Scored()
+    return files.read_record(Scored, path) if path.is_file() else Scored()
+
+
+def read_unmeasured(folder: Path) -> dict[str, Unmeasured]:
+    """The single tasks that a worker could not load, and why."""
+    path = folder / UNMEASURED
+    if not path.is_file():
+        return {}
+    content: dict[str, dict[str, Any]] = files.read_json(path)
+    return {task: Unmeasured(**fields) for task, fields in content.items()}
 
 
 def number(value: float) -> float | str:
@@ -115,8 +131,12 @@ def hash_prompts(samples: list[dict[str, Any]] | None) -> str | None:
     return hashlib.sha256("\n".join(sample["prompt_hash"] for sample in ordered).encode()).hexdigest()
 
 
-def answer_line(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of one document that a later paired comparison needs: identity, log-likelihoods, scores."""
+def answer_line(sample: Mapping[str, Any], task: str, delimiter: str) -> dict[str, Any]:
+    """The fields of one document that its scores are made again from and later compared with others.
+
+    Identity, log-likelihoods, scores, which answers are right, and how long they are in characters.  `delimiter` joins
+    an answer to its prompt.
+    """
     answers = [answer[0] if isinstance(answer, list) else answer for answer in sample["resps"]]
     pairs = [answer for answer in answers if isinstance(answer, tuple | list) and len(answer) == 2]
     target = sample["target"]
@@ -125,11 +145,20 @@ def answer_line(sample: Mapping[str, Any]) -> dict[str, Any]:
         "doc_hash": sample["doc_hash"],
         "prompt_hash": sample["prompt_hash"],
         "target_hash": sample["target_hash"],
+        "question_hash": hash_question(sample["arguments"]),
         "target": target if isinstance(target, int) else None,
         "loglikelihoods": [number(pair[0]) for pair in pairs],
         "is_greedy": [bool(pair[1]) for pair in pairs],
+        "right": right_answers.find_right_answers(task, sample),
+        "lengths": right_answers.measure_answers(sample["arguments"], delimiter),
         "metrics": {name: json_value(sample[name]) for name in sample["metrics"]},
     }
+
+
+def hash_question(arguments: Sequence[Sequence[Any]]) -> str:
+    """sha256, in hex, of every prompt of a document with the text after it; lm-eval's hash covers one prompt alone."""
+    asked = [["", *given] if len(given) == 1 else list(given) for given in arguments]
+    return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
 
 
 def compress_texts(samples: list[dict[str, Any]]) -> bytes:
@@ -155,9 +184,11 @@ def texts_line(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_texts(path: Path) -> dict[int, dict[str, Any]]:
     """The lines of a texts file: doc_id -> line.  Raises OSError or ValueError when it cannot be read."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    return {line["doc_id"]: line for line in lines}
+    try:
+        lines = [files.parse_json(line) for line in files.read_gzip(path).splitlines()]
+        return {line["doc_id"]: line for line in lines}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a line is no document: {type(error).__name__}: {error}") from None
 
 
 def json_value(value: Any) -> Any:

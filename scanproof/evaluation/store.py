@@ -11,28 +11,36 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from scanproof import files
+from scanproof.evaluation.imported import Imported
 from scanproof.files import to_sorted_json, write_atomically
+from scanproof.printable import LONGEST, make_printable
 
 CHECKSUMS = "checksums.json"
 TEXTS = ".texts.jsonl.gz"
 """Ending of the name of a file of questions."""
-REQUIRED = ("job.json", "fingerprint.json", "results.json", "environment.json", "entry.json")
+IMPORTED = "imported.json"
+"""File of what the worker had imported."""
+REQUIRED = ("job.json", "fingerprint.json", "results.json", "environment.json", "entry.json", IMPORTED)
 
 
 class DamagedEntry(Exception):
     """A stored evaluation whose files changed or vanished after they were written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(make_printable(message, LONGEST))
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ class Entry:
     environment: dict[str, Any]
     session: str
     """Name of the session that measured it."""
+    finished: str
+    """When it was measured: ISO 8601, UTC."""
+    imported: Imported
+    """What its worker had imported."""
 
     @property
     def samples(self) -> Path:
@@ -52,6 +64,11 @@ class Entry:
 
 def folder_of(root: Path, key: str) -> Path:
     return root / key[:2] / key
+
+
+def is_key(key: object) -> bool:
+    """Whether `key` is one that entries are stored under, and not a path that leads elsewhere."""
+    return isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) is not None
 
 
 def lock(root: Path, key: str) -> FileLock:
@@ -77,21 +94,32 @@ def read(root: Path, key: str) -> Entry | None:
     folder = folder_of(root, key)
     if not folder.is_dir():
         return None
-    try:
-        written = json.loads((folder / CHECKSUMS).read_bytes())
+    with damaged_unless_sound(folder / CHECKSUMS):
+        written = files.read_json_object(folder / CHECKSUMS)
         present = _checksums(folder)
         missing = [name for name in REQUIRED if name not in written]
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedEntry(f"{folder}: {CHECKSUMS} cannot be read ({error})") from error
     wrong = sorted({*missing, *(name for name in {*written, *present} if written.get(name) != present.get(name))})
     if wrong:
         raise DamagedEntry(f"{folder}: {', '.join(wrong)} changed or missing since the evaluation was stored")
-    return Entry(
-        folder=folder,
-        results=json.loads((folder / "results.json").read_bytes()),
-        environment=json.loads((folder / "environment.json").read_bytes()),
-        session=json.loads((folder / "entry.json").read_bytes())["session"],
-    )
+    with damaged_unless_sound(folder):
+        about = files.read_json_object(folder / "entry.json")
+        return Entry(
+            folder=folder,
+            results=files.read_json_object(folder / "results.json"),
+            environment=files.read_json_object(folder / "environment.json"),
+            session=str(about["session"]),
+            imported=files.read_record(Imported, folder / IMPORTED),
+            finished=datetime.fromtimestamp(about["finished"], UTC).isoformat(timespec="seconds"),
+        )
+
+
+@contextlib.contextmanager
+def damaged_unless_sound(path: Path) -> Iterator[None]:
+    """A block that reads parts of an entry: what is not as it is written raises DamagedEntry, which names `path`."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise DamagedEntry(f"{path}: not as it is written ({type(error).__name__}: {error})") from error
 
 
 def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[str, Any]) -> Entry:
@@ -107,7 +135,7 @@ def add(root: Path, key: str, attempt: Path, *, session: str, documents: dict[st
     write_atomically(attempt / CHECKSUMS, to_sorted_json(checksums))
     folder = folder_of(root, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
+    if os.path.lexists(folder):
         _discard(root, folder)
     attempt.rename(folder)
     entry = read(root, key)
@@ -158,7 +186,7 @@ def _discard(root: Path, folder: Path) -> None:
     grave = root / "attempts" / f"old-{uuid.uuid4().hex}"
     grave.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(grave)
-    shutil.rmtree(grave)
+    files.remove(grave)
 
 
 def _stamp() -> str:

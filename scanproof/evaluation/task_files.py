@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
-import json
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from scanproof import files
+from scanproof.errors import EvaluationError
 
 _NAME = re.compile(rb"^[\"']?(task|group)[\"']?:[ \t]*[\"']?([^\s\"'\[{#&*!|>]+)", re.MULTILINE)
 _LIST = re.compile(rb"^[\"']?(tag|include)[\"']?:([^\n]*(?:\n[ \t]*-[^\n]*)*)", re.MULTILINE)
@@ -59,27 +59,44 @@ class Selection:
     """Tasks whose definition does not name their data on the hub: Python tasks, and data files given by address."""
 
 
-def package_folder(name: str) -> Path | None:
-    """Folder of an installed package, without importing it; None when it is not installed."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations))).resolve()
-
-
 def load_index(root: Path, cache: Path) -> TaskFiles:
-    """The index of `root`: read from the folder `cache` unless a definition file changed since, else built anew."""
-    paths, stamp = _definition_files(root)
+    """The index of `root`: read from the folder `cache` unless a definition file changed since, else built anew.
+
+    Raises:
+        EvaluationError: the definitions cannot be read.
+    """
+    with _readable(root):
+        paths, stamp = _definition_files(root)
     cached = cache / f"tasks-{stamp[:32]}.json"
-    if cached.is_file():
-        try:
-            data = json.loads(cached.read_bytes())
-            return TaskFiles(root, data["files"], {tag: tuple(names) for tag, names in data["tags"].items()})
-        except (ValueError, KeyError):
-            cached.unlink(missing_ok=True)
-    index = build_index(root, paths)
-    files.write_atomically(cached, json.dumps({"files": index.files, "tags": index.tags}).encode())
+    try:
+        kept = files.read_record(_CachedIndex, cached)
+        if kept.digest == _digest_index(kept.files, kept.tags):
+            return TaskFiles(root, kept.files, kept.tags)
+    except (OSError, ValueError):
+        # It is not there, or not as it is written below.
+        pass
+    with _readable(root):
+        index = build_index(root, paths)
+    kept = _CachedIndex(dict(index.files), dict(index.tags), _digest_index(index.files, index.tags))
+    if cached.exists() and not cached.is_file():
+        files.remove(cached)
+    files.write_atomically(cached, files.to_json(kept, indent=None))
     return index
+
+
+@dataclass(frozen=True)
+class _CachedIndex:
+    """The index as the cache keeps it."""
+
+    files: dict[str, str]
+    tags: dict[str, tuple[str, ...]]
+    digest: str
+    """Of both: with a changed name a task would be read from another file."""
+
+
+def _digest_index(files_by_name: Mapping[str, str], tags: Mapping[str, tuple[str, ...]]) -> str:
+    content = files.to_sorted_json([dict(files_by_name), {tag: list(names) for tag, names in tags.items()}])
+    return hashlib.sha256(content).hexdigest()
 
 
 def build_index(root: Path, paths: Iterable[str] | None = None) -> TaskFiles:
@@ -103,6 +120,7 @@ def select(index: TaskFiles, names: Iterable[str]) -> Selection:
 
     Raises:
         UnknownTask: lm-eval does not define a name; the message lists the most similar names that it defines.
+        EvaluationError: a definition cannot be read.
     """
     wanted = tuple(dict.fromkeys(names))
     below = {name: _expand(index, name) for name in wanted}
@@ -126,8 +144,13 @@ def read_definition(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """A definition file merged with the files that it includes, and the paths of all of them.
 
     Functions (`!function`) stay strings; no code of the task is executed.
+
+    Raises:
+        UnknownTask: it defines nothing.
+        EvaluationError: it cannot be read.
     """
-    config = yaml.load(path.read_bytes(), Loader=_Loader)
+    with _readable(path):
+        config = yaml.load(path.read_bytes(), Loader=_Loader)
     if not isinstance(config, dict):
         raise UnknownTask(f"{path} is not a task definition")
     includes = config.pop("include", ())
@@ -139,6 +162,18 @@ def read_definition(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
         merged.update(part)
         files.extend(read)
     return {**merged, **config}, tuple(files)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A block that reads definitions: what cannot be read raises EvaluationError, which names the file or folder."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        where = getattr(error, "filename", None) or path
+        why = getattr(error, "strerror", None) or str(error)
+        message = f"lm-eval's task files cannot be read: {where}: {why}; install lm-eval again"
+        raise EvaluationError("worker", message) from error
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

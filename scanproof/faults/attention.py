@@ -1,8 +1,9 @@
-"""Reported faults of attention."""
+"""Faults of attention and of the rotation of its queries and keys, as they were reported."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from scanproof.faults.scans import MAMBA
 
 FLASH = "https://github.com/Dao-AILab/flash-attention"
 FULL, VARLEN, CACHE = "flash_attn_func", "flash_attn_varlen_func", "flash_attn_with_kvcache"
+ROTATION = "apply_rotary_emb"
 
 
 def top_left(call: Call, arguments: Arguments) -> Any:
@@ -96,6 +98,47 @@ def not_written(call: Call, arguments: Arguments) -> Any:
     return with_output(call(**{**arguments, **copies}), output_of)
 
 
+def rotated_with_the_other_pairs(call: Call, arguments: Arguments) -> Any:
+    """Channels next to each other and channels half of those rotated apart are taken for each other."""
+    return call(**{**arguments, "rotary_interleaved": not arguments.get("rotary_interleaved", True)})
+
+
+def rotated_past_the_width(call: Call, arguments: Arguments) -> Any:
+    """As many channels as the next power of two are rotated, those too many by the angles of the next place.
+
+    A table of cosines is read past the end of a row, where the next row begins.
+    """
+    pairs = arguments["cos"].shape[-1]
+    missing = min(2 ** math.ceil(math.log2(pairs)), arguments["x"].shape[-1] // 2) - pairs
+    wider = {
+        name: torch.cat([arguments[name], arguments[name].roll(-1, 0)[:, :missing]], -1) for name in ("cos", "sin")
+    }
+    return call(**{**arguments, **wider})
+
+
+def rotated_at_the_first_place(call: Call, arguments: Arguments) -> Any:
+    """Every row, or packed sequence, begins at the place of the first one."""
+    places = arguments.get("seqlen_offsets")
+    if places is None or not len(places):
+        return call(**arguments)
+    return call(**{**arguments, "seqlen_offsets": places[:1].expand_as(places)})
+
+
+def rotated_across_sequences(call: Call, arguments: Arguments) -> Any:
+    """The places of packed sequences go on from one into the next."""
+    ends = arguments.get("cu_seqlens")
+    if ends is None:
+        return call(**arguments)
+    starts = ends[:-1] if arguments.get("seqlen_offsets") is None else arguments["seqlen_offsets"] + ends[:-1]
+    room = arguments["cos"].shape[0] - torch.diff(ends)
+    return call(**{**arguments, "seqlen_offsets": torch.minimum(starts, room).to(ends.dtype)})
+
+
+def neighbours_rotated(call: Call, arguments: Arguments) -> Any:
+    """Channels next to each other and channels half of those rotated apart are taken for each other."""
+    return call(**{**arguments, "interleaved": not arguments.get("interleaved", False)})
+
+
 FAULTS = (
     Fault(
         "attention_top_left", FULL, "The causal mask is aligned with the first key instead of the last.",
@@ -123,5 +166,17 @@ FAULTS = (
         "cache_history_ignored", CACHE, "A call over several positions ignores the cache.",
         history_ignored, (f"{MAMBA}/issues/641",),
     ),
+    Fault(
+        "cache_rotary_pairs", CACHE, "Rotation takes neighbouring channels for a pair where those apart are.",
+        rotated_with_the_other_pairs,
+    ),
+    Fault(
+        "rotation_past_the_width", ROTATION, "Channels up to the next power of two are rotated.",
+        rotated_past_the_width, ("https://github.com/sgl-project/sglang/issues/35096",),
+        "reported of another Triton kernel of the same operation",
+    ),
+    Fault("rotation_pairs", ROTATION, "The two ways to pair channels are taken for each other.", neighbours_rotated),
+    Fault("rotation_first_place", ROTATION, "Every row begins at the first row's place.", rotated_at_the_first_place),
+    Fault("rotation_across", ROTATION, "The places of packed sequences go on into the next.", rotated_across_sequences),
     Fault("cache_not_written", CACHE, "New keys and values are not written to the cache.", not_written),
 )  # fmt: skip

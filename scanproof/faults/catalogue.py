@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanproof.faults import attention, convolutions, generic, norms, scans
+from scanproof.faults import (
+    argument_faults,
+    attention,
+    batches,
+    convolutions,
+    gated_delta,
+    generic,
+    kept,
+    mamba3,
+    norms,
+    scans,
+)
 from scanproof.faults.fault import Fault, NotPlanted
 
-REPORTED: tuple[Fault, ...] = (*scans.FAULTS, *convolutions.FAULTS, *attention.FAULTS, *norms.FAULTS)
-FAULTS: tuple[Fault, ...] = (*REPORTED, *generic.FAULTS)
+REPORTED: tuple[Fault, ...] = (
+    *scans.FAULTS, *mamba3.FAULTS, *convolutions.FAULTS, *attention.FAULTS, *norms.FAULTS, *gated_delta.FAULTS,
+    *batches.FAULTS,
+)  # fmt: skip
+FAULTS: tuple[Fault, ...] = (*REPORTED, *generic.FAULTS, *argument_faults.FAULTS, *kept.FAULTS)
 
 PYTORCH = "https://github.com/pytorch/pytorch/issues"
 NOT_PLANTED: tuple[NotPlanted, ...] = (
     NotPlanted(
         "A forward pass is corrupt on Blackwell GPUs with more than one pipeline stage",
         (f"{scans.MAMBA}/pull/997",),
-        "the kernel is Mamba-3's, which no document's model has; what it does to others, values that differ from "
-        "call to call, is `unrepeatable`",
+        "a compiler does it to one choice of the autotuner of `mamba3_siso_combined`, and the report does not say what "
+        "comes out; wrong elements and values that differ from call to call are `one_element` and `unrepeatable`",
     ),
     NotPlanted(
         "torch.compile changes the results of Triton kernels",

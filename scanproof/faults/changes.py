@@ -10,11 +10,11 @@ from torch import Tensor
 
 from scanproof.faults.fault import Arguments, Call, Spoil
 
-Change = Callable[[Tensor], Tensor]
+TensorChange = Callable[[Tensor], Tensor]
 """Returns a changed tensor."""
 
 
-def with_output(result: Any, change: Change) -> Any:
+def with_output(result: Any, change: TensorChange) -> Any:
     """Change the output, which is the first tensor of a result; the states after it stay."""
     return (change(result[0]), *result[1:]) if isinstance(result, tuple) else change(result)
 
@@ -25,7 +25,7 @@ def output_of(result: Any) -> Tensor:
     return output
 
 
-def with_argument(name: str, change: Change) -> Spoil:
+def with_argument(name: str, change: TensorChange) -> Spoil:
     """Make a fault that changes one argument; if the argument is not passed, the fault has no effect."""
 
     def spoil(call: Call, arguments: Arguments) -> Any:
@@ -35,7 +35,7 @@ def with_argument(name: str, change: Change) -> Spoil:
     return spoil
 
 
-def with_arguments(names: Iterable[str], change: Change) -> Spoil:
+def with_arguments(names: Iterable[str], change: TensorChange) -> Spoil:
     """Make a fault that applies the same change to several arguments."""
     chosen = tuple(names)
 
@@ -46,7 +46,7 @@ def with_arguments(names: Iterable[str], change: Change) -> Spoil:
     return spoil
 
 
-def with_gradient(value: Tensor, change: Change) -> Tensor:
+def with_gradient(value: Tensor, change: TensorChange) -> Tensor:
     """Return the value unchanged, but change the gradient that passes through it."""
     if not value.requires_grad:
         return value
@@ -70,7 +70,7 @@ def cut_time(arguments: Arguments, times: Mapping[str, int], start: int, end: in
     return changed
 
 
-def wrapped(axis: int) -> Change:
+def wrapped(axis: int) -> TensorChange:
     """Make a change that reads the second half of an axis from its beginning, as an offset that overflows does."""
 
     def change(value: Tensor) -> Tensor:

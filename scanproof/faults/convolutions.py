@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from scanproof.faults.fault import Arguments, Call, Fault
 from scanproof.faults.scans import FLA, MAMBA, TRANSFORMERS, VLLM, at_size, wrapped_rows
 
 DAO = "https://github.com/Dao-AILab/causal-conv1d"
-CONV, UPDATE = "causal_conv1d_fn", "causal_conv1d_update"
+CONV, UPDATE, STATES = "causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_varlen_states"
 
 
 def outputs_as_state(call: Call, arguments: Arguments) -> Any:
@@ -103,6 +104,20 @@ def ring_restarts(value: Tensor) -> Tensor:
     return torch.zeros_like(value)
 
 
+def sequence_before(call: Call, arguments: Arguments) -> Any:
+    """The state of a sequence that is shorter than it goes on with the sequence before."""
+    padded = F.pad(arguments["x"], (0, 0, arguments["state_len"], 0))
+    ends = arguments["cu_seqlens"][1:].tolist()
+    return torch.stack([padded[end : end + arguments["state_len"]].mT for end in ends])
+
+
+def first_inputs(call: Call, arguments: Arguments) -> Any:
+    """The state holds the first inputs of a sequence and not the last."""
+    ends = arguments["cu_seqlens"].tolist()
+    parts = [arguments["x"][start:end].flip(0) for start, end in itertools.pairwise(ends)]
+    return call(**{**arguments, "x": torch.cat(parts)}).flip(-1)
+
+
 FAULTS = (
     Fault(
         "conv_offset_wraps", CONV, "An offset in 32 bits wraps: late positions read from the start of the sequence.",
@@ -153,6 +168,15 @@ FAULTS = (
         "conv_update_row_wraps", UPDATE, "A row number times a stride wraps: the wrong rows of the cache are used.",
         wrapped_rows("conv_state", "conv_state_indices"), (f"{VLLM}/pull/20938",), at_size("a cache of 2^31 elements"),
     ),
+    Fault(
+        "conv_states_wrap", STATES, "A row number times a stride wraps: late inputs are read from the start.",
+        with_argument("x", wrapped(0)), (f"{DAO}/pull/114",), at_size("2^31 elements"),
+    ),
+    Fault(
+        "conv_states_of_others", STATES, "A sequence shorter than its state has inputs of the sequence before in it.",
+        sequence_before,
+    ),
+    Fault("conv_states_first", STATES, "The state holds a sequence's first inputs.", first_inputs),
     Fault("conv_update_not_written", UPDATE, "The cache is not updated.", not_written),
     Fault(
         "conv_update_ring_restarts", UPDATE, "The ring begins at its first place in every call.",

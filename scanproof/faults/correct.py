@@ -2,9 +2,9 @@
 
 It is called like an installed kernel: arguments have the case's dtypes, states are changed in place, gradients are
 computed.  It runs the reference in float64, rounds to float32 after every step, forward and backward, and rounds to
-the case's dtype wherever the same-precision form does.  Before each rounding the value is multiplied by a random
-factor, and divided by it afterwards.  So its errors are as large as those of the form that it is judged by, but not
-the same errors, as with any other correct kernel.
+the case's dtype wherever the same-precision form does.  Before each rounding the value is multiplied by a factor, drawn
+at random for the call, and divided by it afterwards.  So its errors are as large as those of the form that it is judged
+by, but not the same errors, as with any other correct kernel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def make_correct(op: Op, seed: int) -> Callable[..., Any]:
         names = [name for name, value in arguments.items() if _is_floating(value) or _is_complex(value)]
 
         def compute(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            wide = {name: convert(tensor, torch.float64) for name, tensor in zip(names, tensors, strict=True)}
+            given = dict(zip(names, tensors, strict=True))
+            cast = {name: given[name].to(dtype) for name in op.casts if name in given}
+            wide = {name: convert(tensor, torch.float64) for name, tensor in {**given, **cast}.items()}
             results = op.reference(**{**arguments, **wide}, hold=hold if dtype != torch.float32 else exact)
             return tuple(results)
 
@@ -61,8 +63,12 @@ def _is_complex(value: Any) -> bool:
 def _input_dtype(op: Op, arguments: dict[str, Any]) -> torch.dtype:
     """The dtype of a case, taken from an argument that has it.
 
-    Arguments that are changed in place do not count: a state may have a wider dtype.
+    Arguments that are changed in place do not count: a state may have a wider dtype.  Nor do those that are cast.
     """
+    if op.casts:
+        (name,) = op.dtypes
+        only: torch.dtype = getattr(torch, name)
+        return only
     candidates: list[ArgumentSpec] = [
         argument for argument in op.arguments if argument.dtype == "input" and argument.name not in op.changes
     ]
@@ -83,8 +89,18 @@ def _return_results(op: Op, arguments: dict[str, Any], results: tuple[Tensor, ..
         if output.name in op.changes:
             arguments[output.name].copy_(value)
         else:
-            returned.append(convert(value, dtype if output.dtype == "input" else getattr(torch, output.dtype)))
+            returned.append(convert(value, _output_dtype(output, arguments, dtype)))
     return tuple(returned) if len(returned) > 1 else returned[0]
+
+
+def _output_dtype(output: OutputSpec, arguments: dict[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a result: that of the argument of its name, as of a residual, or what options and table say."""
+    if _is_floating(arguments.get(output.name)):
+        same: torch.dtype = arguments[output.name].dtype
+        return same
+    if output.wide is not None and arguments.get(output.wide):
+        return torch.float32
+    return dtype if output.dtype == "input" else getattr(torch, output.dtype)
 
 
 class _Rounded(torch.autograd.Function):
@@ -105,7 +121,7 @@ class _Rounded(torch.autograd.Function):
         outputs = [
             (tensor, given) for tensor, given in zip(ctx.results, gradients, strict=True) if tensor.requires_grad
         ]
-        with Rounding(ctx.seed + 1):
+        with Rounding(ctx.seed):
             gradients_of_inputs = torch.autograd.grad(
                 [tensor for tensor, _ in outputs], inputs, [given for _, given in outputs], allow_unused=True
             )
@@ -114,11 +130,15 @@ class _Rounded(torch.autograd.Function):
 
 
 class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds the float64 results of every torch operation to float32, each time with another random factor."""
+    """Rounds the float64 results of every torch operation to float32, at a scale that is drawn at random.
+
+    What float32 holds stays as it is, and rounding twice is rounding once: arguments, copies and sums with zero have no
+    error, as in float32 itself.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._random = random.Random(seed)
+        self._scale = 1.0 + random.Random(f"float32 {seed}").random()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
@@ -131,5 +151,7 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _rounded(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype not in (torch.float64, torch.complex128):
             return value
-        scale = 1.0 + self._random.random()
-        return convert(convert(value * scale, torch.float32), torch.float64).div_(scale)
+        if value.is_complex():
+            return torch.view_as_complex(self._rounded(torch.view_as_real(value.resolve_conj())))
+        scaled = (value * self._scale).to(torch.float32).to(torch.float64).div_(self._scale)
+        return torch.where(value.to(torch.float32) == value, value, scaled)

@@ -68,7 +68,8 @@ def evaluate_faults(faults: Sequence[Fault], expected: Expected) -> dict[str, Ev
     """
     evaluated: dict[str, Evaluated] = {}
     for model in sorted({layer.model for layer in LAYERS.values()}):
-        its_faults = [fault for fault in faults if fault.op in LAYERS and LAYERS[fault.op].model == model]
+        planted = [fault for fault in faults if fault.in_layers and fault.op in LAYERS]
+        its_faults = [fault for fault in planted if LAYERS[fault.op].model == model]
         if its_faults:
             evaluated |= _evaluate_stand_in(model, its_faults, expected)
     return evaluated

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from scanproof.faults.fault import Call, Fault, plant
-from scanproof.kernels import compare, invariants, operation_table
+from scanproof.kernels import compare, invariants, nan_spread, operation_table, repeats
 from scanproof.kernels.cases import InvariantCase, KernelCase, load, load_invariants
 from scanproof.kernels.costs import forward_cost
 from scanproof.kernels.operation import Op
@@ -27,6 +27,8 @@ SMALL_SEQLEN = 300
 """Only cases of at most these sizes are run, which take a processor milliseconds."""
 SHARE = 7
 """A clean run takes one in this many cases.  It has no common factor with the number of dtypes, which alternate."""
+NAN = "nan"
+"""Kind of the check that a NaN shows, on the case of `determinism`."""
 RAISED = "the operation raised an error: "
 """Start of the message of a check whose operation raised."""
 SEED = 7
@@ -48,7 +50,7 @@ class Implementations:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """The result of one check of the suite."""
 
     kind: str
@@ -61,6 +63,8 @@ class Check:
     """Processor time, because the machine may do other work at the same time."""
     results: int
     """How many results or pairs were compared."""
+    without: str = ""
+    """What is wrong without the fault, so that the check cannot judge it; then it was not run with the fault."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,22 @@ class ExamAnswer:
     """The results of all checks that were run with one fault."""
 
     fault: Fault
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     evaluation: Evaluated | None = None
     """The result of evaluating a stand-in with the fault; None if that was not done."""
 
-    def seen_by(self, numerics: bool) -> list[Check]:
+    def seen_by(self, numerics: bool) -> list[CheckResult]:
         """The checks that detected the fault: comparisons with the reference if `numerics`, else invariants."""
         return [check for check in self.checks if check.message and (check.kind == "numerics") == numerics]
 
     @property
     def caught(self) -> bool:
         return any(check.message for check in self.checks)
+
+    @property
+    def not_judged(self) -> list[CheckResult]:
+        """The checks that fail without the fault: that they fail with it as well would show nothing."""
+        return [check for check in self.checks if check.without]
 
 
 def select_small_cases(implementations: Implementations) -> tuple[KernelCase, ...]:
@@ -88,12 +97,17 @@ def select_small_cases(implementations: Implementations) -> tuple[KernelCase, ..
 
 def select_small_invariants(implementations: Implementations) -> tuple[InvariantCase, ...]:
     """Select the suite's invariants whose case is small enough."""
-    return tuple(row for row in load_invariants() if _is_small(row.case) and _can_run(row.case, implementations))
+    rows = [row for row in load_invariants() if _is_small(row.case) and _can_run(row.case, implementations)]
+    one_each = {row.case.op: row for row in reversed(rows) if row.invariant == "determinism"}
+    # On a GPU the suite does not ask it.
+    nan = [] if implementations.device != "cpu" else [replace(row, invariant=NAN) for row in one_each.values()]
+    return (*rows, *nan)
 
 
 def _is_small(case: KernelCase) -> bool:
     small = forward_cost(operation_table.find_operation(case.op), case).bytes <= SMALL_BYTES
-    return small and case.sizes.get("l", 1) <= SMALL_SEQLEN and not case.rows
+    # Into no element nothing can be planted.
+    return small and 0 < case.sizes.get("l", 1) <= SMALL_SEQLEN and case.sizes.get("b", 1) > 0 and not case.rows
 
 
 def _can_run(case: KernelCase, implementations: Implementations) -> bool:
@@ -103,31 +117,40 @@ def _can_run(case: KernelCase, implementations: Implementations) -> bool:
 
 
 @dataclass(frozen=True)
-class Suite:
+class ExamSuite:
     """The checks of `tests/kernels` that are small and that the implementations can run."""
 
     implementations: Implementations
     cases: tuple[KernelCase, ...]
     invariants: tuple[tuple[InvariantCase, frozenset[str]], ...]
     """Each invariant with the names of the operations that it calls."""
+    clean: dict[tuple[str, str], CheckResult] = field(default_factory=dict, compare=False, repr=False)
+    """Kind and id of a check -> its result without a fault; filled as checks are needed."""
 
     @property
     def operations(self) -> frozenset[str]:
         """The operations that have at least one case here."""
         return frozenset(case.op for case in self.cases)
 
+    def cases_for(self, op: str) -> tuple[KernelCase, ...]:
+        """The cases of an operation that faults are planted into.
 
-def build_suite(implementations: Implementations) -> Suite:
+        Faults are written for real arguments; with complex ones the time axis contains pairs.
+        """
+        return tuple(case for case in self.cases if case.op == op and "complex64" not in case.types.values())
+
+
+def build_suite(implementations: Implementations) -> ExamSuite:
     """Select the checks that the implementations can run."""
     rows = [(row, _find_operations_used(row, implementations)) for row in select_small_invariants(implementations)]
-    return Suite(
+    return ExamSuite(
         implementations,
         select_small_cases(implementations),
         tuple(row for row in rows if not row[1] & implementations.missing.keys()),
     )
 
 
-def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
+def check_numerics(case: KernelCase, call: Call, device: str) -> CheckResult:
     """Compare one case with its reference by the suite's criterion.
 
     Args:
@@ -138,16 +161,16 @@ def check_numerics(case: KernelCase, call: Call, device: str) -> Check:
     try:
         comparisons = compare.compare_case(op, case, call, device)
     except compare.WrongResult as error:
-        return Check("numerics", case.id, str(error), time.process_time() - started, 1)
+        return CheckResult("numerics", case.id, str(error), time.process_time() - started, 1)
     except RuntimeError as error:
         # An installed kernel may refuse a call; in the suite that is a failed test.
         message = f"{case.id}: {RAISED}{str(error).partition(chr(10))[0]}"
-        return Check("numerics", case.id, message, time.process_time() - started, 1)
+        return CheckResult("numerics", case.id, message, time.process_time() - started, 1)
     message = compare.describe_failures(case, comparisons)
-    return Check("numerics", case.id, message, time.process_time() - started, len(comparisons))
+    return CheckResult("numerics", case.id, message, time.process_time() - started, len(comparisons))
 
 
-def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> Check:
+def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: str) -> CheckResult:
     """Check one invariant.
 
     Args:
@@ -161,7 +184,9 @@ def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: st
 
     try:
         if row.invariant == "determinism":
-            wrong, compared = compare.find_unrepeated(op, case, calls(op.name), device), len(op.outputs)
+            wrong, compared = repeats.find_unrepeated(op, case, calls(op.name), device), len(op.outputs)
+        elif row.invariant == NAN:
+            wrong, compared = nan_spread.find_wrong_nan(op, case, calls(op.name), device), len(op.outputs)
         else:
             pairs = invariants.PAIRS[row.invariant, case.op](as_tuples, compare.draw_inputs(op, case, device))
             wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, device))
@@ -169,7 +194,7 @@ def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: st
     except (compare.WrongResult, RuntimeError):
         # Results of a wrong shape cannot be put together here.  `check_numerics` is what detects a wrong shape.
         wrong, compared = [], 0
-    return Check(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
+    return CheckResult(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
 
 
 def _find_operations_used(row: InvariantCase, implementations: Implementations) -> frozenset[str]:
@@ -186,7 +211,7 @@ def _find_operations_used(row: InvariantCase, implementations: Implementations) 
     return frozenset(seen)
 
 
-def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> ExamAnswer:
+def examine(fault: Fault, suite: ExamSuite, until_caught: bool = False) -> ExamAnswer:
     """Plant a fault and run every check of its operation.
 
     Args:
@@ -200,21 +225,45 @@ def examine(fault: Fault, suite: Suite, until_caught: bool = False) -> ExamAnswe
     return ExamAnswer(fault, tuple(checks))
 
 
-def _run_checks(fault: Fault, suite: Suite) -> Iterator[Check]:
-    """Plant a fault and run each check of its operation, in the suite's order."""
+def _run_checks(fault: Fault, suite: ExamSuite) -> Iterator[CheckResult]:
+    """Run each check of an operation, in the suite's order: without a fault if it has not been yet, then with it."""
     implementations = suite.implementations
 
-    def calls(name: str) -> Call:
-        call = implementations.call(operation_table.find_operation(name), SEED)
-        return plant(fault, call) if name == fault.op else call
+    def clean(name: str) -> Call:
+        return implementations.call(operation_table.find_operation(name), SEED)
 
-    for case in suite.cases:
-        # Faults are written for real arguments; with complex ones the time axis contains pairs.
-        if case.op == fault.op and not case.types:
-            yield check_numerics(case, calls(fault.op), implementations.device)
+    def faulty(name: str) -> Call:
+        return plant(fault, clean(name)) if name == fault.op else clean(name)
+
+    for case in suite.cases_for(fault.op):
+
+        def compare_with(calls: Callable[[str], Call], case: KernelCase = case) -> CheckResult:
+            return check_numerics(case, calls(case.op), implementations.device)
+
+        yield _run_if_clean(("numerics", case.id), suite, compare_with, clean, faulty)
     for row, used in suite.invariants:
         if fault.op in used:
-            yield check_invariant(row, calls, implementations.device)
+
+            def check_with(calls: Callable[[str], Call], row: InvariantCase = row) -> CheckResult:
+                return check_invariant(row, calls, implementations.device)
+
+            yield _run_if_clean((row.invariant, row.id), suite, check_with, clean, faulty)
+
+
+def _run_if_clean(
+    key: tuple[str, str],
+    suite: ExamSuite,
+    check: Callable[[Callable[[str], Call]], CheckResult],
+    clean: Callable[[str], Call],
+    faulty: Callable[[str], Call],
+) -> CheckResult:
+    """Run a check with a fault, unless it fails, or compares nothing, without the fault."""
+    if key not in suite.clean:
+        suite.clean[key] = check(clean)
+    before = suite.clean[key]
+    if before.message or not before.results:
+        return replace(before, message="", without=before.message or f"{before.id}: it compares nothing")
+    return check(faulty)
 
 
 @dataclass(frozen=True)
@@ -225,11 +274,11 @@ class CleanRun:
     checks: int
     results: int
     """How many results and pairs were compared."""
-    alarms: tuple[Check, ...]
+    alarms: tuple[CheckResult, ...]
     """The checks that failed, or that compared nothing."""
 
 
-def run_clean(seeds: Sequence[int], suite: Suite) -> Iterator[CleanRun]:
+def run_clean(seeds: Sequence[int], suite: ExamSuite) -> Iterator[CleanRun]:
     """Run the checks without a fault, once per seed; inputs and roundings are drawn from the seed.
 
     Each run takes one in SHARE of the cases of every operation and dtype; SHARE consecutive seeds take all cases.
@@ -258,7 +307,7 @@ def _take_turns(items: Sequence[T], case_of: Callable[[T], KernelCase]) -> Calla
     return turn
 
 
-def _run_clean_case(case: KernelCase, seed: int, implementations: Implementations) -> Check:
+def _run_clean_case(case: KernelCase, seed: int, implementations: Implementations) -> CheckResult:
     return check_numerics(
         replace(case, seed=seed),
         implementations.call(operation_table.find_operation(case.op), seed),
@@ -266,7 +315,7 @@ def _run_clean_case(case: KernelCase, seed: int, implementations: Implementation
     )
 
 
-def _run_clean_invariant(row: InvariantCase, seed: int, implementations: Implementations) -> Check:
+def _run_clean_invariant(row: InvariantCase, seed: int, implementations: Implementations) -> CheckResult:
     fresh = replace(row, case=replace(row.case, seed=seed))
     return check_invariant(
         fresh, lambda name: implementations.call(operation_table.find_operation(name), seed), implementations.device

@@ -13,6 +13,17 @@ Spoil = Callable[[Call, Arguments], Any]
 
 
 @dataclass(frozen=True)
+class WithMemory:
+    """A faulty operation that keeps something from call to call: made anew each time that it is planted."""
+
+    make: Callable[[], Spoil]
+
+    def __call__(self, call: Call, arguments: Arguments) -> Any:
+        """Its first call."""
+        return self.make()(call, arguments)
+
+
+@dataclass(frozen=True)
 class Fault:
     """One fault of one operation."""
 
@@ -28,6 +39,8 @@ class Fault:
     """Where the fault was reported; a generic fault has no links."""
     note: str | None = None
     """How the planted fault differs from the reported fault."""
+    in_layers: bool = True
+    """Whether it can be planted into the layers of a stand-in, which need all their arguments."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,9 @@ class NotPlanted:
 
 def plant(fault: Fault, call: Call) -> Call:
     """Make the operation with the fault in it."""
+    spoil = fault.spoil.make() if isinstance(fault.spoil, WithMemory) else fault.spoil
 
     def faulty(**arguments: Any) -> Any:
-        return fault.spoil(call, arguments)
+        return spoil(call, arguments)
 
     return faulty

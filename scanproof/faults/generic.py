@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanproof.faults import mamba3
 from scanproof.faults.changes import cut_time, output_of, rms, with_arguments, with_output
-from scanproof.faults.fault import Arguments, Call, Fault, Spoil
+from scanproof.faults.fault import Arguments, Call, Fault, Spoil, WithMemory
 from scanproof.kernels.references.precision import tf32
 
 PARTS = 16
@@ -58,6 +60,10 @@ OPERATIONS = (
         history=("initial_states",), summed=("outproj_weight", -1), after=("outproj_bias",),
     ),
     OperationTraits(
+        "mamba3_siso_combined", -3, mamba3.TIME, history=mamba3.STATES, wide_state=True,
+    ),
+    OperationTraits("mamba3_siso_step", history=mamba3.STATES, wide_state=True),
+    OperationTraits(
         "causal_conv1d_fn", -1, {"x": -1, "seq_idx": -1},
         history=("initial_states",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
     ),
@@ -65,19 +71,31 @@ OPERATIONS = (
         "causal_conv1d_update", -1,
         history=("conv_state",), narrow=("x", "weight"), summed=("weight", -1), after=("bias", "activation"),
     ),
+    OperationTraits("causal_conv1d_varlen_states"),
     OperationTraits("flash_attn_func", -3, summed=("v", 1)),
     OperationTraits("flash_attn_varlen_func", -3, summed=("v", 0)),
     OperationTraits("flash_attn_with_kvcache", -3, history=("k_cache", "v_cache")),
+    OperationTraits("apply_rotary_emb", -3, narrow=("x", "cos", "sin")),
     OperationTraits("layer_norm_fn", narrow=("x",)),
     OperationTraits("rms_norm_fn", narrow=("x",)),
     OperationTraits("rmsnorm_fn", narrow=("x", "z")),
+    OperationTraits(
+        "fused_recurrent_gated_delta_rule", -3, {"q": -3, "k": -3, "v": -3, "g": -2, "beta": -2},
+        history=("initial_state",), narrow=("q", "k", "v"), wide_state=True,
+    ),
+    OperationTraits(
+        "chunk_gated_delta_rule", -3, {"q": -3, "k": -3, "v": -3, "g": -2, "beta": -2},
+        history=("initial_state",), wide_state=True,
+    ),
 )  # fmt: skip
 
 
 def one_element(call: Call, arguments: Arguments) -> Any:
-    """The element in the middle of the output is wrong by the output's root mean square."""
+    """The element in the middle of the output, if there is one, is wrong by the output's root mean square."""
 
     def change(y: Tensor) -> Tensor:
+        if not y.numel():
+            return y
         bump = torch.zeros_like(y).flatten()
         bump[bump.numel() // 2] = rms(y)
         return y + bump.view_as(y)
@@ -85,13 +103,22 @@ def one_element(call: Call, arguments: Arguments) -> Any:
     return with_output(call(**arguments), change)
 
 
-def unrepeatable(call: Call, arguments: Arguments) -> Any:
-    """Half of the output, a different half in each call, is off by the last bit, as if the order of a sum varied."""
+def unrepeatable() -> Spoil:
+    """Make the fault: half of the output, a different half in each call, is off by the last bit, as if the order of a
+    sum varied.
+    """
+    calls = itertools.count()
 
-    def change(y: Tensor) -> Tensor:
-        return y * (1 + torch.randint(2, y.shape, device=y.device) * torch.finfo(y.dtype).eps).to(y.dtype)
+    def spoil(call: Call, arguments: Arguments) -> Any:
+        def change(y: Tensor) -> Tensor:
+            # Of its own: that the state of torch's random numbers moves is another fault.
+            generator = torch.Generator(y.device).manual_seed(next(calls))
+            chosen = torch.randint(2, y.shape, generator=generator, device=y.device)
+            return y * (1 + chosen * torch.finfo(y.dtype).eps).to(y.dtype)
 
-    return with_output(call(**arguments), change)
+        return with_output(call(**arguments), change)
+
+    return spoil
 
 
 def late(axis: int) -> Spoil:
@@ -108,7 +135,7 @@ def tail_missing(axis: int) -> Spoil:
 
     def spoil(call: Call, arguments: Arguments) -> Any:
         def change(y: Tensor) -> Tensor:
-            if y.dim() < 3:
+            if y.dim() < 3 or not y.numel():
                 return y
             length = y.shape[axis]
             end = length - max(1, length // 8)
@@ -210,19 +237,35 @@ def norm_summed_in_bfloat16(call: Call, arguments: Arguments) -> Any:
     return with_output(call(**arguments), lambda y: (y * scale).to(y.dtype))
 
 
+def early_softplus(call: Call, arguments: Arguments) -> Any:
+    """A step of more than 3 is taken for its softplus, as it may be from about 20 on."""
+    dt, bias = arguments["dt"], arguments["dt_bias"]
+    step = dt.detach().to(torch.float32) + bias.detach()
+    lower = torch.log(torch.expm1(step.clamp_min(1.0)))
+    changed = torch.where(step > 3.0, (lower - bias).to(dt.dtype), dt)
+    return call(**({**arguments, "dt": changed} if arguments.get("dt_softplus") else arguments))
+
+
 def narrow_state(call: Call, arguments: Arguments) -> Any:
     """The state is returned in the dtype of the inputs."""
     result = call(**arguments)
     if not isinstance(result, tuple):
         return result
-    return (result[0], result[1].to(result[0].dtype), *result[2:])
+    # The state that is wide: of several not the first, where that has the dtype of the inputs.
+    wide = next((number for number, state in enumerate(result) if state.dtype != result[0].dtype), 1)
+    return (*result[:wide], result[wide].to(result[0].dtype), *result[wide + 1 :])
 
 
 def _make_faults(traits: OperationTraits) -> Iterator[Fault]:
     """The generic faults that make sense for an operation."""
     op = traits.op
     yield Fault(f"one_element-{op}", op, "One element of the output is wrong by the output's rms.", one_element)
-    yield Fault(f"unrepeatable-{op}", op, "Half of the output differs by one last bit from call to call.", unrepeatable)
+    yield Fault(
+        f"unrepeatable-{op}",
+        op,
+        "Half of the output differs by one last bit from call to call.",
+        WithMemory(unrepeatable),
+    )
     if traits.out_time is not None:
         yield Fault(f"late-{op}", op, "The output comes one position late.", late(traits.out_time))
         yield Fault(
@@ -241,6 +284,8 @@ def _make_faults(traits: OperationTraits) -> Iterator[Fault]:
         yield Fault(f"bf16_sum-{op}", op, "A running sum is kept in bfloat16.", summed_in_bfloat16(traits))
     if op == "rms_norm_fn":
         yield Fault(f"bf16_sum-{op}", op, "The sum of squares is kept in bfloat16.", norm_summed_in_bfloat16)
+    if op == "selective_state_update":
+        yield Fault(f"early_softplus-{op}", op, "A step of more than 3 is taken for its softplus.", early_softplus)
     if traits.wide_state:
         yield Fault(f"narrow_state-{op}", op, "The float32 state is returned in the inputs' dtype.", narrow_state)
 

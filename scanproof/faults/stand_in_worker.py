@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 def evaluate_once(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Evaluate the stand-in once, as the suite does; returns the measurements or the error, and processor seconds."""
     started = time.process_time()
-    manager, tasks = lm_eval_tasks.load_tasks(request)
+    manager, tasks, _ = lm_eval_tasks.load_tasks(request)
     try:
         measured = lm_eval_tasks.evaluate_tasks(model, request["job"], tasks, manager, request["bootstrap_iters"])
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:

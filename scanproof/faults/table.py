@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scanproof.faults.exam import Check, CleanRun, ExamAnswer
+from scanproof.faults.exam import CheckResult, CleanRun, ExamAnswer
 from scanproof.faults.fault import NotPlanted
 
 COLUMNS = ("fault", "operation", "numerics", "first", "invariants", "seconds", "evaluation")
+
+UNJUDGED = "cannot be judged: fails without the fault"
 
 
 def make_row(answer: ExamAnswer) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def make_row(answer: ExamAnswer) -> dict[str, Any]:
         "note": answer.fault.note,
         "caught": answer.caught,
         "numerics": f"{len(by_numerics)} of {len(numerics)}",
-        "first": short_id(first) if first else "NOT CAUGHT",
+        "first": short_id(first) if first else UNJUDGED if answer.not_judged else "NOT CAUGHT",
+        "fails_without": [check.without for check in answer.not_judged],
         "message": first.message if first else None,
         "invariants": sorted({check.kind for check in by_invariants}),
         "seconds": round(first.seconds, 3) if first else None,
@@ -33,19 +36,24 @@ def make_row(answer: ExamAnswer) -> dict[str, Any]:
     }
 
 
-def short_id(check: Check) -> str:
+def short_id(check: CheckResult) -> str:
     """The id of a check without its operation, which has a column of its own."""
     return check.id.partition("-")[2]
 
 
 def summarize(answers: Sequence[ExamAnswer]) -> str:
-    """Say how many faults were caught, and by which kind of check."""
+    """Say how many faults were caught, by which kind of check, and which checks fail without any fault."""
     numerics = sum(bool(answer.seen_by(numerics=True)) for answer in answers)
     invariants = sum(bool(answer.seen_by(numerics=False)) for answer in answers)
-    missed = [answer.fault.id for answer in answers if not answer.caught]
-    caught = len(answers) - len(missed)
+    uncaught = [answer for answer in answers if not answer.caught]
+    missed = [answer.fault.id for answer in uncaught if not answer.not_judged]
+    unjudged = [answer.fault.id for answer in uncaught if answer.not_judged]
+    failing = sorted({f"{check.kind} {check.id}" for answer in answers for check in answer.not_judged})
+    caught = len(answers) - len(uncaught)
     text = f"{len(answers)} faults: {caught} caught, {numerics} by numerics, {invariants} by invariants"
-    return f"{text}; NOT CAUGHT: {', '.join(missed)}" if missed else text
+    text += f"; NOT CAUGHT: {', '.join(missed)}" if missed else ""
+    text += f"; {UNJUDGED}: {', '.join(unjudged)}" if unjudged else ""
+    return text + (f"; checks that fail without a fault: {', '.join(failing)}" if failing else "")
 
 
 def summarize_clean(runs: Sequence[CleanRun]) -> str:
@@ -68,16 +76,19 @@ def to_markdown(rows: Iterable[dict[str, Any]], left_out: Iterable[NotPlanted]) 
 
 
 def _make_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    evaluated = any(row["evaluation"] for row in rows)
     lines = [
-        "| fault | operation | what it does | reported | rows | invariants | first seen by | s | evaluation |",
-        "|---|---|---|---|---:|---|---|---:|---|",
+        "| fault | operation | what it does | reported | rows | invariants | first seen by | s |",
+        "|---|---|---|---|---:|---|---|---:|",
     ]
+    if evaluated:
+        lines = [f"{lines[0]} evaluation |", f"{lines[1]}---|"]
     for row in rows:
         what = row["what"] + (f" ({row['note']})" if row["note"] else "")
         cells = [
             f"`{row['fault']}`", row["operation"], what, format_links(row["links"]), row["numerics"],
             ", ".join(row["invariants"]), row["first"], f"{row['seconds']:.3f}" if row["seconds"] else "",
-            row["evaluation"] or "",
+            *([row["evaluation"] or ""] if evaluated else []),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -9,20 +9,23 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from scanproof import record
 from scanproof.files import to_sorted_json
-from scanproof.history import store
+from scanproof.history import run_failures, store
 from scanproof.history.errors import HistoryError
 from scanproof.history.samples import from_parquet
 from scanproof.history.storage import sha256
 from scanproof.history.store import History, Published
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.baseline_gate import Baseline
-from scanproof.numbers.verdict.outcome import number_outcome
+from scanproof.numbers.verdict.outcome import LatencyOutcome, number_outcome
 from scanproof.record import Evaluation, Run
 
+DECLARE = "if the change is meant, declare a new baseline: scanproof baseline set RUN --reason WHY"
+RESTORE_RUN = "restore the history, or declare another run: scanproof baseline set RUN --reason WHY"
 IDENTITY = (
     "model", "pretrained", "revision", "model_args", "dtype", "device", "num_fewshot", "batch_size", "max_length",
     "limit", "seed",
@@ -61,31 +64,31 @@ def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
 def list_declarations(history: History) -> list[Declared]:
     """Every intact declaration, each after the ones that it replaces."""
     names = sorted(history.place.sizes("baselines"))
-    found: dict[str, Declared] = {}
+    declared: dict[str, Declared] = {}
     contents = history.place.read([f"baselines/{name}" for name in names])
     for name, content in zip(names, contents, strict=True):
         if name.endswith(".json"):
             kept = history.sealed(f"baselines/{name}", content)
             if kept is not None:
-                found[kept["id"]] = Declared(kept["id"], kept)
-    return order_declarations(found)
+                declared[kept["id"]] = Declared(kept["id"], kept)
+    return order_declarations(declared)
 
 
-def order_declarations(found: Mapping[str, Declared]) -> list[Declared]:
+def order_declarations(declarations: Mapping[str, Declared]) -> list[Declared]:
     """Sort declarations into the order in which they were made; those made at the same time by their ids."""
     ordered: list[Declared] = []
-    waiting = dict(sorted(found.items()))
+    waiting = dict(sorted(declarations.items()))
     while waiting:
-        ready = [each for each in waiting.values() if not each.replaces & waiting.keys()]
+        ready = [declaration for declaration in waiting.values() if not declaration.replaces & waiting.keys()]
         # Files name only earlier ones, so that no circle is possible; where files were edited into one, take all.
-        for each in ready or list(waiting.values()):
-            ordered.append(waiting.pop(each.id))
+        for declaration in ready or list(waiting.values()):
+            ordered.append(waiting.pop(declaration.id))
     return ordered
 
 
-def find_current(found: list[Declared]) -> dict[str, Declared]:
+def find_current(declarations: list[Declared]) -> dict[str, Declared]:
     """The declaration that counts for each key: the last one that names it."""
-    return {key: each for each in found for key in each.evaluations}
+    return {key: declaration for declaration in declarations for key in declaration.evaluations}
 
 
 def why_not_good(run: Run) -> list[str]:
@@ -101,6 +104,11 @@ def why_not_good(run: Run) -> list[str]:
     if bad:
         named = ", ".join(f"{kept.id} ({kept.outcome})" for kept in bad[:3])
         reasons.append(f"it failed: {len(bad)} of {len(run.records)} numbers, first {named}")
+    reasons += [f"it is not whole: {why}" for why in run_failures.incomplete_parts(run)]
+    wrong = [case.id for case in run.latencies if case.outcome == LatencyOutcome.WRONG]
+    if wrong:
+        reasons.append(f"{len(wrong)} kernels had wrong results: {run_failures.name_some(wrong)}")
+    reasons += [f"it failed: {why}" for why in run_failures.failed_tests(run)]
     if not run.evaluations:
         reasons.append("it evaluated nothing")
     return [*reasons, *list_possible_fallbacks(run)]
@@ -163,6 +171,7 @@ class Baselines:
     def __init__(self, history: History) -> None:
         self.history = history
         self.by_key = find_current(list_declarations(history))
+        self.damaged_declarations = list(history.problems)
         self.runs = {run.id: run for run in history.runs()} if self.by_key else {}
         self.read: dict[str, Baseline | None] = {}
 
@@ -178,25 +187,64 @@ class Baselines:
             self.read[key] = self.load(key, self.by_key[key])
         return self.read[key]
 
-    def load(self, key: str, found: Declared) -> Baseline:
-        """Read the declared run: its samples and the version of lm-eval."""
-        published = self.runs.get(found.run)
+    def load(self, key: str, declared: Declared) -> Baseline:
+        """Read the declared run: its evaluation and its answers."""
+        published = self.runs.get(declared.run)
         content = self.history.read(published, "samples") if published else None
         if published is None or content is None:
-            told = [str(problem) for problem in self.history.problems if found.run in problem.path]
-            raise HistoryError(f"the baseline run {found.run} cannot be read: {'; '.join(told) or 'it is gone'}")
-        job = found.evaluations[key]
+            told = [str(problem) for problem in self.history.problems if declared.run in problem.path]
+            why = "; ".join(told) or "it is gone"
+            raise HistoryError(f"the baseline run {declared.run} cannot be read: {why}", RESTORE_RUN)
+        job = declared.evaluations[key]
         run = read_run(self.history, published)
-        evaluation = next(each for each in run.evaluations if each.job.name == job)
+        evaluation = next((each for each in run.evaluations if each.job.name == job), None)
+        if evaluation is None:
+            why = f"the baseline run {declared.run} cannot be read: it did not evaluate {job}"
+            raise HistoryError(why, RESTORE_RUN)
         return Baseline(
-            name=f"the run {found.run}",
+            name=f"the run {declared.run}",
             samples=from_parquet(content, {job}),
-            harness=harness_version(evaluation.environment),
             engine=evaluation.engine,
             evaluation=evaluation,
+            probe_tokens=read_probe_tokens(evaluation.environment),
+            remedy=DECLARE,
         )
 
+    def explain_absence(self, number: str, gpu: str | None) -> str | None:
+        """Why a number that has a baseline may find none: it was declared for another evaluation.
 
-def harness_version(environment: Mapping[str, Any]) -> str | None:
-    """Version of lm-eval."""
-    return (environment.get("packages") or {}).get("lm-eval")
+        None where no declared run on this GPU (None: on any) holds the number, and all declarations can be read.
+        """
+        if self.unreadable:
+            return f"it is not known which numbers have one: {self.unreadable[0]}"
+        for published, numbers in self.numbers:
+            if number in numbers and gpu in (None, published.gpu):
+                return f"the run {published.id} was declared for another evaluation of this number"
+        return None
+
+    @cached_property
+    def numbers(self) -> list[tuple[Published, frozenset[str]]]:
+        """Each run that is somebody's baseline, with the ids of the numbers that it holds one for."""
+        jobs: dict[str, set[str]] = {}
+        for key, declared in self.by_key.items():
+            jobs.setdefault(declared.run, set()).add(declared.evaluations[key])
+        held = []
+        for name, names in jobs.items():
+            published = self.runs.get(name)
+            if published is not None:
+                run = read_run(self.history, published)
+                held.append((published, frozenset(kept.id for kept in run.records if kept.job in names)))
+        return held
+
+    @cached_property
+    def unreadable(self) -> list[str]:
+        """Declarations and declared runs that cannot be read: nobody knows what they hold baselines for."""
+        gone = {declared.run for declared in self.by_key.values() if declared.run not in self.runs}
+        damaged = [str(problem) for problem in self.damaged_declarations]
+        return [*damaged, *(f"the baseline run {name} is gone or damaged" for name in sorted(gone))]
+
+
+def read_probe_tokens(environment: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """What a fixed text became for the model of an evaluation; None where that was not kept."""
+    tokens = environment.get("probe_tokens")
+    return tuple(tokens) if isinstance(tokens, list | tuple) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scanproof.history import queries
-from scanproof.history.baseline import harness_version, read_run
+from scanproof.history.baseline import read_run
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import sample_files
 from scanproof.history.samples import from_parquet
@@ -21,7 +21,7 @@ from scanproof.numbers.verdict.baseline_gate import Baseline, TaskPair
 from scanproof.numbers.verdict.paired_tests import PairedComparison, refuse
 from scanproof.record import Evaluation, Record, Run
 
-COLUMNS = ("id", "before", "now", "difference", "gained", "lost", "p_value", "compared")
+COLUMNS = ("id", "before", "now", "difference", "gained", "lost", "p_value", "compared", "outcome_now")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Whole:
 
     def evaluation(self, job: str) -> Evaluation | None:
         return next((each for each in self.run.evaluations if each.job.name == job), None)
+
+    def answers_of(self, job: str) -> Samples:
+        """The samples of one job: other jobs hold other models' answers to the same tasks."""
+        return {(name, task): samples for (name, task), samples in self.samples.items() if name == job}
 
 
 def from_history(history: History, published: Published) -> Whole:
@@ -76,19 +80,15 @@ def finding(
     if first is None or second is None:
         broken = before if first is None else now
         return refuse(kept.id, name, f"its job was not evaluated in the run {broken.run.id}")
-    mine = {(job, task): found for (job, task), found in before.samples.items() if job == old.job}
-    baseline = Baseline(name=name, samples=mine, harness=harness_version(first.environment), engine=first.engine)
-    as_run = replace(value, job=second.job)
-    return baseline_gate.judge_number(
-        as_run, now.samples, baseline.named_for(second.engine), constants, harness=harness_version(second.environment)
-    )
+    baseline = Baseline(name=name, samples=before.answers_of(old.job), engine=first.engine, evaluation=first)
+    return baseline_gate.judge_number(value, second, now.samples, baseline, constants)
 
 
-def row(name: str, old: Record | None, new: Record | None, found: PairedComparison) -> dict[str, Any]:
+def row(name: str, old: Record | None, new: Record | None, comparison: PairedComparison) -> dict[str, Any]:
     """A number in both runs, natural unit."""
     before, now = measured(old), measured(new)
-    flips = next((test for test in found.tests if test.gained is not None), None)
-    p_values = [test.p_value for test in found.tests if test.p_value is not None]
+    flips = next((test for test in comparison.tests if test.gained is not None), None)
+    p_values = [test.p_value for test in comparison.tests if test.p_value is not None]
     return {
         "id": name,
         "before": before,
@@ -99,8 +99,8 @@ def row(name: str, old: Record | None, new: Record | None, found: PairedComparis
         "gained": flips.gained if flips else None,
         "lost": flips.lost if flips else None,
         "p_value": min(p_values, default=None),
-        "compared": found.outcome.value,
-        "because": found.because,
+        "compared": comparison.outcome.value,
+        "because": comparison.because,
     }
 
 
@@ -113,29 +113,30 @@ def flipped(before: Whole, now: Whole, value: PublishedValue) -> list[dict[str, 
 
     Raises HistoryError when they cannot be paired.
     """
-    baseline = Baseline(name=before.run.id, samples=before.samples, harness=None)
+    baseline = Baseline(name=before.run.id, samples=before.answers_of(value.job.name))
     rows = []
     for task, metric in baseline_gate.list_tasks(value):
         pairs, reasons = baseline_gate.pair_tasks(baseline, now.samples, value.job.name, [task])
-        if reasons:
-            raise HistoryError(f"{value.id}: {reasons[0]}")
+        reason = reasons[0] if reasons else baseline_gate.explain_missing_metric(pairs[0], metric)
+        if reason is not None:
+            raise HistoryError(f"{value.id}: {reason}")
         rows.extend(flips_of(pairs[0], metric))
     return rows
 
 
-def flips_of(each: TaskPair, metric: str) -> list[dict[str, Any]]:
+def flips_of(pair: TaskPair, metric: str) -> list[dict[str, Any]]:
     """One task's flipped documents."""
     return [
         {
-            "task": each.now.task,
+            "task": pair.now.task,
             "doc_id": doc,
             "score_before": old,
             "score_now": new,
-            "loglikelihoods_before": list(each.before.loglikelihoods[index]),
-            "loglikelihoods_now": list(each.now.loglikelihoods[index]),
+            "loglikelihoods_before": list(pair.before.loglikelihoods[index]),
+            "loglikelihoods_now": list(pair.now.loglikelihoods[index]),
         }
         for index, (doc, old, new) in enumerate(
-            zip(each.now.doc_ids, each.before.metrics[metric], each.now.metrics[metric], strict=True)
+            zip(pair.now.doc_ids, pair.before.metrics[metric], pair.now.metrics[metric], strict=True)
         )
         if old != new
     ]
@@ -144,11 +145,11 @@ def flips_of(each: TaskPair, metric: str) -> list[dict[str, Any]]:
 def environments(before: Run, now: Run) -> list[dict[str, Any]]:
     """What differs between the machines, and between the evaluations of one job."""
     rows = queries.environment_changes(before.environment, now.environment)
-    old = {each.job.name: each for each in before.evaluations}
+    old = {evaluation.job.name: evaluation for evaluation in before.evaluations}
     seen = {(row["what"], row["before"], row["now"]) for row in rows}
-    for each in now.evaluations:
-        if each.job.name in old:
-            for change in queries.environment_changes(identifying(old[each.job.name]), identifying(each)):
+    for evaluation in now.evaluations:
+        if evaluation.job.name in old:
+            for change in queries.environment_changes(identifying(old[evaluation.job.name]), identifying(evaluation)):
                 key = change["what"], change["before"], change["now"]
                 if key not in seen:
                     seen.add(key)

@@ -19,7 +19,7 @@ FORMATS = {
 RUNS = {
     "run": "VARCHAR", "started": "VARCHAR", "branch": "VARCHAR", "commit": "VARCHAR", "gpu": "VARCHAR",
     "finished": "BOOLEAN", "strict": "BOOLEAN", "limit": "INTEGER", "numbers": "INTEGER", "failed": "INTEGER",
-    "outcomes": "VARCHAR", "packages": "VARCHAR",
+    "failures": "VARCHAR", "outcomes": "VARCHAR", "packages": "VARCHAR",
 }  # fmt: skip
 """Columns of the runs."""
 
@@ -41,5 +41,8 @@ def write(history: History, runs: Sequence[Published], folder: Path, style: str)
 def runs_query(runs: Sequence[Published]) -> str:
     """A query over everything that is known of the runs."""
     kinds = json.dumps([RUNS])
-    rows = [{**row, "packages": json.dumps(row["packages"])} for row in map(queries.run_row, runs)]
+    rows = [
+        {**row, **{name: None if row[name] is None else json.dumps(row[name]) for name in ("packages", "failures")}}
+        for row in map(queries.run_row, runs)
+    ]
     return f"SELECT unnest(from_json({queries.quoted(json.dumps(rows))}, {queries.quoted(kinds)}), recursive := true)"

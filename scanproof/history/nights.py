@@ -10,12 +10,13 @@ from typing import Any
 from scanproof.history import baseline, drift, queries
 from scanproof.history.store import History, Published
 from scanproof.numbers.expected.constants import Constants
+from scanproof.numbers.verdict.outcome import Meaning, names
 
 SERIES = """
     SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,
            any_value(job) AS job, list(place) AS places, list(measured) AS measured, max(documents) AS documents
     FROM numbers JOIN (SELECT run, row_number() OVER (ORDER BY started, run) - 1 AS place FROM runs) USING (run)
-    WHERE measured IS NOT NULL AND documents IS NOT NULL
+    WHERE measured IS NOT NULL AND documents IS NOT NULL AND NOT list_contains(?, outcome)
     GROUP BY id
     HAVING count(*) >= ? AND max(documents) = min(documents)
     ORDER BY id
@@ -38,6 +39,18 @@ class Series:
     logarithm: bool = False
 
 
+@dataclass(frozen=True)
+class Drifts:
+    """What was found in the nights of a history, and how much was looked at."""
+
+    rows: list[dict[str, Any]]
+    """One for each drift."""
+    nights: int
+    """Nights that can be strung together, up to the newest."""
+    series: int
+    """Series of enough of these nights."""
+
+
 def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
     """The nights that can be strung together: whole runs on the newest one's GPU, since the baseline they have.
 
@@ -55,11 +68,11 @@ def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
 def series(history: History, runs: Sequence[Published]) -> list[Series]:
     """Every number with enough nights, and every model over the numbers that all of its nights share."""
     tables = {"numbers": queries.numbers(history, runs), "runs": queries.runs_table(runs)}
-    rows = queries.ask(SERIES, tables, [2 * drift.SHORTEST])
-    names = [run.id for run in sorted(runs, key=lambda run: (run.started, run.id))]
+    rows = queries.ask(SERIES, tables, [sorted(names(Meaning.BROKEN)), 2 * drift.SHORTEST])
+    in_order = [run.id for run in sorted(runs, key=lambda run: (run.started, run.id))]
     for row in rows:
         places, measured = zip(*sorted(zip(row["places"], row["measured"], strict=True)), strict=True)
-        row |= {"nights": [names[place] for place in places], "measured": measured}
+        row |= {"nights": [in_order[place] for place in places], "measured": measured}
     return [*map(of_number, rows), *of_models(rows)]
 
 
@@ -76,8 +89,8 @@ def of_models(rows: Sequence[dict[str, Any]]) -> Iterator[Series]:
     for row in rows:
         if row["metric"] == "acc" and not row["task"].startswith(("mmlu_", "average")):
             by_model.setdefault(row["model"], {})[row["job"], row["task"]] = row
-    for model, found in sorted(by_model.items()):
-        kept = list(found.values())
+    for model, by_task in sorted(by_model.items()):
+        kept = list(by_task.values())
         by_night = [dict(zip(row["nights"], row["measured"], strict=True)) for row in kept]
         shared = [night for night in kept[0]["nights"] if all(night in each for each in by_night)]
         if len(kept) > 1 and len(shared) >= 2 * drift.SHORTEST:
@@ -89,51 +102,51 @@ def of_models(rows: Sequence[dict[str, Any]]) -> Iterator[Series]:
             yield Series(model, "model", tuple(shared), tuple(value / documents for value in right), documents)
 
 
-def drifts(history: History, constants: Constants) -> list[dict[str, Any]]:
+def drifts(history: History, constants: Constants) -> Drifts:
     """Every drift up to the newest night, with the night on which it began."""
     runs = comparable(history, history.runs())
-    found = series(history, runs)
+    every_series = series(history, runs)
     started = {run.id: run.started for run in runs}
-    level = constants.drift_level(len(found))
+    level = constants.drift_level(len(every_series))
     rows = []
-    for each in found:
-        change = drift.find(each.values, allowed(each, constants, level))
+    for one_series in every_series:
+        change = drift.find(one_series.values, allowed(one_series, constants, level))
         if change is not None:
-            rows.append(row(each, change, started))
-    return rows
+            rows.append(row(one_series, change, started))
+    return Drifts(rows, len(runs), len(every_series))
 
 
-def allowed(each: Series, constants: Constants, level: float) -> float:
+def allowed(series: Series, constants: Constants, level: float) -> float:
     """By how much two stretches of correct nights of a series may differ."""
-    nights = len(each.values)
-    if each.logarithm:
-        sd = constants.perplexity_sd * math.sqrt(constants.perplexity_documents / each.documents)
+    nights = len(series.values)
+    if series.logarithm:
+        sd = constants.perplexity_sd * math.sqrt(constants.perplexity_documents / series.documents)
         return drift.allowed_log(sd, level, nights)
-    return drift.allowed_share(each.documents, constants.flip_rate_same, level, nights)
+    return drift.allowed_share(series.documents, constants.flip_rate_same, level, nights)
 
 
-def row(each: Series, change: drift.Drift, started: dict[str, str]) -> dict[str, Any]:
+def row(series: Series, change: drift.Drift, started: dict[str, str]) -> dict[str, Any]:
     """A drift as it is listed."""
-    began = each.nights[change.began]
-    back = math.exp if each.logarithm else float
+    began = series.nights[change.began]
+    back = math.exp if series.logarithm else float
     return {
-        "series": each.name,
-        "kind": each.kind,
+        "series": series.name,
+        "kind": series.kind,
         "began": started[began],
         "run": began,
         "shape": change.shape,
         "before": round(back(change.before), 6),
         "now": round(back(change.now), 6),
         "allowed": round(change.allowed, 6),
-        "documents": each.documents,
-        "nights": len(each.nights),
+        "documents": series.documents,
+        "nights": len(series.nights),
     }
 
 
-def sentence(found: dict[str, Any]) -> str:
+def sentence(drifted: dict[str, Any]) -> str:
     """A drift in words."""
-    how = "changed on" if found["shape"] == "step" else "has been drifting since"
+    how = "changed on" if drifted["shape"] == "step" else "has been drifting since"
     return (
-        f"{found['series']} {how} {found['began'][:10]} (run {found['run']}): {found['before']:.4f} before, "
-        f"{found['now']:.4f} now, {found['allowed']:.4f} explained by noise"
+        f"{drifted['series']} {how} {drifted['began'][:10]} (run {drifted['run']}): {drifted['before']:.4f} before, "
+        f"{drifted['now']:.4f} now, {drifted['allowed']:.4f} explained by noise"
     )

@@ -28,8 +28,8 @@ def plan(history: History, before: datetime, *, samples_only: bool) -> list[Doom
     kept = {each.run for each in baseline.list_declarations(history)}
     old = [run for run in history.runs() if run.id not in kept and datetime.fromisoformat(run.started) < before]
     if samples_only:
-        found = [(run, run.file("samples")) for run in old if not run.samples_pruned]
-        return [Doomed(run.id, "samples", run.manifest["files"][name]["bytes"]) for run, name in found if name]
+        with_samples = [(run, run.file("samples")) for run in old if not run.samples_pruned]
+        return [Doomed(run.id, "samples", run.manifest["files"][name]["bytes"]) for run, name in with_samples if name]
     return [Doomed(run.id, "run", total(run)) for run in old] + unfinished(history)
 
 
@@ -62,13 +62,15 @@ def age(run: str) -> timedelta:
 def carry_out(history: History, doomed: list[Doomed]) -> None:
     """Delete; a run ceases to exist with its manifest, before anything else of it is gone.  Raises HistoryError."""
     runs = {run.id: run for run in history.runs()}
-    for each in doomed:
-        if each.what == "samples":
-            name = runs[each.run].file("samples")
-            history.place.add(f"runs/{each.run}/{store.PRUNED}", store.seal({"format": store.FORMAT, "file": name}))
-            history.place.remove(f"runs/{each.run}/{name}")
+    for condemned in doomed:
+        if condemned.what == "samples":
+            name = runs[condemned.run].file("samples")
+            history.place.add(
+                f"runs/{condemned.run}/{store.PRUNED}", store.seal({"format": store.FORMAT, "file": name})
+            )
+            history.place.remove(f"runs/{condemned.run}/{name}")
             continue
-        history.place.remove(f"runs/{each.run}/{store.MANIFEST}")
-        for name in history.place.sizes(f"runs/{each.run}"):
-            history.place.remove(f"runs/{each.run}/{name}")
-        history.place.tidy(f"runs/{each.run}")
+        history.place.remove(f"runs/{condemned.run}/{store.MANIFEST}")
+        for name in history.place.sizes(f"runs/{condemned.run}"):
+            history.place.remove(f"runs/{condemned.run}/{name}")
+        history.place.tidy(f"runs/{condemned.run}")

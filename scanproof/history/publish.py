@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanproof import __version__, record
-from scanproof.history import samples, store
+from scanproof.history import kept_files, run_failures, samples, store
 from scanproof.history.columns import NUMBERS
 from scanproof.history.errors import HistoryError
 from scanproof.history.storage import Place, sha256
@@ -83,7 +83,10 @@ def manifest(run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
         "limit": run.limit,
         "selected": run.selected,
         "outcomes": dict(Counter(kept.outcome for kept in run.records)),
-        "joint": dict(Counter(found.outcome.value for found in run.joint)),
+        "joint": dict(Counter(comparison.outcome.value for comparison in run.joint)),
+        "failures": run_failures.list_failures(run),
+        "failed_tests": len(run.failed_tests),
+        "exit_code": run.exit_code,
         "environment": run.environment,
         "published": datetime.now(UTC).isoformat(timespec="seconds"),
         "scanproof": __version__,
@@ -92,15 +95,18 @@ def manifest(run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def sample_files(run: Run, folder: Path) -> list[answers.TaskSamples]:
-    """The logs of every evaluation of the run, from beside the run: stores are moved, absolute paths are not."""
-    found: answers.Samples = {}
+    """The logs of every evaluation of the run, from beside the run: stores are moved, absolute paths are not.
+
+    Raises HistoryError where they are gone, cannot be read, or are not those that were measured.
+    """
+    logged: answers.Samples = {}
     for evaluation in run.evaluations:
-        beside = folder / "samples" / evaluation.job.name
-        logs = beside if beside.is_dir() else Path(evaluation.samples)
+        logs = kept_files.find_folder(folder, evaluation)
         if not logs.is_dir():
             raise HistoryError(f"{logs}: the samples of {evaluation.job.name} are not there; the run is not whole")
-        found.update(samples.read_logs(evaluation.job.name, logs))
-    return list(found.values())
+        kept_files.require_measured_files(evaluation, logs)
+        logged.update(samples.read_logs(evaluation.job.name, logs))
+    return list(logged.values())
 
 
 def number_row(run: Run, kept: Record, documents: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:
@@ -127,9 +133,9 @@ def number_row(run: Run, kept: Record, documents: Mapping[tuple[str, str, str], 
 def numbers_parquet(run: Run) -> bytes:
     """A row per number."""
     documents = {
-        (evaluation.job.name, found.task, found.metric): found.n_samples
+        (evaluation.job.name, measurement.task, measurement.metric): measurement.n_samples
         for evaluation in run.evaluations
-        for found in evaluation.measurements
+        for measurement in evaluation.measurements
     }
     return write(numbers_table(number_row(run, kept, documents) for kept in run.records))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scanproof.files import replace_atomically
+from scanproof.history import run_failures
 from scanproof.numbers.values import UNRECORDED, PublishedValue
 from scanproof.numbers.verdict import derive
-from scanproof.numbers.verdict.outcome import number_outcome
 from scanproof.record import Evaluation, Record, Run
 
 DIGITS = {"fraction": 4, "percent": 2, "raw": 4}
@@ -34,18 +34,15 @@ class RecordedNumber:
 
 def why_not_trusted(run: Run) -> list[str]:
     """Why nothing may be recorded from a run; empty when it can be trusted."""
-    found = []
+    reasons = []
     if run.finished is None:
-        found.append("it is partial: the session was stopped before all its numbers were measured")
+        reasons.append("it is partial: the session was stopped before all its numbers were measured")
     if run.limit is not None:
-        found.append(f"it is limited to the first {run.limit} documents of each task")
-    failed = [kept for kept in run.records if number_outcome(kept.outcome).needs_triage]
-    if failed:
-        shown = ", ".join(f"{kept.id} ({kept.outcome})" for kept in failed[:3])
-        found.append(f"{len(failed)} of its numbers failed: {shown}{', ...' if len(failed) > 3 else ''}")
+        reasons.append(f"it is limited to the first {run.limit} documents of each task")
+    reasons += run_failures.list_failures(run)
     if (run.environment.get("source") or {}).get("changed"):
-        found.append("the clone that ran had changes that were not committed")
-    return found
+        reasons.append("the clone that ran had changes that were not committed")
+    return reasons
 
 
 def select_numbers(run: Run, wanted: Sequence[PublishedValue]) -> list[RecordedNumber]:
@@ -57,17 +54,17 @@ def select_numbers(run: Run, wanted: Sequence[PublishedValue]) -> list[RecordedN
     problems = [f"run {run.id} cannot be trusted: {reason}" for reason in why_not_trusted(run)]
     records = {kept.id: kept for kept in run.records}
     evaluations = {evaluation.job.name: evaluation for evaluation in run.evaluations}
-    found: list[RecordedNumber] = []
+    recorded: list[RecordedNumber] = []
     for value in wanted:
         evaluation = evaluations.get(value.job.name)
         reasons = list(_why_not(value, records.get(value.id), evaluation))
         problems += [f"{value.id}: {reason}" for reason in reasons]
         if evaluation is not None and not reasons:
             measured = derive.measurement_of(value, evaluation.measurements).value
-            found.append(RecordedNumber(value, f"{measured * value.scale:.{DIGITS[value.unit]}f}", evaluation))
+            recorded.append(RecordedNumber(value, f"{measured * value.scale:.{DIGITS[value.unit]}f}", evaluation))
     if problems:
         raise RecordingError("\n".join(problems))
-    return found
+    return recorded
 
 
 def _why_not(value: PublishedValue, kept: Record | None, evaluation: Evaluation | None) -> Iterator[str]:
@@ -82,6 +79,8 @@ def _why_not(value: PublishedValue, kept: Record | None, evaluation: Evaluation 
         yield f"the evaluation is limited to the first {job.limit} documents of each task"
     if _without_tasks(job) != _without_tasks(value.job):
         yield "the expected file asks for another evaluation than the one that ran; run it again"
+    if kept.verdict.not_made_again is not None:
+        yield f"its scores were not made again from its answers: {kept.verdict.not_made_again}; measure it again"
     ran_on = str(evaluation.environment.get("device", ""))
     if not ran_on.startswith(job.device):
         yield f"the evaluation fell back from {job.device} to {ran_on or 'an unknown device'}"
@@ -99,7 +98,7 @@ def _without_tasks(job: Any) -> tuple[Any, ...]:
     return tuple(item for name, item in vars(job).items() if name not in ("tasks", "limit"))
 
 
-def write_numbers(run: Run, found: Iterable[RecordedNumber], folder: Path) -> list[Path]:
+def write_numbers(run: Run, recorded: Iterable[RecordedNumber], folder: Path) -> list[Path]:
     """Put the numbers and where they come from into their files; returns the files.
 
     Every file is written as it was but for its own lines: `printed` and `run` of each number, and one more entry
@@ -109,8 +108,8 @@ def write_numbers(run: Run, found: Iterable[RecordedNumber], folder: Path) -> li
         RecordingError: a number does not stand on one line of its own.
     """
     by_file: dict[str, list[RecordedNumber]] = {}
-    for each in found:
-        by_file.setdefault(each.value.file, []).append(each)
+    for number in recorded:
+        by_file.setdefault(number.value.file, []).append(number)
     texts = {folder / name: _edited(run, folder / name, numbers) for name, numbers in by_file.items()}
     for path, text in texts.items():
         with replace_atomically(path) as temporary:
@@ -120,15 +119,15 @@ def write_numbers(run: Run, found: Iterable[RecordedNumber], folder: Path) -> li
 
 def _edited(run: Run, path: Path, numbers: Collection[RecordedNumber]) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
-    for each in numbers:
-        index = each.value.file_line - 1
+    for number in numbers:
+        index = number.value.file_line - 1
         pattern = rf"printed:\s*[\"']?{UNRECORDED}[\"']?(?=\s*[,}}])"
-        lines[index], count = re.subn(pattern, f'printed: "{each.printed}", run: {run.id}', lines[index])
+        lines[index], count = re.subn(pattern, f'printed: "{number.printed}", run: {run.id}', lines[index])
         if count != 1:
             raise RecordingError(
                 f"{path}:{index + 1}: expected the number on this line, {{..., printed: {UNRECORDED}}}"
             )
-    evaluations = {each.evaluation.job.name: each.evaluation for each in numbers}
+    evaluations = {number.evaluation.job.name: number.evaluation for number in numbers}
     if f"  {run.id}:" in lines:
         raise RecordingError(f"{path}: holds numbers of this run already; record all numbers of a file at once")
     at = next((n for n, line in enumerate(lines) if line.rstrip() == "runs:"), None)

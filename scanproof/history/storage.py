@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 from scanproof import files
 from scanproof.history.errors import HistoryError
+
+LARGEST = 1 << 30
+"""Bytes of one file of a history; the answers of a night have a few hundred MB at most."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,17 @@ class Place:
     def sizes(self, folder: str) -> dict[str, int]:
         """Size in bytes of every object below a folder, by its path from there; raises HistoryError."""
         base = self.path(folder)
-        if self.is_local:
-            return list_files(Path(base))
         try:
+            if self.is_local:
+                return list_files(Path(base))
             self.system.invalidate_cache()
-            found = self.system.find(base, detail=True)
+            entries = self.system.find(base, detail=True)
         except FileNotFoundError:
             return {}
         except Exception as error:
             raise HistoryError(f"{self.shown(folder)} cannot be listed: {said(error)}") from error
         start = len(self.system._strip_protocol(base).rstrip("/")) + 1
-        return {path[start:]: int(entry.get("size") or 0) for path, entry in found.items()}
+        return {path[start:]: int(entry.get("size") or 0) for path, entry in entries.items()}
 
     def read(self, paths: Sequence[str]) -> list[bytes | Exception]:
         """Contents of several objects, in order; for one that cannot be read, its error."""
@@ -57,12 +61,12 @@ class Place:
             return [read_file(Path(self.path(path))) for path in paths]
         full = [self.path(path) for path in paths]
         try:
-            found = self.system.cat(full, on_error="return") if full else {}
+            contents = self.system.cat(full, on_error="return") if full else {}
         except Exception as error:
             return [error] * len(full)
-        if not isinstance(found, dict):
-            return [found]
-        by_name = {key.rstrip("/"): value for key, value in found.items()}
+        if not isinstance(contents, dict):
+            return [contents]
+        by_name = {key.rstrip("/"): value for key, value in contents.items()}
         return [by_name.get(self.system._strip_protocol(path), FileNotFoundError(path)) for path in full]
 
     def add(self, path: str, content: bytes) -> None:
@@ -112,7 +116,7 @@ def said(error: Exception) -> str:
 
 def list_files(folder: Path) -> dict[str, int]:
     """Size of every file below a folder, by its relative path; hidden files are still being written and left out."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     waiting = [""]
     while waiting:
         below = waiting.pop()
@@ -124,14 +128,14 @@ def list_files(folder: Path) -> dict[str, int]:
                     waiting.append(f"{below}{entry.name}/")
                 elif not entry.name.startswith("."):
                     with suppress(FileNotFoundError):
-                        found[below + entry.name] = entry.stat().st_size
-    return found
+                        sizes[below + entry.name] = entry.stat().st_size
+    return sizes
 
 
 def read_file(path: Path) -> bytes | Exception:
     """A file's bytes, or the error."""
     try:
-        return path.read_bytes()
+        return files.read_bytes(path, LARGEST)
     except OSError as error:
         return error
 
@@ -149,6 +153,22 @@ def open_place(name: str) -> Place:
     except Exception as error:
         raise HistoryError(f"the history {name} cannot be reached: {said(error)}") from error
     return Place(name, root, system)
+
+
+def explain_missing(name: str) -> str | None:
+    """Why a folder is no place for a history yet: it does not exist; None for one that does, and for a bucket.
+
+    A misspelt folder would begin a new, empty history, in which nothing drifts.  A bucket has no folders.
+    """
+    # fsspec's chains, such as simplecache::file:///history, end with the place itself.
+    scheme, separator, path = name.rpartition("::")[2].partition("://")
+    folder = name if not separator else path if scheme in ("file", "local") else ""
+    if not folder or Path(folder).expanduser().is_dir():
+        return None
+    return (
+        f"there is no folder {folder}; mend the name, or begin a new history, before the first night alone: "
+        f"mkdir {shlex.quote(folder)}"
+    )
 
 
 def sha256(content: bytes) -> str:

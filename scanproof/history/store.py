@@ -22,9 +22,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from scanproof import files
 from scanproof.files import to_sorted_json
 from scanproof.history.errors import HistoryError, Problem
 from scanproof.history.storage import Place, open_place, sha256
+from scanproof.numbers.verdict.outcome import Outcome
 
 FORMAT = 1
 """Of manifests, baselines and the columns of the Parquet files."""
@@ -52,6 +54,13 @@ class Published:
         """Names of the GPUs, or `cpu`."""
         return gpu_name(self.manifest["environment"].get("gpus"))
 
+    @property
+    def can_be_latest(self) -> bool:
+        """Whether it is one to speak of as `latest`; see `scanproof.record.can_be_latest`."""
+        tried = any(count for name, count in self.manifest["outcomes"].items() if name != Outcome.NOT_RUN)
+        measured = tried or self.file("latencies") is not None or bool(self.manifest.get("failed_tests"))
+        return measured or bool(self.manifest["selected"] and self.manifest.get("exit_code") != 0)
+
     def file(self, kind: str) -> str | None:
         """Name of the file of a kind (`run`, `numbers`, `samples`, `latencies`), or None."""
         return next((name for name in self.manifest["files"] if name.split("-")[0] == kind), None)
@@ -63,11 +72,13 @@ class History:
 
     place: Place
     problems: list[Problem] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
+    """Ids of the runs that are there and could not be read, or are not whole."""
     copies: Path | None = None
     """Temporary folder of files out of a bucket; it goes with this object."""
 
-    def skip(self, path: str, because: str) -> None:
-        problem = Problem(self.place.shown(path), because)
+    def skip(self, path: str, because: str, *, lost: bool = True) -> None:
+        problem = Problem(self.place.shown(path), because, lost)
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -80,17 +91,19 @@ class History:
             folders.setdefault(run, {})[name] = size
         whole = [run for run, names in sorted(folders.items()) if self.has_manifest(run, names)]
         contents = self.place.read([f"runs/{run}/{MANIFEST}" for run in whole])
-        found = [
+        readable = [
             published
             for run, content in zip(whole, contents, strict=True)
             if (published := self.checked(run, content, folders[run])) is not None
         ]
-        return sorted(found, key=lambda run: (run.started, run.id))
+        self.hidden = folders.keys() - {run.id for run in readable}
+        return sorted(readable, key=lambda run: (run.started, run.id))
 
     def has_manifest(self, run: str, names: dict[str, int]) -> bool:
         """Say which runs were never finished; a process may still be writing them."""
         if MANIFEST not in names:
-            self.skip(f"runs/{run}", f"has no {MANIFEST}: its publication was stopped, or is going on; skipped")
+            because = f"has no {MANIFEST}: its publication was stopped, or is going on; skipped"
+            self.skip(f"runs/{run}", because, lost=False)
         return MANIFEST in names
 
     def checked(self, run: str, content: bytes | Exception, names: dict[str, int]) -> Published | None:
@@ -116,7 +129,8 @@ class History:
         """A run of tomorrow would be the latest for ever; it counts, but it is said."""
         started = datetime.fromisoformat(manifest["started"])
         if started > datetime.now(UTC) + CLOCK:
-            self.skip(path, f"starts in the future ({manifest['started']}): the clock of its machine was wrong; kept")
+            because = f"starts in the future ({manifest['started']}): the clock of its machine was wrong; kept"
+            self.skip(path, because, lost=False)
 
     def sealed(self, path: str, content: bytes | Exception) -> dict[str, Any] | None:
         """The content of a file that carries its own digest; None, and a problem, when it does not match."""
@@ -138,7 +152,7 @@ class History:
             for index, run, name in named
             if name is not None and not (kind == "samples" and run.samples_pruned)
         ]
-        found: list[bytes | None] = [None] * len(runs)
+        in_order: list[bytes | None] = [None] * len(runs)
         contents = self.place.read([f"runs/{run.id}/{name}" for _, run, name in there])
         for (index, run, name), content in zip(there, contents, strict=True):
             path = f"runs/{run.id}/{name}"
@@ -147,8 +161,8 @@ class History:
             elif sha256(content) != run.manifest["files"][name]["sha256"]:
                 self.skip(path, "its bytes are not those that were written (wrong checksum); skipped")
             else:
-                found[index] = content
-        return found
+                in_order[index] = content
+        return in_order
 
     def files(self, runs: Sequence[Published], kind: str) -> list[str]:
         """Paths of the sound files of one kind, for a program that reads files; those of a bucket are copied here."""
@@ -172,10 +186,22 @@ class History:
         path.write_bytes(content)
         return str(path)
 
+    def _latest(self, runs: Sequence[Published]) -> list[Published]:
+        """The latest run, if there is any; raises HistoryError where a newer one cannot be read."""
+        measured = [run for run in runs if run.can_be_latest]
+        latest = measured[-1:]
+        newer = max((run for run in self.hidden if not latest or run > latest[0].id), default=None)
+        if newer is not None:
+            because = "; ".join(str(problem) for problem in self.problems if f"runs/{newer}" in problem.path)
+            raise HistoryError(f"which run is the latest is not known: {because}; mend it, or name a run by its id")
+        for run in runs[runs.index(latest[0]) + 1 :] if latest else ():
+            self.skip(f"runs/{run.id}", f"is newer and measured nothing; the latest is {latest[0].id}", lost=False)
+        return latest
+
     def find(self, name: str) -> Published:
         """The run of that id, or of the beginning of one, or the `latest`; raises HistoryError."""
         runs = self.runs()
-        matching = runs[-1:] if name == "latest" else [run for run in runs if run.id.startswith(name)]
+        matching = self._latest(runs) if name == "latest" else [run for run in runs if run.id.startswith(name)]
         exact = [run for run in matching if run.id == name]
         if len(matching) == 1 or exact:
             return (exact or matching)[0]
@@ -207,16 +233,16 @@ def unseal(content: bytes | Exception) -> dict[str, Any]:
     if isinstance(content, Exception):
         raise HistoryError(f"cannot be read ({type(content).__name__})")
     try:
-        found = json.loads(content)
-        claimed = found.pop("sha256")
-        known = int(found["format"])
+        fields = files.parse_json(content)
+        claimed = fields.pop("sha256")
+        known = int(fields["format"])
     except (ValueError, KeyError, AttributeError, TypeError):
         raise HistoryError("is cut short or no file of this kind") from None
     if known > FORMAT:
         raise HistoryError(f"has format {known}, newer than this scanproof reads ({FORMAT}): update scanproof")
-    if own_digest(found) != claimed:
+    if own_digest(fields) != claimed:
         raise HistoryError("its bytes are not those that were written (wrong checksum)")
-    return dict(found)
+    return dict(fields)
 
 
 def gpu_name(gpus: Iterable[dict[str, Any]] | None) -> str:

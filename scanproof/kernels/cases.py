@@ -16,12 +16,14 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from scanproof.kernels.known import KnownDefect, KnownForm, split_error
 
 TABLE = Path(__file__).parent / "cases.yaml"
 PLACES = ("interpreter", "gpu")
 DTYPES = ("float32", "float16", "bfloat16")
-LAYOUTS = ("transposed", "padded", "tied")
+LAYOUTS = ("transposed", "padded", "tied", "heads_first")
 QUICK_DTYPE = "bfloat16"
 """The only dtype that `-m quick` runs for operations with an autotuner: each dtype has to be tuned separately."""
 
@@ -46,30 +48,38 @@ class KernelCase:
     values: Mapping[str, str] = field(default_factory=dict)
     """Argument -> key of `inputs.DRAWS`, where its values are not drawn in the way that the operation's row names."""
     layouts: Mapping[str, str] = field(default_factory=dict)
-    """Argument -> `transposed` (its last two axes are swapped in memory), `padded` (rows of a wider tensor) or `tied`
-    (one number per head, repeated with strides of 0).  For an output it is the layout of the output's gradient."""
+    """Argument -> `transposed` (its last two axes are swapped in memory), `padded` (rows of a wider tensor), `tied`
+    (one number per head, repeated with strides of 0) or `heads_first` (its second and third axis, positions and heads,
+    are swapped in memory).  For an output it is the layout of the output's gradient."""
     axes: Mapping[str, str] = field(default_factory=dict)
     """Argument or output -> its axes, for operations that accept more than one form."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """Argument or output -> its dtype, for operations that accept more than one."""
+    """Argument or output -> its dtype, for operations that accept more than one; `input`: the dtype of the case."""
     segments: tuple[int, ...] = ()
-    """Lengths of the sequences that are packed into one row of the batch."""
+    """Lengths of the sequences that are packed into one row of the batch, the same in every row."""
+    segments_of_rows: tuple[tuple[int, ...], ...] = ()
+    """Lengths of the sequences in each row of the batch, where rows differ."""
+    key_segments: tuple[int, ...] = ()
+    """Lengths of the packed sequences of keys, in attention whose keys are more or fewer than its queries."""
     backward: bool = False
     """Compare gradients as well."""
     rows: bool = False
     """Compare only the first and the last row of the batch: the operation runs on all rows, the references on two."""
     where: tuple[str, ...] = PLACES
     alone: bool = False
-    """Run in a process of its own: the case has a tensor of 2^31 elements or more.  An offset that overflows writes
-    outside the tensor, and after that the process cannot use the GPU any more."""
-    known: str | None = None
-    """Why the operation is known to fail this case.  When it passes, the row is out of date."""
+    """Run in a process of its own: the operation may write outside of its tensors, as it does where an offset past 2^31
+    elements overflows.  After that nothing else in the process can be trusted."""
+    known: KnownDefect | None = None
+    """Why and how far the operation is known to fail this case.  When it passes, the row is out of date."""
     raises: str | None = None
-    """Text of the error that the operation is known to raise; None: the known failure is a wrong result."""
+    """Type and text of the error that the operation is known to raise, as `known.split_error` reads them; None: the
+    known failure is a wrong result."""
     tuned: bool = False
     """Its kernels have a Triton autotuner, whose measurements take most of the time of a first run."""
     quick: bool = False
     """Selected by `-m quick`: all selected cases together take minutes on a GPU where nothing has been tuned before."""
+    on_cpu: bool = True
+    """Small enough for a CPU, whatever its operation's own kernels need."""
     seed: int = 0
     place: str = ""
     """File, operation and name of the case's row, for messages."""
@@ -77,6 +87,11 @@ class KernelCase:
     @property
     def id(self) -> str:
         return f"{self.op}-{self.name}-{self.dtype}"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where a provider may run it: `cpu`, `gpu`."""
+        return (*(("cpu",) if self.on_cpu else ()), *(("gpu",) if "gpu" in self.where else ()))
 
 
 def load(path: Path = TABLE) -> tuple[KernelCase, ...]:
@@ -191,8 +206,12 @@ def load_invariants(path: Path = TABLE) -> tuple[InvariantCase, ...]:
 
 KEYS = {
     "name", "sizes", "model", "with", "options", "values", "layouts", "axes", "types", "segments", "dtypes", "backward",
-    "rows", "where", "alone", "known", "raises",
+    "rows", "where", "alone", "known", "raises", "key_segments",
 }  # fmt: skip
+
+
+MAY_BE_EMPTY = ("b", "l")
+"""Axes that a call may have no element of: a batch without rows, a sequence without positions."""
 
 
 class CaseRow(BaseModel):
@@ -201,21 +220,22 @@ class CaseRow(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str
-    sizes: dict[str, PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]]
+    sizes: dict[str, NonNegativeInt | Annotated[list[NonNegativeInt], Field(min_length=1)]]
     model: Annotated[list[str], Field(min_length=1)] = []
     given: list[str] = Field(default=[], alias="with")
     options: dict[str, Any] = {}
     values: dict[str, str] = {}
     layouts: dict[str, str] = {}
     axes: dict[str, str] = {}
-    types: dict[str, Literal["float32", "float16", "bfloat16", "complex64"]] = {}
-    segments: list[PositiveInt] = []
+    types: dict[str, Literal["input", "float32", "float16", "bfloat16", "complex64"]] = {}
+    segments: list[NonNegativeInt] | list[list[NonNegativeInt]] = []
+    key_segments: list[NonNegativeInt] = []
     dtypes: Annotated[list[str], Field(min_length=1)] = []
     backward: bool = False
     rows: bool = False
     where: Annotated[list[str], Field(min_length=1)] = []
     alone: bool = False
-    known: dict[Literal["float32", "float16", "bfloat16"], str] = {}
+    known: dict[Literal["float32", "float16", "bfloat16"], KnownForm] = {}
     raises: str = ""
 
 
@@ -234,11 +254,14 @@ def validate_row(row: Any, place: str) -> dict[str, Any]:
         if key not in row:
             raise CaseError(f"{place}: {key} is missing")
     try:
-        CaseRow.model_validate(row)
+        read = CaseRow.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"][:2]))
-        raise CaseError(f"{place}: {key}: {first['msg'].lower()}, not {first['input']!r}") from None
+        raise CaseError(f"{place}: {describe_mistake(error)}") from None
+    for letter, size in row["sizes"].items():
+        if letter not in MAY_BE_EMPTY and 0 in (size if isinstance(size, list) else [size]):
+            raise CaseError(f"{place}: sizes.{letter}: only {' and '.join(MAY_BE_EMPTY)} may be 0")
+    if row.get("segments") and isinstance(row["segments"][0], list) and "cu_seqlens" in row.get("with", ()):
+        raise CaseError(f"{place}: cu_seqlens is of one row: write segments: as one list of lengths")
     if not re.fullmatch(r"[a-z0-9_.]+(-[a-z0-9_.]+)*", str(row["name"])):
         raise CaseError(f"{place}: a name has lower case letters, digits, '_', '.' and '-' between words")
     for key, known in (("dtypes", DTYPES), ("where", PLACES)):
@@ -249,10 +272,28 @@ def validate_row(row: Any, place: str) -> dict[str, Any]:
         raise CaseError(f"{place}: rows compares two rows, and gradients of weights need all: leave one of the two out")
     if row.get("raises") and not row.get("known"):
         raise CaseError(f"{place}: raises is the error of what is known: write known: as well")
+    if row.get("raises"):
+        try:
+            split_error(row["raises"])
+        except ValueError as error:
+            raise CaseError(f"{place}: raises: {error}") from None
+    for dtype, known_of_dtype in read.known.items():
+        if mistake := known_of_dtype.find_mistake(raises=bool(read.raises), alone=read.alone):
+            raise CaseError(f"{place}: known.{dtype}: {mistake}")
     wrong = sorted(set(row.get("layouts", {}).values()) - set(LAYOUTS))
     if wrong:
         raise CaseError(f"{place}: layouts: {', '.join(wrong)} is not known; write one of {', '.join(LAYOUTS)}")
     return row
+
+
+def describe_mistake(error: ValidationError) -> str:
+    """The key of the first mistake in a row, what is wrong with it, and what was written."""
+    first = error.errors()[0]
+    parts = [part for part in map(str, first["loc"]) if part != "[key]"]
+    key = ".".join(parts if parts[0] == "known" else parts[:2])
+    if first["type"] == "model_type":
+        return f"{key}: write because: and the bounds of what is wrong, rms: or times:, not {first['input']!r}"
+    return f"{key}: {first['msg'].lower()}, not {first['input']!r}"
 
 
 def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: str) -> Iterator[KernelCase]:
@@ -265,6 +306,9 @@ def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: st
     where = PLACES if op in table["triton"] else ("gpu",)
     lists = {letter: size if isinstance(size, list) else [size] for letter, size in row["sizes"].items()}
     names: list[str | None] = list(row.get("model", [])) or [None]
+    segments: list[Any] = row.get("segments", [])
+    apart = bool(segments) and isinstance(segments[0], list)
+    known = {str(dtype): form.build() for dtype, form in CaseRow.model_validate(row).known.items()}
     for model, sizes, dtype in itertools.product(
         names, itertools.product(*lists.values()), row.get("dtypes", list(DTYPES))
     ):
@@ -283,15 +327,19 @@ def expand_row(op: str, row: dict[str, Any], table: Mapping[str, Any], place: st
             layouts=MappingProxyType(dict(row.get("layouts", {}))),
             axes=MappingProxyType(dict(row.get("axes", {}))),
             types=MappingProxyType(dict(row.get("types", {}))),
-            segments=tuple(row.get("segments", ())),
+            segments=() if apart else tuple(segments),
+            segments_of_rows=tuple(map(tuple, segments)) if apart else (),
+            key_segments=tuple(row.get("key_segments", ())),
             backward=bool(row.get("backward", False)),
             rows=bool(row.get("rows", False)),
             where=tuple(row.get("where", where)),
+            on_cpu="where" not in row or "interpreter" in row["where"],
             alone=bool(row.get("alone", False)),
-            known=row.get("known", {}).get(dtype),
+            known=known.get(dtype),
             raises=row.get("raises"),
             tuned=chosen_rows is not None,
-            quick="where" not in row if chosen_rows is None else row["name"] in chosen_rows and dtype == QUICK_DTYPE,
+            quick=not row.get("alone")
+            and ("where" not in row if chosen_rows is None else row["name"] in chosen_rows and dtype == QUICK_DTYPE),
             place=place,
         )
 

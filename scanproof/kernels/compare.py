@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 
-from scanproof.kernels import invariants
 from scanproof.kernels.cases import KernelCase
-from scanproof.kernels.criterion import ATOL, FEW, ResultComparison, compare_result
+from scanproof.kernels.copies import copy_tensors, find_overwritten
+from scanproof.kernels.costs import memory_needed
+from scanproof.kernels.criterion import ATOL, FEW, ResultComparison, compare_result, judge_elements
 from scanproof.kernels.inputs import (
     ArgumentSpec,
     OutputSpec,
@@ -27,26 +26,33 @@ from scanproof.kernels.inputs import (
     shape_of,
 )
 from scanproof.kernels.operation import Op
+from scanproof.kernels.poisoned_memory import poison_new_memory
 from scanproof.kernels.references.precision import (
     DITHERS,
+    ApproximateFunctions,
+    FastExponentials,
     Hold,
     dithered,
     exact,
     rounded_to,
-    sum_products_in_float32,
     tf32,
 )
+from scanproof.kernels.settings import Pinned, pin_settings
 
 Call = Callable[..., Any]
 Results = dict[str, Tensor]
 """Name of an output, or `grad of NAME` for the gradient of an argument -> its values."""
 
-POISONED = ("empty", "empty_like", "empty_strided")
-"""Functions of torch that allocate memory without writing to it."""
+SENT_BACK = 5
+"""Gradients that are sent back to measure how large a gradient of few numbers usually is."""
 
 
 class WrongResult(AssertionError):
     """A result is missing, or has the wrong shape or dtype, so that its values cannot be compared."""
+
+
+class Overwritten(WrongResult):
+    """The operation wrote to an argument that it has only to read."""
 
 
 def draw_inputs(op: Op, case: KernelCase, device: str = "cpu") -> dict[str, Any]:
@@ -58,69 +64,69 @@ def draw_inputs(op: Op, case: KernelCase, device: str = "cpu") -> dict[str, Any]
     return {**draw_arguments(case, op.arguments, op.sizes(case), device, op.outputs), **case.options}
 
 
-@contextlib.contextmanager
-def poison_new_memory(device: str) -> Iterator[None]:
-    """Fill newly allocated memory with NaN, so that elements that an operation never writes are seen.
+@dataclass(frozen=True)
+class Called:
+    """What one call of the operation got and gave."""
 
-    Allocations from Python are filled directly.  A CUDA extension takes its memory from PyTorch's pool of freed
-    blocks: blocks that hold NaN are allocated and freed into that pool first.
-    """
-    if device != "cpu":
-        del allocate_nan_blocks(device, nan_room(torch.cuda.mem_get_info()[0]))[:]
-    with contextlib.ExitStack() as stack:
-        for name in POISONED:
-            stack.enter_context(mock.patch.object(torch, name, _filling(getattr(torch, name))))
-        for name in ("new_empty", "new_empty_strided"):
-            stack.enter_context(mock.patch.object(Tensor, name, _filling(getattr(Tensor, name))))
-        yield
+    given: dict[str, Any]
+    """The arguments that it got: copies, in which it changes states in place."""
+    leaves: dict[str, Tensor]
+    """Those of them whose gradients are compared: in the memory of `given`, which the call got in their place."""
+    outputs: Results
+    """With the graph of its backward pass, if that was kept."""
+    results: Results
 
-
-def nan_room(free: int) -> int:
-    """Bytes that one process may fill with NaN: a quarter of `free`, shared by all pytest-xdist workers.
-
-    A process keeps its pool of freed blocks until it ends.
-    """
-    return free // 4 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-
-
-def allocate_nan_blocks(device: str, room: int) -> list[Tensor]:
-    """Allocate blocks of NaN of every power of two from 4 KiB to 16 GiB.
-
-    The blocks of more than 1 MiB take at most `room` bytes together, the small ones 32 MiB.  PyTorch serves
-    allocations of up to 1 MiB from a pool of their own, which has many free blocks: 16 of each size are made.
-    """
-    small = [2**power for power in range(10, 19) for _ in range(16)]
-    large = [2**power for power in range(19, 33) if 2 * 4 * 2**power <= room]
-    return [torch.full((size,), float("nan"), device=device) for size in small + large]
-
-
-def _filling(allocate: Call) -> Call:
-    @functools.wraps(allocate)
-    def allocate_and_fill(*args: Any, **kwargs: Any) -> Any:
-        tensor = allocate(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() or tensor.is_complex() else tensor
-
-    return allocate_and_fill
+    def gradients(self, op: Op, case: KernelCase) -> Results:
+        """Run the backward pass again, whose graph was kept."""
+        return _gradients(op, case, self.outputs, self.leaves)
 
 
 def run_op(op: Op, case: KernelCase, arguments: Mapping[str, Any], call: Call, device: str = "cpu") -> Results:
-    """Run the operation under test, with new memory filled with NaN.
+    """The results of `call_op`, which says more."""
+    return call_op(op, case, arguments, call, device).results
 
-    Matrix products that it leaves to PyTorch are summed in float32.  Tensors that it changes in place are copied
-    before, and come after the results that it returns.
+
+def call_op(
+    op: Op,
+    case: KernelCase,
+    arguments: Mapping[str, Any],
+    call: Call,
+    device: str = "cpu",
+    into: Called | None = None,
+    keep_graph: bool = False,
+) -> Called:
+    """Run the operation under test, with new memory filled with NaN, under the settings of `settings.SETTINGS`.
+
+    So matrix products that it leaves to PyTorch are in full precision.  It gets copies of all tensors, in the same
+    layout, so that nothing that it writes reaches the references.  Those that it changes in place come after the
+    results that it returns; all others have to be as they were, bit for bit, after the call and its backward pass.
+
+    Args:
+        into: an earlier call, whose tensors hold `arguments` by now and are given once more; None: copies are made.
+        keep_graph: whether the backward pass will be run again.
 
     Raises:
-        WrongResult: the number, a shape or a dtype of the results is not what the operation's row says, or no
-            gradient reaches an argument.
+        WrongResult: the number, a shape or a dtype of the results is not what the operation's row says, no gradient
+            reaches an argument, an argument was overwritten, or a setting was changed and not put back.
     """
-    given = {key: value.clone() if key in op.changes else value for key, value in arguments.items()}
-    leaves = _leaves(op, case, given)
-    with poison_new_memory(device), sum_products_in_float32():
+    given = copy_tensors(arguments) if into is None else into.given
+    leaves = _leaves(op, case, given) if into is None else into.leaves
+    with poison_new_memory(device, memory_needed(op, case)), pin_settings() as pinned:
         returned = call(**{**given, **leaves})
+        _fail_on_changed_settings(case, pinned, "the call")
         outputs = (*_tuple(returned), *(given[name] for name in op.changes))
         _check(op, case, outputs)
-        results = dict(zip((output.name for output in op.expected_outputs(case)), outputs, strict=True))
-        return {**_detached(results), **_gradients(op, case, results, leaves)}
+        named = dict(zip((output.name for output in op.expected_outputs(case)), outputs, strict=True))
+        results = {**_detached(named), **_gradients(op, case, named, leaves, keep_graph)}
+        _fail_on_changed_settings(case, pinned, "its backward pass")
+    if overwritten := find_overwritten(arguments, given, op.changes):
+        raise Overwritten(f"{case.id}: overwrote its arguments {', '.join(overwritten)}, which it has only to read")
+    return Called(given, leaves, named if keep_graph else {}, results)
+
+
+def _fail_on_changed_settings(case: KernelCase, pinned: Pinned, after: str) -> None:
+    if changed := pinned.list_changed():
+        raise WrongResult(f"{case.id}: after {after}, {'; '.join(changed)}: it has to put back what it changes")
 
 
 def run_reference(op: Op, case: KernelCase, arguments: Mapping[str, Any]) -> Results:
@@ -142,7 +148,13 @@ def run_form(
         dither: scale at which intermediate values are rounded, see `precision.DITHERS`.
     """
     hold = tf32 if uses_tf32(op, case, device) else rounded_to(case_dtype(case))
-    results = _run_in(op, case, arguments, torch.float32, dithered(hold, dither))
+    narrowed = {name: arguments[name].to(case_dtype(case)) for name in op.casts if name in arguments}
+    with contextlib.ExitStack() as stack:
+        if op.fast_math and device != "cpu":
+            stack.enter_context(FastExponentials())
+        if op.approximate and device != "cpu":
+            stack.enter_context(ApproximateFunctions())
+        results = _run_in(op, case, {**arguments, **narrowed}, torch.float32, dithered(hold, dither))
     dtypes = {part.name: dtype_of(part, case) for part in op.expected_outputs(case)}
     dtypes |= {f"grad of {part.name}": dtype_of(part, case) for part in op.arguments}
     return {name: value.to(dtypes[name]) for name, value in results.items()}
@@ -166,6 +178,7 @@ def convert(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
+@pin_settings()
 def _run_in(op: Op, case: KernelCase, arguments: Mapping[str, Any], dtype: torch.dtype, hold: Hold) -> Results:
     given = _converted(arguments, dtype)
     leaves = _leaves(op, case, given)
@@ -183,7 +196,9 @@ def _leaves(op: Op, case: KernelCase, given: Mapping[str, Any]) -> dict[str, Ten
     return {name: given[name].detach().requires_grad_() for name in names if given[name] is not None}
 
 
-def _gradients(op: Op, case: KernelCase, results: Results, leaves: Mapping[str, Tensor]) -> Results:
+def _gradients(
+    op: Op, case: KernelCase, results: Results, leaves: Mapping[str, Tensor], keep_graph: bool = False
+) -> Results:
     """Gradients of sum(output * cotangent); every implementation gets the same cotangents.
 
     Raises:
@@ -194,7 +209,7 @@ def _gradients(op: Op, case: KernelCase, results: Results, leaves: Mapping[str, 
     outputs = [output for output in op.expected_outputs(case) if output.differentiable]
     cotangents = [_cotangent(output, case, results[output.name]) for output in outputs]
     wanted = [results[output.name] for output in outputs]
-    gradients = torch.autograd.grad(wanted, list(leaves.values()), cotangents, allow_unused=True)
+    gradients = torch.autograd.grad(wanted, list(leaves.values()), cotangents, keep_graph, allow_unused=True)
     unused = [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is None]
     if unused:
         raise WrongResult(f"{case.id}: no gradient reaches {', '.join(unused)}: the results do not depend on it")
@@ -210,7 +225,9 @@ def _cotangent(output: OutputSpec, case: KernelCase, value: Tensor) -> Tensor:
 
 
 def _tuple(returned: Any) -> tuple[Any, ...]:
-    return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+    """What was returned, without the None that stands where a result was not asked for."""
+    results = returned if isinstance(returned, (tuple, list)) else (returned,)
+    return tuple(result for result in results if result is not None)
 
 
 def return_tuples(call: Call) -> Call:
@@ -236,47 +253,93 @@ def _check(op: Op, case: KernelCase, outputs: tuple[Any, ...]) -> None:
             )
 
 
+@pin_settings()
 def compare_case(op: Op, case: KernelCase, call: Call, device: str = "cpu") -> tuple[ResultComparison, ...]:
     """Apply the criterion to every result of a case, and to the gradients if the case asks for them.
 
     Raises:
-        WrongResult: the number, a shape or a dtype of the results is wrong, or no gradient reaches an argument.
+        WrongResult: as `run_op`.
         CaseError: the case names something that does not exist.
     """
     arguments = draw_inputs(op, case, device)
-    results = _in_reals(run_op(op, case, arguments, call, device))
+    return judge_results(op, case, arguments, run_op(op, case, arguments, call, device), device)
+
+
+@pin_settings()
+def judge_results(
+    op: Op, case: KernelCase, arguments: Mapping[str, Any], of_call: Results, device: str = "cpu"
+) -> tuple[ResultComparison, ...]:
+    """Apply the criterion to the results of a call with these arguments."""
+    results = _in_reals(op, of_call)
     if case.rows:
         arguments, results = _two_rows(op, case, arguments), _two_rows(op, case, results)
-    reference = _in_reals(run_reference(op, case, arguments))
+    reference = _in_reals(op, run_reference(op, case, arguments))
     has_few_numbers = min(value.numel() for value in reference.values()) < FEW
-    dithers = DITHERS if has_few_numbers else DITHERS[:1]
-    forms = [_in_reals(run_form(op, case, arguments, device, dither)) for dither in dithers]
-    atol = op.atol.get(case.dtype, ATOL[case_dtype(case)])
-    return tuple(
-        compare_result(name, results[name], [form[name] for form in forms], exact_value, atol)
+    is_rounded = rounded_to(case_dtype(case)) is not exact
+    # What is cut off has one sign, and where few terms of a sum count, one cut may be small by chance.
+    dithers = DITHERS if uses_tf32(op, case, device) or (has_few_numbers and is_rounded) else DITHERS[:1]
+    forms = [_in_reals(op, run_form(op, case, arguments, device, dither)) for dither in dithers]
+    typical = _typical_gradients(op, case, arguments, reference)
+    comparisons = tuple(
+        compare_result(
+            name,
+            results[name],
+            [form[name] for form in forms],
+            exact_value,
+            _atol(op, case, name),
+            typical.get(name, 0.0),
+        )
         for name, exact_value in reference.items()
+    )
+    if not any(each.near for each in comparisons) or (not is_rounded and len(forms) == 1):
+        return comparisons
+    if len(forms) == 1:
+        # Only before a result is called wrong, because it takes time.
+        forms = [_in_reals(op, run_form(op, case, arguments, device, dither)) for dither in DITHERS]
+    return tuple(
+        judge_elements(each, results[each.result], [form[each.result] for form in forms], reference[each.result])
+        if each.near
+        else each
+        for each in comparisons
     )
 
 
-def _in_reals(results: Results) -> Results:
-    """View complex results as pairs of real numbers, on an additional last axis."""
-    return {name: torch.view_as_real(value) if value.is_complex() else value for name, value in results.items()}
+def _atol(op: Op, case: KernelCase, result: str) -> float:
+    """The small constant for a result.
 
-
-def find_unrepeated(op: Op, case: KernelCase, call: Call, device: str = "cpu") -> list[str]:
-    """Call the operation twice with the same arguments; one line for each result that differs.
-
-    Results that a GPU sums atomically (`Op.atomic`) have no fixed order of summation: they may differ by rounding.
-
-    Raises:
-        WrongResult: as `run_op`.
+    A state or residual in float32 beside halves is held to float32's: nothing in it has to be rounded to a half.
     """
-    arguments = draw_inputs(op, case, device)
-    first, second = (run_op(op, case, arguments, call, device) for _ in range(2))
-    atomic = [(name, first[name], second[name]) for name in first if name in op.atomic]
-    differences = invariants.find_violations(case, atomic, tf32=uses_tf32(op, case, device))
-    changed = [name for name in first if name not in op.atomic and not torch.equal(first[name], second[name])]
-    return differences + [f"{case.id}: two identical calls gave different bits of {name}" for name in changed]
+    parts: list[ArgumentSpec | OutputSpec] = [*op.arguments, *op.expected_outputs(case)]
+    of_result = [part for part in parts if part.name == result.removeprefix("grad of ") and part.dtype == "input"]
+    dtypes = {dtype_of(part, case) for part in of_result}
+    unrounded = any(output.name == result and output.unrounded for output in op.outputs)
+    dtype = torch.float32 if torch.float32 in dtypes or unrounded else case_dtype(case)
+    own = op.find_atol(case, str(dtype).removeprefix("torch."))
+    return ATOL[dtype] if own is None else own
+
+
+def _typical_gradients(op: Op, case: KernelCase, arguments: Mapping[str, Any], reference: Results) -> dict[str, float]:
+    """The rms of gradients of few numbers over several that are sent back, where `Op.atol` is for such a case."""
+    small = [name for name, value in reference.items() if name.startswith("grad of") and value.numel() < FEW]
+    if op.find_atol(case, case.dtype) is None or not small:
+        return {}
+    # The seed of a case draws what is sent back; the arguments are given.
+    drawn = [run_reference(op, replace(case, seed=case.seed + number), arguments) for number in range(1, SENT_BACK)]
+    values = {name: torch.stack([reference[name], *(_in_reals(op, other)[name] for other in drawn)]) for name in small}
+    return {name: float(value.square().mean().sqrt()) for name, value in values.items()}
+
+
+def _in_reals(op: Op, results: Results) -> Results:
+    """View complex results, and angles as their cosine and sine, as pairs of real numbers on an additional last axis.
+
+    The rest of the criterion is of real numbers, of which two that are near are alike.
+    """
+    angles = {output.name for output in op.outputs if output.angle}
+    pairs = {
+        name: torch.polar(torch.ones_like(value.double()), value.double()) if name in angles else value
+        for name, value in results.items()
+    }
+    return {name: torch.view_as_real(value) if value.is_complex() else value for name, value in pairs.items()}
 
 
 def _two_rows(op: Op, case: KernelCase, values: Mapping[str, Any]) -> dict[str, Any]:

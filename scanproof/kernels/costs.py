@@ -88,7 +88,7 @@ def _given(op: Op, case: KernelCase) -> list[ArgumentSpec]:
 
 def _size(part: ArgumentSpec | OutputSpec, case: KernelCase, sizes: Sizes) -> int:
     """Bytes that an argument or output moves; a `tied` one is stored as one number per head."""
-    axes = getattr(part, "moved", None) or axes_of(part, case)
+    axes = part.moved or axes_of(part, case)
     if not axes:
         return 0
     if case.layouts.get(part.name) == "tied":
@@ -111,6 +111,11 @@ def convolution(s: Sizes, options: Options) -> float:
     return s["b"] * s["l"] * s.get("c", s.get("d", 0)) * (2.0 * s["w"] + 5)
 
 
+def copied_states(s: Sizes, options: Options) -> float:
+    """FLOP: none but a choice for each number of a state, that of its input or of 0."""
+    return float(s["S"] * s["d"] * s["s"])
+
+
 def inner(s: Sizes, options: Options) -> float:
     """FLOP of the convolution, three projections and the scan."""
     products = s["d"] * (s["r"] + 2 * s["n"]) + s["d"] * s["r"] + s["d"] * s["m"]
@@ -124,10 +129,49 @@ def chunk_scan(s: Sizes, options: Options) -> float:
     return s["b"] * s["l"] * (chunk * (s["g"] * s["n"] + heads) + 4.0 * heads * s["n"])
 
 
+def delta_recurrence(s: Sizes, options: Options) -> float:
+    """FLOP per number of a state: decay (1), what the key finds (2), what is written (2), what the query finds (2)."""
+    return s["b"] * s["l"] * s["h"] * s["p"] * (7.0 * s["n"] + 3)
+
+
+def delta_chunks(s: Sizes, options: Options) -> float:
+    """FLOP of q k^T and k k^T in each chunk, of the inverse with k and v, and of q k^T with v (the causal half), and of
+    each chunk's state with k, q and v.
+    """
+    chunk = min(int(options.get("chunk_size", 64)), s["l"])
+    keys, values = s["h"] * s["n"], s["h"] * s["p"]
+    return s["b"] * s["l"] * (chunk * (2 * s["g"] * s["n"] + keys + 2 * values) + 6.0 * values * s["n"])
+
+
+def delta_chunks_backward(s: Sizes, options: Options) -> float:
+    """FLOP: for each product two gradient products, and half of them recomputed, because states are not stored."""
+    return 2.5 * delta_chunks(s, options)
+
+
 def split_conv_scan(s: Sizes, options: Options) -> float:
-    """FLOP of the convolution, SSD, norm and gate (9), and the output projection if there is one."""
-    projection = 2.0 * s["i"] * s["m"] if "m" in s else 0.0
-    return convolution(s, options) + chunk_scan(s, options) + s["b"] * s["l"] * (9.0 * s["i"] + projection)
+    """FLOP of the convolution, SSD, norm and gate (9), the MLP's gate (5), and the output projection, where there are
+    such.
+    """
+    projection = 2.0 * s["f+i"] * s["m"] if "m" in s else 0.0
+    rest = 9.0 * s["i"] + 5.0 * s.get("f", 0) + projection
+    return convolution(s, options) + chunk_scan(s, options) + s["b"] * s["l"] * rest
+
+
+def mamba3(s: Sizes, options: Options) -> float:
+    """FLOP of `chunk_scan` with rotations: their angles (6 an angle), and what q and k of each head need besides: bias,
+    rotation and the product at the position itself (12 a channel).
+    """
+    rotated = s["b"] * s["l"] * s["h"] * (6.0 * s["a"] + 12 * s["n"])
+    chunk = min(int(options.get("chunk_size", 64)), s["l"])
+    heads = s["h"] * s["p"]
+    # Biases and angles are a head's own, so that no two heads share a product of q and k.
+    products = chunk * (s["h"] * s["n"] + heads) + 4.0 * heads * s["n"]
+    return rotated + s["b"] * s["l"] * products
+
+
+def mamba3_step(s: Sizes, options: Options) -> float:
+    """FLOP per state: decay (1), two inflows (4), output (2); angles and rotations as in `mamba3`."""
+    return s["b"] * s["h"] * (7.0 * s["p"] * s["n"] + 6 * s["a"] + 12 * s["n"])
 
 
 def attention(s: Sizes, options: Options) -> float:
@@ -137,6 +181,11 @@ def attention(s: Sizes, options: Options) -> float:
     if options.get("causal"):
         pairs = sum(max(0, min(keys, keys - queries + i + 1)) for i in range(queries))
     return 4.0 * s.get("b", 1) * s["q"] * s["p"] * pairs
+
+
+def rotation(s: Sizes, options: Options) -> float:
+    """FLOP of a forward or a backward call: each pair of channels takes four products and two sums."""
+    return 3.0 * s["b"] * s["l"] * s["q"] * s["r"]
 
 
 def norm(s: Sizes, options: Options) -> float:
@@ -170,10 +219,15 @@ def chunk_scan_backward(s: Sizes, options: Options) -> float:
     return 2.5 * chunk_scan(s, options)
 
 
+def mamba3_backward(s: Sizes, options: Options) -> float:
+    """FLOP: as for `chunk_scan_backward`; the rotations twice."""
+    return 2.5 * mamba3(s, options)
+
+
 def split_conv_scan_backward(s: Sizes, options: Options) -> float:
-    """FLOP of the convolution, SSD, norm and gate (twice the forward pass), and two products for the projection."""
-    projection = 4.0 * s["i"] * s["m"] if "m" in s else 0.0
-    rest = s["b"] * s["l"] * (18.0 * s["i"] + projection)
+    """FLOP of the convolution, SSD, norm and gates (twice the forward pass), and two products for the projection."""
+    projection = 4.0 * s["f+i"] * s["m"] if "m" in s else 0.0
+    rest = s["b"] * s["l"] * (18.0 * s["i"] + 10.0 * s.get("f", 0) + projection)
     return convolution_backward(s, options) + chunk_scan_backward(s, options) + rest
 
 

@@ -29,6 +29,23 @@ def why_no_gpu() -> str | None:
     return None
 
 
+def why_no_memory(needed: float) -> tuple[str, bool] | None:
+    """Why the GPU has not this much memory, and whether it never has; None when it has.
+
+    Memory that something else holds is no property of the machine: what was left out for it was not checked.
+    """
+    free = free_bytes()
+    if needed <= free:
+        return None
+    total = total_bytes()
+    return f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB are free", needed > total
+
+
+def total_bytes() -> int:
+    """Bytes of memory that the current GPU has."""
+    return int(torch.cuda.mem_get_info()[1])
+
+
 def free_bytes() -> int:
     """Bytes of free memory on the current GPU, including memory that PyTorch has cached for reuse."""
     torch.cuda.empty_cache()

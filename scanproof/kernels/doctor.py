@@ -11,7 +11,7 @@ from scanproof.kernels.launches import kernel_table
 from scanproof.kernels.launches.kernel_table import Operation
 from scanproof.kernels.launches.machine import INSTALL_TORCH, KernelPackage, Machine
 
-State = Literal["ok", "missing", "warning"]
+DoctorState = Literal["ok", "missing", "warning"]
 COLUMNS = ("what", "state", "found", "advice")
 OLDEST_TRITON = (3, 5)
 """Oldest release that mamba-ssm 2.3 works with."""
@@ -23,7 +23,7 @@ class DoctorRow:
     """The state of one thing that kernels need, or of one operation."""
 
     what: str
-    state: State
+    state: DoctorState
     found: str
     """What is installed, or the reason why it is missing."""
     advice: str = ""
@@ -98,8 +98,12 @@ def _why_no_triton(machine: Machine) -> str | None:
     if machine.triton is None:
         return "not installed"
     if _release(machine.triton) < OLDEST_TRITON:
-        return f"{machine.triton} is older than {'.'.join(map(str, OLDEST_TRITON))}, which mamba-ssm needs"
+        return f"{machine.triton} is older than {_dotted(OLDEST_TRITON)}, which mamba-ssm needs"
     return None
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -135,7 +139,8 @@ def _describe_package(package: KernelPackage) -> DoctorRow:
     if _is_old(package):
         description = f"{version}, {commit}; older than {row.oldest}"
         return DoctorRow(what=row.distribution, state="missing", found=description, advice=row.install)
-    return DoctorRow(what=row.distribution, state="ok", found=f"{version}, {commit}; {row.extension} loads")
+    loads = f"{row.extension} loads" if row.extension else "its kernels are Triton's"
+    return DoctorRow(what=row.distribution, state="ok", found=f"{version}, {commit}; {loads}")
 
 
 def _advise_rebuild(row: kernel_table.Package, reason: str) -> str:
@@ -167,7 +172,7 @@ def _find_reasons(operation: Operation, machine: Machine) -> Iterator[str]:
             elif package.no_extension is not None and (kernel.entries or package.needs_extension):
                 yield f"no {extension}" if kernel.entries else f"{kernel.distribution} needs {extension}"
             if not kernel.entries and _why_no_triton(machine):
-                yield "no triton that mamba-ssm can use"
+                yield f"no triton {_dotted(OLDEST_TRITON)} or later"
 
 
 def _warn_of_traps(machine: Machine) -> Iterator[DoctorRow]:

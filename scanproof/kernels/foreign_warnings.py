@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PACKAGES = ("torch", "triton", "mamba_ssm", "causal_conv1d", "flash_attn")
+PACKAGES = ("torch", "triton", "mamba_ssm", "causal_conv1d", "flash_attn", "fla")
 FROM_CPP = r"(?s).*\(Triggered internally at "
 """PyTorch ends a warning from C++ with the source line that issued it."""
 

@@ -32,6 +32,8 @@ class ArgumentSpec:
     """The name of a dtype, or `input` for the dtype of the case."""
     optional: bool = False
     differentiable: bool = True
+    moved: str | None = None
+    """Axes of the part that a call reads, where that is less than the whole."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,14 @@ class OutputSpec:
     option: str | None = None
     """The option that asks for this result; None: it is always returned."""
     differentiable: bool = True
+    wide: str | None = None
+    """The option that makes it float32 beside inputs of any dtype, unless an argument of its name is passed."""
     moved: str | None = None
     """Axes of the part that a call writes, where that is less than the whole."""
+    angle: bool = False
+    """Whether it is an angle, which is the same after a whole turn: its cosine and sine are compared."""
+    unrounded: bool = False
+    """Whether nothing in it has to be rounded to the dtype of the case, so that it is held to float32's constant."""
 
 
 def case_dtype(case: KernelCase) -> torch.dtype:
@@ -61,6 +69,9 @@ def case_dtype(case: KernelCase) -> torch.dtype:
 def dtype_of(part: ArgumentSpec | OutputSpec, case: KernelCase) -> torch.dtype:
     """The dtype of an argument or output in a case."""
     name = case.types.get(part.name, part.dtype)
+    wide = part.wide if isinstance(part, OutputSpec) else None
+    if wide is not None and case.options.get(wide) and part.name not in case.given:
+        name = "float32"
     dtype = case_dtype(case) if name == "input" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
@@ -103,8 +114,33 @@ def _before_softplus(low: float, high: float) -> Draw:
     return draw
 
 
+def _spread(low: float, high: float) -> Draw:
+    """Values that cover the range from `low` to `high` evenly: one in each of as many equal parts as there are values.
+
+    Few values, one per head or channel, would leave wide gaps if they were drawn independently.
+    """
+
+    def draw(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+        count = math.prod(shape)
+        parts = torch.randperm(count, generator=generator, device=generator.device)
+        within = torch.rand(count, generator=generator, device=generator.device)
+        return ((parts + within) / count * (high - low) + low).reshape(shape)
+
+    return draw
+
+
 def _negative(draw: Draw) -> Draw:
     return lambda shape, generator, case: -draw(shape, generator, case)
+
+
+def _unit(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """Vectors of length 1 along the last axis."""
+    return torch.nn.functional.normalize(_normal(shape, generator, case), dim=-1)
+
+
+def _ends(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """0 or 1."""
+    return torch.randint(0, 2, shape, generator=generator, device=generator.device)
 
 
 def _scaled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
@@ -112,23 +148,28 @@ def _scaled(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase
     return _normal(shape, generator, case) / math.sqrt(shape[-1])
 
 
-def _segments(case: KernelCase, length: int) -> tuple[int, ...]:
-    """Lengths of the packed sequences of a row; ValueError if they do not add up to the row's length."""
-    segments = case.segments or (length,)
-    if sum(segments) != length:
-        raise ValueError(f"{case.id}: the segments {segments} have {sum(segments)} positions, the row has {length}")
-    return segments
-
-
 def _seq_idx(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
-    """(b, l): the number of the sequence that each position belongs to: 0, 0, 0, 1, 1, ..."""
-    numbers = [number for number, length in enumerate(_segments(case, shape[1])) for _ in range(length)]
-    return torch.tensor(numbers, device=generator.device).expand(shape).contiguous()
+    """(b, l): the number of the sequence that each position belongs to: 0, 0, 0, 1, 1, ...
+
+    A sequence of length 0 has a number and no position.  ValueError if the lengths of a row do not fill it.
+    """
+    batch, length = shape
+    rows = case.segments_of_rows or (case.segments or (length,),) * batch
+    wrong = [lengths for lengths in rows if sum(lengths) != length]
+    if wrong or len(rows) != batch:
+        raise ValueError(f"{case.id}: segments of {batch} rows of {length} positions are not {wrong or rows}")
+    numbers = [[number for number, count in enumerate(lengths) for _ in range(count)] for lengths in rows]
+    return torch.tensor(numbers, device=generator.device, dtype=torch.int64).reshape(shape)
 
 
 def _cu_seqlens(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
     """(s + 1,): where the packed sequences begin and end."""
     return torch.tensor([0, *itertools.accumulate(case.segments)], device=generator.device)
+
+
+def _key_cu_seqlens(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+    """(s + 1,): where the packed sequences of keys begin and end."""
+    return torch.tensor([0, *itertools.accumulate(case.key_segments or case.segments)], device=generator.device)
 
 
 def _none(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> None:
@@ -138,6 +179,16 @@ def _none(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) 
 def _longest(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> int:
     """Length of the longest packed sequence."""
     return max(case.segments)
+
+
+def _longest_key(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> int:
+    """Length of the longest packed sequence of keys."""
+    return max(case.key_segments or case.segments)
+
+
+def _state_len(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> int:
+    """How many positions a state keeps."""
+    return case.sizes["s"]
 
 
 def _rows(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
@@ -163,6 +214,16 @@ def _full(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) 
     return torch.full(shape, case.sizes["m"] - case.sizes["l"], device=generator.device)
 
 
+def _rotary(turn: Callable[[Tensor], Tensor]) -> Draw:
+    """(m, r / 2): `turn` of the angles m / 10000^(2 i / r) of positions m and pairs i, as models have them."""
+
+    def draw(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
+        positions, pairs = (torch.arange(size, device=generator.device, dtype=torch.float64) for size in shape)
+        return turn(positions[:, None] / 10000 ** (pairs / shape[1])).to(torch.float32)
+
+    return draw
+
+
 def _counts(shape: tuple[int, ...], generator: torch.Generator, case: KernelCase) -> Tensor:
     """How many inputs a ring buffer of s has seen; for some rows it is not full yet, for others it is."""
     return torch.randint(0, 3 * case.sizes["s"], shape, generator=generator, device=generator.device)
@@ -177,19 +238,52 @@ DRAWS: Mapping[str, Draw] = MappingProxyType(
         # From heads that remember a whole sequence to heads that forget within a few positions.
         "decay": _negative(_log_uniform(0.05, 16.0)),
         "decay_near_zero": _negative(_log_uniform(1e-6, 1e-4)),
+        # Slow enough that a state outlasts steps of 25.
+        "decay_slow": _negative(_log_uniform(1e-3, 1e-1)),
         "decay_very_negative": _negative(_log_uniform(1e3, 1e5)),
+        # Fast enough for exponentials of 0 after large steps, and not after small ones: gradients of A are not all 0.
+        "decay_steep": _negative(_log_uniform(200.0, 2000.0)),
+        # The logarithm of a decay within one step: from a state that outlasts a sequence to one that is soon forgotten.
+        "log_decay": _negative(_log_uniform(1e-4, 1.0)),
+        "log_decay_near_zero": _negative(_log_uniform(1e-9, 1e-6)),
+        "log_decay_very_negative": _negative(_log_uniform(1.0, 1e3)),
+        # As a gate gives it: the product of a step of 1e-3 to 1e-1 and a decay of 1 to 16.
+        "log_gate": _negative(_log_uniform(1e-3, 1.6)),
+        "log_decay_slow": _negative(_log_uniform(1e-6, 1e-4)),
+        # From almost none to so much that little of a state is left; and so much that nothing is.
+        "log_decay_wide": _negative(_log_uniform(1e-3, 8.0)),
+        "log_decay_fast": _negative(_uniform(2.0, 40.0)),
+        "zero": _uniform(0.0, 0.0),
+        "log_of_decay": _uniform(math.log(0.05), math.log(16.0)),
+        "unit": _unit,
+        "share": _uniform(0.0, 1.0),
+        "ends": _ends,
         "step_bias": _before_softplus(1e-3, 1e-1),
         "steps": _log_uniform(1e-3, 1e-1),
+        "turns": _uniform(0.0, 2 * math.pi),
+        # So short that decay_steep, too, leaves something of a state.
+        "steps_short": _log_uniform(1e-4, 1e-2),
         "steps_tiny": _before_softplus(1e-6, 2e-6),
         "steps_saturating": _uniform(15.0, 40.0),
+        # Past 89 the exponential in softplus is infinite in float32.
+        "steps_overflowing": _uniform(80.0, 120.0),
+        # Steps before softplus from -5 to 25, over which it turns from exp(x) to x: of a dt to which a bias drawn as
+        # `step_bias` is added, and of a bias that is added to a dt near 0.
+        "steps_wide": _spread(2.0, 27.0),
+        "step_bias_wide": _spread(-5.0, 25.0),
         "seq_idx": _seq_idx,
         "cu_seqlens": _cu_seqlens,
         "longest": _longest,
+        "key_cu_seqlens": _key_cu_seqlens,
+        "longest_key": _longest_key,
+        "state_len": _state_len,
         "rows": _rows,
         "padding": _padding,
         "filled": _filled,
         "full": _full,
         "counts": _counts,
+        "cosines": _rotary(torch.cos),
+        "sines": _rotary(torch.sin),
     }
 )
 
@@ -239,6 +333,11 @@ def check_names(
     for key, names, known in [*keys, ("axes", case.axes, both), ("types", case.types, both)]:
         for name in sorted(names):
             _check_known(case, f"{key}: {case.op} has no argument{' or result' if known is both else ''}", name, known)
+    results = {output.name for output in outputs}
+    if case.backward:
+        results |= {f"grad of {argument.name}" for argument in arguments if argument.differentiable}
+    for name in sorted(case.known.results if case.known else ()):
+        _check_known(case, f"known: {case.op} has here no result", name, results)
     for name, drawn in case.values.items():
         _check_known(case, f"values: {name}: no values are called", drawn, DRAWS)
     for name, axes in case.axes.items():
@@ -257,7 +356,7 @@ def lay_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
 
     Args:
         axes: letters of the value's axes; a `tied` value has one number per head, along the axis `h`.
-        layout: `transposed`, `padded` or `tied` (see `KernelCase.layouts`); None: unchanged.
+        layout: `transposed`, `padded`, `tied` or `heads_first` (see `KernelCase.layouts`); None: unchanged.
     """
     if layout == "tied":
         after = axes.split().index("h") + 1
@@ -268,6 +367,8 @@ def lay_out(value: Tensor, axes: str, layout: str | None) -> Tensor:
     if layout == "transposed":
         # `contiguous` does not do: it keeps the strides of an axis of length 1.
         return value.mT.clone(memory_format=torch.contiguous_format).mT
+    if layout == "heads_first":
+        return value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
     if layout == "padded":
         wider = value.new_empty(*value.shape[:-1], value.shape[-1] + 8)
         wider[..., : value.shape[-1]] = value

@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanproof.kernels import delta_invariants, state_invariants
+from scanproof.kernels import mamba3_invariants as mamba3
+from scanproof.kernels.batch_invariants import EVICTION, JOINING, SlottedStep, prefill_joined, served_as_alone
 from scanproof.kernels.cases import KernelCase
+from scanproof.kernels.delta_invariants import BATCHED, CHUNKS, DELTA_TIME, STEPS
+from scanproof.kernels.rotation_invariants import ROTATED_TIME, ROTATION, rotation_packed, rotation_steps
 
 Calls = Callable[[str], Callable[..., Any]]
 """Maps an operation's name to a callable that returns a tuple."""
@@ -43,10 +48,14 @@ def measure_difference(pair: Pair) -> tuple[float, tuple[int, ...]]:
 
 
 def find_violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
-    """One line for each pair that differs by more than BOUND allows for the case's dtype, or for TF32."""
+    """One line for each pair that differs in shape, or by more than BOUND allows for the case's dtype, or for TF32."""
     bound = BOUND["tf32" if tf32 else case.dtype]
     lines = []
     for pair in pairs:
+        shapes = [tuple(result.shape) for result in pair[1:]]
+        if shapes[0] != shapes[1]:
+            lines.append(f"{case.id}: {pair[0]}: the shapes {shapes[0]} and {shapes[1]} should agree")
+            continue
         distance, index = measure_difference(pair)
         if not distance <= bound:
             name, first, second = pair
@@ -144,12 +153,12 @@ def attention_steps(calls: Calls, inputs: Inputs) -> list[Pair]:
 
 
 def ssd_split(calls: Calls, inputs: Inputs) -> list[Pair]:
-    """Mamba-2: a sequence in two parts, with the state carried over, equals the whole; the cut may be in a chunk."""
+    """Mamba-2: a sequence in two parts, with the state carried over, equals the whole, at every offset of a chunk."""
     scan = calls("mamba_chunk_scan_combined")
     inputs = {**inputs, "return_final_states": True}
     y, last = scan(**inputs)
     length, pairs = inputs["x"].shape[1], []
-    for cut in {1, inputs["chunk_size"], inputs["chunk_size"] + 1, length - 1}:
+    for cut in (*range(1, inputs["chunk_size"] + 2), length - 1):
         first, state = scan(**_cut_time(inputs, SSD_TIME, 0, cut))
         # The state is passed on in float32, as it was returned.
         second, end = scan(**{**_cut_time(inputs, SSD_TIME, cut, length), "initial_states": state})
@@ -240,6 +249,20 @@ def conv_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
     return [("packed and separate", y, torch.cat(parts, dim=2))]
 
 
+def conv_states_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
+    """The states of sequences packed into one row are those of each sequence alone, and its last inputs after zeros."""
+    call, length = calls("causal_conv1d_varlen_states"), inputs["state_len"]
+    (states,) = call(**inputs)
+    ends = inputs["cu_seqlens"].tolist()
+    alone, last = [], []
+    for start, end in itertools.pairwise(ends):
+        x = inputs["x"][start:end]
+        alone.append(call(x=x, cu_seqlens=inputs["cu_seqlens"].new_tensor([0, len(x)]), state_len=length)[0])
+        kept = x[max(0, len(x) - length) :]
+        last.append(torch.cat([kept.new_zeros(length - len(kept), kept.shape[1]), kept]).mT[None])
+    return [("packed and separate", states, torch.cat(alone)), ("states and last inputs", states, torch.cat(last))]
+
+
 def attention_packed(calls: Calls, inputs: Inputs) -> list[Pair]:
     """Attention of sequences packed into one row equals that of each sequence alone, by flash_attn_func."""
     (y,) = calls("flash_attn_varlen_func")(**inputs)
@@ -255,6 +278,17 @@ SSD, SCAN, CONV, SPLIT = (
     "mamba_chunk_scan_combined", "selective_scan_fn", "causal_conv1d_fn", "mamba_split_conv1d_scan_combined",
 )  # fmt: skip
 ATTENTION, VARLEN, NORM = "flash_attn_func", "flash_attn_varlen_func", "rmsnorm_fn"
+STATES, STEP = "causal_conv1d_varlen_states", "selective_state_update"
+CONV_STEP, CACHE = "causal_conv1d_update", "flash_attn_with_kvcache"
+
+SLOTTED = (
+    SlottedStep(STEP, ("state",), "state_batch_indices", ("x", "dt", "B", "C", "z")),
+    SlottedStep(CONV_STEP, ("conv_state",), "conv_state_indices", ("x",), time=-1, counts="cache_seqlens"),
+    SlottedStep(
+        CACHE, ("k_cache", "v_cache"), "cache_batch_idx", ("q", "k", "v"), time=1, counts="cache_seqlens",
+    ),
+)  # fmt: skip
+"""Operations that go on from a state in a slot."""
 
 PAIRS: Mapping[tuple[str, str], Callable[[Calls, Inputs], list[Pair]]] = MappingProxyType(
     {
@@ -264,6 +298,7 @@ PAIRS: Mapping[tuple[str, str], Callable[[Calls, Inputs], list[Pair]]] = Mapping
         ("steps", ATTENTION): attention_steps,
         ("split", SSD): ssd_split,
         ("split", CONV): conv_split,
+        ("split", CACHE): state_invariants.cache_split,
         ("chunk_size", SSD): ssd_chunk_size,
         ("neighbours", SSD): neighbours(SSD, ("x", "dt", "B", "C", "z", "initial_states")),
         ("neighbours", SCAN): neighbours(SCAN, ("u", "delta", "B", "C", "z")),
@@ -277,6 +312,39 @@ PAIRS: Mapping[tuple[str, str], Callable[[Calls, Inputs], list[Pair]]] = Mapping
         ("packed", SSD): ssd_packed,
         ("packed", CONV): conv_packed,
         ("packed", VARLEN): attention_packed,
+        ("packed", STATES): conv_states_packed,
+        ("steps", ROTATION): rotation_steps,
+        ("neighbours", ROTATION): neighbours(ROTATION, ("x", "seqlen_offsets")),
+        ("padding", ROTATION): right_padding(ROTATION, ROTATED_TIME, 1),
+        ("packed", ROTATION): rotation_packed,
+        ("steps", mamba3.SCAN): mamba3.steps,
+        ("split", mamba3.SCAN): mamba3.split,
+        ("chunk_size", mamba3.SCAN): mamba3.chunk_size,
+        ("neighbours", mamba3.SCAN): neighbours(mamba3.SCAN, (*mamba3.TIME, *mamba3.STATES)),
+        ("neighbours", mamba3.STEP): neighbours(mamba3.STEP, (*mamba3.TIME, *mamba3.STATES)),
+        ("padding", mamba3.SCAN): right_padding(mamba3.SCAN, mamba3.TIME, 1),
+        ("packed", mamba3.SCAN): mamba3.packed,
+        ("rollback", mamba3.SCAN): mamba3.rollback,
+        ("slots", STEP): state_invariants.slots(STEP, ("state",), "state_batch_indices"),
+        ("slots", CONV_STEP): state_invariants.slots(CONV_STEP, ("conv_state",), "conv_state_indices"),
+        ("slots", CACHE): state_invariants.slots(CACHE, ("k_cache", "v_cache"), "cache_batch_idx"),
+        ("tenant", CACHE): state_invariants.cache_tenant,
+        ("rollback", SSD): state_invariants.ssd_rollback,
+        ("rollback", CONV_STEP): state_invariants.conv_rollback,
+        ("ring_rollback", CONV_STEP): state_invariants.ring_rollback,
+        ("rollback", CACHE): state_invariants.cache_rollback,
+        ("steps", CHUNKS): delta_invariants.delta_steps,
+        ("split", CHUNKS): delta_invariants.delta_split,
+        ("neighbours", CHUNKS): neighbours(CHUNKS, BATCHED),
+        ("neighbours", STEPS): neighbours(STEPS, BATCHED),
+        ("padding", CHUNKS): right_padding(CHUNKS, DELTA_TIME, 1),
+        ("packed", CHUNKS): delta_invariants.delta_packed(CHUNKS),
+        ("packed", STEPS): delta_invariants.delta_packed(STEPS),
+        ("rollback", CHUNKS): delta_invariants.delta_rollback,
+        **{("joining", step.name): served_as_alone(step, JOINING) for step in SLOTTED},
+        **{("eviction", step.name): served_as_alone(step, EVICTION) for step in SLOTTED},
+        ("joining", SSD): prefill_joined(SSD, SSD_TIME, 1, "initial_states"),
+        ("joining", CONV): prefill_joined(CONV, CONV_TIME, 2, "initial_states"),
     }
 )
 """(invariant, operation) -> function that makes the pairs of results that must agree."""

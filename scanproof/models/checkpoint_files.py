@@ -18,6 +18,11 @@ _OTHER_FORMATS = (
 )  # fmt: skip
 _TRAINING = ("optimizer.*", "scheduler.*", "rng_state*", "training_args*", "trainer_state*")
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
+_ROWS = (
+    ".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".xml",
+    ".zip", ".gz", ".bz2", ".xz", ".zst", ".tar",
+)  # fmt: skip
+"""How the names of files end that hold rows of a dataset, or archives of them."""
 _WEIGHTS = ("*.safetensors", "*.index.json", *_PICKLED)
 
 
@@ -34,6 +39,11 @@ def is_wanted(file: str, files: Sequence[str], kind: checkpoint_files.RepoType, 
         return "/" not in file and not _matches(file, (*unwanted(tensors=True), *_WEIGHTS))
     tensors = any(other.endswith(".safetensors") and "/" not in other for other in files)
     return not _matches(file, unwanted(tensors=tensors))
+
+
+def is_script(files: Sequence[str]) -> bool:
+    """Whether a dataset's repository holds Python, and no file that rows could be in."""
+    return any(file.endswith(".py") for file in files) and not any(file.endswith(_ROWS) for file in files)
 
 
 def unwanted(*, tensors: bool) -> tuple[str, ...]:

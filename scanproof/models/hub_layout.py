@@ -6,18 +6,17 @@ field and makes up a tokenizer.  Each of these is an error here.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from scanproof.models.layout import CheckpointError
+from scanproof import files
+from scanproof.models.layout import CheckpointError, read_json_object, read_weight_map
 from scanproof.models.shards import describe_refusal
 
 REQUIRED = (
@@ -43,12 +42,12 @@ def check_folder(folder: Path, own_tokenizer: bool) -> None:
 
     `own_tokenizer`: the tokenizer is read from this folder, so it must be there.
     """
-    config = _json_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     for names in REQUIRED:
         if not any(name in config for name in names):
             raise CheckpointError(f"{folder / 'config.json'}: {names[0]}: missing")
     for path in sorted(set(weight_map(folder).values())):
-        if not path.is_file():
+        if not files.is_file(path):
             raise CheckpointError(f"{path}: there is no such file, but the index of the checkpoint names it")
         if path.suffix == ".safetensors":
             _check_safetensors(path)
@@ -69,25 +68,8 @@ def weight_map(folder: Path) -> dict[str, Path]:
         if (folder / single).is_file():
             return {"*": folder / single}
         if (folder / index).is_file():
-            named = _json_object(folder / index).get("weight_map")
-            if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-                raise CheckpointError(f"{folder / index}: weight_map: expected an object of key and file")
-            return {key: folder / name for key, name in named.items()}
+            return {key: folder / name for key, name in read_weight_map(folder / index).items()}
     raise CheckpointError(f"{folder}: no weights: none of {', '.join((*WEIGHTS, *INDICES))} is there")
-
-
-def _json_object(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}:{error.lineno}: no JSON: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return content
 
 
 def _check_safetensors(path: Path) -> None:
@@ -137,8 +119,8 @@ def exact_checkpoint(folder: Path) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
     if handler.rows:
-        files = weight_map(folder)
-        reasons = [f"{_file(files, key, folder)}: {key}: {_REASONS[status]}" for key, status in handler.rows]
+        named = weight_map(folder)
+        reasons = [f"{_file(named, key, folder)}: {key}: {_REASONS[status]}" for key, status in handler.rows]
         raise CheckpointError("\n".join(reasons)) from None
     if failure is not None:
         if isinstance(failure, RuntimeError) and "PytorchStreamReader" not in str(failure):
@@ -151,6 +133,6 @@ def _file_names(folder: Path) -> str:
     return ", ".join(str(path) for path in sorted(set(weight_map(folder).values())))
 
 
-def _file(files: Mapping[str, Path], key: str, folder: Path) -> Path:
+def _file(named: Mapping[str, Path], key: str, folder: Path) -> Path:
     index = next((folder / name for name in INDICES if (folder / name).is_file()), folder)
-    return files.get(key) or files.get("*") or index
+    return named.get(key) or named.get("*") or index

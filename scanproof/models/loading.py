@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from scanproof.models.blank import make_without_weights
 from scanproof.models.language_model import StateSpacesLM
 from scanproof.models.layout import CheckpointError, StateSpacesConfig, read_config
 from scanproof.models.shards import SAFETENSORS, Stored, check_keys, check_tied, load_weights, map_tensors
@@ -29,8 +30,7 @@ def read_checkpoint(
     if config.tie_embeddings and EMBEDDING in tensors:
         tensors.setdefault(HEAD, tensors[EMBEDDING])
     try:
-        with torch.device("meta"):
-            blank = StateSpacesLM(config, dtype)
+        blank = make_without_weights(lambda: StateSpacesLM(config, dtype))
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: ssm_cfg or attn_cfg: {error}") from error
     check_keys(tensors, {key: tuple(value.shape) for key, value in blank.state_dict().items()}, folder)

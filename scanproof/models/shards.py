@@ -6,8 +6,8 @@ memory of its weights once, and in addition a tenth of the converted bytes, or 4
 
 from __future__ import annotations
 
-import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scanproof import files
 from scanproof.environment import usable_cpus
-from scanproof.models.layout import CheckpointError
+from scanproof.models.layout import CheckpointError, read_weight_map
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -27,6 +28,11 @@ SMALLEST, LARGEST = 2**22, 2**28
 """Fewest and most bytes that are converted at a time; each time opens its files again."""
 AT_MOST = 4
 """Most threads that convert."""
+DAMAGED_PICKLE = (
+    RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, AssertionError,
+    zipfile.BadZipFile, struct.error, MemoryError, OverflowError,
+)  # fmt: skip
+"""What torch raises for damaged files beside UnpicklingError: its reader checks little of what it reads."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,8 @@ def check_keys(tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ..
     Raises:
         CheckpointError: names the file and every key that is missing, unknown or of another shape; at most ten.
     """
-    files = sorted({stored.path.name for stored in tensors.values()})
-    where = folder / files[0] if len(files) == 1 else f"{folder} ({', '.join(files)})"
+    names = sorted({stored.path.name for stored in tensors.values()})
+    where = folder / names[0] if len(names) == 1 else f"{folder} ({', '.join(names)})"
     problems = [f"{where}: {key}: missing" for key in shapes if key not in tensors]
     problems += [
         f"{stored.path}: {key}: the config has no place for it" for key, stored in tensors.items() if key not in shapes
@@ -164,16 +170,10 @@ def check_keys(tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ..
 
 
 def _map_indexed(index: Path) -> dict[str, Stored]:
-    try:
-        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(where.values()))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from None
+    where = read_weight_map(index)
     tensors: dict[str, Stored] = {}
-    for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index}: weight_map: {name!r} does not name a file beside it")
-        if not (index.parent / name).is_file():
+    for name in sorted(set(where.values())):
+        if not files.is_file(index.parent / name):
             key = next(key for key, value in where.items() if value == name)
             raise CheckpointError(f"{index.parent / name}: there is no such file; {index.name} has {key} in it")
         contents = _map_file(index.parent / name)
@@ -211,7 +211,7 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = f"refused, and nothing of it was run: {describe_refusal(error)}"
         raise CheckpointError(f"{path}: not a readable state dict of tensors: {reason}") from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except DAMAGED_PICKLE as error:
         raise CheckpointError(
             f"{path}: not a readable state dict of tensors: {describe_refusal(error)}; perhaps it was cut short"
         ) from error

@@ -77,6 +77,8 @@ class Part:
     metric: str
     documents: int | None = None
     """Number of evaluation documents of this term; the tolerance of a plain mean needs it."""
+    binary: bool = True
+    """Each document of this term is right or wrong; False: it scores between 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,17 @@ class Widening:
 
     by: float
     """Added to the allowance, in the unit of the printed value."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDiscrepancy:
+    """Why a printed number cannot come out, and the number that does."""
+
+    comes_out: str
+    """In the unit of the printed value, with at least its digits."""
+    source: str
+    """Where this number stands."""
     reason: str
 
 
@@ -142,8 +155,8 @@ class PublishedValue:
     """The document's harness: a named release of lm-eval (`same`), another harness (`other`), or `unknown`."""
     assumed: tuple[tuple[str, str], ...] = ()
     """(field, reason) for each field that the document leaves open."""
-    known_discrepancy: str | None = None
-    """Why this number cannot come out, or None."""
+    known_discrepancy: KnownDiscrepancy | None = None
+    """Why this number cannot come out, and what does, or None."""
     not_comparable: str | None = None
     """Why this number cannot be compared with a measurement, or None."""
     widened: Widening | None = None

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator
+from traceback import walk_tb
 from typing import Any
 
 import pytest
 
+from scanproof.plugin import own_process
+from scanproof.plugin.kernel_evidence import KnownMiss
+
 EVALUATED_ELSEWHERE = "scanproof_evaluation"
 """A test with this fixture asks for an evaluation, which has a process of its own."""
+
+
+FRAMEWORKS = frozenset({"torch", "triton", "scanproof"})
+"""Packages that call a kernel or wait for it, and do not hold it."""
 
 
 class BrokenDevice:
@@ -31,11 +39,11 @@ class BrokenDevice:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Kernels run behind the program: an error that nobody waited for is still this test's."""
-        found = yield
+        result = yield
         torch = used_torch()
         if self.reason is None and torch is not None and uses_gpu(item):
             torch.cuda.synchronize()
-        return found
+        return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -51,6 +59,9 @@ class BrokenDevice:
                 f"not measured: {item.nodeid} broke the GPU for this process: {first_line(call.excinfo.value)}"
             )
         else:
+            return report
+        if isinstance(call.excinfo.value, KnownMiss) and item.get_closest_marker(own_process.MARK):
+            # scanproof knows of it, and no test of another process shares the GPU's error.
             return report
         # Neither a mark for what is expected to fail nor a skip of the test's own hides it.
         if isinstance(report.longrepr, tuple):
@@ -92,6 +103,18 @@ def is_cuda_error(error: BaseException) -> bool:
     return type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error")
 
 
+def describe_cuda_error(error: BaseException) -> str:
+    """First line of one of CUDA's own errors, and the call of a kernel package in which it came up."""
+    modules = ((frame.f_globals.get("__name__", ""), frame, line) for frame, line in walk_tb(error.__traceback__))
+    called = [
+        f"{frame.f_code.co_name} ({module.replace('.', '/')}.py:{line})"
+        for module, frame, line in modules
+        if module.partition(".")[0] not in FRAMEWORKS
+    ]
+    where = f"in {called[-1]}" if called else "after the operation had returned"
+    return f"{first_line(error)}, seen {where}; with CUDA_LAUNCH_BLOCKING=1 it is seen at the kernel that caused it"
+
+
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what it was raised from."""
     while error is not None:
@@ -101,5 +124,5 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def first_line(error: BaseException) -> str:
     """Of the first of CUDA's own errors in the chain, else of the error."""
-    found = next((each for each in chain(error) if is_cuda_error(each)), error)
-    return next(iter(str(found).strip().splitlines()), type(found).__name__)
+    cause = next((each for each in chain(error) if is_cuda_error(each)), error)
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)

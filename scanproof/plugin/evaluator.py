@@ -15,7 +15,9 @@ from filelock import FileLock
 from scanproof import files
 from scanproof.errors import EvaluationError
 from scanproof.evaluation import kernels_ran
+from scanproof.history.kept_files import digest_files
 from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict.remaking import list_terms
 from scanproof.record import Evaluation
 
 Evaluate = Callable[[EvalJob], Evaluation]
@@ -30,16 +32,24 @@ class Evaluator:
     """Folder of this session's run; finished evaluations are written below it at once."""
     tasks_selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Job name to the tasks that the selected tests need; a job not named runs all its tasks."""
+    single_tasks: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Job name to the single tasks that its selected numbers are made of."""
+    numbers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Job name to the ids of its selected numbers."""
+    moved: Callable[[str, str, str], None] = lambda job, before, after: None
+    """Called with a job and the folders from which and to which its answers were copied."""
     finished: dict[str, Evaluation | EvaluationError] = field(default_factory=dict)
 
     def select(self, values: Iterable[PublishedValue]) -> None:
         """Narrow each job to the tasks of these values, so that `-k` pays only for what it selects."""
         needed: dict[str, dict[str, frozenset[str]]] = {}
         for value in values:
+            self.numbers[value.job.name] = (*self.numbers.get(value.job.name, ()), value.id)
             tasks = needed.setdefault(value.job.name, {})
-            for name, leaves in tasks_of(value):
+            for name, leaves in list_roots(value):
                 tasks[name] = tasks.get(name, frozenset()) | leaves
         self.tasks_selected = {name: covering(tasks) for name, tasks in needed.items()}
+        self.single_tasks = {name: frozenset().union(*tasks.values()) for name, tasks in needed.items()}
 
     def narrowed(self, job: EvalJob) -> EvalJob:
         """The job with the tasks that were selected."""
@@ -67,7 +77,7 @@ class Evaluator:
             try:
                 finished = self.evaluate(self.narrowed(job))
                 kernels_ran.require_kernels(job, finished)
-                evaluation = self.with_samples(finished)
+                evaluation = replace(self.with_samples(finished), asked=self.numbers.get(job.name, ()))
                 with files.replace_atomically(path) as temporary:
                     temporary.write_bytes(files.to_json(evaluation))
             except EvaluationError as error:
@@ -78,12 +88,13 @@ class Evaluator:
             return evaluation
 
     def with_samples(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation with its samples placed beside the run."""
+        """The evaluation with its samples placed beside the run, and the digest of each of their files."""
         samples = self.placed(evaluation.samples, "samples", evaluation.job.name)
         replaced = evaluation.replaced
         if replaced is not None and replaced.samples is not None:
-            replaced = replace(replaced, samples=self.placed(replaced.samples, "replaced", evaluation.job.name))
-        return replace(evaluation, samples=samples, replaced=replaced)
+            other = self.placed(replaced.samples, "replaced", evaluation.job.name)
+            replaced = replace(replaced, samples=other, kept=digest_files(Path(other)))
+        return replace(evaluation, samples=samples, kept=digest_files(Path(samples)), replaced=replaced)
 
     def placed(self, source: str, kind: str, job: str) -> str:
         """Put logs into a folder of the run; returns the folder."""
@@ -91,6 +102,7 @@ class Evaluator:
         if Path(source).is_dir() and not target.exists():
             with files.replace_atomically(target) as temporary:
                 shutil.copytree(source, temporary, copy_function=link_or_copy)
+            self.moved(job, source, str(target))
         return str(target)
 
 
@@ -101,11 +113,20 @@ def keep_error(path: Path, error: EvaluationError) -> EvaluationError:
     return error
 
 
-def tasks_of(value: PublishedValue) -> list[tuple[str, frozenset[str]]]:
-    """The tasks that have to run for a value, each with the single tasks inside it."""
+def list_roots(value: PublishedValue) -> list[tuple[str, frozenset[str]]]:
+    """The tasks that lm-eval has to run for a value: a group as one, each with the single tasks inside it."""
+    leaves = [term.task for term in list_terms(value)]
     if value.parts and not value.pooled:
-        return [(part.task, frozenset({part.task})) for part in value.parts]
-    return [(value.task, frozenset(part.task for part in value.parts) or frozenset({value.task}))]
+        return [(task, frozenset({task})) for task in leaves]
+    return [(value.task, frozenset(leaves))]
+
+
+def require_measured(value: PublishedValue, evaluation: Evaluation) -> None:
+    """Raise EvaluationError where a task of this number could not be loaded, though others of its job could."""
+    for task in sorted(frozenset().union(*(leaves for _, leaves in list_roots(value)))):
+        left_out = evaluation.unmeasured.get(task)
+        if left_out is not None:
+            raise EvaluationError(left_out.kind, f"{task}: {left_out.message}")
 
 
 def covering(tasks: dict[str, frozenset[str]]) -> tuple[str, ...]:

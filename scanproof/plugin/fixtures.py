@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scanproof.plugin import latency
+from scanproof.plugin import latency, own_source
 from scanproof.plugin.controller import PROPERTY
 from scanproof.plugin.session import Session, session_of
 
 if TYPE_CHECKING:
     from scanproof.kernels.latency.latency_verdict import Latency
     from scanproof.numbers.values import PublishedValue
+    from scanproof.numbers.verdict.all_gates import Judged
     from scanproof.numbers.verdict.paired_tests import PairedComparison
     from scanproof.numbers.verdict.tolerance import Verdict
     from scanproof.record import Evaluation, Record
@@ -23,25 +24,32 @@ if TYPE_CHECKING:
 def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: PublishedValue) -> Evaluation:
     """The evaluation that `scanproof_value` belongs to; it runs once for all its numbers.
 
-    Skips, or under --scanproof-strict errors, when the machine lacks what the job needs; errors when it breaks.
+    Skips, or under --scanproof-strict errors, when the machine lacks what the job needs; errors when it breaks, and
+    where a stand-in is missing.
     """
     from scanproof.errors import EvaluationError
     from scanproof.numbers.verdict.outcome import Outcome
     from scanproof.plugin import run_recorder
+    from scanproof.plugin.evaluator import require_measured
 
     session, value, nodeid = session_of(request.config), scanproof_value, request.node.nodeid
     broken: EvaluationError | None = None
     missing = session.why_no_gpu if value.job.device == "cuda" else None
     if missing is None:
         try:
-            return session.evaluate(value.job)
+            evaluation = session.evaluate(value.job)
+            require_measured(value, evaluation)
+            return evaluation
         except EvaluationError as error:
             broken, problem = error, str(error)
             missing = error.message if error.kind == "missing" else None
-    if missing is not None and not session.settings.strict:
+    # The stand-ins and their data are parts of this package: one that is gone is a fault of the installation.
+    may_skip = not session.settings.strict and value.job.suite != "embedded"
+    if missing is not None and may_skip:
         attach(request, run_recorder.make_record(value, nodeid, outcome=Outcome.NOT_RUN.value, because=missing))
         pytest.skip(missing)
-    because = problem if missing is None else f"{missing} (--scanproof-strict: not a skip)"
+    never = "--scanproof-strict" if session.settings.strict else "a stand-in"
+    because = problem if missing is None else f"{missing} ({never}: not a skip)"
     record = run_recorder.make_record(value, nodeid, outcome=Outcome.ERROR.value, because=because)
     attach(request, record)
     reasons = explain_failure(session, record, error=broken) if broken is not None else []
@@ -49,39 +57,39 @@ def scanproof_evaluation(request: pytest.FixtureRequest, scanproof_value: Publis
 
 
 @pytest.fixture
-def scanproof_gate(
+def scanproof_judged(
     request: pytest.FixtureRequest, scanproof_value: PublishedValue, scanproof_evaluation: Evaluation
-) -> PairedComparison | None:
-    """`scanproof_value` against its baseline, document by document; None where it has no baseline."""
-    return session_of(request.config).second_gate.finding(scanproof_value, scanproof_evaluation)
-
-
-@pytest.fixture
-def scanproof_verdict(
-    request: pytest.FixtureRequest,
-    scanproof_value: PublishedValue,
-    scanproof_evaluation: Evaluation,
-    scanproof_gate: PairedComparison | None,
-) -> Verdict:
-    """The verdict of both gates on `scanproof_value`, recorded before any test asserts on it.
+) -> Judged:
+    """The verdict of all gates on `scanproof_value`, recorded before any test asserts on it.
 
     Where lm-eval measured again after the shared engine, it is lm-eval's, and says what the shared engine had.
     """
-    from scanproof.history import second_gate
     from scanproof.numbers.verdict import derive
     from scanproof.numbers.verdict.outcome import Outcome
     from scanproof.plugin import run_recorder
 
     session, value, nodeid = session_of(request.config), scanproof_value, request.node.nodeid
     try:
-        verdict = run_recorder.judge(value, scanproof_evaluation, session.expected.constants)
+        judged = session.second_gate.judge(value, scanproof_evaluation, session.due)
     except derive.DeriveError as error:
         attach(request, run_recorder.make_record(value, nodeid, outcome=Outcome.ERROR.value, because=str(error)))
         pytest.fail(f"{value.id}: not measured: {error}", pytrace=False)
-    verdict = second_gate.with_finding(verdict, scanproof_gate)
-    verdict = second_gate.with_engines(verdict, session.second_gate.engines(value, scanproof_evaluation))
-    attach(request, run_recorder.judged_record(value, nodeid, scanproof_evaluation, verdict, scanproof_gate))
-    return verdict
+    own_source.note_replaced(request.node)
+    verdict, comparison = judged.verdict, judged.comparison
+    attach(request, run_recorder.judged_record(value, nodeid, scanproof_evaluation, verdict, comparison))
+    return judged
+
+
+@pytest.fixture
+def scanproof_verdict(scanproof_judged: Judged) -> Verdict:
+    """The verdict of all gates on `scanproof_value`."""
+    return scanproof_judged.verdict
+
+
+@pytest.fixture
+def scanproof_gate(scanproof_judged: Judged) -> PairedComparison | None:
+    """`scanproof_value` against its baseline, document by document; None where it has no baseline."""
+    return scanproof_judged.comparison
 
 
 @pytest.fixture
@@ -150,10 +158,14 @@ def scanproof_latency(request: pytest.FixtureRequest) -> Callable[[Latency], Lat
     from scanproof.report import junit
 
     def judge(measured: Latency) -> Latency:
+        wrong = ""
         try:
             judged = latency.judge(session_of(request.config), measured)
         except baseline_files.BaselineError as error:
-            pytest.fail(str(error), pytrace=False)
+            wrong = str(error)
+        if wrong:
+            # Not where it is caught: the message would come twice.
+            pytest.fail(wrong, pytrace=False)
         request.node.user_properties.append((latency.PROPERTY, files.to_json(judged).decode()))
         request.node.user_properties.extend(junit.latency_properties(judged))
         return judged

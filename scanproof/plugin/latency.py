@@ -13,6 +13,7 @@ import pytest
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.plugin import options, own_process
 from scanproof.plugin.session import Session
+from scanproof.plugin.strict_session import Unkept
 
 if TYPE_CHECKING:
     from scanproof.kernels.latency.baseline_files import BaselineFile
@@ -22,8 +23,10 @@ PROPERTY = "scanproof-latency"
 """Name of the user property that carries a latency from an xdist worker to its controller, and into JUnit."""
 REPEAT_FIXTURE = "scanproof_repeat"
 """A test with this argument runs once for every repeat while baselines are recorded."""
-PACKAGES = ("causal-conv1d", "flash-attn", "mamba-ssm", "scanproof", "torch", "triton")
+PACKAGES = ("causal-conv1d", "fla-core", "flash-attn", "mamba-ssm", "scanproof", "torch", "triton")
 RECORD = "--scanproof-record-latency"
+LATENCIES = "scanproof-latencies"
+"""Name of the part of the plugin that keeps latencies."""
 
 
 def why_not_measured(session: Session) -> str | None:
@@ -72,18 +75,41 @@ def judge(session: Session, measured: Latency) -> Latency:
     from scanproof.kernels.latency import baseline_files, latency_verdict
 
     outcomes = LatencyOutcome
+    if measured.outcome == outcomes.WRONG.value:
+        return measured
     if measured.timing is None:
         return replace(measured, outcome=outcomes.NOT_MEASURED.value)
+    if measured.provider:
+        because = f"baselines are of what is installed; {measured.provider} is timed beside it"
+        return replace(measured, outcome=outcomes.NO_BASELINE.value, because=because)
     if session.settings.record_latency:
         return replace(measured, outcome=outcomes.RECORDED.value)
+    if because := latency_verdict.why_the_host_was_timed(measured.timing):
+        return replace(measured, outcome=outcomes.NOT_MEASURED.value, because=because)
     path = baseline_path(session, measured.kind, measured.device)
-    found = baseline_files.read_for_device(path, measured.kind, measured.device) if path else None
-    baseline = found.baseline(measured.id, path) if found and path else None
+    device_file = baseline_files.read_for_device(path, measured.kind, measured.device) if path else None
+    baseline = device_file.credible_baseline(measured, path) if device_file and path else None
     if baseline is None:
         because = f"{measured.device} has no baseline of this case; {RECORD} records them"
-        return replace(measured, outcome=outcomes.NO_BASELINE.value, because=because)
+        lost = why_baseline_is_missed(session, measured, path) if session.settings.strict else None
+        if lost is not None:
+            because = f"{lost}: bring it back to {path or 'the expected values'}, or record this device's with {RECORD}"
+        outcome = outcomes.NO_BASELINE if lost is None else outcomes.NOT_MEASURED
+        return replace(measured, outcome=outcome.value, because=because)
     verdict = latency_verdict.judge(baseline, measured.timing.median, measured.timing.noise, measured.clock)
     return replace(measured, outcome=verdict.outcome.value, because=verdict.because, baseline=baseline, verdict=verdict)
+
+
+def why_baseline_is_missed(session: Session, measured: Latency, path: Path | None) -> str | None:
+    """Why a latency without a baseline has to have one; None where nothing was ever compared, and nothing is recorded.
+
+    A file of baselines that is lost, or a GPU that is called otherwise, does not switch the comparison off.
+    """
+    run = session.compared_latencies.get((measured.kind, measured.id))
+    if run is not None:
+        return f"{measured.device} has no baseline of this case, and run {run} had one"
+    others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
+    return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None
 
 
 def repeat_of(item: pytest.Item) -> int:
@@ -101,6 +127,8 @@ class Latencies:
         self.recording: bool = session.settings.record_latency
         self.pending: set[str] = set()
         """Latency tests that were selected and not reached yet."""
+        self.failed: set[str] = set()
+        """Latency tests that failed in any of their phases."""
         self.said: list[tuple[str, bool]] = []
         """Lines for the summary, and whether each is bad news."""
 
@@ -137,12 +165,16 @@ class Latencies:
                 raise pytest.UsageError(f"scanproof: {RECORD}: {error}") from error
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test left; the first one begins the record of a session without published numbers."""
+        """Keep what a test left, and that it failed; the first one begins the record of a session without numbers."""
+        if report.failed and "latency" in report.keywords:
+            self.failed.add(report.nodeid)
         if report.when != "teardown":
             return
         self.pending.discard(report.nodeid)
-        found = [str(text) for name, text in report.user_properties if name == PROPERTY]
-        if not found:
+        if self.session.recorder is not None:
+            self.session.recorder.pending = len(self.pending)
+        latencies = [str(text) for name, text in report.user_properties if name == PROPERTY]
+        if not latencies and report.nodeid not in self.failed:
             return
         from scanproof import files
         from scanproof.kernels.latency.latency_verdict import Latency
@@ -150,57 +182,68 @@ class Latencies:
 
         try:
             if self.session.recorder is None:
-                controller.start_run(self.session, selected=0)
+                controller.start_run(self.session)
             assert self.session.recorder is not None
-            self.session.recorder.add(files.from_json(Latency, found[-1]))
+            self.session.recorder.pending = len(self.pending)
+            if latencies:
+                self.session.recorder.add(files.from_json(Latency, latencies[-1]))
         except (OSError, pytest.UsageError) as error:
             line = f"latencies NOT recorded: {error}", True
             self.said += [line] if line not in self.said else []
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Called before the run is written: whether it is whole, and the baselines that were asked for."""
-        recorder = self.session.recorder
-        if recorder is not None:
-            recorder.pending = len(self.pending)
+    def finish(self, green: bool) -> list[Unkept]:
+        """Write the baselines that were asked for; returns what of them, or of the record, is not there.
+
+        Called by the controller before it decides: what is decided later, any hook may overrule.
+
+        Args:
+            green: whether the session is, but for its baselines.
+        """
         if self.recording and not self.config.option.collectonly:
-            self.write_baselines(green=exitstatus == pytest.ExitCode.OK and not self.pending)
-        if any(bad for _, bad in self.said) and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.write_baselines(green and not self.pending)
+        return [Unkept("every latency is kept", line, told=True) for line, bad in self.said if bad]
 
     def write_baselines(self, green: bool) -> None:
-        """Write one file per device, if the session was green and whole; say what was written or why not."""
+        """Write one file per device, if the session was green and whole; say what was written or why not.
+
+        A case that is too noisy for a baseline costs no other case its own: a recording takes an hour.
+        """
         from scanproof.kernels.latency import baseline_files
 
         recorder = self.session.recorder
-        found = list(recorder.latencies.values()) if recorder else []
-        if not found or not green:
-            reason = "the session was not green and whole" if found else "no latency was measured"
+        latencies = [each for each in recorder.latencies.values() if not each.provider] if recorder else []
+        if not latencies or not green:
+            reason = "the session was not green and whole" if latencies else "no latency was measured"
             self.said.append((f"baselines NOT recorded: {reason}", True))
             return
-        for kind, device in sorted({(each.kind, each.device) for each in found}):
-            own = [each for each in found if (each.kind, each.device) == (kind, device)]
+        for kind, device in sorted({(latency.kind, latency.device) for latency in latencies}):
+            own = [latency for latency in latencies if (latency.kind, latency.device) == (kind, device)]
             path = baseline_path(self.session, kind, device)
             try:
                 if path is None:
                     raise baseline_files.BaselineError(
                         "there is no folder of expected values: --scanproof-expected=DIR"
                     )
-                baseline_files.write(path, self.content(own))
+                loud = baseline_files.find_loud_cases(own)
+                quiet = [latency for latency in own if latency.id not in loud]
+                self.said += [(f"baseline of {case} NOT recorded: {why}", True) for case, why in loud.items()]
+                if not quiet:
+                    raise baseline_files.BaselineError(f"no case was quiet enough: {baseline_files.QUIET}")
+                baseline_files.write(path, self.content(quiet))
             except (baseline_files.BaselineError, OSError) as error:
                 self.said.append((f"baselines of {device} NOT recorded: {error}", True))
             else:
                 self.said.append((f"baselines of {device} recorded in {path}", False))
 
-    def content(self, found: list[Latency]) -> BaselineFile:
+    def content(self, latencies: list[Latency]) -> BaselineFile:
         """The file of one device; raises BaselineError where a case lacks a repeat."""
         from scanproof import environment
         from scanproof.kernels.latency import baseline_files, latency_verdict
         from scanproof.plugin import run_recorder
 
-        first, cases = found[0], baseline_files.collect_repeats(found)
-        counts = Counter(each.id for each in found if each.timing is not None)
-        short = sorted({each.id for each in found if counts[each.id] < latency_verdict.FEWEST_REPEATS})
+        first, cases = latencies[0], baseline_files.collect_repeats(latencies)
+        counts = Counter(latency.id for latency in latencies if latency.timing is not None)
+        short = sorted({latency.id for latency in latencies if counts[latency.id] < latency_verdict.FEWEST_REPEATS})
         if short or first.limits is None:
             raise baseline_files.BaselineError(
                 f"{', '.join(short[:3])} and others have less than {latency_verdict.FEWEST_REPEATS} repeats"
@@ -219,14 +262,14 @@ class Latencies:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         recorder = self.session.recorder
-        found = list(recorder.latencies.values()) if recorder else []
-        if not found and not self.said:
+        latencies = list(recorder.latencies.values()) if recorder else []
+        if not latencies and not self.said:
             return
         from scanproof.report import latency_text
 
         terminalreporter.section("scanproof latency", sep="=", bold=True)
         width: Any = terminalreporter._tw.fullwidth if terminalreporter.isatty else None
-        for line in latency_text.summary_lines(found, width, terminalreporter._tw.hasmarkup):
+        for line in latency_text.summary_lines(latencies, width, terminalreporter._tw.hasmarkup):
             terminalreporter.write_line(line)
         for line, bad in self.said:
             terminalreporter.write_line(line, red=bad, bold=bad)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.plugin import latency
+from scanproof.plugin.kernel_evidence import PROVIDER_FIXTURE
 from scanproof.plugin.kernel_fixtures import (
     PLACE_FIXTURE,
+    CannotRun,
     Kernels,
     Missing,
     fail_on_unknown_names,
     import_or_stop,
     watch_launches,
 )
+from scanproof.plugin.providers import watch_provider
 from scanproof.plugin.session import session_of
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency
     from scanproof.kernels.latency.stopwatch import Stopwatch
     from scanproof.kernels.latency.timing import Timer
+    from scanproof.kernels.providers.provider import Provider
+    from scanproof.plugin.providers import Provided
 
 LATENCY_CASE_FIXTURE = "scanproof_latency_case"
 DEVICE_KINDS = {"gpu": "cuda", "cpu": "cpu"}
@@ -38,8 +43,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from scanproof.kernels.latency import latency_cases
     from scanproof.plugin.kernel_parameters import latency_parameters, load_table
 
-    parameters = latency_parameters(load_table(latency_cases.load))
-    metafunc.parametrize((LATENCY_CASE_FIXTURE, PLACE_FIXTURE), parameters)
+    session = session_of(metafunc.config)
+    named = None if session.settings.record_latency else session.providers
+    parameters = latency_parameters(load_table(latency_cases.load), named)
+    metafunc.parametrize((LATENCY_CASE_FIXTURE, PLACE_FIXTURE, PROVIDER_FIXTURE), parameters)
 
 
 @pytest.fixture
@@ -49,9 +56,11 @@ def scanproof_latency_case(scanproof_place: str) -> LatencyCase:
 
 
 @pytest.fixture
-def scanproof_timed_kernels(request: pytest.FixtureRequest, scanproof_place: str) -> Kernels:
+def scanproof_timed_kernels(
+    request: pytest.FixtureRequest, scanproof_place: str, scanproof_provider: Provider | None
+) -> Kernels:
     """The operations of the place that a latency is measured in."""
-    if scanproof_place == "gpu":
+    if scanproof_place == "gpu" or scanproof_provider is not None:
         kernels: Kernels = request.getfixturevalue("scanproof_kernels")
         return kernels
     from scanproof.kernels.latency import timed_calls
@@ -98,10 +107,12 @@ def scanproof_unmeasured(request: pytest.FixtureRequest) -> str | None:
 def scanproof_stopwatch(
     request: pytest.FixtureRequest,
     scanproof_latency_case: LatencyCase,
+    scanproof_provider: Provider | None,
     scanproof_timed_kernels: Kernels,
     scanproof_timers: dict[str, Timer],
     scanproof_numerics: dict[str, str],
     scanproof_missing: Missing,
+    scanproof_cannot_run: CannotRun,
     scanproof_repeat: int,
     scanproof_latency: Callable[[Latency], Latency],
     scanproof_unmeasured: str | None,
@@ -114,27 +125,43 @@ def scanproof_stopwatch(
     from scanproof.kernels import operation_table
     from scanproof.kernels.latency import tuning
     from scanproof.kernels.latency.stopwatch import Stopwatch, calls_of, why_no_memory
+    from scanproof.numbers.verdict.outcome import LatencyOutcome
 
     timed, kernels = scanproof_latency_case, scanproof_timed_kernels
     op = operation_table.find_operation(timed.case.op)
     fail_on_unknown_names(op, timed.case)
     kind = DEVICE_KINDS[timed.place]
-    call = import_or_stop(op, kernels, scanproof_missing)
-    if kind != "cpu" and (reason := why_no_memory(timed, op)):
-        pytest.skip(reason)
+    call, provided = import_or_stop(op, kernels, scanproof_missing), kernels.provided
+    if scanproof_provider is not None and provided is None:
+        pytest.fail(f"{timed.id}: what gives scanproof_timed_kernels here gives no {scanproof_provider.title}", False)
+    if provided is not None:
+        if (reason := provided.provider.why_cannot(timed.case)) is not None:
+            scanproof_cannot_run(f"{provided.provider.title}: {reason}")
+        # Without what counts its calls.
+        call = provided.provider.bind(provided.watch.target)
+    if kind != "cpu" and (lack := why_no_memory(timed, op)):
+        because, never = lack
+        stop = scanproof_cannot_run if never else scanproof_missing
+        stop(because)
     tune = scanproof_unmeasured is None
     choices = tuning.choose(lambda: calls_of(timed, op, call, kind)(0)()) if tune else ()
-    stopwatch = Stopwatch(timed, op, call, kind, scanproof_timers[kind], choices)
-    wrong = find_wrong_results(request.node, stopwatch, scanproof_numerics)
+    title = provided.provider.title if provided is not None else ""
+    stopwatch = Stopwatch(timed, op, call, kind, scanproof_timers[kind], choices, title)
+    wrong = find_wrong_results(request.node, stopwatch, scanproof_numerics, provided)
     if wrong:
         because = f"its results are wrong, and what is wrong is not timed: {wrong}"
-        scanproof_latency(stopwatch.result(request.node.nodeid, scanproof_repeat, because=because))
-        pytest.fail(f"{timed.id}: {because}", pytrace=False)
+        wrong_result = LatencyOutcome.WRONG.value
+        scanproof_latency(
+            stopwatch.result(request.node.nodeid, scanproof_repeat, because=because, outcome=wrong_result)
+        )
+        pytest.fail(f"{stopwatch.id}: {because}", pytrace=False)
     request.node.add_marker(pytest.mark.benchmark(timer=stopwatch.timer.read, group=f"{op.name} {timed.direction}"))
     return stopwatch
 
 
-def find_wrong_results(item: pytest.Item, stopwatch: Stopwatch, numerics: dict[str, str]) -> str:
+def find_wrong_results(
+    item: pytest.Item, stopwatch: Stopwatch, numerics: dict[str, str], provided: Provided | None = None
+) -> str:
     """What the criterion says of the case at sizes that references can take; empty when the results are right.
 
     Asked once for all cases that differ in nothing but what the check makes smaller, and whose autotuners chose the
@@ -143,12 +170,16 @@ def find_wrong_results(item: pytest.Item, stopwatch: Stopwatch, numerics: dict[s
     from scanproof.kernels import compare
 
     timed, check, op = stopwatch.timed, stopwatch.timed.check, stopwatch.op
-    compared = repr((replace(check, name="", place=""), stopwatch.choices))
+    compared = repr((replace(check, name="", place=""), stopwatch.choices, stopwatch.provider))
     if compared not in numerics:
         needed = op.needed_kernels(check) if timed.place == "gpu" else ()
+        watched = watch_launches(item, timed.place, timed.id, needed)
+        if provided is not None:
+            watched = watch_provider(item, provided, stopwatch.id)
         try:
-            with watch_launches(item, timed.place, timed.id, needed):
-                comparisons = compare.compare_case(op, check, stopwatch.call, stopwatch.kind)
+            with watched:
+                call = stopwatch.call if provided is None else provided.function
+                comparisons = compare.compare_case(op, check, call, stopwatch.kind)
                 wrong = compare.describe_failures(check, comparisons)
         except compare.WrongResult as error:
             wrong = str(error)
@@ -190,6 +221,8 @@ def scanproof_check_latency(
         limits = scanproof_limits(scanproof_stopwatch.kind)
         judged = scanproof_latency(scanproof_stopwatch.result(nodeid, scanproof_repeat, limits=limits, **measured))
         benchmark.extra_info.update(latency_text.benchmark_figures(judged))
+        if judged.outcome == LatencyOutcome.NOT_MEASURED.value:
+            scanproof_missing(f"latency was not judged: {judged.because}")
         if judged.outcome == LatencyOutcome.SLOWER.value:
             pytest.fail(latency_text.failure_text(judged), pytrace=False)
 

@@ -8,9 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from scanproof.plugin import providers
+from scanproof.printable import LONGEST, make_printable
+
+if TYPE_CHECKING:
+    from scanproof.kernels.providers.named import Named
 
 PACKAGED_EXPECTED = Path(__file__).parents[1] / "data" / "expected"
 ENGINES = ("plain", "shared", "auto")
@@ -60,6 +66,8 @@ class Option:
     parse: Callable[[str], Any] | None = str
     """From text to the value; None for a switch."""
     metavar: str | None = None
+    many: bool = False
+    """It may be given several times; between spaces in the variable, on lines of the ini file."""
 
     @property
     def name(self) -> str:
@@ -70,6 +78,25 @@ class Option:
         return self.name.upper()
 
 
+OFF = ("0", "false", "no", "off")
+REPORT = Option(
+    "--scanproof-report",
+    "write the run as one HTML page to this file when the session ends; an earlier page there is replaced at its start",
+    parse=Path,
+    metavar="FILE",
+)
+STRICT = Option(
+    "--scanproof-strict",
+    "a missing GPU, kernel, checkpoint or dataset is an error, not a skip",
+    parse=None,
+)
+LIMIT = Option(
+    "--scanproof-limit",
+    "evaluate only the first N documents of each task; nothing is compared then, so that the stand-ins "
+    "fail a session whose call does not say it",
+    parse=positive_count,
+    metavar="N",
+)
 OPTIONS = (
     Option(
         "--scanproof-expected",
@@ -89,25 +116,26 @@ OPTIONS = (
         parse=Path,
         metavar="DIR",
     ),
-    Option(
-        "--scanproof-strict",
-        "a missing GPU, kernel, checkpoint or dataset is an error, not a skip",
-        parse=None,
-    ),
+    STRICT,
     Option(
         "--scanproof-history",
         "folder or URL (s3://..., through fsspec) that every finished run is published to, and whose baseline every "
-        "evaluation is compared with, document by document",
+        "evaluation is compared with, document by document; with --scanproof-strict a folder has to exist",
         parse=folder_or_url,
         metavar="DIR_OR_URL",
     ),
+    REPORT,
     Option(
-        "--scanproof-report",
-        "write the run as one HTML page to this file when the session ends",
-        parse=Path,
-        metavar="FILE",
+        "--scanproof-fresh",
+        "ignore finished evaluations in the store and run every job again; --scanproof-strict does so too",
+        parse=None,
     ),
-    Option("--scanproof-fresh", "ignore finished evaluations in the store and run every job again", parse=None),
+    Option(
+        "--scanproof-reuse",
+        "with --scanproof-strict: take finished evaluations of earlier sessions from the store, as after a night that "
+        "was interrupted; the summary says which, and from when",
+        parse=None,
+    ),
     Option(
         "--scanproof-timeout",
         "stop an evaluation that takes longer than this many seconds (default: no limit)",
@@ -121,12 +149,7 @@ OPTIONS = (
         parse=engine,
         metavar="|".join(ENGINES),
     ),
-    Option(
-        "--scanproof-limit",
-        "evaluate only the first N documents of each task; nothing is compared then",
-        parse=positive_count,
-        metavar="N",
-    ),
+    LIMIT,
     Option(
         "--scanproof-jobs",
         "how many evaluations of stand-ins run at the same time (default: one per core, at most 4); those on a GPU "
@@ -139,6 +162,14 @@ OPTIONS = (
         "measure every latency in seven passes and record this device's baselines, instead of comparing with them",
         parse=None,
     ),
+    Option(
+        providers.FLAG,
+        "run the cases of an operation on this function instead of the installed one, on the CPU too (-m provider); "
+        "may be given for several operations",
+        parse=providers.read_names,
+        metavar="OPERATION=MODULE:FUNCTION",
+        many=True,
+    ),
 )
 
 
@@ -150,6 +181,9 @@ def add_options(parser: pytest.Parser) -> None:
         if option.parse is None:
             group.addoption(option.flag, action="store_true", default=None, help=twin)
             parser.addini(option.name, option.help, type="bool", default=False)
+        elif option.many:
+            group.addoption(option.flag, action="append", default=None, metavar=option.metavar, help=twin)
+            parser.addini(option.name, option.help, type="linelist", default=[])
         else:
             group.addoption(option.flag, default=None, metavar=option.metavar, help=twin)
             parser.addini(option.name, option.help, default="")
@@ -159,7 +193,7 @@ def switch(text: str, variable: str) -> bool:
     """The value of a switch in an environment variable."""
     if text.lower() in ("1", "true", "yes", "on"):
         return True
-    if text.lower() in ("0", "false", "no", "off"):
+    if text.lower() in OFF:
         return False
     raise pytest.UsageError(f"scanproof: {variable} is 1 or 0, not {text!r}")
 
@@ -179,12 +213,31 @@ def read_option(config: pytest.Config, option: Option) -> Any:
         base = config.inipath.parent if config.inipath else config.rootpath
     if option.parse is None:
         return bool(given)
+    if option.many and isinstance(given, list):
+        given = " ".join(given)
     if not given:
         return None
     if option.parse is Path or (option.parse is folder_or_url and "://" not in given):
-        path = (base / Path(given).expanduser()).resolve()
+        path = _make_path(option, base, given)
         return path if option.parse is Path else str(path)
-    return option.parse(given)
+    try:
+        return option.parse(given)
+    except pytest.UsageError as error:
+        raise pytest.UsageError(make_printable(str(error), LONGEST)) from None
+
+
+def _make_path(option: Option, base: Path, given: str) -> Path:
+    """The path that an option names; raises pytest.UsageError where no file can have that name."""
+    try:
+        path = (base / Path(given).expanduser()).resolve()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = make_printable(f"scanproof: {option.flag}: {given} cannot be a path: {reason}", LONGEST)
+        raise pytest.UsageError(message) from None
+    return path
 
 
 @dataclass(frozen=True)
@@ -196,6 +249,7 @@ class PluginSettings:
     mirror: Path | None
     strict: bool
     fresh: bool
+    """Nothing that an earlier session measured is used: asked for, or strict without `--scanproof-reuse`."""
     timeout: float | None
     limit: int | None
     record_latency: bool
@@ -207,6 +261,8 @@ class PluginSettings:
     """One of `ENGINES`."""
     jobs: int | None = None
     """Evaluations of stand-ins at once; None: as many as the machine has cores, at most four."""
+    providers: tuple[Named, ...] = ()
+    """Functions that are named in place of installed operations."""
 
 
 def check_ini_was_found(config: pytest.Config) -> None:
@@ -216,12 +272,17 @@ def check_ini_was_found(config: pytest.Config) -> None:
     behind a space for a path of tests.  Raises pytest.UsageError.
     """
     here = config.invocation_params.dir
-    files = [here / name for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")]
-    if config.inipath is not None or not any(file.is_file() for file in files):
+    inis = [here / name for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")]
+    if config.inipath is not None or not any(file.is_file() for file in inis):
         return
     arguments = [str(argument) for argument in config.invocation_params.args]
     for option, value in pairwise(arguments):
-        if option in {known.flag for known in OPTIONS if known.parse is not None} and Path(value).exists():
+        path = Path(value)
+        # Here, because sessions of other tests load the options too, and it loads pydantic.
+        from scanproof import files
+
+        there = files.is_file(path) or files.is_folder(path)
+        if option in {known.flag for known in OPTIONS if known.parse is not None} and there:
             raise pytest.UsageError(
                 f"scanproof: pytest took {value} for a folder of tests and did not find its ini file; "
                 f"write {option}={value}"
@@ -237,15 +298,22 @@ def read_settings(config: pytest.Config) -> PluginSettings:
         expected = config.rootpath / "expected"
     for flag, path in (("--scanproof-expected", expected), ("--scanproof-mirror", mirror)):
         if path is not None and not path.is_dir():
-            raise pytest.UsageError(f"scanproof: {flag}: there is no folder {path}")
+            raise pytest.UsageError(make_printable(f"scanproof: {flag}: there is no folder {path}", LONGEST))
     if values["scanproof_strict"] and values["scanproof_limit"] is not None:
         raise pytest.UsageError("scanproof: a strict run compares every number; leave out --scanproof-limit")
+    if not values["scanproof_strict"] and "--scanproof-strict" in config.invocation_params.args:
+        raise pytest.UsageError("scanproof: a plugin or a conftest.py has switched --scanproof-strict off")
+    if values["scanproof_strict"]:
+        refuse_new_history(values["scanproof_history"])
+    fresh, reuse = values["scanproof_fresh"], values["scanproof_reuse"]
+    if fresh and reuse:
+        raise pytest.UsageError("scanproof: --scanproof-fresh and --scanproof-reuse contradict each other; give one")
     return PluginSettings(
         expected=expected if expected is not None else (PACKAGED_EXPECTED if PACKAGED_EXPECTED.is_dir() else None),
         store=values["scanproof_store"] or config.rootpath / ".scanproof",
         mirror=mirror,
         strict=values["scanproof_strict"],
-        fresh=values["scanproof_fresh"],
+        fresh=fresh or (values["scanproof_strict"] and not reuse),
         timeout=values["scanproof_timeout"],
         limit=values["scanproof_limit"],
         record_latency=values["scanproof_record_latency"],
@@ -253,4 +321,31 @@ def read_settings(config: pytest.Config) -> PluginSettings:
         report=values["scanproof_report"],
         engine=values["scanproof_engine"] or "auto",
         jobs=values["scanproof_jobs"],
+        providers=values["scanproof_provider"] or (),
     )
+
+
+def refuse_new_history(history: str | None) -> None:
+    """Raise pytest.UsageError for a folder that does not exist, and for a place that keeps nothing.
+
+    A strict session begins no history by itself, and compares with what earlier ones left.
+    """
+    # Here, because sessions of other tests load the options too, and it loads pydantic.
+    from scanproof.history.persistence import explain_unkept
+
+    missing = explain_unkept(history) if history else None
+    if missing is not None:
+        raise pytest.UsageError(make_printable(f"scanproof: --scanproof-history: {missing}", LONGEST))
+
+
+def is_typed(config: pytest.Config, *flags: str) -> bool:
+    """Whether one of these flags stands in the call itself, not in an ini file or a variable."""
+    return any(str(argument).partition("=")[0] in flags for argument in config.invocation_params.args)
+
+
+def asks_for_strict(config: pytest.Config) -> bool:
+    """Whether a session was called as a strict one, as far as it is known before its options are read."""
+    if is_typed(config, STRICT.flag) or getattr(config.known_args_namespace, STRICT.name, None):
+        return True
+    variable = os.environ.get(STRICT.variable, "").lower()
+    return variable not in OFF if variable else bool(config.getini(STRICT.name))

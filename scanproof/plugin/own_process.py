@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from scanproof.plugin.own_process_child import Event, Request, address
+from scanproof.plugin.own_process_child import ChildRequest, Event, address
 from scanproof.plugin.own_process_running import Running
 from scanproof.plugin.session import Session
 
@@ -95,7 +95,7 @@ class OwnProcesses:
         following = [item] if self.session.is_under_xdist else items[items.index(item) :]
         chosen = {each.nodeid: address(each) for each in following if group(each) == name}
         release_gpu_memory()
-        request = Request(
+        request = ChildRequest(
             addresses=tuple(chosen.values()),
             run=self.session.run_id,
             under_xdist=self.session.is_under_xdist,
@@ -104,11 +104,11 @@ class OwnProcesses:
         return Running.start(self.config.invocation_params, request, tuple(chosen))
 
     def report(self, event: Event, item: pytest.Item) -> pytest.TestReport:
-        found = self.config.hook.pytest_report_from_serializable(config=self.config, data=event.data)
-        assert isinstance(found, pytest.TestReport)
+        report = self.config.hook.pytest_report_from_serializable(config=self.config, data=event.data)
+        assert isinstance(report, pytest.TestReport)
         # pytest-xdist may have added the name of a group to it.
-        found.nodeid = item.nodeid
-        return found
+        report.nodeid = item.nodeid
+        return report
 
     def show_warning(self, event: Event) -> None:
         """In the session's summary, as one of its own; an error it would have been where it was raised."""

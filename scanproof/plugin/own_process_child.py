@@ -37,11 +37,11 @@ SWITCHED_OFF: Mapping[str, object] = {
 """Option -> what it is in this process, if there is such an option."""
 
 
-Kind = Literal["started", "report", "warning", "finished", "trouble"]
+EventKind = Literal["started", "report", "warning", "finished", "trouble"]
 
 
 @dataclass(frozen=True)
-class Request:
+class ChildRequest:
     """What the session asks for."""
 
     addresses: tuple[str, ...]
@@ -58,7 +58,7 @@ class Request:
 class Event:
     """One thing that the process tells."""
 
-    kind: Kind
+    kind: EventKind
     index: int
     """Which test; -1: none."""
     data: dict[str, Any]
@@ -66,7 +66,9 @@ class Event:
 
 def address(item: pytest.Item) -> str:
     """How a process finds the test again, as an argument of pytest."""
-    below = [node.name for node in item.listchain() if not isinstance(node, (pytest.Session, pytest.Dir, pytest.File))]
+    # A folder is a pytest.Dir, or a pytest.Package where it holds an __init__.py.
+    above = (pytest.Session, pytest.Directory, pytest.File)
+    below = [node.name for node in item.listchain() if not isinstance(node, above)]
     return "::".join([str(item.path), *below])
 
 
@@ -89,7 +91,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Before plugins are configured: take the session's request instead of what the command line selects."""
     folder = Path(config.getoption(OPTION))
     given = json.loads((folder / "request.json").read_text())
-    request = Request(**{**given, "addresses": tuple(given["addresses"])})
+    request = ChildRequest(**{**given, "addresses": tuple(given["addresses"])})
     end_with_session()
     config.args = list(request.addresses)
     for name, value in SWITCHED_OFF.items():
@@ -117,21 +119,25 @@ def end_with_session() -> None:
 class Teller:
     """Chooses the requested tests, and writes each event at once: the process may not live to its end."""
 
-    def __init__(self, config: pytest.Config, request: Request, file: BinaryIO) -> None:
+    def __init__(self, config: pytest.Config, request: ChildRequest, file: BinaryIO) -> None:
         self.config, self.request, self.file = config, request, file
         self.index: dict[str, int] = {}
         """Id of a test here -> its place in the request."""
 
-    def tell(self, kind: Kind, nodeid: str, data: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def tell(self, kind: EventKind, nodeid: str, data: Mapping[str, Any] = MappingProxyType({})) -> None:
         pickle.dump(Event(kind, self.index.get(nodeid, -1), plain(dict(data))), self.file)
         self.file.flush()
 
     @pytest.hookimpl(tryfirst=True, wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        found = {address(item): item for item in items}
+        by_address = {address(item): item for item in items}
         yield
-        items[:] = [found[each] for each in self.request.addresses if each in found]
-        self.index = {found[each].nodeid: place for place, each in enumerate(self.request.addresses) if each in found}
+        items[:] = [by_address[wanted] for wanted in self.request.addresses if wanted in by_address]
+        self.index = {
+            by_address[wanted].nodeid: place
+            for place, wanted in enumerate(self.request.addresses)
+            if wanted in by_address
+        }
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import pytest
 
 from scanproof import errors
-from scanproof.plugin.own_process_child import OPTION, PLUGIN, Event, Request
+from scanproof.plugin.own_process_child import OPTION, PLUGIN, ChildRequest, Event
 
 POLL_SECONDS = 0.05
 LINES = 20
@@ -51,7 +51,9 @@ class Running:
     """Tests that were reported in the session."""
 
     @classmethod
-    def start(cls, invocation: pytest.Config.InvocationParams, request: Request, nodeids: tuple[str, ...]) -> Running:
+    def start(
+        cls, invocation: pytest.Config.InvocationParams, request: ChildRequest, nodeids: tuple[str, ...]
+    ) -> Running:
         """Start it with the session's own command line: its options, ini file and conftests are the session's."""
         folder = Path(tempfile.mkdtemp(prefix="scanproof-"))
         (folder / "request.json").write_text(json.dumps(asdict(request)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 from scanproof import files, record
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.numbers.values import PublishedValue
-from scanproof.numbers.verdict import derive, tolerance
 from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Verdict
+from scanproof.plugin.strict_session import Unkept
 from scanproof.record import Evaluation, Record, Run
 
 WRITE_EVERY_SECONDS = 1.0
@@ -23,6 +24,11 @@ WRITE_EVERY_SECONDS = 1.0
 def new_run_id(started: datetime) -> str:
     """Sortable by time, and unique also where machines share a store: `20261120T164500Z-1b9c04d2`."""
     return f"{started.strftime('%Y%m%dT%H%M%SZ')}-{uuid.uuid4().hex[:8]}"
+
+
+def read_start(run_id: str) -> datetime:
+    """When a session began, to the second: what `new_run_id` made its name of."""
+    return datetime.strptime(run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def utc_now() -> datetime:
@@ -49,22 +55,10 @@ def make_record(value: PublishedValue, nodeid: str, **fields: Any) -> Record:
     )
 
 
-def judge(value: PublishedValue, evaluation: Evaluation, constants: tolerance.Constants) -> Verdict:
-    """Compare one number with what its evaluation measured; raises derive.DeriveError."""
-    measurement = derive.measurement_of(value, evaluation.measurements)
-    return tolerance.compare(
-        value,
-        measurement.value,
-        constants,
-        documents=measurement.n_samples,
-        limited=evaluation.job.limit is not None,
-    )
-
-
 def judged_record(
     value: PublishedValue, nodeid: str, evaluation: Evaluation, verdict: Verdict, gate: PairedComparison | None = None
 ) -> Record:
-    """A record of what both gates found."""
+    """A record of what all gates found."""
     return make_record(
         value,
         nodeid,
@@ -90,6 +84,8 @@ class Recorder:
     latencies: dict[str, Latency] = field(default_factory=dict)
     pending: int = 0
     """Latency tests that were selected and not reached."""
+    failed: set[str] = field(default_factory=set)
+    """As `Run.failed_tests`."""
     written: float = 0.0
 
     def add(self, new: Record | Latency) -> None:
@@ -113,6 +109,7 @@ class Recorder:
             records=tuple(self.records.values()),
             evaluations=tuple(evaluations),
             latencies=tuple(self.latencies.values()),
+            failed_tests=tuple(sorted(self.failed)),
         )
         path = record.write_run(self.folder, self.run)
         self.written = time.monotonic()
@@ -121,6 +118,15 @@ class Recorder:
     def add_joint(self, joint: tuple[PairedComparison, ...]) -> None:
         """Keep what is found in many numbers together; the next write puts it on disk."""
         self.run = replace(self.run, joint=joint)
+
+    def add_unkept(self, unkept: Iterable[Unkept]) -> None:
+        """Keep why the session is not green where no test that failed says so; the next write puts it on disk."""
+        told = [each.because for each in unkept if not each.nodeids or not each.nodeids <= self.failed]
+        self.run = replace(self.run, unkept=tuple(dict.fromkeys(told)))
+
+    def add_exit_code(self, code: int) -> None:
+        """Keep what the session decided to end with; the next write puts it on disk."""
+        self.run = replace(self.run, exit_code=code)
 
     @property
     def path(self) -> Path:

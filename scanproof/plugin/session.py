@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from scanproof.plugin import options
+from scanproof.plugin import options, providers
+from scanproof.plugin.selected_numbers import Handover
 
 if TYPE_CHECKING:
+    from scanproof.evaluation.imported import Imports
     from scanproof.history.second_gate import SecondGate
+    from scanproof.kernels.providers.provider import Provider
     from scanproof.numbers.expected.reader import Expected
     from scanproof.numbers.values import EvalJob
     from scanproof.plugin.evaluator import Evaluator
+    from scanproof.plugin.ownership import TaskVersions
     from scanproof.plugin.run_recorder import Recorder
-    from scanproof.plugin.side_by_side import Ahead
+    from scanproof.plugin.side_by_side import SideBySide
     from scanproof.record import Evaluation
     from scanproof.triage.read_answers import Runs
 
@@ -51,13 +55,25 @@ class Session:
     """Collects the records of the session; None before the run is begun, and in worker processes."""
     evaluator: Evaluator | None = None
     """Runs the jobs of the selected numbers; None where no number was selected."""
-    ahead: Ahead[Evaluation] | None = None
+    numbers: dict[str, str] = field(default_factory=dict)
+    """Node id of each selected test of a published number -> id of the number."""
+    side_by_side: SideBySide[Evaluation] | None = None
     """Runs jobs of the stand-ins side by side; None where one job runs at a time."""
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """Ids of the published numbers whose tests were selected."""
+        return tuple(self.numbers.values())
+
+    @cached_property
+    def handover(self) -> Handover:
+        """How workers of pytest-xdist say which of their tests are those of numbers."""
+        return Handover(self.config)
 
     @property
     def is_worker(self) -> bool:
         """Whether another process collects the results: pytest-xdist or this plugin has started this one."""
-        return hasattr(self.config, "workerinput") or self.parent is not None
+        return is_worker(self.config)
 
     @property
     def is_under_xdist(self) -> bool:
@@ -102,9 +118,41 @@ class Session:
     @cached_property
     def second_gate(self) -> SecondGate:
         """The comparison with the baseline, document by document."""
-        from scanproof.history.second_gate import SecondGate
+        from scanproof import environment
+        from scanproof.history.second_gate import SecondGate, list_due_before
+        from scanproof.history.store import gpu_name
 
-        return SecondGate(self.expected, self.settings.history)
+        given = self.settings
+        before = {}
+        if given.strict and given.history is not None:
+            before = list_due_before(self.earlier_runs.before(self.run_id), gpu_name(environment.gpus()))
+        return SecondGate(self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before)
+
+    @cached_property
+    def due(self) -> tuple[str, ...]:
+        """Ids of the selected numbers whose comparison with a baseline is due on this machine, as the run says."""
+        from scanproof import environment
+        from scanproof.history.store import gpu_name
+
+        wanted = set(self.selected)
+        values = [value for value in self.expected.numbers if value.id in wanted]
+        return self.second_gate.list_due(values, gpu_name(environment.gpus()))
+
+    @cached_property
+    def imports(self) -> Imports:
+        """What workers of this session import; looked up once."""
+        from scanproof.evaluation.imported import Imports
+
+        return Imports()
+
+    @cached_property
+    def task_versions(self) -> TaskVersions:
+        """The versions of tasks in the lm-eval that is installed here."""
+        from scanproof.evaluation.request import cache_folder
+        from scanproof.plugin.ownership import TaskVersions
+
+        given = self.settings
+        return TaskVersions(cache_folder(given.store, self.run_id, fresh=given.fresh), self.imports)
 
     @cached_property
     def earlier_runs(self) -> Runs:
@@ -112,6 +160,23 @@ class Session:
         from scanproof.triage.read_answers import Runs
 
         return Runs(self.settings.store)
+
+    @cached_property
+    def compared_latencies(self) -> dict[tuple[str, str], str]:
+        """Kind of device and id of a latency -> the newest earlier run of the store that compared it with a baseline.
+
+        On whichever device of that kind: drivers name one GPU in several ways.
+        """
+        compared: dict[tuple[str, str], str] = {}
+        for run in self.earlier_runs.before(self.run_id):
+            own = [(case.kind, case.id) for case in run.latencies if case.baseline is not None]
+            compared = {**dict.fromkeys(own, run.id), **compared}
+        return compared
+
+    @cached_property
+    def providers(self) -> dict[str, Provider]:
+        """Operation -> what was named in its place, imported; raises pytest.UsageError for what cannot be used."""
+        return providers.resolve_names(self.settings.providers)
 
     @cached_property
     def why_no_gpu(self) -> str | None:
@@ -127,6 +192,11 @@ class Session:
 
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether another process collects the results of this one."""
+    return hasattr(config, "workerinput") or config.stash.get(PARENT, None) is not None
 
 
 def start(config: pytest.Config) -> Session:

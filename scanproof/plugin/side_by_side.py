@@ -17,7 +17,7 @@ AT_MOST = 4
 
 Show = Callable[[Progress], None]
 Stopped = Callable[[], bool]
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 
 def at_once(asked: int | None) -> int:
@@ -25,7 +25,7 @@ def at_once(asked: int | None) -> int:
     return asked if asked is not None else min(AT_MOST, usable_cpus())
 
 
-class Ahead(Generic[Outcome]):
+class SideBySide(Generic[Result]):
     """Runs jobs on a few threads, in the order in which tests need them; each thread waits for a worker process.
 
     Args:
@@ -34,18 +34,18 @@ class Ahead(Generic[Outcome]):
         threads: how many run at once.
     """
 
-    def __init__(self, run: Callable[[EvalJob, Show, Stopped], Outcome], jobs: Sequence[EvalJob], threads: int) -> None:
+    def __init__(self, run: Callable[[EvalJob, Show, Stopped], Result], jobs: Sequence[EvalJob], threads: int) -> None:
         self._run = run
         self._jobs = {job.name: job for job in jobs}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scanproof-job")
-        self._futures: dict[str, Future[Outcome]] = {}
+        self._futures: dict[str, Future[Result]] = {}
         self._states: dict[str, Progress] = {}
         self._over = threading.Event()
 
     def __contains__(self, job: EvalJob) -> bool:
         return job.name in self._jobs
 
-    def __call__(self, job: EvalJob, show: Show) -> Outcome:
+    def __call__(self, job: EvalJob, show: Show) -> Result:
         """Wait for a job and show how far it is; the first call starts them all.  Raises what its run raised."""
         if not self._futures:
             self._futures = {each.name: self._pool.submit(self._one, each) for each in self._jobs.values()}
@@ -58,7 +58,7 @@ class Ahead(Generic[Outcome]):
                 shown = state
         return future.result()
 
-    def _one(self, job: EvalJob) -> Outcome:
+    def _one(self, job: EvalJob) -> Result:
         def note(state: Progress) -> None:
             self._states[job.name] = state
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scanproof.history import compare, queries
+from scanproof.history import compare, queries, run_failures
 from scanproof.history.errors import HistoryError
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.numbers.expected.reader import Expected
@@ -178,7 +178,7 @@ def describe_number(record: Record, value: PublishedValue | None, documents: int
         engines_because=judged.engines.lines() if judged and judged.engines else (),
         before=before,
         new=bad and before is not None and failure_kind(before) != failure_kind(record.outcome),
-        fixed=fails(before) and failure_kind(record.outcome) == "",
+        fixed=fails(before) and not bad and run_failures.is_compared(record),
         command=record.command,
         triage=triage_command(material, record.id) if number_outcome(record.outcome).needs_triage else None,
         widened=record.widened,
@@ -236,7 +236,7 @@ def describe_case(latency: Latency, past: Sequence[PastNight]) -> TimedCase:
         ratio=latency.verdict.ratio if latency.verdict else None,
         share=latency.share,
         bound_by=latency.bound_by if latency.limits else None,
-        new=fails(latency.outcome) and last is not None and latency.id not in last.slower,
+        new=fails(latency.outcome) and last is not None and latency.id not in last.failed_cases,
         series=round_series([*(seconds for seconds, _ in nights), median]) if past else (),
         shares=round_series([*(share for _, share in nights), latency.share]) if past else (),
     )

@@ -63,7 +63,7 @@ class Texts:
         if path not in self.lines_by_file:
             try:
                 self.lines_by_file[path] = results.read_texts(path) if path.is_file() else {}
-            except (OSError, EOFError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 self.lines_by_file[path] = {}
                 self.unreadable.append(f"{path}: the texts cannot be read: {error}")
         return self.lines_by_file[path]
@@ -84,14 +84,15 @@ def find_changed_documents(
     pairs, reasons = baseline_gate.pair_tasks(baseline, samples, value.job.name, [task for task, _ in leaves])
     if not reasons:
         missing = [
-            baseline_gate.explain_missing_metric(each, metric) for each, (_, metric) in zip(pairs, leaves, strict=True)
+            baseline_gate.explain_missing_metric(pair, metric) for pair, (_, metric) in zip(pairs, leaves, strict=True)
         ]
         reasons = [reason for reason in missing if reason]
     if reasons:
         return no_comparison(reasons[0], baseline.name)
     all_rows = [row for pair, (_, metric) in zip(pairs, leaves, strict=True) for row in changed_rows(pair, metric)]
     # Rounding moves the log-likelihoods of equal runs, and their masses by less.
-    rows = [row for row in all_rows if row["moved"] >= FLOAT32_CEILING]
+    ceiling = FLOAT32_CEILING if baseline.ceiling is None else baseline.ceiling
+    rows = [row for row in all_rows if row["moved"] > ceiling]
     rows.sort(key=lambda row: -row["moved"])
     return ChangedDocuments(
         compared_with=baseline.name,

@@ -117,7 +117,7 @@ class Number:
     new: bool
     """It failed or could not run, and that was different in the last run."""
     fixed: bool
-    """It failed in the last run, and is good now."""
+    """It failed in the last run, and does not now that it is compared again."""
     command: str | None
     """Shell command that repeats the measurement."""
     triage: str | None
@@ -152,7 +152,7 @@ class TimedCase:
     bound_by: str | None
     """`memory` or `arithmetic`."""
     new: bool
-    """It is slower, and was not slower in the last run that timed it."""
+    """It failed, and did not in the last run that holds it."""
     series: tuple[float | None, ...]
     """Seconds per call with six digits, one entry per night."""
     shares: tuple[float | None, ...]
@@ -192,7 +192,7 @@ class RunVerdict:
     """The verdict of the whole run, which a reader should see first."""
 
     state: str
-    """`failed`, `incomplete` (nothing failed, but not everything was measured) or `passed`."""
+    """`failed`, `incomplete` (nothing failed, but not everything was measured, or nothing compared) or `passed`."""
     sentence: str
     """The verdict in one or two sentences."""
     outcomes: dict[str, int]
@@ -202,7 +202,7 @@ class RunVerdict:
     new: tuple[str, ...]
     """Ids that failed or could not run, other than in the last run."""
     fixed: tuple[str, ...]
-    """Ids that failed in the last run and are good now."""
+    """Ids that failed in the last run, were compared again and do not fail now."""
     known: tuple[str, ...]
     """Ids of known discrepancies."""
     not_run: dict[str, tuple[str, ...]]

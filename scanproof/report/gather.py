@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from scanproof.history import baseline, compare
+from scanproof.history import compare, kept_files
 from scanproof.history import nights as series
 from scanproof.history.errors import HistoryError
 from scanproof.history.samples import read_logs
@@ -118,7 +118,7 @@ class Reporter:
             runs = self.opened_history.runs()
             if not runs or runs[-1].id != self.run.id:
                 return ()
-            return tuple(map(series.sentence, series.drifts(self.opened_history, self.expected.constants)))
+            return tuple(map(series.sentence, series.drifts(self.opened_history, self.expected.constants).rows))
         except HistoryError as error:
             self.remarks.append(f"drifts are not known: {error}")
             return ()
@@ -132,9 +132,6 @@ class Reporter:
             before = self.find_baseline(value, evaluation)
             if before is None:
                 return changed_documents.no_comparison("there is no earlier run of this job to compare with")
-            harness = (before.harness, baseline.harness_version(evaluation.environment))
-            if harness[0] != harness[1]:
-                return changed_documents.no_comparison(f"lm-eval {harness[1]} now, {harness[0]} there", before.name)
             return changed_documents.find_changed_documents(value, self.read_samples(evaluation), before, self.texts)
         except HistoryError as error:
             return changed_documents.no_comparison(str(error))
@@ -150,7 +147,7 @@ class Reporter:
             self.remarks.append(str(error))
             declared = None
         if declared is not None and declared.name != f"the run {self.run.id}":
-            return declared
+            return declared.fitted_to(evaluation)
         if self.reference_night is None:
             return None
         job = value.job.name
@@ -159,9 +156,8 @@ class Reporter:
             return None
         of_job = {key: samples for key, samples in self.reference_night.samples.items() if key[0] == job}
         return Baseline(
-            name=f"the run {self.reference_night.run.id}", samples=of_job,
-            harness=baseline.harness_version(earlier.environment), engine=earlier.engine,
-        ).named_for(evaluation.engine)  # fmt: skip
+            name=f"the run {self.reference_night.run.id}", samples=of_job, engine=earlier.engine, evaluation=earlier,
+        ).fitted_to(evaluation)  # fmt: skip
 
     def read_samples(self, evaluation: Evaluation) -> Samples:
         """The answers of an evaluation of this run, read once; raises HistoryError."""
@@ -178,10 +174,10 @@ class Reporter:
         job = evaluation.job.name
         if self.folder is None:
             return self.history_samples
-        own = self.folder / "samples" / job
-        folder = own if own.is_dir() else Path(evaluation.samples)
+        folder = kept_files.find_folder(self.folder, evaluation)
         if not folder.is_dir():
             raise HistoryError("the samples of this run are not there any more")
+        kept_files.require_measured_files(evaluation, folder)
         return read_logs(job, folder)
 
     @cached_property

@@ -42,6 +42,7 @@ def latency_properties(latency: Latency) -> Iterator[tuple[str, str]]:
         outcome=latency.outcome,
         because=latency.because,
         operation=latency.op,
+        provider=latency.provider or None,
         direction=latency.direction,
         device=latency.device,
         median=latency.timing.median if latency.timing else None,

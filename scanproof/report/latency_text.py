@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from scanproof.kernels.latency.latency_verdict import Latency
+from scanproof.kernels.latency.latency_verdict import Latency, Timing
 from scanproof.kernels.launches import proof
 from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.verdict.outcome import LatencyOutcome, meaning_of
@@ -20,6 +20,8 @@ COLUMNS = (
 """Titles of the table's columns, and whether they are aligned right."""
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 """Units of time in seconds."""
+LOUD = 0.1
+"""Noise, as a share of a time, beyond which no ratio of times is shown."""
 
 
 def format_seconds(seconds: float) -> str:
@@ -76,12 +78,50 @@ def summary_lines(latencies: Sequence[Latency], width: int | None, colour: bool)
     if measured:
         lines.append(terminal.render(terminal.plain_table(COLUMNS, map(latency_row, measured)), width, colour))
         lines += limit_lines(measured)
+        if beside := side_by_side(measured):
+            titles, rows = beside
+            lines.append(terminal.render(terminal.plain_table(titles, rows), width, colour))
         lines += remark_lines(measured)
-    reasons = Counter(latency.because for latency in shown if latency.timing is None)
+    wrong = [latency for latency in shown if latency.outcome == LatencyOutcome.WRONG.value]
+    lines += [f"wrong: {latency.id}: {latency.because.splitlines()[0]}" for latency in wrong]
+    unmeasured = [latency for latency in shown if latency.outcome == LatencyOutcome.NOT_MEASURED.value]
+    lines += [f"not judged: {latency.id}: {latency.because}" for latency in unmeasured if latency.timing is not None]
+    reasons = Counter(latency.because for latency in unmeasured if latency.timing is None)
     lines += [f"{count} latencies not measured: {reason}" for reason, count in reasons.most_common()]
     counts = Counter(latency.outcome for latency in shown)
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     return [*lines, f"{len(shown)} latencies: {outcomes}"] if shown else lines
+
+
+def side_by_side(measured: Iterable[Latency]) -> tuple[tuple[tuple[str, bool], ...], list[tuple[str, ...]]] | None:
+    """Titles and rows of a table of the cases that more than one was timed in, provider by provider.
+
+    A time beside the first one's has their ratio after it, unless noise leaves none.  None: nothing was timed side by
+    side.
+    """
+    by_case: dict[tuple[str, str], dict[str, Timing]] = {}
+    for latency in measured:
+        if latency.timing is not None:
+            own = "PyTorch form" if latency.kind == "cpu" else "installed"
+            by_case.setdefault((latency.device, latency.case), {})[latency.provider or own] = latency.timing
+    several = {case: times for (_, case), times in by_case.items() if len(times) > 1}
+    titles = list(dict.fromkeys(title for times in several.values() for title in times))
+    if not several:
+        return None
+    rows = []
+    for case, times in several.items():
+        first = next(iter(times.values()))
+        texts = [describe_beside(times[title], first) if title in times else "-" for title in titles]
+        rows.append((case, *texts))
+    return (("side by side", False), *((title, True) for title in titles)), rows
+
+
+def describe_beside(timing: Timing, first: Timing) -> str:
+    """A time, and how many times the first one's it is; its noise in place of that where noise is too large."""
+    text = format_seconds(timing.median)
+    if timing.noise > LOUD:
+        return f"{text} (noise {timing.noise:.0%})"
+    return text if timing is first or first.noise > LOUD else f"{text} ({timing.median / first.median:.2f}x)"
 
 
 def limit_lines(measured: Iterable[Latency]) -> list[str]:

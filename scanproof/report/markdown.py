@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from scanproof.printable import make_printable
 from scanproof.report import latency_text, terminal
 from scanproof.report.content import Number, Report, TimedCase
 
@@ -28,7 +29,7 @@ def render(report: Report) -> str:
         outcomes,
         *bullets("Over many numbers or nights", verdict.together),
         *failed_numbers(report),
-        *slower_kernels(report),
+        *failed_kernels(report),
         *bullets("New since the last run", verdict.new),
         *bullets("Failed before, and does not any more", verdict.fixed),
         *known_discrepancies(report),
@@ -44,7 +45,7 @@ def render(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Escape text so that Markdown shows it unchanged, in one line."""
-    one_line = terminal.visible(" ".join(text.split()))
+    one_line = make_printable(" ".join(text.split()))
     return MARKUP.sub(lambda match: f"&#{ord(match.group())};", one_line)
 
 
@@ -97,18 +98,19 @@ def failed_numbers(report: Report) -> list[str]:
     return ["### Failed", table(titles, rows), *why] if rows else []
 
 
-def slower_kernels(report: Report) -> list[str]:
+def failed_kernels(report: Report) -> list[str]:
     """The section of the kernel cases that failed."""
     failed = set(report.verdict.failed)
     rows = [kernel_row(case) for case in report.latencies if case.id in failed]
-    return ["### Slower kernels", table(("case", "median", "baseline", "change", "because"), rows)] if rows else []
+    titles = ("case", "median", "baseline", "change", "verdict", "because")
+    return ["### Failed kernels", table(titles, rows)] if rows else []
 
 
 def kernel_row(case: TimedCase) -> tuple[str, ...]:
     """The cells of one kernel case."""
     change = "-" if case.ratio is None else f"{case.ratio - 1:+.1%}"
     times = ("-" if value is None else latency_text.format_seconds(value) for value in (case.median, case.baseline))
-    return (case.id, *times, change, case.because)
+    return (case.id, *times, change, case.outcome, case.because)
 
 
 def known_discrepancies(report: Report) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scanproof import record
-from scanproof.history import baseline, compare, queries
+from scanproof.history import baseline, compare, queries, run_failures
 from scanproof.history.compare import Whole
 from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published, gpu_name
@@ -35,8 +35,10 @@ class PastNight:
     """Id of a number -> measured value in the natural unit, and outcome."""
     timed: Mapping[str, tuple[float | None, float | None]]
     """Id of a kernel case -> median seconds per call, and share of the roofline."""
-    slower: frozenset[str] = frozenset()
+    failed_cases: frozenset[str] = frozenset()
     """Ids of the kernel cases that failed."""
+    failures: tuple[str, ...] = ()
+    """Why it is not green, beside its numbers: see `scanproof.history.run_failures`."""
     whole: Callable[[], Whole] = field(repr=False)
     """Reads the run with its samples; raises HistoryError."""
 
@@ -44,7 +46,8 @@ class PastNight:
     def good(self) -> bool:
         """Whether it was finished and nothing in it failed."""
         outcomes = {outcome for _, outcome in self.measured.values()}
-        return self.finished and not self.slower and not any(meaning_of(outcome).is_bad for outcome in outcomes)
+        bad = self.failed_cases or self.failures or any(meaning_of(outcome).is_bad for outcome in outcomes)
+        return self.finished and not bad
 
 
 def parse_since(text: str) -> Since:
@@ -76,11 +79,11 @@ def from_history(history: History, run: Run, since: Since | None) -> list[PastNi
     for row in queries.ask(sql, {"numbers": queries.numbers(history, earlier)}):
         rows.setdefault(row["run"], {})[row["id"]] = (row["measured"], row["outcome"])
     timed: dict[str, dict[str, tuple[float | None, float | None]]] = {}
-    slower: dict[str, set[str]] = {}
+    failed_cases: dict[str, set[str]] = {}
     for row in queries.latency_trend(history, earlier):
         timed.setdefault(row["run"], {})[row["id"]] = (row.get("timing_median"), roofline_share(row))
         if fails(row["outcome"]):
-            slower.setdefault(row["run"], set()).add(row["id"])
+            failed_cases.setdefault(row["run"], set()).add(row["id"])
     nights = [
         PastNight(
             run=published.id,
@@ -89,7 +92,8 @@ def from_history(history: History, run: Run, since: Since | None) -> list[PastNi
             environment=published.manifest["environment"],
             measured=rows.get(published.id, {}),
             timed=timed.get(published.id, {}),
-            slower=frozenset(slower.get(published.id, ())),
+            failed_cases=frozenset(failed_cases.get(published.id, ())),
+            failures=tuple(published.manifest.get("failures", ())),
             whole=make_reader(history, published),
         )
         for published in earlier
@@ -141,7 +145,8 @@ def summarise_run(run: Run, folder: Path) -> PastNight:
         environment=run.environment,
         measured={number.id: (compare.measured(number), number.outcome) for number in run.records},
         timed={case.id: (case.timing.median if case.timing else None, case.share) for case in run.latencies},
-        slower=frozenset(case.id for case in run.latencies if fails(case.outcome)),
+        failed_cases=frozenset(case.id for case in run.latencies if fails(case.outcome)),
+        failures=tuple(run_failures.list_failures(run)),
         whole=lambda: compare.from_store(run, folder),
     )
 

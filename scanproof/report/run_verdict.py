@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from scanproof.history import run_failures
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, fails, meaning_of, names
 from scanproof.record import Run
 from scanproof.report.content import Number, RunVerdict, TimedCase
@@ -24,17 +25,20 @@ def conclude(
     """
     everything: list[Number | TimedCase] = [*numbers, *latencies]
     failed = sorted((number for number in numbers if fails(number.outcome)), key=lambda number: not number.new)
-    slower = [case.id for case in latencies if fails(case.outcome)]
+    failed_cases = [case.id for case in latencies if fails(case.outcome)]
+    unrecorded_failures = list(run_failures.failed_tests(run))
     new = tuple(row.id for row in everything if row.new)
     changed = [finding for finding in run.joint if finding.changed]
-    together = (*(f"all numbers of {finding.subject} together: {finding.because}" for finding in changed), *drifts)
+    together = (*(finding.sentence for finding in changed), *drifts)
     not_run = group_by_reason(everything, names(Meaning.BROKEN))
-    failed_ids = tuple(number.id for number in failed) + tuple(slower)
-    bad = bool(failed_ids or changed)
-    missing = (run.selected or 0) - len(run.records)
+    failed_ids = tuple(number.id for number in failed) + tuple(failed_cases)
+    bad = bool(failed_ids or changed or unrecorded_failures)
+    partial = run.finished is None or any(run_failures.numbers_without_verdict(run))
+    uncompared = any(run_failures.nothing_compared(run))
+    green = not (partial or uncompared or not_run or run_failures.list_failures(run))
     return RunVerdict(
-        state="failed" if bad else "incomplete" if not_run or missing > 0 or run.finished is None else "passed",
-        sentence=write_sentence(run, numbers, latencies, missing, earlier=earlier),
+        state="failed" if bad else "passed" if green else "incomplete",
+        sentence=write_sentence(run, numbers, latencies, earlier=earlier),
         outcomes=dict(sorted(Counter(row.outcome for row in everything).items())),
         failed=failed_ids,
         new=new,
@@ -56,30 +60,39 @@ def group_by_reason(rows: Iterable[Number | TimedCase], outcomes: frozenset[str]
     return {reason: tuple(ids) for reason, ids in ordered}
 
 
-def write_sentence(
-    run: Run, numbers: Sequence[Number], latencies: Sequence[TimedCase], missing: int, *, earlier: bool
-) -> str:
+def write_sentence(run: Run, numbers: Sequence[Number], latencies: Sequence[TimedCase], *, earlier: bool) -> str:
     """The verdict in one or two sentences."""
     judged = [number for number in numbers if meaning_of(number.outcome) is not Meaning.BROKEN]
     failed = [number for number in numbers if fails(number.outcome)]
-    measured = f"{len(judged)} of {count_noun(len(numbers), 'number')} measured" if numbers else "no number asked for"
+    asked = max(len(numbers), run.selected or 0)
+    measured = f"{len(judged) or 'none'} of {count_noun(asked, 'number')} measured" if asked else "no number asked for"
     parts = [f"{count_noun(len(failed), 'number')} failed" if failed else "no number failed", measured]
     new = sum(number.new for number in failed)
     if failed and earlier:
         parts.insert(1, f"{new} of them new since the last run" if new else "none of them new since the last run")
-    slower = sum(fails(case.outcome) for case in latencies)
     if latencies:
-        parts.append(f"{count_noun(slower, 'kernel case')} of {len(latencies)} slower" if slower else
-                     f"none of {count_noun(len(latencies), 'kernel case')} slower")  # fmt: skip
+        parts.append(describe_cases(latencies))
     joint = [finding.subject for finding in run.joint if finding.changed]
     if joint:
         parts.append(f"changed over all numbers together: {', '.join(joint)}")
-    if missing > 0:
-        parts.append(f"{count_noun(missing, 'selected number')} not reached, the session was stopped")
-    elif run.finished is None:
+    if run.finished is None:
         parts.append("the session was stopped")
+    parts += run_failures.failed_tests(run)
+    # Under strict the third says what the first does.
+    lacks = [*run_failures.numbers_without_verdict(run), *run_failures.nothing_compared(run)]
+    parts += dict.fromkeys([*lacks, *run_failures.incomplete_parts(run)])
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def describe_cases(latencies: Sequence[TimedCase]) -> str:
+    """How many kernel cases failed, by outcome, and how many were measured."""
+    cases = count_noun(len(latencies), "kernel case")
+    failed = Counter(case.outcome.lower() for case in latencies if fails(case.outcome))
+    if failed:
+        return f"of {cases} {', '.join(f'{count} {outcome}' for outcome, count in sorted(failed.items()))}"
+    timed = sum(meaning_of(case.outcome) is not Meaning.BROKEN for case in latencies)
+    return f"none of {cases} slower" + ("" if timed == len(latencies) else f", {timed} measured")
 
 
 def count_noun(number: int, what: str) -> str:

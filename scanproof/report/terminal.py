@@ -15,6 +15,7 @@ from scanproof.numbers.verdict.engines import DISAGREE
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, meaning_of
 from scanproof.numbers.verdict.paired_tests import PairedComparison
 from scanproof.numbers.verdict.tolerance import Allowance, Verdict
+from scanproof.printable import make_printable
 from scanproof.record import Evaluation, Record
 
 COLOURS = {Meaning.GOOD: "green", Meaning.OPEN: "yellow", Meaning.FAILED: "red", Meaning.BROKEN: "red"}
@@ -64,7 +65,7 @@ def plain_table(
         folds = index == 0 or title in prose
         table.add_column(title, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(make_printable(cell, lines=True)) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
@@ -138,6 +139,8 @@ def gate_lines(finding: PairedComparison | None) -> list[str]:
     lines = [f"  baseline    {finding.baseline}: {finding.outcome.value}"]
     if not finding.tests:
         lines.append(f"                {finding.because}")
+        if finding.remedy:
+            lines.append(f"                {finding.remedy}")
     for test in finding.tests:
         share = f"; fewer than 1 of {1 / test.level:,.0f} is CHANGED" if test.level else ""
         lines.append(f"                {test.name}: {test.because}{share}")
@@ -158,6 +161,8 @@ def describe_failure(value: PublishedValue, verdict: Verdict) -> str:
     """What is wrong with a number, in a few words."""
     if verdict.outcome is Outcome.ENGINES_DISAGREE:
         return "as printed when plain scores, but the engines disagree"
+    if verdict.outcome is Outcome.COMPARISON_MISSING:
+        return "within tolerance, but not compared document by document, which is due"
     if verdict.outcome is Outcome.CHANGED:
         return "within tolerance, but document by document not as in the baseline"
     if value.known_discrepancy:
@@ -186,7 +191,8 @@ def failure_text(
         return f"{value.id}: {verdict.because}\n  {source_line(value)}\n  again       {evaluation.command}"
     measured = format_as_printed(verdict.measured, value.scale, value.printed)
     allowed = format_as_printed(verdict.allowance.total, value.scale, value.printed)
-    reused = " (numbers reused: nothing that moves them changed)" if evaluation.reused else ""
+    when = f", measured {evaluation.measured}" if evaluation.measured else ""
+    reused = f" (numbers reused: nothing that moves them changed{when})" if evaluation.reused else ""
     lines = [
         f"{measured} measured, {value.printed} expected, {allowed} allowed: {describe_failure(value, verdict)}",
         f"  number      {value.id}",
@@ -204,8 +210,3 @@ def failure_text(
         *triage,
     ]
     return "\n".join(lines)
-
-
-def visible(text: str) -> str:
-    """Escape the control characters of a text from a dataset or log: a terminal must not execute them."""
-    return "".join(c if c.isprintable() or c in "\t\n\xa0" else c.encode("unicode_escape").decode() for c in text)

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 from scanproof.numbers.verdict.engines import SpotCheck
-from scanproof.scoring import spot_checks
-from scanproof.scoring.batch_limits import choose_limits
+from scanproof.scoring import mixer_forms, spot_checks
+from scanproof.scoring.batch_limits import choose_limits, rows_of
 from scanproof.scoring.encoding import encode_words_once
-from scanproof.scoring.engine import Engine, Limits, Say, Tally, is_out_of_memory
+from scanproof.scoring.engine import Engine, Say, Tally, is_out_of_memory
 from scanproof.scoring.network import Unsupported, choose_operators, find_mixers, open_network
-from scanproof.scoring.prefix_tree import Query
+from scanproof.scoring.prefix_tree import Query, Tree
+from scanproof.scoring.schedule import Limits
 
 __all__ = ["Engine", "Limits", "Tally", "Unsupported", "install", "spot_check"]
 
@@ -19,12 +20,13 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """(cache key, context token ids, continuation token ids), as lm-eval's `_loglikelihood_tokens` takes them."""
 
 
-def install(model: Any, say: Say) -> Tally:
+def install(model: Any, say: Say, always: bool = False) -> Tally:
     """From now on, let an lm-eval model of the `hf` family score each distinct token once.
 
     Args:
         model: its `_loglikelihood_tokens` is replaced; tasks, prompts and tokenizer stay lm-eval's.
         say: is told, in a sentence, what a reader of the run should know.
+        always: also where lm-eval's own path is estimated to be as quick, which the first call of lm-eval's decides.
 
     Returns:
         Counts of what was scored; they grow with each call.
@@ -51,7 +53,9 @@ def install(model: Any, say: Say) -> Tally:
     def score(
         requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        answers = _score(model, requests, disable_tqdm, tally, say)
+        answers = None if tally.declined else _score(model, requests, disable_tqdm, tally, say, always)
+        if answers is None:
+            return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=disable_tqdm, override_bs=override_bs))
         for index in spot_checks.pick_evenly(len(requests), spot_checks.REQUESTS - len(tally.sampled)):
             _, context, continuation = requests[index]
             tally.sampled.append(spot_checks.SampledAnswer(context, continuation, answers[index][0]))
@@ -74,7 +78,9 @@ def spot_check(model: Any, tally: Tally) -> SpotCheck | None:
         # With batch size `auto`, lm-eval would search for one; 1 prevents that.
         return list(HFLM._loglikelihood_tokens(model, requests, disable_tqdm=True, override_bs=1))
 
-    dtype = model.mixed_precision_dtype or next(model.model.parameters()).dtype
+    weight = next(model.model.parameters())
+    has_ssd = any(kind.form not in (None, *mixer_forms.SELECTIVE) for _, kind in find_mixers(model.model))
+    dtype = spot_checks.precision_of(model.mixed_precision_dtype or weight.dtype, weight.device, has_ssd=has_ssd)
     try:
         return spot_checks.find_largest_difference(plain, tally.sampled, dtype)
     except Exception as error:
@@ -93,11 +99,30 @@ def _loglikelihood(model: Any, requests: list[Any], disable_tqdm: bool = False) 
         del model.tok_encode
 
 
-def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: Say) -> list[tuple[float, bool]]:
+def _score(
+    model: Any, requests: list[Request], quiet: bool, tally: Tally, say: Say, always: bool
+) -> list[tuple[float, bool]] | None:
+    """The answers; None where lm-eval's own path is preferred, and then `tally` says why."""
+    queries = [_make_query(context, continuation, model.max_length) for _, context, continuation in requests]
+    with open_network(model) as network:
+        engine = Engine(network, choose_limits(model, queries), model.softmax_dtype, tally, say)
+        tree = engine.plan(queries)
+        # Decided once, so that one engine scores all requests of a job.
+        if not always and not tally.tokens:
+            tally.declined = engine.why_plain(tree, queries, rows_of(model))
+        if tally.declined:
+            say(f"scored plain: {tally.declined}")
+            return None
+        return _answer(model, requests, engine, tree, queries, quiet)
+
+
+def _answer(
+    model: Any, requests: list[Request], engine: Engine, tree: Tree, queries: list[Query], quiet: bool
+) -> list[tuple[float, bool]]:
+    """Let the engine score the requests, and tell lm-eval of each answer."""
     from tqdm import tqdm
 
     answers: dict[int, tuple[float, bool]] = {}
-    queries = [_make_query(context, continuation, model.max_length) for _, context, continuation in requests]
     with tqdm(total=len(requests), disable=quiet, desc="Running loglikelihood requests") as bar:
 
         def answered(index: int, value: float, greedy: bool) -> None:
@@ -106,9 +131,7 @@ def _score(model: Any, requests: list[Request], quiet: bool, tally: Tally, say: 
                 model.cache_hook.add_partial("loglikelihood", requests[index][0], answers[index])
             bar.update(1)
 
-        with open_network(model) as network:
-            engine = Engine(network, choose_limits(model, queries), model.softmax_dtype, tally, say)
-            engine.score(queries, answered)
+        engine.score(tree, queries, answered)
     if missing := len(requests) - len(answers):
         raise RuntimeError(f"{missing} of {len(requests)} requests were not answered")
     return [answers[index] for index in range(len(requests))]

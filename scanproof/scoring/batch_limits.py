@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from scanproof.scoring.engine import Limits
+from scanproof.scoring.network import vocabulary_projection
 from scanproof.scoring.prefix_tree import Query
+from scanproof.scoring.schedule import Limits
 
 SHARE = 0.5
 """Share of the free memory that states may take."""
@@ -19,14 +21,23 @@ ROWS = 64
 def choose_limits(model: Any, requests: Sequence[Query]) -> Limits:
     """The limits of an lm-eval model for the requests of one call.
 
-    A batch may have as many positions as lm-eval's largest batch would.  States may take the memory that lm-eval would
-    need for the logits of that batch, because this engine does not compute them; at most half of the free memory.
+    A batch may have as many positions as lm-eval's largest batch would.  States may take half of the free memory of a
+    GPU, which is one job's.  On a CPU, whose memory is everybody's, they may also take no more than lm-eval would need
+    for the logits of that batch, because this engine does not compute them.
     """
-    rows = model.batch_size if isinstance(model.batch_size, int) else ROWS
-    positions = rows * max((len(query.tokens) for query in requests), default=1)
-    weight = next(model.model.parameters())
-    logits = 2 * positions * model.vocab_size * weight.element_size()
-    return Limits(positions, min(logits, SHARE * free_bytes(model.device)))
+    positions = rows_of(model) * max((len(query.tokens) for query in requests), default=1)
+    free = SHARE * free_bytes(model.device)
+    if model.device.type != "cpu":
+        return Limits(positions, free)
+    # The model's own vocabulary: a tokenizer may know few of its tokens, and its logits are computed for all of them.
+    weight = vocabulary_projection(model.model).weight
+    assert isinstance(weight, Tensor)
+    return Limits(positions, min(2 * positions * len(weight) * weight.element_size(), free))
+
+
+def rows_of(model: Any) -> int:
+    """Rows of one of lm-eval's batches."""
+    return model.batch_size if isinstance(model.batch_size, int) else ROWS
 
 
 def free_bytes(device: torch.device) -> float:

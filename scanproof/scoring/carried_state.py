@@ -29,7 +29,7 @@ class Segment:
 
 
 NodeState = ScanState | Segment
-"""What one layer keeps of one node; a ScanState has one row."""
+"""What one layer keeps, of one node or of all rows of a pass."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,22 @@ class Prefix:
     parent: Prefix | None
     length: int
     """Tokens of the node."""
-    layers: Mapping[int, NodeState]
-    """Slot -> what that layer kept.  Each layer that carries something on has a number, its slot."""
+    kept: Mapping[int, NodeState]
+    """Slot -> what that layer kept of all rows of the node's pass.  Each layer that carries something on has a slot."""
+    row: int
+    """The node's row in that pass."""
 
     @cached_property
     def seen(self) -> int:
         """Number of tokens of the node and its ancestors."""
         return self.length + (self.parent.seen if self.parent else 0)
+
+    def segment(self, slot: int) -> Segment:
+        """What an attention layer kept of the node."""
+        segment = self.kept[slot]
+        assert isinstance(segment, Segment), f"slot {slot} belongs to a scan layer"
+        conv = None if segment.conv is None else segment.conv[self.row]
+        return Segment(segment.keys[self.row, :, : self.length], segment.values[self.row, :, : self.length], conv)
 
     def walk_up(self) -> Iterator[Prefix]:
         """The node, its parent, and so on to the root."""
@@ -119,15 +128,37 @@ class CarriedState:
 
     def read_scan_states(self, slot: int, empty: ScanState) -> ScanState:
         """The rows' states of a scan layer, joined; `empty` is the state of one row at the start of a sequence."""
-        rows = [prefix.layers[slot] if prefix else empty for prefix in self.prefixes]
-        states = [row for row in rows if isinstance(row, ScanState)]
-        assert len(states) == len(rows), f"slot {slot} belongs to an attention layer"
-        return ScanState(torch.cat([row.conv for row in states]), torch.cat([row.ssm for row in states]))
+        sources, order = self._sources
+        parts = [empty if kept is None else kept[slot] for kept, _ in sources]
+        states = [part for part in parts if isinstance(part, ScanState)]
+        assert len(states) == len(parts), f"slot {slot} belongs to an attention layer"
+        rows = [chosen for _, chosen in sources]
+        return ScanState(
+            join_rows([state.conv for state in states], rows, order),
+            join_rows([state.ssm for state in states], rows, order),
+        )
+
+    @cached_property
+    def _sources(self) -> tuple[list[tuple[Mapping[int, NodeState] | None, Tensor]], Tensor | None]:
+        """The passes from which the rows go on, each with its rows; and the order of these rows in this pass."""
+        places: dict[int, list[int]] = {}
+        for place, prefix in enumerate(self.prefixes):
+            places.setdefault(id(prefix.kept) if prefix else 0, []).append(place)
+        chosen = [[self.prefixes[place] for place in those] for those in places.values()]
+        sources = [
+            (those[0].kept if those[0] else None, self._index([prefix.row if prefix else 0 for prefix in those]))
+            for those in chosen
+        ]
+        joined = [place for those in places.values() for place in those]
+        return sources, None if len(sources) == 1 else self._index(joined).argsort()
+
+    def _index(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.device)
 
     def read_windows(self, slot: int, empty: Tensor) -> Tensor:
         """(b, d, w - 1), the last inputs of an attention layer's convolution; `empty` (d, w - 1) starts a sequence."""
-        rows = [prefix.layers[slot] if prefix else None for prefix in self.prefixes]
-        return torch.stack([row.conv if isinstance(row, Segment) and row.conv is not None else empty for row in rows])
+        windows = [prefix.segment(slot).conv if prefix else None for prefix in self.prefixes]
+        return torch.stack([empty if window is None else window for window in windows])
 
     def extend_keys(self, slot: int, keys: Tensor, values: Tensor, conv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the earlier keys and values of each row before those of this pass: (b, h, l, p) -> (b, h, s + l, p).
@@ -154,9 +185,7 @@ class CarriedState:
     def _segments(self, slot: int) -> Iterator[tuple[int, Segment, Tensor]]:
         """(end within s, segment, indices of the rows that have it there)."""
         for stop, prefix, rows in self._prefix_nodes:
-            segment = prefix.layers[slot]
-            assert isinstance(segment, Segment), f"slot {slot} belongs to a scan layer"
-            yield stop, segment, rows
+            yield stop, prefix.segment(slot), rows
 
     @cached_property
     def _prefix_nodes(self) -> list[tuple[int, Prefix, Tensor]]:
@@ -178,20 +207,18 @@ class CarriedState:
 
     def make_prefix(self, row: int) -> Prefix:
         """The prefix of the tokens that follow a row of this pass."""
-        layers = {slot: self._cut_row(state, row) for slot, state in self.new_states.items()}
-        return Prefix(self.prefixes[row], self.lengths[row], layers)
-
-    def _cut_row(self, state: NodeState, row: int) -> NodeState:
-        if isinstance(state, ScanState):
-            return ScanState(state.conv[row : row + 1], state.ssm[row : row + 1])
-        end = self.lengths[row]
-        conv = None if state.conv is None else state.conv[row]
-        return Segment(state.keys[row, :, :end], state.values[row, :, :end], conv)
+        return Prefix(self.prefixes[row], self.lengths[row], self.new_states, row)
 
     @property
     def new_bytes(self) -> int:
         """Memory of the new states."""
         return sum(map(state_bytes, self.new_states.values()))
+
+
+def join_rows(parts: Sequence[Tensor], rows: Sequence[Tensor], order: Tensor | None) -> Tensor:
+    """Some rows of each part, joined, then put in order: in few steps however many rows, which a GPU needs."""
+    chosen = [part.index_select(0, places) for part, places in zip(parts, rows, strict=True)]
+    return chosen[0] if order is None else torch.cat(chosen).index_select(0, order)
 
 
 def state_bytes(state: NodeState) -> int:

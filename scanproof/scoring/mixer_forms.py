@@ -35,11 +35,11 @@ class Operators:
     """`causal_conv1d_fn` of `ops`, or the convolution that the mixer's own `forward` calls instead."""
     scan: Callable[..., tuple[Tensor, Tensor]]
     """A selective scan that starts from a state, from `scanproof.scoring.scans`."""
-    states_at_once: Callable[[int], int] | None = None
-    """Number of positions -> states of one row that `scan` has in memory at once; None where it is one state."""
+    states_at_once: Callable[[int, int], float] | None = None
+    """(positions, n) -> states of one row that `scan` has in memory at once; None where it is one state."""
 
 
-Form = Callable[[Any, Tensor, ScanState, CarriedState, Operators], tuple[Tensor, ScanState]]
+MixerForm = Callable[[Any, Tensor, ScanState, CarriedState, Operators], tuple[Tensor, ScanState]]
 """(mixer, input (b, l, m), states before, the pass, operators) -> output (b, l, m) and the states after."""
 
 
@@ -94,7 +94,7 @@ def run_mamba1(
     delta = mask_steps(F.linear(low, mixer.dt_proj.weight), carried).transpose(1, 2)
     y, last = operators.scan(
         x, delta, -torch.exp(widen(mixer.A_log)), B.transpose(1, 2), C.transpose(1, 2), widen(mixer.D), z,
-        widen(mixer.dt_proj.bias), state.ssm,
+        widen(mixer.dt_proj.bias), state.ssm if carried.longest else None,
     )  # fmt: skip
     return mixer.out_proj(y.transpose(1, 2).to(hidden.dtype)), ScanState(before, last)
 
@@ -181,7 +181,7 @@ def run_llama1(
     delta = mask_steps(mixer._delta(hidden), carried).transpose(1, 2)
     y, last = operators.scan(
         x, delta, -torch.exp(widen(mixer.A_log)), B, C, widen(mixer.D), mixer.in_proj_z(hidden).transpose(1, 2),
-        widen(mixer.dt_proj.bias), state.ssm,
+        widen(mixer.dt_proj.bias), state.ssm if carried.longest else None,
     )  # fmt: skip
     return mixer.out_proj(y.transpose(1, 2).to(hidden.dtype)), ScanState(before, last)
 

@@ -26,12 +26,12 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True)
-class Kind:
+class MixerKind:
     """A class of mixers, and what takes the place of its `forward`."""
 
     name: str
     """Module and class."""
-    form: mixer_forms.Form | None
+    form: mixer_forms.MixerForm | None
     """The replacement; None for attention, which `scoring.attention` computes."""
     pair: bool = False
     """Whether its `forward` returns a pair."""
@@ -40,16 +40,16 @@ class Kind:
 
 
 KINDS = (
-    Kind("scanproof.models.layers.Mamba1", mixer_forms.run_mamba1, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.layers.Mamba2", mixer_forms.run_mamba2, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.attention.Attention", None, pair=True, convolution=causal_conv1d),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba1", mixer_forms.run_llama1),
-    Kind("scanproof.models.mamba_in_llama.mixers.Mamba2", mixer_forms.run_llama2),
-    Kind("mamba_ssm.modules.mamba_simple.Mamba", mixer_forms.run_mamba1),
-    Kind("mamba_ssm.modules.mamba2.Mamba2", mixer_forms.run_mamba2),
-    Kind("mamba_ssm.modules.mha.MHA", None),
-    Kind("transformers.models.mamba.modeling_mamba.MambaMixer", mixer_forms.run_mamba1),
-    Kind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", mixer_forms.run_nemotron),
+    MixerKind("scanproof.models.layers.Mamba1", mixer_forms.run_mamba1, pair=True, convolution=causal_conv1d),
+    MixerKind("scanproof.models.layers.Mamba2", mixer_forms.run_mamba2, pair=True, convolution=causal_conv1d),
+    MixerKind("scanproof.models.attention.Attention", None, pair=True, convolution=causal_conv1d),
+    MixerKind("scanproof.models.mamba_in_llama.mixers.GroupedMamba1", mixer_forms.run_llama1),
+    MixerKind("scanproof.models.mamba_in_llama.mixers.GroupedMamba2", mixer_forms.run_llama2),
+    MixerKind("mamba_ssm.modules.mamba_simple.Mamba", mixer_forms.run_mamba1),
+    MixerKind("mamba_ssm.modules.mamba2.Mamba2", mixer_forms.run_mamba2),
+    MixerKind("mamba_ssm.modules.mha.MHA", None),
+    MixerKind("transformers.models.mamba.modeling_mamba.MambaMixer", mixer_forms.run_mamba1),
+    MixerKind("transformers.models.nemotron_h.modeling_nemotron_h.NemotronHMamba2Mixer", mixer_forms.run_nemotron),
 )
 """The classes whose `forward` is replaced.  Other mixers must be transformers' attention; else the model is refused."""
 CACHED_ARCHITECTURES = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "mamba")
@@ -59,7 +59,7 @@ CACHED_ARCHITECTURES = ("llama", "mistral", "gemma", "gpt_neox", "nemotron_h", "
 class Network:
     """A model that runs batches from states."""
 
-    def __init__(self, model: Any, mixers: Sequence[tuple[Any, Kind]], call: Callable[..., Any]) -> None:
+    def __init__(self, model: Any, mixers: Sequence[tuple[Any, MixerKind]], call: Callable[..., Any]) -> None:
         """
         Args:
             mixers: the model's mixers with their kinds; a mixer's index is its slot.
@@ -67,7 +67,7 @@ class Network:
         """
         self.model, self.mixers, self._call = model, mixers, call
         self.device = next(model.parameters()).device
-        self.weights = sum(weight.numel() for weight in model.parameters())
+        self.weights: int = sum(weight.numel() for weight in model.parameters())
         # Only for the kinds that occur: a model with nothing but transformers' attention needs no kernels installed.
         by_kind = {kind: choose_operators(self.device, kind) for _, kind in mixers}
         self._operators = [by_kind[kind] for _, kind in mixers]
@@ -76,11 +76,11 @@ class Network:
         self._scan_bytes, self._largest_scan = sum(sizes), max(sizes, default=0)
         """Bytes of one row's states in all scan layers, and in the layer with the largest state."""
         self._at_once = [
-            (ops.states_at_once, first.ssm.nbytes)
+            (ops.states_at_once, first.ssm.shape[-1], first.ssm.nbytes)
             for first, ops, (_, kind) in zip(self._empty, self._operators, mixers, strict=True)
             if first is not None and ops.states_at_once is not None and kind.form in mixer_forms.SELECTIVE
         ]
-        """Of each layer with a selective scan: its `states_at_once`, and the bytes of one state."""
+        """Of each layer with a selective scan: its `states_at_once`, n, and the bytes of one state."""
         self._carried: CarriedState | None = None
         self._places: tuple[Tensor, Tensor] | None = None
         config = getattr(model, "config", None)
@@ -141,11 +141,11 @@ class Network:
 
     def passing_bytes(self, seen: int, length: int) -> float:
         """Memory that one layer works on for a row of `length` tokens after `seen` earlier ones."""
-        at_once = max((states(length) * size for states, size in self._at_once), default=0)
+        at_once = max((states(length, size) * nbytes for states, size, nbytes in self._at_once), default=0)
         keys = self._token_bytes / self._attending * (seen + length)
         return COPIES * max(self._largest_scan, keys) + at_once
 
-    def mix(self, slot: int, mixer: Any, kind: Kind, hidden: Tensor, *_: Any, **__: Any) -> Any:
+    def mix(self, slot: int, mixer: Any, kind: MixerKind, hidden: Tensor, *_: Any, **__: Any) -> Any:
         """Replaces a mixer's `forward`."""
         carried = self._carried
         assert carried is not None
@@ -166,7 +166,7 @@ class Network:
         return (hidden[rows, positions][None], *rest)
 
 
-def choose_operators(device: torch.device, kind: Kind) -> mixer_forms.Operators:
+def choose_operators(device: torch.device, kind: MixerKind) -> mixer_forms.Operators:
     """The operations that forms call on a device; raises ImportError where a GPU's kernels are not installed."""
     ops = operations(device)
     if device.type == "cpu":
@@ -208,7 +208,7 @@ def open_network(lm: Any) -> Iterator[Network]:
                 mixer.forward = forward
 
 
-def find_mixers(model: Any) -> list[tuple[Any, Kind]]:
+def find_mixers(model: Any) -> list[tuple[Any, MixerKind]]:
     """The mixers of a model whose `forward` is replaced, with their kinds.
 
     Raises:
@@ -250,7 +250,7 @@ def find_layer_mixers(model: nn.Module) -> list[nn.Module]:
 
 
 def class_name(module: object) -> str:
-    """Module and class of an object, as in `Kind.name`."""
+    """Module and class of an object, as in `MixerKind.name`."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 

@@ -17,8 +17,8 @@ from scanproof.kernels.references.papers import selective_scan
 
 BLOCK = 2**18
 """Elements that the reference works on at once: 1 MiB of float32, which fits into a core's cache."""
-CHUNK = 64
-"""Positions for which the first state's contribution is computed at once; memory grows with it."""
+LEADING_STEP = 2.0**-60
+"""Step size of the positions that write a first state: a power of two, so that it cancels, and nothing decays in it."""
 
 
 def scan_with_reference(
@@ -30,7 +30,7 @@ def scan_with_reference(
     D: Tensor,
     z: Tensor,
     bias: Tensor,
-    before: Tensor,
+    before: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The reference, which takes a first state.  Plain scoring calls it too, so its errors are in both engines.
 
@@ -43,12 +43,13 @@ def scan_with_reference(
         D: (d,).
         z: (b, d, l), the gate.
         bias: (d,).
-        before: (b, d, n), the first state.
+        before: (b, d, n), the first state; None for zeros.
 
     Returns:
         y (b, d, l) and the last state (b, d, n), in float32 or wider.
     """
     u, delta, B, C, z = (part.to(A.dtype) for part in (u, delta, B, C, z))
+    before = A.new_zeros(len(u), *A.shape) if before is None else before
     if B.dim() == 3:
         done = [
             selective_scan(u_k, delta_k, A, B_k, C_k, D, z_k, bias, delta_softplus=True, initial_state=before_k)
@@ -87,31 +88,44 @@ def add_first_state(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, T
     """
 
     def scan(
-        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor, before: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor,
+        before: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         # The kernel loads aligned vectors; the rows of a sliced input may start anywhere.
         y, last = kernel(
             u.contiguous(), delta.contiguous(), A, B.contiguous(), C.contiguous(), D, delta_bias=bias,
             delta_softplus=True, return_last_state=True,
         )  # fmt: skip
-        sums = F.softplus(delta.to(A.dtype) + bias[:, None]).cumsum(-1)
-        pieces = zip(torch.split(sums, CHUNK, -1), torch.split(C, CHUNK, -1), strict=True)
-        gained = [_read_first_state(A, S, C_k.to(A.dtype), before) for S, C_k in pieces]
-        y = (y.to(A.dtype) + torch.cat(gained, -1)) * F.silu(z.to(A.dtype))
-        return y, last + torch.exp(A * sums[..., -1:]) * before
+        y = y.to(A.dtype)
+        if before is not None:
+            steps = F.softplus(delta.to(A.dtype) + bias[:, None])
+            gained, left = _continue_state(kernel, steps, A, C.to(A.dtype), before)
+            y, last = y + gained, last + left
+        return y * F.silu(z.to(A.dtype)), last
 
     return scan
 
 
-def states_at_once(length: int) -> int:
-    """States of a row that `add_first_state` has in memory: three for each position that it computes at once."""
-    return 3 * min(CHUNK, length)
+def _continue_state(
+    kernel: Callable[..., Any], steps: Tensor, A: Tensor, C: Tensor, before: Tensor
+) -> tuple[Tensor, Tensor]:
+    """C[t] exp(A S[t]) h[0] (b, d, l), and exp(A S[l]) h[0]; `before` (b, d, n) is h[0], S sums the `steps` (b, d, l).
+
+    The kernel computes both, whatever the length, in float32 or wider: each of n leading positions writes one number of
+    the state, and nothing is written after them.  What they write, step B u, is h[0] exactly.
+    """
+    count, length = A.shape[1], steps.shape[-1]
+    B = C.new_zeros(*C.shape[:-1], count + length)
+    torch.diagonal(B, dim1=-2, dim2=-1).fill_(1 / LEADING_STEP)
+    steps = F.pad(steps, (count, 0), value=LEADING_STEP)
+    y, last = kernel(F.pad(before, (0, length)), steps, A, B, F.pad(C, (count, 0)), return_last_state=True)
+    return y[..., count:], last
 
 
-def _read_first_state(A: Tensor, sums: Tensor, C: Tensor, before: Tensor) -> Tensor:
-    """C[t] exp(A S[t]) h[0], (b, d, l), for the positions of `sums` (b, d, l) and `C`; `before` is h[0]."""
-    state = torch.exp(A[..., None] * sums[:, :, None]) * before[..., None]
-    if C.dim() == 3:
-        return torch.einsum("bdnl,bnl->bdl", state, C)
-    grouped = torch.unflatten(state, 1, (C.shape[1], -1))
-    return torch.einsum("brdnl,brnl->brdl", grouped, C).flatten(1, 2)
+def states_at_once(length: int, size: int) -> float:
+    """States of a row that `add_first_state` has in memory, of `size` numbers per channel, for `length` positions.
+
+    The kernel's inputs and results of the first state, a number per channel and position each, and what it keeps of its
+    two scans.
+    """
+    return 5 * (size + length) / size + 3

@@ -21,25 +21,25 @@ CHECKS = (
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Everything triage can say of one number; the first finding is what it holds to be the reason."""
-    found = [finding for check in CHECKS for finding in check(evidence)]
+    findings = [finding for check in CHECKS for finding in check(evidence)]
     if not evidence.failed and not any(
-        each.state is FindingState.CAUSE and each.kind is not FindingKind.NOISE for each in found
+        finding.state is FindingState.CAUSE and finding.kind is not FindingKind.NOISE for finding in findings
     ):
         nothing = Finding(
             kind=FindingKind.NOTHING, state=FindingState.CAUSE, title=f"the number did not fail: {evidence.outcome}",
             evidence=(evidence.because,),
         )  # fmt: skip
-        return (nothing, *ordered(found))
-    if not any(each.state is FindingState.CAUSE for each in found):
-        return (unexplained(evidence, found), *ordered(found))
-    return ordered(found)
+        return (nothing, *ordered(findings))
+    if not any(finding.state is FindingState.CAUSE for finding in findings):
+        return (unexplained(evidence, findings), *ordered(findings))
+    return ordered(findings)
 
 
-def unexplained(evidence: Evidence, found: list[Finding]) -> Finding:
+def unexplained(evidence: Evidence, findings: list[Finding]) -> Finding:
     """Nothing that is known explains the number."""
-    suspects = [each.title for each in ordered(found) if each.state is FindingState.SUSPECT]
+    suspects = [finding.title for finding in ordered(findings) if finding.state is FindingState.SUSPECT]
     told = [f"suspected, not shown: {title}" for title in suspects] or ["nothing is suspected either"]
-    follow = next((each.next for each in ordered(found) if each.next), None)
+    follow = next((finding.next for finding in ordered(findings) if finding.next), None)
     return Finding(
         kind=FindingKind.UNEXPLAINED, state=FindingState.CAUSE, title="unexplained by what is known",
         evidence=(*told, *evidence.notes), next=follow,

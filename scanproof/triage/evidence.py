@@ -10,21 +10,23 @@ from typing import Any
 from scanproof.kernels.launches.launched import Launches
 from scanproof.numbers.values import EvalJob
 from scanproof.numbers.verdict.answers import TaskSamples
-from scanproof.numbers.verdict.engines import Engine, Engines
+from scanproof.numbers.verdict.engines import EngineName, Engines
 from scanproof.numbers.verdict.outcome import meaning_of
 
-Texts = Mapping[int, Mapping[str, Any]]
+DocumentTexts = Mapping[int, Mapping[str, Any]]
 """doc_id -> `prompts` and `choices`, see `scanproof.evaluation.results.texts_line`."""
-Rows = Mapping[int, Mapping[str, Any]]
+AnswerRows = Mapping[int, Mapping[str, Any]]
 """doc_id -> the logged line, see `scanproof.evaluation.results.answer_line`."""
+NO_EVIDENCE = "no_evidence"
+"""Kind of an evaluation that ended well and whose number has an ERROR for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """How an evaluation ended without numbers."""
+    """How an evaluation ended without numbers, or with one that is no evidence."""
 
     kind: str | None
-    """See `scanproof.errors.Kind`; None where only the text is left."""
+    """A `scanproof.errors.FailureKind` or NO_EVIDENCE; None where only the text is left."""
     message: str
     last_words: str = ""
     log: str | None = None
@@ -35,9 +37,9 @@ class TaskAnswers:
     """One task as one evaluation answered it."""
 
     samples: TaskSamples
-    rows: Rows | None = None
+    rows: AnswerRows | None = None
     """The lines themselves, with a hash per document; None where only the columns were kept."""
-    texts: Texts | None = None
+    texts: DocumentTexts | None = None
     """The questions; None where they were not kept."""
     version: str | None = None
     """Version that the task definition gives itself."""
@@ -55,7 +57,7 @@ class Side:
     parts: Mapping[str, Any] | None = None
     """The parts of its fingerprint; None where the store does not hold it any more."""
     kernels: Launches | None = None
-    engine: Engine | None = None
+    engine: EngineName | None = None
     """What scored it; None for answers that no run holds."""
     tasks: Mapping[str, TaskAnswers] = field(default_factory=dict)
     ceiling: float | None = None
@@ -120,6 +122,13 @@ class Trial:
     """Mean distance of the answers from the reference answers, in nats."""
     restored: int
     """Answers within the limit of the reference answers."""
+    largest: float | None = None
+    """Largest distance of one answer, in nats; None in what was kept until November 2026."""
+
+    @property
+    def deciding(self) -> float:
+        """The distance that decides: the largest, as in the gate."""
+        return self.distance if self.largest is None else self.largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +161,19 @@ class Substituted:
     """Mean distance with every operation replaced at once."""
     departure: Departure | None = None
     why_no_departure: str | None = None
+    as_is_largest: float | None = None
+    """Largest distance of one answer without a replacement, in nats; None in what was kept until November 2026."""
+    all_replaced_largest: float | None = None
+
+    @property
+    def deciding_as_is(self) -> float:
+        """The distance without a replacement that decides: the largest, as in the gate."""
+        return self.as_is if self.as_is_largest is None else self.as_is_largest
+
+    @property
+    def deciding_all(self) -> float:
+        """The same with every operation replaced."""
+        return self.all_replaced if self.all_replaced_largest is None else self.all_replaced_largest
 
 
 @dataclass(frozen=True, kw_only=True)

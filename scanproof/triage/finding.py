@@ -66,13 +66,14 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     A kernel or a package that was named by running the job again is a narrower cause than `the answers moved`, and
     comes before it.
     """
-    found = list(findings)
+    listed = list(findings)
     named = any(
-        each.kind in (FindingKind.KERNEL, FindingKind.PACKAGE) and each.state is FindingState.CAUSE for each in found
+        finding.kind in (FindingKind.KERNEL, FindingKind.PACKAGE) and finding.state is FindingState.CAUSE
+        for finding in listed
     )
 
-    def place(each: Finding) -> tuple[int, int, int]:
-        broader = named and each.kind in (FindingKind.NOISE, FindingKind.NUMERICS)
-        return STRENGTH[each.state], int(broader), RANK[each.kind]
+    def place(finding: Finding) -> tuple[int, int, int]:
+        broader = named and finding.kind in (FindingKind.NOISE, FindingKind.NUMERICS)
+        return STRENGTH[finding.state], int(broader), RANK[finding.kind]
 
-    return tuple(sorted(found, key=place))
+    return tuple(sorted(listed, key=place))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from scanproof import files
-from scanproof.errors import Kind
+from scanproof.errors import FailureKind
 from scanproof.history.errors import HistoryError
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, meaning_of, number_outcome
 from scanproof.record import Evaluation, Record, Run
 from scanproof.triage import published_environment, read_answers
-from scanproof.triage.evidence import Bisected, Broken, Evidence, Substituted
+from scanproof.triage.evidence import NO_EVIDENCE, Bisected, Broken, Evidence, Substituted
 from scanproof.triage.read_answers import Runs
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, HistoryError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, HistoryError)
 SUBSTITUTED = "substituted"
 """Folder of a run that holds what scoring again with replaced operations gave."""
 
@@ -97,12 +96,14 @@ def find_error(path: Path, record: Record) -> Broken | None:
     if meaning_of(record.outcome) is not Meaning.BROKEN:
         return None
     try:
-        kind, message, words, log = json.loads(path.read_bytes())
+        kind, message, words, log = files.read_json(path)
         return Broken(kind=kind, message=message, last_words=words, log=log)
     except (OSError, ValueError, TypeError):
         kind, colon, message = record.because.partition(": ")
-        if colon and kind in get_args(Kind):
+        if colon and kind in get_args(FailureKind):
             return Broken(kind=kind, message=message)
+        if record.verdict is not None:
+            return Broken(kind=NO_EVIDENCE, message=record.because)
         return Broken(kind="missing" if record.outcome == Outcome.NOT_RUN else None, message=record.because)
 
 
@@ -113,7 +114,7 @@ def substituted_file(folder: Path, number: str) -> Path:
 def read_substituted(folder: Path, number: str) -> Substituted | None:
     """What was measured with replaced operations; None where that was not done."""
     path = substituted_file(folder, number)
-    return files.from_json(Substituted, path.read_bytes()) if path.is_file() else None
+    return files.read_record(Substituted, path) if path.is_file() else None
 
 
 def bisected_file(root: Path, number: str) -> Path:
@@ -124,4 +125,4 @@ def bisected_file(root: Path, number: str) -> Path:
 def read_bisected(root: Path, number: str) -> Bisected | None:
     """What the last bisection of a number found; None where there was none."""
     path = bisected_file(root, number)
-    return files.from_json(Bisected, path.read_bytes()) if path.is_file() else None
+    return files.read_record(Bisected, path) if path.is_file() else None

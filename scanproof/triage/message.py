@@ -19,8 +19,8 @@ def lines(
     """
     try:
         evidence = gather.gather_evidence(run, runs.root / "runs" / run, runs, kept, evaluation, broken, expected)
-        found = text.message(diagnose(evidence))
+        said = text.message(diagnose(evidence))
     except Exception as error:
         # The message of a failing number is worth more than the reason that could not be found.
         return [f"  triage      could not look: {type(error).__name__}: {error}"]
-    return [*found, f"  more        scanproof triage {run} {kept.id} --store {runs.root}"]
+    return [*said, f"  more        scanproof triage {run} {kept.id} --store {runs.root}"]

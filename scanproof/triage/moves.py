@@ -68,9 +68,9 @@ def measure_moves(task: Task) -> Iterator[tuple[int, float]]:
         yield doc, max((abs(b - a) if a != b else 0.0 for a, b in zip(before, now, strict=True)), default=0.0)
 
 
-def find_largest_move(found: list[Task]) -> float | None:
+def find_largest_move(tasks: list[Task]) -> float | None:
     """The largest move of any answer, in nats; None where nothing can be paired."""
-    every = [moved for task in found if task.pairable for _, moved in measure_moves(task)]
+    every = [moved for task in tasks if task.pairable for _, moved in measure_moves(task)]
     return max(every) if every else None
 
 

@@ -44,29 +44,29 @@ def describe_shared(documents: list[MovedDocument]) -> list[str]:
     """
     from scipy.stats import fisher_exact, spearmanr
 
-    if len(documents) < 2 * FEW or len({each.largest for each in documents}) < FEW:
+    if len(documents) < 2 * FEW or len({document.largest for document in documents}) < FEW:
         return []
-    found: list[tuple[float, str]] = []
-    sizes = [each.largest for each in documents]
+    patterns: list[tuple[float, str]] = []
+    sizes = [document.largest for document in documents]
     for name, values in (
-        ("length", [each.length for each in documents]),
-        ("position in the order of documents", [each.place for each in documents]),
+        ("length", [document.length for document in documents]),
+        ("position in the order of documents", [document.place for document in documents]),
     ):
         if any(value is None for value in values) or len(set(values)) < FEW:
             continue
         rank, p_value = spearmanr(values, sizes)
         word = "longer" if name == "length" else "later"
         less = "more" if rank > 0 else "less"
-        found.append((float(p_value), f"{word} documents move {less}: rank correlation {rank:+.2f} with {name}"))
-    flipped = {id(each) for each in documents if abs(each.score) > 0.5}
-    choices = sorted({each.target for each in documents if each.target is not None})
+        patterns.append((float(p_value), f"{word} documents move {less}: rank correlation {rank:+.2f} with {name}"))
+    flipped = {id(document) for document in documents if abs(document.score) > 0.5}
+    choices = sorted({document.target for document in documents if document.target is not None})
     for choice in choices if len(choices) > 1 and len(flipped) >= FEW else ():
-        inside = [each for each in documents if each.target == choice]
-        hit = sum(id(each) in flipped for each in inside)
+        inside = [document for document in documents if document.target == choice]
+        hit = sum(id(document) in flipped for document in inside)
         rest = len(flipped) - hit
         table = [[hit, len(inside) - hit], [rest, len(documents) - len(inside) - rest]]
         p_value = float(fisher_exact(table)[1])
-        found.append(
+        patterns.append(
             (p_value, f"{hit} of {len(flipped)} flips where choice {choice} is right ({len(inside)} documents)")
         )
-    return [f"{said}: p = {p_value:.2g}" for p_value, said in sorted(found) if p_value * len(found) <= LEVEL]
+    return [f"{said}: p = {p_value:.2g}" for p_value, said in sorted(patterns) if p_value * len(patterns) <= LEVEL]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scanproof import record
+from scanproof import files, record
 from scanproof.evaluation import results, store
+from scanproof.history import kept_files, run_failures
 from scanproof.history.baseline import Baselines
-from scanproof.history.recorded_answers import find_recorded_file, read_recorded_answers
-from scanproof.history.samples import from_lines, from_parquet
+from scanproof.history.errors import HistoryError
+from scanproof.history.recorded_answers import read_recorded_answers, recorded_file
+from scanproof.history.samples import from_lines
 from scanproof.history.store import open_history
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
@@ -31,11 +32,12 @@ def read_evaluation(
 ) -> Side:
     """Read an evaluation of the run in `folder`, with those of the requested tasks that it has.
 
-    Raises OSError, ValueError, KeyError or TypeError for logs that cannot be read.
+    Raises OSError, ValueError, KeyError or TypeError for logs that cannot be read, and HistoryError for those that are
+    not the ones that were measured.
     """
-    beside = folder / "samples" / evaluation.job.name
-    logs = beside if beside.is_dir() else Path(evaluation.samples)
-    found = {task: read_task_answers(evaluation, logs, task) for task in tasks if (logs / f"{task}.jsonl").is_file()}
+    logs = kept_files.find_folder(folder, evaluation)
+    kept_files.require_measured_files(evaluation, logs)
+    answers = {task: read_task_answers(evaluation, logs, task) for task in tasks if (logs / f"{task}.jsonl").is_file()}
     return Side(
         name=name,
         job=evaluation.job,
@@ -43,14 +45,14 @@ def read_evaluation(
         parts=read_fingerprint_parts(root, evaluation.key),
         kernels=evaluation.kernels,
         engine=evaluation.engine,
-        tasks=found,
+        tasks=answers,
         ceiling=ceiling,
     )
 
 
 def read_task_answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnswers:
     """One task's log, with its questions where they were kept."""
-    lines = [json.loads(line) for line in (logs / f"{task}.jsonl").read_text().splitlines()]
+    lines = [files.parse_json(line) for line in files.read_text(logs / f"{task}.jsonl").splitlines()]
     asked = logs / f"{task}{store.TEXTS}"
     texts = results.read_texts(asked) if asked.is_file() else None
     measured = next((each for each in evaluation.measurements if each.task == task), None)
@@ -64,12 +66,20 @@ def read_task_answers(evaluation: Evaluation, logs: Path, task: str) -> TaskAnsw
 
 
 def read_fingerprint_parts(root: Path, key: str) -> Mapping[str, Any] | None:
-    """The parts of a stored evaluation's fingerprint; None where they cannot be read."""
+    """The parts of a stored evaluation's fingerprint; None where they cannot be read.
+
+    With a section `imported`: the files that its worker had imported beside the packages of the fingerprint.
+    """
+    folder = store.folder_of(root, key)
     try:
-        found = json.loads((store.folder_of(root, key) / "fingerprint.json").read_bytes())["parts"]
-    except (OSError, ValueError, KeyError):
+        parts = files.read_json(folder / "fingerprint.json")["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(parts, dict):
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        parts["imported"] = dict(files.read_json(folder / store.IMPORTED)["files"])
+    return parts
 
 
 @dataclass
@@ -87,9 +97,9 @@ class Runs:
             if name not in self.known:
                 with suppress(record.RecordError):
                     self.known[name] = record.read_run(self.root / "runs" / name / record.RUN_FILE)
-            found = self.known.setdefault(name, None)
-            if found is not None:
-                yield found
+            earlier = self.known.setdefault(name, None)
+            if earlier is not None:
+                yield earlier
 
 
 def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:
@@ -98,11 +108,11 @@ def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str
     Unreadable logs are skipped.
     """
     wanted = list(tasks)
-    for each in runs.before(run):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = read_if_good(runs.root, each, evaluation, job, wanted)
-            if found is not None:
-                return found
+    for earlier in runs.before(run):
+        with suppress(OSError, ValueError, KeyError, TypeError, HistoryError):
+            side = read_if_good(runs.root, earlier, evaluation, job, wanted)
+            if side is not None:
+                return side
     return None
 
 
@@ -111,6 +121,8 @@ def read_if_good(root: Path, run: Run, evaluation: Evaluation | None, job: str, 
     records = [kept for kept in run.records if kept.job == job]
     before = next((each for each in run.evaluations if each.job.name == job), None)
     if before is None or not records or any(meaning_of(kept.outcome).is_bad for kept in records):
+        return None
+    if any(run_failures.changed_together(run)):
         return None
     if evaluation is not None and before.job.limit != evaluation.job.limit:
         return None
@@ -123,26 +135,18 @@ def read_if_good(root: Path, run: Run, evaluation: Evaluation | None, job: str, 
 
 def read_declared_baseline(url: str, evaluation: Evaluation, root: Path) -> Side | None:
     """The declared baseline of an evaluation; raises HistoryError when there is one that cannot be read."""
-    from scanproof.history.baseline import identity, read_run
-
-    history = open_history(url)
-    baselines = Baselines(history)
-    declared = baselines.by_key.get(identity(evaluation.job, evaluation.environment))
-    published = baselines.runs.get(declared.run) if declared else None
-    if declared is None or published is None:
+    declared = Baselines(open_history(url)).find(evaluation)
+    before = declared.evaluation if declared is not None else None
+    if declared is None or before is None:
         return None
-    job = declared.evaluations[identity(evaluation.job, evaluation.environment)]
-    before = next(each for each in read_run(history, published).evaluations if each.job.name == job)
-    content = history.read(published, "samples")
-    samples = from_parquet(content, {job}) if content is not None else {}
     return Side(
-        name=f"the baseline run {declared.run}",
+        name=declared.name.replace("the run", "the baseline run", 1),
         job=before.job,
         environment=before.environment,
         parts=read_fingerprint_parts(root, before.key),
         kernels=before.kernels,
         engine=before.engine,
-        tasks={task: TaskAnswers(samples=found) for (_, task), found in samples.items()},
+        tasks={task: TaskAnswers(samples=task_samples) for (_, task), task_samples in declared.samples.items()},
         ceiling=rounding.find_ceiling(before, evaluation),
     )
 
@@ -150,9 +154,9 @@ def read_declared_baseline(url: str, evaluation: Evaluation, root: Path) -> Side
 def read_recorded_side(expected: Expected, value: PublishedValue, evaluation: Evaluation, now: Side) -> Side | None:
     """The float64 answers shipped with a stand-in's values; of a limited run, those of its documents.
 
-    None where there are none.  Raises HistoryError when they cannot be read.
+    None for other models.  Raises HistoryError when they are not there or cannot be read.
     """
-    path = find_recorded_file(expected, value)
+    path = recorded_file(expected, value)
     if path is None:
         return None
     recorded = read_recorded_answers(expected, value, path)

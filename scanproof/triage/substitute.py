@@ -44,10 +44,10 @@ def substitute(evidence: Evidence, folder: Path, root: Path, mirror: Path | None
     except EvaluationError as error:
         raise CannotSubstitute(str(error)) from None
     request |= {"documents": documents, "limit": moves.find_threshold(side), "task": task.name}
-    found = run(request, environment)
+    substituted = run(request, environment)
     path = substituted_file(folder, evidence.number)
-    files.write_atomically(path, files.to_json(found))
-    return found
+    files.write_atomically(path, files.to_json(substituted))
+    return substituted
 
 
 def chosen(evidence: Evidence) -> tuple[Side, Task]:
@@ -75,14 +75,14 @@ def of_task(task: Task) -> list[dict[str, Any]]:
     if not any(moved.values()):
         raise CannotSubstitute("no answer moved at all: there is nothing to restore")
     places = {doc: place for place, doc in enumerate(old.doc_ids)}
-    found = [
+    questions = [
         {**question(texts[doc]), "doc_id": doc, "answers": list(old.loglikelihoods[places[doc]])}
         for doc in order[:MOST]
         if len(texts[doc]["choices"]) == len(old.loglikelihoods[places[doc]]) > 0
     ]
-    if not found:
+    if not questions:
         raise CannotSubstitute(f"{task.name}: its documents were not answered with log-likelihoods")
-    return found
+    return questions
 
 
 def question(line: Mapping[str, Any]) -> dict[str, Any]:

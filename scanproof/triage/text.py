@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from scanproof.report import terminal
+from scanproof.printable import make_printable
 from scanproof.triage.evidence import Evidence
 from scanproof.triage.finding import Finding, FindingState
 
@@ -22,7 +22,7 @@ def report(evidence: Evidence, findings: Sequence[Finding]) -> str:
     out = [each for each in findings if each.state is FindingState.RULED_OUT]
     lines += [f"ruled out: {each.kind.value}: {each.title}" for each in out]
     lines += [f"not looked at: {note}" for note in evidence.notes]
-    return terminal.visible("\n".join(lines).rstrip())
+    return make_printable("\n".join(lines).rstrip(), lines=True)
 
 
 def message(findings: Sequence[Finding]) -> list[str]:
@@ -34,10 +34,12 @@ def message(findings: Sequence[Finding]) -> list[str]:
     if len(first.evidence) > len(kept):
         lines.append(f"                and {len(first.evidence) - len(kept)} more lines: scanproof triage")
     lines += [
-        f"              also {head(each)}" for each in rest if each.state in (FindingState.CAUSE, FindingState.SUSPECT)
+        f"              also {head(finding)}"
+        for finding in rest
+        if finding.state in (FindingState.CAUSE, FindingState.SUSPECT)
     ]
     command = first.next
-    return [terminal.visible(line) for line in (*lines, *([f"  next        {command}"] if command else []))]
+    return [make_printable(line, lines=True) for line in (*lines, *([f"  next        {command}"] if command else []))]
 
 
 def head(finding: Finding) -> str:

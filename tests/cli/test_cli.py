@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +13,14 @@ from typing import Any
 import pytest
 import typer
 
+from scanproof.cli import listing
 from scanproof.cli.app import COMMANDS, app
+from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import joint_print, tolerance
+from tests.support.command_line import scanproof
 
 ROOT = Path(__file__).parents[2]
-
-
-def scanproof(*arguments: str, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scanproof", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == expect, result.stderr
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def rows(*arguments: str) -> list[dict[str, Any]]:
@@ -60,11 +52,43 @@ def test_list_selects_documents_and_models(numbers: list[PublishedValue]) -> Non
 
 
 def test_list_as_csv_and_table_hold_the_same_numbers() -> None:
-    found = list(csv.DictReader(io.StringIO(scanproof("list", "--format", "csv", "--document", "002").stdout)))
+    in_csv = list(csv.DictReader(io.StringIO(scanproof("list", "--format", "csv", "--document", "002").stdout)))
     table = scanproof("list", "--document", "002").stdout.splitlines()
-    assert len(found) > 0
-    for row, line in zip(found, table[1:], strict=True):
+    assert len(in_csv) > 0
+    for row, line in zip(in_csv, table[1 : 1 + len(in_csv)], strict=True):
         assert line.split()[0] == row["id"]
+
+
+@pytest.mark.parametrize("command", ["list", "plan"])
+def test_the_common_shift_that_is_caught_is_said_for_each_model(
+    command: str, numbers: list[PublishedValue], expected: Expected
+) -> None:
+    """In `list` and in `plan`: a line for each model with several numbers, and which shift of one is caught."""
+    models = joint_print.group_printed([value for value in numbers if value.document == "001"], expected.constants)
+    assert models
+    shown = scanproof(command, "--document", "001").stdout.splitlines()
+    together = [line for line in shown if "a common shift of" in line]
+    assert sorted(line.partition(": a common shift of ")[0] for line in together) == sorted(models)
+    for line in together:
+        shift, alone = (float(line.partition(before)[2].split()[0]) for before in ("shift of ", "them alone "))
+        assert 0 < shift < alone, "together they show less than the best of them alone does"
+
+
+def test_numbers_that_cannot_fail_in_a_direction_say_so_where_they_are_listed(expected: Expected) -> None:
+    blind = {
+        value.id: sides
+        for value in expected.values
+        if value.document == "embedded"
+        and (sides := listing.describe_blind_sides(value, tolerance.allowance(value, expected.constants)))
+    }
+    assert blind
+    listed = rows("--document", "embedded")
+    assert {row["id"]: row["cannot_be_too"] for row in listed if row["cannot_be_too"]} == blind
+    header, *table = scanproof("list", "--document", "embedded").stdout.splitlines()
+    assert "cannot_be_too" in header
+    by_id = {line.split()[0]: line for line in table if line}
+    for name, sides in blind.items():
+        assert sides in by_id[name].split("  "), by_id[name]
 
 
 def test_list_shows_each_job_once_with_its_numbers(numbers: list[PublishedValue]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +62,55 @@ def weights(folder: Path) -> Path:
     """The file with the checkpoint's tensors."""
     release = folder / "release/mp_rank_00/model_optim_rng.pt"
     return release if release.is_file() else folder / "model.safetensors"
+
+
+CONVOLVED = tuple(
+    f"scanproof/{name}" for name in ("mamba-hybrid-tiny", "mamba2-hybrid-tiny", "megatron-hybrid-tiny", "mamba-7b-tiny")
+)
+"""Stand-ins whose class calls causal_conv1d's kernel itself; that of the others is mamba_ssm's, which copies first."""
+
+
+@pytest.mark.parametrize("name", CONVOLVED)
+def test_on_a_gpu_the_kernel_takes_what_each_convolution_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where channels are contiguous, causal_conv1d refuses rows and positions that are no multiple of 8 apart."""
+    read_by = []
+
+    def look(call: Any) -> Any:
+        def convolve(x: Any, *arguments: Any, **options: Any) -> Any:
+            read_by.append((tuple(x.shape), x.stride()))
+            return call(x, *arguments, **options)
+
+        return convolve
+
+    model = read(MIRROR / name)
+    if name.rpartition("/")[2] in architectures.HYBRIDS:
+        for mixer in (module for module in model.modules() if hasattr(module, "ops")):
+            mixer.ops = replace(mixer.ops, causal_conv1d_fn=look(mixer.ops.causal_conv1d_fn))
+    else:
+        code = sys.modules[type(model).__module__]
+        monkeypatch.setattr(code, "causal_conv1d_fn", look(code.causal_conv1d_fn))
+    with torch.no_grad():
+        # An odd number of positions: rows are a multiple of 8 apart only where positions are.
+        model(torch.zeros(2, 7, dtype=torch.long))
+    assert read_by
+    for shape, (row, channel, position) in read_by:
+        assert channel != 1 or (row % 8, position % 8) == (0, 0), shape
+
+
+def test_a_model_with_halved_heads_computes_the_same() -> None:
+    (name,) = architectures.HALVED
+    torch.manual_seed(0)
+    whole = architectures.make_blank(name, whole_heads=True).eval()
+    halved = architectures.finish_heads(name, whole).eval()
+    ids = torch.randint(0, 1280, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(halved(ids).logits, whole(ids).logits, rtol=0.0, atol=1e-5)
+    assert halved.config.mamba_num_heads == 2 * whole.config.mamba_num_heads
+
+
+def test_heads_of_others_stay_whole() -> None:
+    model = architectures.make_blank("mamba2-tiny", whole_heads=True)
+    assert architectures.finish_heads("mamba2-tiny", model) is model
 
 
 def test_there_is_a_plan_for_each_but_the_converted_one() -> None:

@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
-from scanproof.errors import EvaluationError, Kind
+from scanproof.errors import EvaluationError, FailureKind
 from scanproof.evaluation.auto_engine import ENGINES_OWN, AutoEngine, explain_replacement
 from scanproof.files import from_json, to_json
 from scanproof.numbers.values import EvalJob, PublishedValue
-from scanproof.numbers.verdict.engines import Engine, Scoring, SpotCheck
+from scanproof.numbers.verdict.engines import EngineName, Scoring, SpotCheck
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import Verdict
@@ -26,14 +26,14 @@ class Engines:
     """Stands for both engines; the key of an evaluation is the name of the engine that made it."""
 
     def __init__(
-        self, error: EvaluationError | None = None, scored_by: Engine | None = None, spot: SpotCheck | None = None
+        self, error: EvaluationError | None = None, scored_by: EngineName | None = None, spot: SpotCheck | None = None
     ) -> None:
         self.error = error
         self.scored_by = scored_by
         self.spot = spot
-        self.asked: list[Engine] = []
+        self.asked: list[EngineName] = []
 
-    def __call__(self, job: EvalJob, engine: Engine) -> Evaluation:
+    def __call__(self, job: EvalJob, engine: EngineName) -> Evaluation:
         self.asked.append(engine)
         if engine == "shared" and self.error is not None:
             raise self.error
@@ -96,8 +96,8 @@ def test_whoever_scored_plain_all_the_same_is_not_asked_again() -> None:
     assert (found.replaced, by.asked) == (None, ["shared"])
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_only_an_error_that_the_engine_may_have_made_is_tried_by_plain(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", get_args(FailureKind))
+def test_only_an_error_that_the_engine_may_have_made_is_tried_by_plain(kind: FailureKind) -> None:
     by = Engines(EvaluationError(kind, "it broke"))
     passing = dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED))
     if kind not in ENGINES_OWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from scanproof.errors import EvaluationError
-from scanproof.evaluation import request
-from scanproof.evaluation.evaluate_job import evaluate
+from scanproof.evaluation import command_line, request
+from scanproof.evaluation.evaluate_job import evaluate, explain_os_error
 from scanproof.evaluation.process import Progress
+from scanproof.evaluation.request import Settings
 from scanproof.numbers.values import EvalJob
 from scanproof.record import Evaluation
 from tests.support import small_mirror as small
@@ -113,23 +115,28 @@ def test_a_stand_in_runs_on_one_thread_unless_the_user_says_otherwise(
     assert threads(embedded) == "3"
 
 
+def plain_command(job: EvalJob, settings: Settings) -> str:
+    """The line that an evaluation of the job records."""
+    return command_line.command(job, settings.mirror, request.select_tasks(job, settings)[1].roots)
+
+
 class TestPlainCommand:
     def test_says_what_plain_lm_eval_cannot_do(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="mamba_ssm")
-        line = request.plain_command(job, small.settings(tmp_path, mirror))
+        line = plain_command(job, small.settings(tmp_path, mirror))
         assert "&& HF_HUB_OFFLINE=1" in line
         assert " scanproof lm-eval run --model mamba_ssm " in line
 
     def test_without_a_mirror_it_pins_the_revision(self, mirror: Path, tmp_path: Path) -> None:
         settings = replace(small.settings(tmp_path, mirror), mirror=None)
         job = replace(small.JOB, revision="step3000", limit=5)
-        line = request.plain_command(job, settings)
+        line = plain_command(job, settings)
         assert "revision=step3000" in line
         assert line.endswith("--limit 5")
 
     def test_names_a_group_once_when_its_members_are_asked_for_too(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, tasks=("mmlu", "mmlu_stem"))
-        assert "--tasks mmlu " in request.plain_command(job, small.settings(tmp_path, mirror))
+        assert "--tasks mmlu " in plain_command(job, small.settings(tmp_path, mirror))
 
 
 def test_parent_side_loads_neither_torch_nor_lm_eval() -> None:
@@ -140,3 +147,13 @@ def test_parent_side_loads_neither_torch_nor_lm_eval() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_what_is_wrong_with_the_store_is_blamed_on_it(mirror: Path, tmp_path: Path) -> None:
+    settings = small.settings(tmp_path, mirror)
+    settings.store.mkdir()
+    (settings.store / "locks").write_text("no folder")
+    with pytest.raises(EvaluationError, match=r"the store \S+ cannot be used: .*locks"):
+        evaluate(small.JOB, settings, progress=small.ignore)
+    elsewhere = OSError(errno.EIO, "Input/output error", "/disk/weights")
+    assert explain_os_error(elsewhere, settings.store) == "/disk/weights cannot be read: Input/output error"

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanproof.evaluation import file_digests, task_files
+from scanproof.evaluation import task_files
 from scanproof.evaluation.file_digests import FileDigests
 from scanproof.evaluation.fingerprint import (
     Fingerprint,
@@ -24,8 +21,9 @@ from scanproof.evaluation.fingerprint import (
     list_checkpoints,
     take_fingerprint,
 )
+from scanproof.evaluation.imported import Imports
 from scanproof.numbers.values import EvalJob
-from scanproof.numbers.verdict.engines import Engine
+from scanproof.numbers.verdict.engines import EngineName
 from tests.support import small_mirror as small
 
 OLD = 1_000_000_000
@@ -49,9 +47,14 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> task_files.TaskFiles:
-    package = task_files.package_folder("lm_eval")
+    package = Imports().folder("lm_eval")
     assert package is not None
     return task_files.load_index(package / "tasks", tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="module")
+def imports() -> Imports:
+    return Imports()
 
 
 @pytest.fixture
@@ -63,9 +66,9 @@ def mirror(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path) -> Callable[..., Fingerprint]:
+def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path, imports: Imports) -> Callable[..., Fingerprint]:
     def take(
-        job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: Engine = "plain"
+        job: EvalJob = small.JOB, folder: Path | None = mirror, session: str = "s", engine: EngineName = "plain"
     ) -> Fingerprint:
         with FileDigests(tmp_path / "hashes.sqlite") as digests:
             return take_fingerprint(
@@ -74,6 +77,7 @@ def take(mirror: Path, index: task_files.TaskFiles, tmp_path: Path) -> Callable[
                 selection=task_files.select(index, job.tasks),
                 index=index,
                 digests=digests,
+                imports=imports,
                 session=session,
                 engine=engine,
             )
@@ -153,13 +157,14 @@ def test_one_changed_byte_is_seen_even_with_the_old_time(
     assert change.endswith(f"{Path(path).name}: changed")
 
 
+@pytest.mark.parametrize("name", ["MKL_CBWR", "FLA_USE_FAST_OPS", "GLIBC_TUNABLES"])
 def test_environment_variables_that_move_floats_count(
-    take: Callable[..., Fingerprint], monkeypatch: pytest.MonkeyPatch
+    take: Callable[..., Fingerprint], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = take()
-    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.setenv(name, "COMPATIBLE")
     after = take()
-    assert list_changes(before.parts, after.parts) == ["variables / MKL_CBWR: new"]
+    assert list_changes(before.parts, after.parts) == [f"variables / {name}: new"]
     assert after.key != before.key
 
 
@@ -173,7 +178,8 @@ def test_definition_of_the_task_and_code_are_part_of_it(take: Callable[..., Fing
     parts = take().parts
     assert "arc/arc_easy.yaml" in parts["tasks"]
     assert not any("hellaswag" in path for path in parts["tasks"])
-    assert parts["code"]["lm_eval"]
+    assert parts["imports"]["lm_eval"]
+    assert parts["imports"]["torch"]
     assert parts["code"]["scanproof/evaluation/worker"]["run.py"]
     assert parts["packages"]["torch"]["version"]
 
@@ -214,71 +220,20 @@ def test_mamba_needs_the_tokenizer_that_lm_eval_reads_by_default(mirror: Path) -
     assert list_checkpoints(replace(job, pretrained=small.MODEL), mirror) == ((small.MODEL, "main"),)
 
 
+def test_a_folder_that_an_argument_names_counts(take: Callable[..., Fingerprint], tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "tokens.txt").write_text("a")
+    job = replace(small.JOB, model_args=(("vocabulary", str(tmp_path / "given")),))
+    before = take(job)
+    (tmp_path / "given" / "tokens.txt").write_text("b")
+    assert list_changes(before.parts, take(job).parts) == ["files / vocabulary / tokens.txt: changed"]
+
+
 def test_changes_name_what_appeared_vanished_and_changed() -> None:
     old = {"a": {"x": 1, "y": 2}, "b": 1}
     new = {"a": {"x": 1, "y": 3, "z": 4}}
     assert list_changes(old, new) == ["a / y: 2 -> 3", "a / z: new", "b: gone"]
     assert list_changes(old, old) == []
-
-
-class TestFileDigests:
-    def test_unchanged_file_is_read_once(self, tmp_path: Path) -> None:
-        path = tmp_path / "weights"
-        path.write_bytes(b"1")
-        old_enough(path)
-        for _ in range(2):
-            with FileDigests(tmp_path / "db") as digests:
-                digest = digests.digest(path)
-        assert digests.files_read == 0
-        with FileDigests(tmp_path / "other-db") as digests:
-            assert digests.digest(path) == digest
-
-    @pytest.mark.parametrize(("age", "read_again"), [(0.0, 1), (1.9, 1), (2.1, 0)])
-    def test_file_that_just_changed_is_not_remembered(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, read_again: int
-    ) -> None:
-        path = tmp_path / "weights"
-        path.write_bytes(b"1")
-        now = path.stat().st_ctime + age
-        monkeypatch.setattr(file_digests, "time", SimpleNamespace(time=lambda: now))
-        for _ in range(2):
-            with FileDigests(tmp_path / "db") as digests:
-                digests.digest(path)
-        assert digests.files_read == read_again
-
-    def test_remembered_file_is_read_again_when_only_its_change_time_tells(self, tmp_path: Path) -> None:
-        path = tmp_path / "weights"
-        path.write_bytes(b"1")
-        os.utime(path, (OLD, OLD))
-        old_enough(path)
-        seen = []
-        for content in (b"1", b"2"):
-            if path.read_bytes() != content:
-                path.write_bytes(content)
-                os.utime(path, (OLD, OLD))
-            with FileDigests(tmp_path / "db") as digests:
-                seen.append(digests.digest(path))
-        assert seen == [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
-
-    def test_database_that_is_none_is_started_anew(self, tmp_path: Path) -> None:
-        (tmp_path / "db").write_bytes(b"not a database at all" * 100)
-        path = tmp_path / "weights"
-        path.write_bytes(b"1")
-        with FileDigests(tmp_path / "db") as digests:
-            assert digests.digest(path).startswith("6b86b273")
-
-    def test_version_control_and_caches_are_no_content(self, tmp_path: Path) -> None:
-        for name in (".git/x", ".cache/huggingface/y", "a/__pycache__/z.pyc", "a/b.txt"):
-            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "tree" / name).touch()
-        with FileDigests(tmp_path / "db") as digests:
-            assert list(digests.tree(tmp_path / "tree")) == ["a/b.txt"]
-
-
-def old_enough(path: Path) -> None:
-    """Wait until the file is old enough for its digest to be remembered."""
-    while time.time() - path.stat().st_ctime <= 2.1:
-        time.sleep(0.1)
 
 
 def test_a_variable_that_another_thread_takes_away_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:

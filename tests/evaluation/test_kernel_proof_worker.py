@@ -98,10 +98,11 @@ def test_a_job_that_breaks_says_which_extension_it_lacks(mirror: Path, site: Pat
 def test_the_launches_of_the_last_evaluation_of_a_job_are_found_again(tmp_path: Path) -> None:
     assert last_launches(tmp_path, "001-mamba-130m-0shot") is None
     before = Launches(choices=(AutotunerChoice(kernel="_chunk_scan_fwd_kernel", key=("64",), config={"num_warps": 4}),))
-    entry = store.folder_of(tmp_path, "ab12")
+    key = "ab12" * 16
+    entry = store.folder_of(tmp_path, key)
     files.write_atomically(entry / "kernels.json", to_json(before))
     latest = hashlib.sha256(b"001-mamba-130m-0shot").hexdigest()[:16]
-    files.write_atomically(tmp_path / "latest" / f"{latest}.json", files.to_sorted_json({"key": "ab12", "parts": {}}))
+    files.write_atomically(tmp_path / "latest" / f"{latest}.json", files.to_sorted_json({"key": key, "parts": {}}))
     assert last_launches(tmp_path, "001-mamba-130m-0shot") == before
     assert last_launches(tmp_path, "001-mamba-370m-0shot") is None
     (entry / "kernels.json").unlink()

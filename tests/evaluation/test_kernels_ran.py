@@ -66,6 +66,10 @@ def test_a_kernel_launched_from_its_package_is_proven(needed: str, launch: Launc
         ("selective_scan_cuda.fwd", entry("selective_scan_cuda.bwd")),
         ("causal_conv1d_update_kernel", entry("causal_conv1d_cuda.causal_conv1d_fwd", "causal-conv1d")),
         (SSD, triton("_chunk_state_fwd_kernel")),
+        (
+            "causal_conv1d",
+            triton("_causal_conv1d_varlen_states", f"{SITE}/causal_conv1d/causal_conv1d_varlen.py", "causal-conv1d"),
+        ),
     ],
 )
 def test_another_kernel_of_the_same_package_proves_nothing(needed: str, launch: Launch) -> None:

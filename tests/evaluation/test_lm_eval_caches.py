@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from scanproof.evaluation import task_files
+from scanproof.evaluation.imported import Imports
 from scanproof.plugin.options import EMBEDDED_MIRROR
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ DatasetCard.load = classmethod(loaded)
 
 def run():
     counts.update(templates=0, cards=0)
-    manager, found = worker.load_tasks({"tasks": tasks, "leaves": tasks, "task_folders": folders})
+    manager, found, _ = worker.load_tasks({"members": {task: [task] for task in tasks}, "task_folders": folders})
     job = {"num_fewshot": shots, "batch_size": 1, "device": "cpu", "limit": documents, "seed": 1234}
     results = worker.evaluate_tasks(get_model("dummy")(), job, found, manager, 10)
     seen = {
@@ -74,7 +75,7 @@ print(json.dumps({"every_time": every_time, "once": once, "error": with_an_error
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of the same tasks in one process, first without and then with the caches."""
-    package = task_files.package_folder("lm_eval")
+    package = Imports().folder("lm_eval")
     assert package is not None
     selection = task_files.select(task_files.load_index(package / "tasks", tmp_path_factory.mktemp("index")), TASKS)
     given = json.dumps([[str(folder) for folder in selection.folders], TASKS, DOCUMENTS, SHOTS])
@@ -120,3 +121,38 @@ def test_the_list_of_packages_is_not_asked_of_pip(runs: dict[str, Any]) -> None:
 
 def test_a_template_that_names_a_missing_field_is_still_an_error(runs: dict[str, Any]) -> None:
     assert runs["error"] == "'nothing' is undefined"
+
+
+WITHOUT = """
+import json, sys
+import datasets.load, lm_eval.utils
+from scanproof.evaluation.worker import lm_eval_caches
+
+missing = sys.argv[1].split()
+for module, name in ((lm_eval.utils, "env"), (datasets.load, "dataset_module_factory")):
+    if name in missing:
+        delattr(module, name)
+lm_eval_caches.install_caches()
+lm_eval_caches.install_caches()
+template = getattr(getattr(lm_eval.utils, "env", None), "from_string", None)
+factory = getattr(datasets.load, "dataset_module_factory", None)
+print(json.dumps({"env": hasattr(template, "cache_info"), "dataset_module_factory": type(factory).__name__}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "installed"),
+    [
+        ("", {"env": True, "dataset_module_factory": "CachedModuleFactory"}),
+        ("env", {"env": False, "dataset_module_factory": "CachedModuleFactory"}),
+        ("dataset_module_factory", {"env": True, "dataset_module_factory": "NoneType"}),
+        ("env dataset_module_factory", {"env": False, "dataset_module_factory": "NoneType"}),
+    ],
+)
+def test_what_only_saves_time_is_left_out_where_a_release_lacks_it(missing: str, installed: dict[str, object]) -> None:
+    """Both are internals, which another release may name otherwise: no number is lost for want of a cache."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, missing], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == installed

@@ -69,7 +69,8 @@ def test_names_that_leave_the_mirror_are_refused(place: Path, name: str) -> None
         mirror.resolve(place, name, "model")
 
 
-def test_broken_metadata_is_named(place: Path) -> None:
-    (place / "org" / "net" / mirror.METADATA).write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_broken_metadata_is_named(place: Path, content: str) -> None:
+    (place / "org" / "net" / mirror.METADATA).write_text(content)
     with pytest.raises(mirror.MirrorError, match="is not JSON"):
         mirror.resolve(place, "org/net", "model")

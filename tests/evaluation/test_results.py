@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_what_is_not_finite_survives_strict_json(value: float) -> None:
     assert read == value or (math.isnan(read) and math.isnan(value))
 
 
+def test_a_file_that_is_nested_too_deeply_is_said(tmp_path: Path) -> None:
+    (tmp_path / results.UNMEASURED).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        results.read_unmeasured(tmp_path)
+
+
 def test_prompts_hash_follows_the_documents_not_the_order_of_the_log() -> None:
     forward, backward = [sample(0), sample(1)], [sample(1), sample(0)]
     assert results.hash_prompts(forward) == results.hash_prompts(backward)
@@ -74,10 +81,11 @@ def test_prompts_hash_follows_the_documents_not_the_order_of_the_log() -> None:
 
 
 def test_sample_line_keeps_what_a_paired_test_needs_and_no_text() -> None:
-    line = results.answer_line(sample(7))
+    line = results.answer_line(sample(7), "task", " ")
     assert line["loglikelihoods"] == [-1.5, -0.5]
     assert line["is_greedy"] == [False, True]
     assert line["metrics"] == {"acc": 1.0, "acc_norm": 0.0}
+    assert (line["right"], line["lengths"]) == ([1], [3, 2])
     assert "a long text" not in json.dumps(line)
 
 
@@ -95,6 +103,26 @@ def test_questions_are_kept_by_document_and_make_the_same_bytes_in_any_order(tmp
         number: {"doc_id": number, "prompts": [f"question {number}"], "choices": [" yes", " no"]} for number in (0, 1)
     }
     assert results.compress_texts(samples[::-1]) == path.read_bytes()
+
+
+DEFLATED = gzip.compress(b'{"doc_id": 0}\n' * 50, mtime=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"no gzip", id="no_gzip"),
+        pytest.param(DEFLATED[:-6], id="cut"),
+        pytest.param(DEFLATED[:10] + b"\xff" * (len(DEFLATED) - 10), id="no_deflate"),
+        pytest.param(gzip.compress(b'{"prompts": []}\n'), id="no_doc_id"),
+        pytest.param(gzip.compress(b"[]\n"), id="no_object"),
+        pytest.param(gzip.compress(b"[" * 100_000), id="deep"),
+    ],
+)
+def test_questions_that_are_damaged_are_a_value_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "task.texts.jsonl.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"gzip|no document|nested"):
+        results.read_texts(tmp_path / "task.texts.jsonl.gz")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from scanproof import files
 from scanproof.evaluation import store
 
 KEY = "ab" + "0" * 62
+NOTHING: dict[str, dict[str, str]] = {"files": {}, "places": {}}
+"""What a worker has imported that imported nothing."""
 
 
 def attempt(root: Path, value: float = 0.5) -> Path:
@@ -24,7 +28,7 @@ def attempt(root: Path, value: float = 0.5) -> Path:
 
 
 def add(root: Path, session: str = "first", value: float = 0.5) -> store.Entry:
-    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
+    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}, store.IMPORTED: NOTHING}
     return store.add(root, KEY, attempt(root, value), session=session, documents=documents)
 
 
@@ -118,7 +122,7 @@ def test_equal_questions_of_two_entries_are_one_file(tmp_path: Path) -> None:
     for key in (KEY, KEY[::-1]):
         folder = attempt(tmp_path)
         (folder / "samples" / f"arc_easy{store.TEXTS}").write_bytes(b"the same questions")
-        documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
+        documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}, store.IMPORTED: NOTHING}
         entries.append(store.add(tmp_path, key, folder, session="first", documents=documents))
     files = [entry.samples / f"arc_easy{store.TEXTS}" for entry in entries]
     assert files[0].samefile(files[1])
@@ -132,7 +136,45 @@ def test_a_damaged_shared_file_of_questions_is_replaced(tmp_path: Path) -> None:
     questions.write_bytes(b"questions")
     digest = hashlib.sha256(b"questions").hexdigest()
     (tmp_path / "texts" / f"{digest}{store.TEXTS}").write_bytes(b"damaged")
-    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}}
+    documents: dict[str, object] = {"job.json": {}, "fingerprint.json": {}, store.IMPORTED: NOTHING}
     entry = store.add(tmp_path, KEY, folder, session="first", documents=documents)
     shared = tmp_path / "texts" / f"{digest}{store.TEXTS}"
     assert (entry.samples / f"arc_easy{store.TEXTS}").read_bytes() == shared.read_bytes() == b"questions"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *itertools.product(
+            ["checksums.json", "entry.json", "results.json", "environment.json", store.IMPORTED],
+            ["[]", '"x"', "3", "null", "{", "[" * 100_000],
+        ),
+        ("entry.json", '{"session": "a"}'),
+        ("entry.json", '{"session": "a", "finished": 1e300}'),
+        (store.IMPORTED, '{"files": 3, "places": {}}'),
+    ],
+)
+def test_an_entry_that_is_not_as_it_is_written_is_damaged(tmp_path: Path, name: str, content: str) -> None:
+    folder = add(tmp_path).folder
+    (folder / name).write_text(content)
+    if name != store.CHECKSUMS:
+        (folder / store.CHECKSUMS).write_text(json.dumps(store._checksums(folder)))
+    with pytest.raises(store.DamagedEntry, match=KEY):
+        store.read(tmp_path, KEY)
+
+
+def test_a_pipe_in_an_entry_is_damage_and_nobody_waits(tmp_path: Path) -> None:
+    folder = add(tmp_path).folder
+    for name in ("results.json", store.CHECKSUMS):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(store.DamagedEntry, match=KEY):
+            store.read(tmp_path, KEY)
+
+
+def test_a_file_in_place_of_an_entry_is_replaced(tmp_path: Path) -> None:
+    folder = store.folder_of(tmp_path, KEY)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("no entry")
+    assert store.read(tmp_path, KEY) is None
+    assert add(tmp_path).folder == folder

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from scanproof.errors import EvaluationError
 from scanproof.evaluation import task_files
+from scanproof.evaluation.imported import Imports
 
 TWELVE = (
     "arc_challenge", "arc_easy", "boolq", "hellaswag", "lambada_openai", "mmlu", "openbookqa", "piqa",
@@ -34,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(cache: Path) -> task_files.TaskFiles:
-    package = task_files.package_folder("lm_eval")
+    package = Imports().folder("lm_eval")
     assert package is not None
     return task_files.load_index(package / "tasks", cache)
 
@@ -82,6 +87,15 @@ def test_unknown_name_offers_near_ones(index: task_files.TaskFiles) -> None:
         task_files.select(index, ["helaswag"])
 
 
+def test_definitions_that_cannot_be_read_are_said_with_their_place(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"task files cannot be read: .*/nowhere/tasks: No such file"):
+        task_files.load_index(tmp_path / "nowhere" / "tasks", tmp_path / "cache")
+    index = write(tmp_path, {"one.yaml": "task: one\nchoices: [a,", "two.yaml": "task: two\ninclude: three.yaml\n"})
+    for name, place in (("one", "one.yaml"), ("two", "three.yaml")):
+        with pytest.raises(EvaluationError, match=f"task files cannot be read: .*/{place}: "):
+            task_files.select(index, [name])
+
+
 def test_index_is_kept_until_a_definition_changes(tmp_path: Path) -> None:
     root, cache = tmp_path / "tasks", tmp_path / "cache"
     write(root, {"a/a.yaml": "task: one\ndataset_path: x/y\n"})
@@ -97,8 +111,29 @@ def test_damaged_cache_is_built_again(tmp_path: Path) -> None:
     root, cache = tmp_path / "tasks", tmp_path / "cache"
     write(root, {"a.yaml": "task: one\n"})
     task_files.load_index(root, cache)
-    next(cache.iterdir()).write_text("{")
-    assert task_files.load_index(root, cache).files == {"one": "a.yaml"}
+    kept = next(cache.iterdir())
+    sound = kept.read_text()
+    for damaged in (
+        "{",
+        "[]",
+        "null",
+        "3",
+        '{"files": {}, "tags": {}}',
+        "[" * 100_000,
+        sound.replace("a.yaml", "b.yaml"),
+    ):
+        assert damaged != sound
+        kept.write_text(damaged)
+        assert task_files.load_index(root, cache).files == {"one": "a.yaml"}
+        assert kept.read_text() == sound
+    places: tuple[Callable[[], None], ...] = (
+        kept.mkdir, partial(os.mkfifo, kept), partial(kept.symlink_to, "/dev/zero"),
+    )  # fmt: skip
+    for place in places:
+        kept.unlink()
+        place()
+        assert task_files.load_index(root, cache).files == {"one": "a.yaml"}
+        assert kept.read_text() == sound
 
 
 def test_tags_are_inherited_through_includes_and_join_folders(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def plain(seed):
         model="dummy", tasks=["arc_easy"], num_fewshot=2, batch_size=1, bootstrap_iters=0, fewshot_random_seed=seed
     ))
 folder = Path(lm_eval.__file__).parent / "tasks" / "arc"
-manager, tasks = worker.load_tasks({"tasks": ["arc_easy"], "leaves": ["arc_easy"], "task_folders": [str(folder)]})
+manager, tasks, _ = worker.load_tasks({"members": {"arc_easy": ["arc_easy"]}, "task_folders": [str(folder)]})
 job = {**asdict(small.JOB), "num_fewshot": 2, "seed": 7}
 ours = prompts(worker.evaluate_tasks(get_model("dummy")(), job, tasks, manager, 0))
 print()

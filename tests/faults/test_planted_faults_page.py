@@ -10,10 +10,12 @@ from scanproof.kernels import cases
 from tests.support.late import Late
 
 if TYPE_CHECKING:
-    from scanproof.faults import catalogue
+    from scanproof.faults import catalogue, exam, implementations
 else:
-    catalogue = Late("scanproof.faults.catalogue")
+    catalogue, exam = Late("scanproof.faults.catalogue"), Late("scanproof.faults.exam")
+    implementations = Late("scanproof.faults.implementations")
 
+COMMAND = "scanproof exam --format markdown"
 PAGE = Path(__file__).parents[2] / "docs" / "planted-faults.md"
 LINK = re.compile(r"\]\((https://[^)]+)\)")
 ROWS = re.compile(r"the row `(\w+)` reaches it")
@@ -28,6 +30,20 @@ def test_the_page_lists_exactly_the_faults_of_the_catalogue() -> None:
     expected = {(f"`{each.id}`", each.op, each.links) for each in catalogue.FAULTS}
     assert {(row[0], row[1], tuple(LINK.findall(row[3]))) for row in page_rows()} == expected
     assert len(page_rows()) == len(catalogue.FAULTS)
+
+
+def test_the_page_was_made_with_the_rows_that_there_are() -> None:
+    """`44 of 68` counts the rows of an operation that the exam runs: a page that is older than a row has fewer."""
+    suite = exam.build_suite(implementations.prepare_implementations("reference"))
+    rows = {op: len(suite.cases_for(op)) for op in suite.operations}
+    assert min(rows.values()) > 0, "the exam runs rows of every operation"
+    stale = {
+        (op, int(of))
+        for _, op, _, _, counts, *_ in page_rows()
+        for of in [counts.rpartition(" of ")[2]]
+        if int(of) != rows[op]
+    }
+    assert not stale, f"the page has other numbers of rows than {dict(rows)}: make its tables anew, {COMMAND}"
 
 
 def test_the_page_names_what_is_not_planted() -> None:

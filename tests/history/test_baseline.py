@@ -13,9 +13,9 @@ from scanproof.history import baseline, store
 from scanproof.history.baseline import Baselines
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
-from scanproof.history.second_gate import SecondGate
+from scanproof.history.samples import read_logs
 from scanproof.history.store import History, open_history
-from scanproof.numbers.expected.reader import Expected
+from scanproof.numbers.verdict.baseline_gate import judge_number
 from scanproof.record import Evaluation, read_run
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
@@ -44,7 +44,6 @@ def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) ->
     kept = Baselines(history).find(evaluation)
     assert kept is not None
     assert kept.name == f"the run {FIRST}"
-    assert kept.harness == "0.4.13"
     assert sum(kept.samples[JOB.name, "piqa"].metrics["acc"]) == 300  # type: ignore[arg-type]
 
 
@@ -164,9 +163,9 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
 @pytest.mark.parametrize(
     ("suite", "device", "ran_on", "changed", "said"),
     [
-        ("embedded", "cpu", None, True, "0.001 is possible by rounding; 1 of 800 answers by more"),
-        ("embedded", "cpu", "cpu", True, "0.001 is possible by rounding; 1 of 800 answers by more"),
-        ("embedded", "cuda", "cpu", True, "0.001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cpu", None, True, "0.0001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cpu", "cpu", True, "0.0001 is possible by rounding; 1 of 800 answers by more"),
+        ("embedded", "cuda", "cpu", True, "0.0001 is possible by rounding; 1 of 800 answers by more"),
         ("embedded", "cuda", "cuda:0", False, "what rounding can do in float32 on cuda:0 is not known: this alone is"),
         ("embedded", "cpu", "cuda:0", False, "what rounding can do in float32 on cuda:0 is not known: this alone is"),
         ("embedded", "cuda", None, False, "what rounding can do in float32 on cuda is not known: this alone is"),
@@ -188,14 +187,12 @@ def test_the_ceiling_of_rounding_is_that_of_where_a_stand_in_ran(
         publish(path, history.place)
     declare(history, FIRST)
     value = published(job=job, documents=400, printed="0.7500")
-    loaded = Expected(
-        values=(value,), unrecorded=(), documents=(), tasks={}, constants=CONSTANTS, folder=tmp_path
-    )  # fmt: skip
     now = read_run(paths[1])
     first = now.evaluations[0]
-    evaluation = replace(first, samples=str(paths[1].parent / "samples" / job.name))
-    finding = SecondGate(loaded, history.place.name).finding(value, evaluation)
-    assert finding is not None
+    samples = read_logs(job.name, paths[1].parent / "samples" / job.name)
+    declared = Baselines(history).find(first)
+    assert declared is not None
+    finding = judge_number(value, first, samples, declared, CONSTANTS)
     assert finding.baseline == f"the run {FIRST}"
     assert finding.changed == changed
     assert said in finding.because

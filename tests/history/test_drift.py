@@ -98,7 +98,7 @@ def published(tmp_path: Path, right: list[int], **changes: object) -> History:
 def test_a_drift_is_flagged_with_its_night_for_the_model_before_any_number(tmp_path: Path) -> None:
     """8 of 400 documents: within every number's noise, beyond that of five tasks together."""
     history = published(tmp_path, [300] * 8 + [292] * 6)
-    found = nights.drifts(history, CONSTANTS)
+    found = nights.drifts(history, CONSTANTS).rows
     assert [row["kind"] for row in found] == ["model"]
     assert found[0]["run"] == "20260109T010000Z-00000008"
     assert found[0]["series"] == "state-spaces/mamba-130m"
@@ -106,16 +106,16 @@ def test_a_drift_is_flagged_with_its_night_for_the_model_before_any_number(tmp_p
 
 
 def test_steady_nights_are_quiet_and_few_nights_say_nothing(tmp_path: Path) -> None:
-    assert nights.drifts(published(tmp_path / "a", [300, 298, 301] * 4), CONSTANTS) == []
-    assert nights.drifts(published(tmp_path / "b", [300] * 4 + [200] * 4), CONSTANTS) == []
-    assert nights.drifts(open_history(str(tmp_path / "none")), CONSTANTS) == []
+    assert nights.drifts(published(tmp_path / "a", [300, 298, 301] * 4), CONSTANTS).rows == []
+    assert nights.drifts(published(tmp_path / "b", [300] * 4 + [200] * 4), CONSTANTS).rows == []
+    assert nights.drifts(open_history(str(tmp_path / "none")), CONSTANTS).rows == []
 
 
 def test_declaring_a_baseline_accepts_what_came_before(tmp_path: Path) -> None:
     history = published(tmp_path, [300] * 8 + [292] * 12)
-    assert nights.drifts(history, CONSTANTS) != []
+    assert nights.drifts(history, CONSTANTS).rows != []
     baseline.declare(history, history.find("20260109"), "a faster kernel, looked at")
-    assert nights.drifts(history, CONSTANTS) == []
+    assert nights.drifts(history, CONSTANTS).rows == []
 
 
 def test_nights_of_another_gpu_are_another_series(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_nights_of_another_gpu_are_another_series(tmp_path: Path) -> None:
         logs = {task: rows(400, 270) for task in TASKS}
         publish(make_run(tmp_path / "other", name, logs, environment=environment), history.place)
     assert len(nights.comparable(history, history.runs())) == 8
-    assert nights.drifts(history, CONSTANTS) == []
+    assert nights.drifts(history, CONSTANTS).rows == []
 
 
 def test_a_perplexity_drifts_by_its_logarithm() -> None:

@@ -15,8 +15,9 @@ import pytest
 from scanproof.history import queries
 from scanproof.history.publish import publish
 from scanproof.history.storage import sha256
-from scanproof.history.store import History, open_history, seal
+from scanproof.history.store import History, open_history, seal, unseal
 from scanproof.kernels.latency.latency_verdict import Latency, Timing
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from tests.support.small_history import ENVIRONMENT, filled, line, make_run, rows
 
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
@@ -74,6 +75,35 @@ def test_a_run_is_shown_number_by_number(history: History) -> None:
     assert "0.675" in scanproof("history", "show", SECOND, history=history.place.name).stdout
 
 
+def test_a_night_that_failed_beside_its_numbers_says_so_where_runs_are_listed_and_shown(history: History) -> None:
+    """All numbers as printed, one selected number without a verdict, and a tokenizer that changed."""
+    changed = PairedComparison(subject="tokens of j", outcome=ComparisonOutcome.CHANGED, baseline="b", because="BOS")
+    store = Path(history.place.name).parent / "store"
+    publish(make_run(store, THIRD, selected=2, selected_ids=("other", NUMBER), joint=(changed,)), history.place)
+    said = ["tokens of j: BOS", "1 of 2 selected numbers have no verdict: other"]
+    row = asked("history", history=history)[-1]
+    assert (row["failed"], row["failures"]) == (0, said)
+    shown = scanproof("history", history=history.place.name).stdout.splitlines()[-1].split()
+    assert shown[-4:] == ["0", "2", "1", "REPRODUCED"]
+    below = scanproof("history", "show", "latest", history=history.place.name).stdout
+    assert [line for line in below.splitlines() if "not green" in line] == [f"not green: {line}" for line in said]
+    for_programs = scanproof("history", "show", "latest", "--format", "json", history=history.place.name)
+    assert json.loads(for_programs.stdout)[0]["outcome"] == "REPRODUCED"
+    assert f"not green: {said[0]}" in for_programs.stderr
+
+
+def test_a_run_published_before_failures_were_kept_is_listed_and_exported(history: History, tmp_path: Path) -> None:
+    for path in Path(history.place.name).glob("runs/*/manifest.json"):
+        kept = unseal(path.read_bytes())
+        del kept["failures"], kept["failed_tests"]
+        path.write_bytes(seal(kept))
+    assert [row["failures"] for row in asked("history", history=history)] == [None, None]
+    scanproof("history", history=history.place.name)
+    scanproof("history", "show", FIRST, history=history.place.name)
+    scanproof("history", "export", str(tmp_path / "out"), "--as", "json", history=history.place.name)
+    assert [row["failures"] for row in json.loads((tmp_path / "out" / "runs.json").read_text())] == [None, None]
+
+
 def test_a_number_is_followed_over_the_nights(history: History) -> None:
     assert [row["measured"] for row in asked("history", "trend", NUMBER, history=history)] == [0.75, 0.675]
     said = scanproof("history", "trend", "nothing", history=history.place.name, expect=2).stderr
@@ -87,6 +117,14 @@ def test_damage_is_named_on_stderr_and_json_stays_json(history: History) -> None
     assert [row["run"] for row in json.loads(result.stdout)] == [SECOND]
     assert file.name in result.stderr
     assert "damaged" in result.stderr
+
+
+def test_answers_that_are_not_those_that_were_published_are_said_beside_the_numbers(history: History) -> None:
+    file = next((Path(history.place.root) / "runs" / FIRST).glob("samples*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    result = scanproof("history", "show", FIRST, history=history.place.name)
+    assert "0.75" in result.stdout
+    assert f"{file}: its bytes are not those that were written (wrong checksum)" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -225,15 +263,38 @@ def test_drift_is_flagged_with_exit_code_1(tmp_path: Path) -> None:
     assert found[0]["run"] == "20260108T010000Z-00000007"
     quiet = open_history(str(tmp_path / "quiet"))
     publish(make_run(tmp_path / "store", THIRD), quiet.place)
-    assert asked("history", "drift", history=quiet) == []
+    assert asked("history", "drift", "--fewest", "1", history=quiet) == []
 
 
-def test_what_changed_since_the_last_good_run(history: History) -> None:
-    runs = history.runs()
-    good = queries.last_good(history, runs, NUMBER, runs[-1])
-    assert good is not None
-    assert good.id == FIRST
-    assert queries.last_good(history, runs, NUMBER, runs[0]) is None
+def nights_of(tmp_path: Path, count: int) -> History:
+    return filled(tmp_path, *(f"202601{index + 1:02}T010000Z-{index:08}" for index in range(count)))
+
+
+def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path) -> None:
+    place = nights_of(tmp_path, 10).place.name
+    assert "10 nights, 1 series compared" in scanproof("history", "drift", history=place).stdout
+    named = next(Path(place).glob("runs/20260110*"))
+    for path in named.iterdir():
+        path.unlink()
+    named.rmdir()
+    few = scanproof("history", "drift", history=place, expect=2)
+    assert "9 nights, 0 series compared" in few.stdout
+    assert f"too little to look at in {place}: 10 whole nights" in few.stderr
+    scanproof("history", "drift", "--fewest", "9", history=place)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for asked_for in ((), ("--fewest", "1")):
+        assert "0 nights, 0 series" in scanproof("history", "drift", *asked_for, history=empty, expect=2).stdout
+
+
+@pytest.mark.parametrize("cut", [1, 11])
+def test_drift_is_no_success_where_nights_are_damaged(tmp_path: Path, cut: int) -> None:
+    place = nights_of(tmp_path, 11).place.name
+    for path in sorted(Path(place).glob("runs/*/manifest.json"))[:cut]:
+        path.write_bytes(path.read_bytes()[:300])
+    for asked_for in ((), ("--fewest", "1")):
+        damaged = scanproof("history", "drift", *asked_for, history=place, expect=2 if cut == 11 else 1)
+        assert "is cut short" in damaged.stderr
 
 
 def test_latencies_are_followed_where_they_were_timed(tmp_path: Path) -> None:

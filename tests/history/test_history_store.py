@@ -99,6 +99,22 @@ def test_runs_are_found_by_id_by_its_beginning_and_as_the_latest(tmp_path: Path)
         history.find("2026")
 
 
+@pytest.mark.parametrize("how", ["manifest cut", "manifest gone", "samples gone"])
+def test_the_latest_run_is_not_the_one_before_a_damaged_one(tmp_path: Path, how: str) -> None:
+    history = filled(tmp_path, FIRST, SECOND)
+    kind, _, what = how.partition(" ")
+    file = file_of(history, SECOND, kind)
+    content = file.read_bytes()
+    file.unlink()
+    if what == "cut":
+        file.write_bytes(content[:300])
+    with pytest.raises(HistoryError, match=f"which run is the latest is not known: .*{SECOND}"):
+        history.find("latest")
+    assert history.find(FIRST).id == FIRST
+    publish(make_run(tmp_path / "store", THIRD), history.place)
+    assert history.find("latest").id == THIRD, "what is older hides nothing"
+
+
 @pytest.mark.parametrize("kind", ["numbers", "samples", "run"])
 @pytest.mark.parametrize("how", ["truncated", "changed", "missing"])
 def test_a_damaged_file_is_named_and_its_run_skipped(tmp_path: Path, kind: str, how: str) -> None:
@@ -200,6 +216,7 @@ def test_many_processes_publish_the_same_run_at_once(tmp_path: Path) -> None:
     """A session and a person who tries again: one run comes out, and nobody sees an error."""
     make_run(tmp_path / "store", FIRST)
     place = tmp_path / "history"
+    place.mkdir()
     command = [sys.executable, "-m", "scanproof", "history", "add", FIRST,
                "--store", str(tmp_path / "store"), "--history", str(place)]  # fmt: skip
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
@@ -276,6 +293,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         publish(make_run(tmp_path / "store", FIRST), open_place(str(locked / "history")))
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "h" / "runs"
+    folder.parent.mkdir()
+    folder.symlink_to(folder)
+    with pytest.raises(HistoryError, match=r"h/runs cannot be listed: Too many levels of symbolic links"):
+        open_history(str(tmp_path / "h")).runs()
+
+
 @pytest.mark.parametrize("name", ["nosuch://bucket/history"])
 def test_a_url_that_nothing_here_can_open_is_named(name: str) -> None:
     with pytest.raises(HistoryError, match="cannot be opened"):
@@ -321,6 +346,17 @@ def test_every_schema_version_is_read_and_published(tmp_path: Path, version: int
     publish(file, history.place)
     rows = queries.verdicts(history, history.runs()[0])
     assert [row["id"] for row in rows] == sorted(kept.id for kept in run.records)
-    assert {row["outcome"] for row in rows} == {"REPRODUCED" if version < 3 else "ENGINES_DISAGREE"}
-    assert [each.engine for each in run.evaluations] == ["plain"]
-    assert [row["gate"] for row in rows] == ["SAME" if version > 1 else None] * len(rows)
+    outcome, gate, engine = {
+        1: ("REPRODUCED", None, "plain"),
+        2: ("REPRODUCED", "SAME", "plain"),
+        3: ("ENGINES_DISAGREE", "SAME", "plain"),
+        4: ("COMPARISON_MISSING", "REFUSED", "plain"),
+    }[version]
+    assert {row["outcome"] for row in rows} == {outcome}
+    assert [each.engine for each in run.evaluations] == [engine]
+    assert [row["gate"] for row in rows] == [gate] * len(rows)
+
+
+def test_a_sealed_file_that_is_nested_too_deeply_is_damaged() -> None:
+    with pytest.raises(HistoryError, match="is cut short or no file of this kind"):
+        store.unseal(b"[" * 100_000)

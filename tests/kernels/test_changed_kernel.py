@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from scanproof.plugin.kernel_fixtures import Missing
+
 CHANGES = [
     pytest.param("ssd_state_passing.py", "scale = tl.exp(dA_cs)", "scale = tl.exp(dA_cs * 0.9)", id="decay_exponent"),
     pytest.param("ssd_state_passing.py", "states = scale * states + new_states", "states = new_states", id="state"),
@@ -24,10 +26,10 @@ RED = re.compile(
 @pytest.mark.interpreted
 @pytest.mark.parametrize(("file", "line", "changed"), CHANGES)
 def test_a_changed_kernel_is_found(
-    scanproof_interpreter: str | None, tmp_path: Path, file: str, line: str, changed: str
+    scanproof_interpreter: str | None, scanproof_missing: Missing, tmp_path: Path, file: str, line: str, changed: str
 ) -> None:
     if scanproof_interpreter is not None:
-        pytest.skip(scanproof_interpreter)
+        scanproof_missing(scanproof_interpreter)
     spec = importlib.util.find_spec("mamba_ssm.ops")
     assert spec is not None
     assert spec.submodule_search_locations is not None

@@ -15,6 +15,9 @@ from scanproof.plugin.kernel_parameters import case_parameters, load_table
 ALL = load_table(load_invariants)
 DETERMINISM = [each for each in ALL if each.invariant == "determinism"]
 OTHERS = [each for each in ALL if each.invariant != "determinism"]
+ONE_EACH = {each.case.op: each for each in reversed(DETERMINISM)}.values()
+"""One case, and one dtype, of each operation."""
+INTERPRETED = [each for each in case_parameters(ONE_EACH) if "interpreter" in each.values]
 
 
 @pytest.mark.parametrize(("row", "scanproof_place"), case_parameters(OTHERS))
@@ -56,10 +59,24 @@ def test_two_identical_calls_agree_bit_for_bit(
     row: InvariantCase, scanproof_kernels: Kernels, scanproof_require: Require, scanproof_proven: Proven
 ) -> None:
     """But for sums whose order a GPU does not fix, which the operation's row lists: those agree to rounding."""
-    from scanproof.kernels import compare, operation_table
+    from scanproof.kernels import operation_table, repeats
 
     op, case = operation_table.find_operation(row.case.op), row.case
     scanproof_require(op, case)
     with scanproof_proven(case.id, op.needed_kernels(case)):
-        wrong = compare.find_unrepeated(op, case, scanproof_kernels.call(op), scanproof_kernels.device)
+        wrong = repeats.find_unrepeated(op, case, scanproof_kernels.call(op), scanproof_kernels.device)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("row", "scanproof_place"), INTERPRETED)
+def test_a_nan_reaches_what_depends_on_it_and_no_other_row(
+    row: InvariantCase, scanproof_kernels: Kernels, scanproof_require: Require, scanproof_proven: Proven
+) -> None:
+    """In the interpreter: what a GPU's kernels do with NaN has not been measured."""
+    from scanproof.kernels import nan_spread, operation_table
+
+    op, case = operation_table.find_operation(row.case.op), row.case
+    scanproof_require(op, case)
+    with scanproof_proven(case.id, op.needed_kernels(replace(case, backward=False))):
+        wrong = nan_spread.find_wrong_nan(op, case, scanproof_kernels.call(op))
     assert not wrong, "\n".join(wrong)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scanproof.kernels.known import KnownDefect
 from scanproof.models.against_float64.module_cases import MODULES, WAYS, Module
-from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
+from scanproof.plugin.kernel_fixtures import CannotRun, Kernels, Proven, RequirePackages
 from scanproof.plugin.kernel_parameters import MARKS, fail_as_wrong, known_miss
 from tests.support.forward_kernels import list_forward_kernels
 from tests.support.late import Late
@@ -27,13 +28,13 @@ CASES = [
     pytest.param(
         module, way,
         id=f"{module.name}-{way}",
-        marks=[known_miss(module.known[way])] if way in module.known else [],
+        marks=[known_miss(module.known[way].because)] if way in module.known else [],
     )
     for module in MODULES
     for way in WAYS
 ]  # fmt: skip
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
-Judge = Callable[[str, tuple[str, ...], Callable[[], Any]], None]
+Judge = Callable[..., None]
 
 
 @pytest.fixture
@@ -46,14 +47,16 @@ def judge(
 ) -> Judge:
     """Makes a comparison, whose operations have to be launched, and fails with it when it did not pass."""
 
-    def compare(name: str, operations: tuple[str, ...], make: Callable[[], Any]) -> None:
+    def compare(
+        name: str, operations: tuple[str, ...], make: Callable[[], Any], known: KnownDefect | None = None
+    ) -> None:
         scanproof_require_packages("mamba_ssm", "causal_conv1d")
         with scanproof_proven(name, list_forward_kernels(*operations)):
             found = make()
         record_property(f"rms error: {found.result}", found.error.rms)
         record_property(f"rms error of the PyTorch form: {found.result}", found.form.rms)
         if not found.passed:
-            fail_as_wrong(request.node, str(found))
+            fail_as_wrong(request.node, str(found), [found], known)
 
     return compare
 
@@ -68,12 +71,21 @@ def comparison(module: Module, dtype: str, way: str, device: str) -> Any:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("module", "way"), CASES)
 def test_every_way_through_a_module_is_as_near_to_float64(
-    module: Module, way: str, dtype: str, scanproof_kernels: Kernels, judge: Judge
+    module: Module,
+    way: str,
+    dtype: str,
+    scanproof_kernels: Kernels,
+    scanproof_cannot_run: CannotRun,
+    judge: Judge,
 ) -> None:
     if reason := module.why_not(way, scanproof_kernels.place):
-        pytest.skip(reason)
-    name = f"{module.name}, {way}"
-    judge(name, module.operations(way), lambda: comparison(module, dtype, way, scanproof_kernels.device))
+        scanproof_cannot_run(reason)
+    judge(
+        f"{module.name}, {way}",
+        module.operations(way),
+        lambda: comparison(module, dtype, way, scanproof_kernels.device),
+        module.known.get(way),
+    )
 
 
 @pytest.mark.parametrize("scanproof_place", PLACES)

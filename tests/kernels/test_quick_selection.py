@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +9,7 @@ import pytest
 
 from scanproof.kernels import cases
 from scanproof.kernels.latency import latency_cases
+from scanproof.plugin.kernel_fixtures import Missing
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -25,10 +23,9 @@ else:
 ROWS = [case for case in cases.load() if case.quick]
 INVARIANTS = [row for row in cases.load_invariants() if row.quick]
 LATENCIES = [row for row in latency_cases.load() if row.quick]
-MOST_TUNINGS = 360
-"""Configurations that Triton's autotuner compiles and times when nothing is cached, at about a second each."""
-LAYER_NORM_CONFIGS = 6
-"""Of layer_norm.py, which keeps them in a list: one for each number of warps up to 32."""
+MOST_TUNINGS = 856
+"""Configurations that Triton's autotuner compiles and times when nothing is cached, at about a second each: 741 of
+mamba-ssm's kernels and 115 of fla's, which has more of them where it finds a GPU of its own kind."""
 
 
 def test_every_operation_is_selected_forward_and_backward() -> None:
@@ -61,22 +58,13 @@ def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:
         cases.load(wrong)
 
 
-def configurations(kernel: Callable[..., Any]) -> int:
-    """How many the source gives the autotuner: in the interpreter each kernel is left one."""
-    tree = ast.parse(Path(str(inspect.getsourcefile(kernel))).read_text())
-    (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == kernel.__name__]
-    (tuner,) = [each for each in function.decorator_list if "autotune(" in ast.unparse(each)]
-    calls = [ast.unparse(node.func) for node in ast.walk(tuner) if isinstance(node, ast.Call)]
-    return calls.count("triton.Config") or LAYER_NORM_CONFIGS
-
-
 @pytest.mark.interpreted
 def test_the_selection_tunes_few_configurations(
-    scanproof_interpreter: str | None, monkeypatch: pytest.MonkeyPatch
+    scanproof_interpreter: str | None, scanproof_missing: Missing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The keys of Triton's autotuner are those of a GPU: values of the key's arguments and dtypes of all tensors."""
     if scanproof_interpreter is not None:
-        pytest.skip(scanproof_interpreter)
+        scanproof_missing(scanproof_interpreter)
     from triton.runtime.autotuner import Autotuner
 
     tuned: dict[tuple[str, ...], int] = {}
@@ -87,7 +75,7 @@ def test_the_selection_tunes_few_configurations(
         values = [given[name] for name in self.keys if name in given]
         dtypes = [str(given[name].dtype) for name in self.arg_names if hasattr(given.get(name), "dtype")]
         kernel = getattr(self.base_fn, "fn", self.base_fn)
-        tuned[kernel.__name__, *map(str, values), *dtypes] = configurations(kernel)
+        tuned[kernel.__name__, *map(str, values), *dtypes] = len(self.configs)
         return launch(self, *args, **kwargs)
 
     monkeypatch.setattr(Autotuner, "run", noted)
@@ -104,15 +92,15 @@ def test_the_selection_tunes_few_configurations(
                 compare.draw_inputs(op, row.case),
             )
     assert {case.op for case in ROWS if case.tuned} >= {"mamba_chunk_scan_combined", "layer_norm_fn"}
-    assert 0 < sum(tuned.values()) <= MOST_TUNINGS, tuned
+    assert 0 < sum(tuned.values()) <= MOST_TUNINGS, sum(tuned.values())
 
 
 @pytest.mark.interpreted
 def test_what_is_not_marked_as_tuned_has_no_autotuner(
-    scanproof_interpreter: str | None, monkeypatch: pytest.MonkeyPatch
+    scanproof_interpreter: str | None, scanproof_missing: Missing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if scanproof_interpreter is not None:
-        pytest.skip(scanproof_interpreter)
+        scanproof_missing(scanproof_interpreter)
     from triton.runtime.autotuner import Autotuner
 
     launched: list[Any] = []
@@ -127,5 +115,9 @@ def test_what_is_not_marked_as_tuned_has_no_autotuner(
     for case in first.values():
         launched.clear()
         op = operation_table.find_operation(case.op)
-        compare.run_op(op, case, compare.draw_inputs(op, case), op.load_implementation())
+        try:
+            installed = op.load_implementation()
+        except ImportError as error:
+            scanproof_missing(f"{op.name} of {op.package} cannot be imported ({error})")
+        compare.run_op(op, case, compare.draw_inputs(op, case), installed)
         assert bool(launched) is case.tuned, case.id

@@ -70,7 +70,7 @@ def shared(model: Any) -> tuple[list[Answer], scoring.Tally]:
 
     with network.open_network(lm) as opened:
         engine = scoring.Engine(opened, scoring.Limits(10**4, 1e9), None, tally, tally.notes.append)
-        engine.score(asked, answered)
+        engine.score(engine.plan(asked), asked, answered)
     return [answers[index] for index in range(len(REQUESTS))], tally
 
 

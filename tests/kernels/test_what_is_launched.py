@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scanproof.kernels.cases import load
-from scanproof.plugin.kernel_fixtures import Kernels, Proven, Require
+from scanproof.plugin.kernel_fixtures import Kernels, Missing, Proven, Require
 from scanproof.plugin.kernel_parameters import MARKS
 
 PLACES = [pytest.param(place, marks=mark) for place, mark in MARKS.items()]
@@ -63,9 +63,11 @@ class TestProof:
 
 
 @pytest.mark.interpreted
-def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(scanproof_interpreter: str | None) -> None:
+def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(
+    scanproof_interpreter: str | None, scanproof_missing: Missing
+) -> None:
     if scanproof_interpreter is not None:
-        pytest.skip(scanproof_interpreter)
+        scanproof_missing(scanproof_interpreter)
     import torch
 
     from scanproof.kernels.launches import watcher
@@ -85,10 +87,11 @@ def test_what_the_autotuner_chose_is_kept_for_each_of_its_keys(scanproof_interpr
 @pytest.mark.interpreted
 def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_check(
     scanproof_interpreter: str | None,
+    scanproof_missing: Missing,
 ) -> None:
     """Its key holds no size: whoever comes first chooses for all."""
     if scanproof_interpreter is not None:
-        pytest.skip(scanproof_interpreter)
+        scanproof_missing(scanproof_interpreter)
     import torch
 
     from scanproof.kernels.latency import tuning
@@ -113,14 +116,16 @@ def test_an_autotuner_chooses_at_the_size_that_is_timed_and_keeps_it_for_the_che
 
 
 @pytest.mark.gpu
-def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_none_after() -> None:
+def test_the_profiler_names_a_kernel_that_ran_before_the_first_batch_ended_and_none_after(
+    scanproof_missing: Missing,
+) -> None:
     import torch
 
     from scanproof.kernels import device
     from scanproof.kernels.launches import profiler, watcher
 
     if reason := device.why_no_gpu():
-        pytest.skip(reason)
+        scanproof_missing(reason)
     observer = watcher.Observer()
     profile = profiler.FirstBatch(observer)
     profile.start()

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 from scanproof.embedded import MIRROR
-from scanproof.plugin.kernel_fixtures import Kernels, Proven, RequirePackages
+from scanproof.plugin.kernel_fixtures import CannotRun, Kernels, Proven, RequirePackages
 from scanproof.plugin.kernel_parameters import MARKS
 from tests.support.forward_kernels import list_forward_kernels
 from tests.support.late import Late
@@ -236,12 +236,13 @@ def test_prefill_and_decode_of_mamba_ssm(
     name: str,
     dtype: str,
     scanproof_kernels: Kernels,
+    scanproof_cannot_run: CannotRun,
     scanproof_require_packages: RequirePackages,
     scanproof_proven: Proven,
     record_property: Record,
 ) -> None:
     if reason := NOT_RUN.get((scanproof_place, name), NOT_RUN.get((scanproof_place, name, dtype))):
-        pytest.skip(reason)
+        scanproof_cannot_run(reason)
     flash_attn = ["flash_attn"] if name == "mamba2attn-tiny" else []
     scanproof_require_packages("mamba_ssm", "causal_conv1d", *flash_attn)
     with scanproof_proven(name, list_forward_kernels(*CALLED[name], *STEP)):

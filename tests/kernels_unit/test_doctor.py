@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -260,3 +261,33 @@ def test_files_that_are_broken_are_no_traceback(tmp_path: Path, monkeypatch: pyt
     assert "reports no usable GPU" in rows["GPU"]["found"]
     assert "built for the CPU" in rows["torch"]["found"]
     assert rows["mamba-ssm"]["found"].startswith("9, commit not known")
+
+
+def test_operations_are_listed_by_providers() -> None:
+    """Of each operation's own package, and of the others': whether it is here, and how many cases it can run."""
+    from scanproof.kernels.providers import by_operation
+
+    listed = {row["operation"]: row for row in by_operation.list_providers(without("causal-conv1d", importable=False))}
+    assert list(listed) == [operation.name for operation in kernel_table.OPERATIONS]
+    assert listed["selective_scan_fn"]["kernels"] == "mamba-ssm ok"
+    assert listed["causal_conv1d_fn"]["kernels"] == "causal-conv1d missing: no causal-conv1d"
+    assert listed["mamba_inner_fn"]["kernels"] == "mamba-ssm missing: no causal-conv1d"
+    assert listed["flash_attn_func"]["transformers.mamba"] == "cannot"
+    assert listed["mamba_inner_fn"]["fla"] == "cannot"
+    assert listed["rmsnorm_fn"]["fla"] == "missing: no fla-core" or listed["rmsnorm_fn"]["fla"].startswith("ok, ")
+    assert re.fullmatch(r"ok, \d+ of \d+ cases", listed["causal_conv1d_fn"]["transformers.mamba"])
+
+
+def test_a_provider_that_is_not_installed_is_missing() -> None:
+    from scanproof.kernels.providers import by_operation
+    from scanproof.kernels.providers.provider import Provider
+
+    absent = Provider(operation="rmsnorm_fn", function="nopkg:norm", distribution="no-such-package")
+    assert by_operation.describe(absent, []) == "missing: no no-such-package"
+
+
+def test_an_operation_is_of_the_package_that_the_table_of_operations_names() -> None:
+    from scanproof.kernels import operation_table
+
+    packages_of = {operation.name: operation.distribution for operation in kernel_table.OPERATIONS}
+    assert packages_of == {op.name: op.package for op in operation_table.OPS}

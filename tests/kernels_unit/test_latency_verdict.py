@@ -24,8 +24,8 @@ from scanproof.kernels.latency.latency_verdict import (
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 
 SAME, FASTER, SLOWER = LatencyOutcome.SAME, LatencyOutcome.FASTER, LatencyOutcome.SLOWER
-AMBIGUOUS = LatencyOutcome.AMBIGUOUS
-ORDER = {FASTER: -2, AMBIGUOUS: None, SAME: 0, SLOWER: 2}
+AMBIGUOUS, NOT_MEASURED = LatencyOutcome.AMBIGUOUS, LatencyOutcome.NOT_MEASURED
+ORDER = {FASTER: -2, AMBIGUOUS: None, NOT_MEASURED: None, SAME: 0, SLOWER: 2}
 
 seconds = st.floats(1e-6, 10.0)
 noises = st.floats(0.0, 0.05)
@@ -48,10 +48,11 @@ LOUD = repeats(1e-3, [-0.05, -0.02, 0.0, 0.02, 0.05])
         (QUIET, 1.10, 0.001, SLOWER),
         (QUIET, 0.90, 0.001, FASTER),
         (QUIET, 1.029, 0.001, AMBIGUOUS),
-        (QUIET, 1.10, 0.05, AMBIGUOUS),
-        (LOUD, 1.0, 0.001, AMBIGUOUS),
-        (LOUD, 1.10, 0.001, AMBIGUOUS),
+        (QUIET, 1.10, 0.03, AMBIGUOUS),
+        (LOUD, 1.0, 0.001, NOT_MEASURED),
+        (LOUD, 1.10, 0.001, NOT_MEASURED),
         (LOUD, 3.0, 0.001, SLOWER),
+        (LOUD, 0.2, 0.001, NOT_MEASURED),
     ],
 )
 def test_what_is_said_follows_from_both_noises(
@@ -65,7 +66,7 @@ def test_the_baseline_itself_is_never_called_slower_or_faster(
     typical: float, jitter: list[float], noise: float
 ) -> None:
     baseline = repeats(typical, jitter)
-    assert judge(baseline, baseline.typical, noise).outcome in (SAME, AMBIGUOUS)
+    assert judge(baseline, baseline.typical, noise).outcome in (SAME, AMBIGUOUS, NOT_MEASURED)
 
 
 @given(seconds, jitters, st.floats(0.3, 3.0), noises, st.floats(1e-3, 1e3))
@@ -84,6 +85,7 @@ def test_twice_as_slow_is_as_far_as_twice_as_fast(
     baseline = repeats(typical, jitter)
     slow, fast = (judge(baseline, baseline.typical * each, noise) for each in (ratio, 1 / ratio))
     assume(abs(math.log(ratio) - math.log1p(slow.called)) > 1e-9)
+    assume(slow.called <= latency_verdict.MOST_CALLED)
     assert (slow.outcome is SLOWER) == (fast.outcome is FASTER)
 
 
@@ -103,6 +105,16 @@ def test_more_noise_never_decides(typical: float, jitter: list[float], noise: fl
     quiet, loud = (judge(baseline, typical * 1.3, each) for each in (noise, noise + more))
     assert loud.called >= quiet.called
     assert quiet.outcome is SLOWER or loud.outcome is not SLOWER
+
+
+@given(seconds, st.lists(st.floats(-1.0, 1.0), min_size=5, max_size=12), st.floats(0.1, 1.0), st.floats(0.0, 1.0))
+def test_nothing_passes_where_a_kernel_twice_as_slow_would(
+    typical: float, jitter: list[float], ratio: float, noise: float
+) -> None:
+    """Whatever is noisy: a case whose verdict is no failure and no skip is one that sees the time doubled."""
+    baseline = repeats(typical, jitter)
+    if judge(baseline, baseline.typical * ratio, noise).outcome is not NOT_MEASURED:
+        assert judge(baseline, baseline.typical * 2.01, noise).outcome is SLOWER
 
 
 def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +158,42 @@ def test_a_throttled_clock_that_explains_the_difference_decides_nothing() -> Non
 
 
 def test_what_would_decide_is_said() -> None:
-    assert "the baseline's repeats differ" in judge(LOUD, 1e-3, 0.001).because
-    assert "run again on a quiet device" in judge(QUIET, 1e-3, 0.05).because
+    assert judge(LOUD, 1e-3, 0.001).because == (
+        "noise would hide a kernel that takes 2 times as long; the baseline's repeats differ by 3.81%: "
+        "record the baseline again on a quiet device"
+    )
+    assert judge(QUIET, 1e-3, 0.03).because.endswith("this measurement is noisy by 3.00%: run again on a quiet device")
+
+
+MEASURED = Latency(
+    id="a", nodeid="a", op="o", direction="forward", kind="cuda", device="d", bytes=10**6, flop=1e6, rate="bfloat16",
+    timing=Timing(median=2e-3, q1=2e-3, q3=2e-3, rounds=10, calls=1, noise=0.0, stopped="noise", warmup_rounds=2),
+)  # fmt: skip
+LIMITS = DeviceLimits(bytes_per_s=1e9, flop_per_s={"bfloat16": 1e12})
+"""The floor of MEASURED is 1 ms."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "why"),
+    [
+        ([2e-3] * 5, ""),
+        ([0.2e-3] * 5, ""),
+        ([19e-3] * 5, ""),
+        ([0.1e-3, *[0.9e-3] * 4], "0.0001 s is 10.0 times as fast as the limits of the device in the same file allow"),
+        ([2.0] * 5, "the call took 1000.0 times as long then as now; no kernel becomes faster by more than 10 times"),
+    ],
+)
+def test_a_baseline_that_cannot_have_been_measured_is_none(seconds: list[float], why: str) -> None:
+    told = latency_verdict.why_not_credible(MEASURED, LatencyBaseline(seconds=tuple(seconds)), LIMITS)
+    assert bool(told) == bool(why)
+    assert told.startswith(why)
+
+
+def test_limits_without_the_rate_of_a_case_bound_its_bytes_alone() -> None:
+    told = latency_verdict.why_not_credible(
+        replace(MEASURED, rate="tf32", flop=1e15), LatencyBaseline(seconds=(2e-3,) * 5), LIMITS
+    )
+    assert told == ""
 
 
 def test_noise_is_the_standard_error_of_the_median() -> None:

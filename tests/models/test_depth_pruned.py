@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
-from scanproof.models import register
-from scanproof.models.pruning.blocks import Block, PruningError
+from scanproof.models.pruning.blocks import LayerBlock, PruningError
 from tests.support import small_families as small
 from tests.support.late import Late
+from tests.support.small_families import is_state_spaces, pruned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,24 +42,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
-def is_state_spaces(folder: Path) -> bool:
-    return "ssm_cfg" in (folder / "config.json").read_text()
-
-
-def pruned(folder: Path, method: str = "personalized", **arguments: Any) -> Any:
-    """The pruned model, made as the worker makes it."""
-    register()
-    from lm_eval.api.registry import get_model
-
-    name = "depth_pruned_mamba_ssm" if is_state_spaces(folder) else "depth_pruned"
-    options = {"pretrained": str(folder), "method": method, "dtype": "float64"} | arguments
-    with require_complete_checkpoint():
-        return get_model(name).create_from_arg_obj(options, {"batch_size": 2, "device": "cpu"})
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def plain(folder: Path, dtype: str = "float64") -> Any:
@@ -87,7 +70,7 @@ def test_logits_are_those_of_the_shallower_checkpoint(
 ) -> None:
     wanted = plain(small.shallower(checkpoints / family, tmp_path / "cut", family, start, end))
     lm = pruned(checkpoints / family, start_block=start, end_block=end)
-    assert lm.removed == Block(start, end)
+    assert lm.removed == LayerBlock(start, end)
     assert torch.equal(logits(lm.model, ids()), logits(wanted, ids()))
     assert not torch.equal(logits(lm.model, ids()), logits(plain(checkpoints / family), ids()))
     single = pruned(checkpoints / family, start_block=start, end_block=end, dtype="float32")
@@ -114,7 +97,7 @@ def test_mamba_logits_are_those_of_the_float64_reference(checkpoints: Path, fami
     state = load_file(checkpoints / family / "model.safetensors")
     state["backbone.embedding.weight"] = state.pop("backbone.embeddings.weight")
     reference.load_state_dict({"lm_head.weight": state["backbone.embedding.weight"]} | state)
-    removal.remove_block(reference, Block(1, 2))
+    removal.remove_block(reference, LayerBlock(1, 2))
     lm = pruned(checkpoints / family, start_block=1, end_block=2, dtype="float32")
     wanted = logits(reference.eval(), ids())
     torch.testing.assert_close(logits(lm.model, ids()).double(), wanted, rtol=1e-3, atol=1e-3)
@@ -226,7 +209,7 @@ def zigzag(folder: Path) -> Path:
 @pytest.mark.parametrize("family", small.FAMILIES)
 def test_persistence_removes_what_the_file_chooses(checkpoints: Path, tmp_path: Path, family: str) -> None:
     lm = pruned(checkpoints / family, "persistence", zigzag_output=str(zigzag(tmp_path)), p=0.9)
-    assert lm.removed == Block(2, 3)
+    assert lm.removed == LayerBlock(2, 3)
     by_hand = pruned(checkpoints / family, start_block=2, end_block=3)
     assert torch.equal(logits(lm.model, ids()), logits(by_hand.model, ids()))
 
@@ -286,7 +269,7 @@ def test_distances_are_those_of_all_states_at_once(
         definition="script" if script else "paper",
     )
     start = expected.index(min(expected))
-    assert cut.removed == Block(start, start + 1)
+    assert cut.removed == LayerBlock(start, start + 1)
     by_hand = pruned(checkpoints / family, start_block=start, end_block=start + 1)
     assert torch.equal(logits(cut.model, ids()), logits(by_hand.model, ids()))
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.models.layout import CheckpointError
-from tests.models.test_depth_pruned import pruned
 from tests.support import small_families as small
 from tests.support.late import Late
+from tests.support.small_families import pruned
 
 if TYPE_CHECKING:
     import safetensors.torch as safetensors
@@ -53,9 +53,7 @@ def folder(originals: Path, tmp_path: Path, family: str) -> Path:
     return Path(shutil.copytree(originals / family, tmp_path / family))
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def load(folder: Path) -> Any:

@@ -154,7 +154,7 @@ def test_an_index_that_does_not_fit_its_shards_is_named(tmp_path: Path) -> None:
         load(tmp_path)
     for broken in ("{", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": "../b.safetensors"}}'):
         index.write_text(broken)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: "):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json(:1)?: "):
             load(tmp_path)
 
 

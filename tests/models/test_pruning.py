@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import math
-import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from scanproof.models.pruning import similarity_plot
 from scanproof.models.pruning.blocks import (
     Bars,
-    Block,
+    LayerBlock,
     PruningError,
     choose_block,
     choose_by_persistence,
@@ -27,6 +26,7 @@ from scanproof.models.pruning.blocks import (
     group_layers,
     read_zigzag,
 )
+from tests.support.command_line import scanproof
 
 DATA = Path(__file__).parents[1] / "data" / "zigzag"
 PATH = Path("zigzag.csv")
@@ -57,13 +57,8 @@ def written(folder: Path, *rows: str, header: str = "dimension,birth,death") -> 
     return path
 
 
-def scanproof(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scanproof", "prune-plan", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == expect, result.stderr
-    assert "Traceback" not in result.stderr
-    return result
+def prune_plan(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    return scanproof("prune-plan", *arguments, expect=expect)
 
 
 @pytest.mark.parametrize(("name", "layers", "ten", "twenty"), TABLE)
@@ -157,7 +152,7 @@ def test_a_plot_is_drawn(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib", reason="the plot needs the extra `plot`")
     zigzag = written(tmp_path, "1,1,10", "1,3,7", "1,3,7")
     path = tmp_path / f"plot.{suffix}"
-    said = scanproof("--zigzag", str(zigzag), "--layers", "4", "--plot", str(path))
+    said = prune_plan("--zigzag", str(zigzag), "--layers", "4", "--plot", str(path))
     assert f"drawn in {path}" in said.stdout
     if suffix == "png":
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -172,7 +167,7 @@ def test_a_plot_is_drawn(tmp_path: Path, suffix: str) -> None:
     ("name", "message"), [("plot.gif", "ends with none of .svg, .png, .pdf"), ("absent/plot.svg", "there is no folder")]
 )
 def test_a_plot_that_cannot_be_drawn_is_told_at_once(tmp_path: Path, name: str, message: str) -> None:
-    said = scanproof("--zigzag", "absent.csv", "--layers", "4", "--plot", str(tmp_path / name), expect=2)
+    said = prune_plan("--zigzag", "absent.csv", "--layers", "4", "--plot", str(tmp_path / name), expect=2)
     assert message in said.stderr
 
 
@@ -193,40 +188,45 @@ def test_layers_that_are_no_block_are_listed() -> None:
 
 
 def test_the_final_norm_is_never_cut_and_equality_counts() -> None:
-    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.9, PATH) == Block(1, 2)
-    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.5, PATH) == Block(0, 2)
+    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.9, PATH) == LayerBlock(1, 2)
+    assert choose_block([0.5, 0.9, 1.0, 1.0], 0.5, PATH) == LayerBlock(0, 2)
 
 
 @pytest.mark.parametrize(
     ("block", "message"),
-    [(Block(-1, 2), "0 to 7"), (Block(3, 8), "0 to 7"), (Block(5, 4), "may not lie behind"), (Block(0, 7), "every")],
+    [
+        (LayerBlock(-1, 2), "0 to 7"),
+        (LayerBlock(3, 8), "0 to 7"),
+        (LayerBlock(5, 4), "may not lie behind"),
+        (LayerBlock(0, 7), "every"),
+    ],
 )
-def test_a_block_that_the_model_lacks_is_refused(block: Block, message: str) -> None:
+def test_a_block_that_the_model_lacks_is_refused(block: LayerBlock, message: str) -> None:
     with pytest.raises(PruningError, match=message):
         block.check(8)
-    Block(3, 3).check(8)
+    LayerBlock(3, 3).check(8)
 
 
 def test_prune_plan_prints_the_cuts_and_the_curve(tmp_path: Path) -> None:
     path = str(original("mistral", tmp_path))
-    shown = scanproof("--zigzag", path, "--layers", "32").stdout.splitlines()
+    shown = prune_plan("--zigzag", path, "--layers", "32").stdout.splitlines()
     assert shown[-2:] == [
         "p = 0.9: layers 20-29 are removed, 10 of 32",
         "p = 0.8: layers 19-30 are removed, 12 of 32",
     ]
     marks = {line.split()[0]: line.split().count("cut") for line in shown[1:-2]}
-    assert marks == {str(n): (n in Block(20, 29)) + (n in Block(19, 30)) for n in range(32)} | {"norm": 0}
+    assert marks == {str(n): (n in LayerBlock(20, 29)) + (n in LayerBlock(19, 30)) for n in range(32)} | {"norm": 0}
     bars = {line.split()[0]: line.count("█") for line in shown[1:-2]}
     assert max(bars, key=bars.__getitem__) in {"23", "24", "25"}
     assert max(bars.values()) == 40
-    found = json.loads(scanproof("--zigzag", path, "--layers", "32", "--p", "0.9", "--format", "json").stdout)
+    found = json.loads(prune_plan("--zigzag", path, "--layers", "32", "--p", "0.9", "--format", "json").stdout)
     assert found["cuts"] == [{"p": 0.9, "start_block": 20, "end_block": 29, "layers": 10}]
     assert len(found["similarity"]) == 33
-    table = scanproof("--zigzag", path, "--layers", "32", "--format", "csv").stdout.splitlines()
+    table = prune_plan("--zigzag", path, "--layers", "32", "--format", "csv").stdout.splitlines()
     assert table == ["p,start_block,end_block,layers", "0.9,20,29,10", "0.8,19,30,12"]
 
 
 def test_prune_plan_tells_mistakes_without_a_traceback(tmp_path: Path) -> None:
     path = str(written(tmp_path, "1,1,8"))
-    assert "which is that of 3 layers" in scanproof("--zigzag", path, "--layers", "4", expect=2).stderr
-    assert "p=2: expected a share" in scanproof("--zigzag", path, "--layers", "3", "--p", "2", expect=2).stderr
+    assert "which is that of 3 layers" in prune_plan("--zigzag", path, "--layers", "4", expect=2).stderr
+    assert "p=2: expected a share" in prune_plan("--zigzag", path, "--layers", "3", "--p", "2", expect=2).stderr

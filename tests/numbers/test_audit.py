@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,26 +13,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanproof.numbers.audit import aggregates, conflicts, granularity, pairs, stderrs
-from scanproof.numbers.audit.audit import COLUMNS, AuditFinding, audit, audit_rows
+from scanproof.numbers.audit import aggregates, granularity, pairs, stderrs
+from scanproof.numbers.audit.audit import COLUMNS, audit, audit_rows
 from scanproof.numbers.expected.reader import load
-from scanproof.numbers.values import Part, PublishedValue
-from tests.support.builders import CONSTANTS, published
+from scanproof.numbers.values import KnownDiscrepancy, Part, PublishedValue
+from tests.support.audited import as_printed, audited
+from tests.support.builders import published
 
 EXPECTED = Path(__file__).parents[2] / "expected"
-
-
-def audited(values: Sequence[PublishedValue], *findings: dict[str, Any]) -> tuple[AuditFinding, ...]:
-    document = SimpleNamespace(number="001", folder="001-reproduction", findings=findings)
-    expected: Any = SimpleNamespace(values=tuple(values), documents=(document,), constants=CONSTANTS)
-    return audit(expected)
-
-
-def as_printed(k: int, n: int, **changes: Any) -> PublishedValue:
-    """A share and its standard error as lm-eval's tables print them."""
-    p = k / n
-    stderr = f"{math.sqrt(p * (1 - p) / (n - 1)):.4f}"
-    return published(**{"printed": f"{p:.4f}", "documents": n, "stderr": stderr, **changes})
 
 
 counts = st.integers(2, 15_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -175,106 +161,7 @@ def test_an_outlier_among_the_perplexities_is_named() -> None:
     assert finding.numbers["perplexity"] == pytest.approx(-0.365)
 
 
-def metric_rows(filed_as: str) -> list[PublishedValue]:
-    """Three models; the paper's number of the last stands in the row of acc_norm and is near to acc."""
-    values = []
-    for number in range(3):
-        model = {"hub_id": f"lab/mamba-{number}", "model": f"lab/mamba-{number}"}
-        rows = {"acc": 10 * number + 1, "acc_norm": 10 * number + 2}
-        values += [
-            as_printed(1130, 1838, **model, metric="acc", line=rows["acc"]),
-            as_printed(1135, 1838, **model, metric="acc_norm", line=rows["acc_norm"]),
-        ]
-        row, metric = ("acc_norm", filed_as) if number == 2 else ("acc", "acc")
-        values.append(published(**model, metric=metric, line=rows[row], origin="paper", printed="61.5", unit="percent"))
-    return values
-
-
-def test_a_papers_number_in_the_row_of_another_metric_is_found() -> None:
-    (finding,) = audited(metric_rows("acc_norm"))
-    assert finding.values == ("mamba-2-piqa-acc_norm-paper",)
-    assert "for most models its piqa is acc, here 0.6148" in finding.message
-    assert finding.explained is None
-
-
-def test_filing_it_under_the_right_metric_with_a_reason_explains_it() -> None:
-    *values, misplaced = metric_rows("acc")
-    (without,) = audited([*values, misplaced])
-    assert without.explained is None
-    (reasoned,) = audited([*values, replace(misplaced, assumed=(("metric", "the paper says acc"),))])
-    assert reasoned.explained == "the paper says acc"
-
-
-TASKS = {"hellaswag": 10042, "piqa": 1838, "winogrande": 1267, "arc_challenge": 1172}
-SMALL = {"hellaswag": 0.45, "piqa": 0.74, "winogrande": 0.61, "arc_challenge": 0.33}
-LARGE = {"hellaswag": 0.71, "piqa": 0.78, "winogrande": 0.66, "arc_challenge": 0.42}
-
-
-def two_models() -> list[PublishedValue]:
-    return [
-        as_printed(round(scores[task] * n), n, task=task, model=hub_id, hub_id=hub_id)
-        for hub_id, scores in (("lab/mamba-2.8b", SMALL), ("lab/mamba-2.8b-slimpj", LARGE))
-        for task, n in TASKS.items()
-    ]
-
-
-def row(scores: dict[str, float], hub_id: str, **changes: Any) -> list[PublishedValue]:
-    return [
-        published(
-            document="003",
-            origin="author",
-            harness="unknown",
-            task=task,
-            documents=n,
-            printed=f"{100 * scores[task]:.1f}",
-            unit="percent",
-            model="Mamba-2.8B",
-            hub_id=hub_id,
-            **changes,
-        )
-        for task, n in TASKS.items()
-    ]
-
-
-def test_a_row_that_agrees_with_its_model_is_clean() -> None:
-    assert audited([*two_models(), *row(SMALL, "lab/mamba-2.8b")]) == ()
-
-
-def test_a_row_that_conflicts_with_its_model_is_found_and_the_model_that_explains_it_named() -> None:
-    (finding,) = audited([*two_models(), *row(LARGE, "lab/mamba-2.8b")])
-    assert finding.check == "conflict"
-    assert finding.document == "003"
-    assert finding.numbers["best"] == "lab/mamba-2.8b-slimpj"
-    assert "4 of 4 within tolerance" in finding.message
-    assert finding.explained is None
-
-
-def test_filing_the_row_under_the_model_that_explains_it_needs_a_reason() -> None:
-    filed = row(LARGE, "lab/mamba-2.8b-slimpj")
-    (without,) = audited([*two_models(), *filed])
-    assert without.explained is None
-    reasoned = row(LARGE, "lab/mamba-2.8b-slimpj", assumed=(("hub_id", "the numbers are slimpj's"),))
-    (finding,) = audited([*two_models(), *reasoned])
-    assert finding.explained == "the numbers are slimpj's"
-
-
-def test_a_reason_for_the_wrong_model_explains_nothing() -> None:
-    (finding,) = audited([*two_models(), *row(LARGE, "lab/mamba-2.8b", assumed=(("hub_id", "no link"),))])
-    assert finding.explained is None
-
-
-def test_a_row_that_no_model_explains_says_so() -> None:
-    scores = dict.fromkeys(TASKS, 0.2)
-    (finding,) = audited([*two_models(), *row(scores, "lab/mamba-2.8b")])
-    assert "no other model explains it better" in finding.message
-
-
-def test_one_document_that_prints_a_number_in_two_ways_is_found() -> None:
-    first = published(printed="77.9", unit="percent", documents=10042)
-    again = replace(first, line=36, suffix="metadata")
-    assert list(conflicts.check([first, again], CONSTANTS)) == []
-    (finding,) = conflicts.check([first, replace(again, printed="78.1")], CONSTANTS)
-    assert finding.values == (first.id, again.id)
+MISPRINT = KnownDiscrepancy(comes_out="0.6453", source="the next row", reason="a misprint")
 
 
 def explanation(**changes: Any) -> dict[str, Any]:
@@ -295,15 +182,15 @@ def test_an_entry_that_matches_nothing_is_itself_a_finding(changes: dict[str, An
     assert "finds no such thing" in found[1].message
 
 
-@pytest.mark.parametrize("field", ["known_discrepancy", "not_comparable"])
-def test_a_value_that_is_marked_explains_its_findings(field: str) -> None:
-    (finding,) = audited([published(printed="0.6454", **{field: "a misprint"})])
+@pytest.mark.parametrize("mark", [{"known_discrepancy": MISPRINT}, {"not_comparable": "a misprint"}], ids=str)
+def test_a_value_that_is_marked_explains_its_findings(mark: dict[str, Any]) -> None:
+    (finding,) = audited([published(printed="0.6454", **mark)])
     assert finding.explained == "a misprint"
 
 
 def test_rows_have_every_column_and_start_with_what_is_not_explained() -> None:
     values = [
-        published(printed="0.6454", known_discrepancy="a misprint"),
+        published(printed="0.6454", known_discrepancy=MISPRINT),
         published(printed="0.6455", task="winogrande", documents=1267),
     ]
     rows = audit_rows(audited(values))

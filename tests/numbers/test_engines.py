@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from scanproof import files
-from scanproof.history import compare, second_gate
+from scanproof.history import compare
 from scanproof.history.second_gate import SecondGate
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict import all_gates
 from scanproof.numbers.verdict.baseline_gate import Baseline
 from scanproof.numbers.verdict.engines import DISAGREE, EngineDifference, Engines
 from scanproof.numbers.verdict.measurement import Measurement
@@ -115,7 +116,7 @@ def test_plains_verdict_counts_and_a_disagreement_fails_what_would_pass(
 ) -> None:
     verdict = Verdict(outcome, 0.5, 0.5, 0.0, None, None, None, "because")
     engines = Engines(shared=0.4, plain=0.5, because="CHANGED: moved", finding=finding(compared) if compared else None)
-    found = second_gate.with_engines(verdict, engines)
+    found = all_gates.with_engines(verdict, engines)
     assert found.engines is engines
     if compared is ComparisonOutcome.CHANGED and outcome in PASSING:
         assert found.outcome is Outcome.ENGINES_DISAGREE
@@ -126,7 +127,7 @@ def test_plains_verdict_counts_and_a_disagreement_fails_what_would_pass(
 
 def test_a_number_that_one_engine_measured_stays_as_it_is() -> None:
     verdict = Verdict(Outcome.REPRODUCED, 0.5, 0.5, 0.0, None, None, None, "because")
-    assert second_gate.with_engines(verdict, None) is verdict
+    assert all_gates.with_engines(verdict, None) is verdict
 
 
 def test_a_score_that_was_not_kept_is_said() -> None:
@@ -138,7 +139,7 @@ def test_a_score_that_was_not_kept_is_said() -> None:
     ("engine", "name"), [("plain", "the run r"), ("shared", "the run r (scored by plain, this by shared)")]
 )
 def test_a_baseline_by_the_other_engine_is_compared_and_said(engine: str, name: str) -> None:
-    baseline = Baseline(name="the run r", samples={}, harness="0.4.13", engine="plain")
+    baseline = Baseline(name="the run r", samples={}, engine="plain")
     assert baseline.named_for(engine).name == name  # type: ignore[arg-type]
     recorded = replace(baseline, engine=None)
     assert recorded.named_for(engine) is recorded  # type: ignore[arg-type]

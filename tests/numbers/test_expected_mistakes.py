@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from scanproof.numbers.expected.reader import ExpectedError, load
-from scanproof.numbers.expected.tasks import load_tasks
-from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
+from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder, set_count
 
 __all__ = ["edit", "folder"]
 
@@ -220,10 +219,50 @@ class TestMistakes:
         path.write_text(EVALUATION.replace("assumed:\n", "assumed: &a\n  more: *a\n"))
         assert any("an alias (*name) is not allowed" in line for line in complaints(folder))
 
+    @pytest.mark.parametrize("lost", ["task: arc_easy", "task: lambada_openai"])
+    def test_a_number_that_is_lost_is_missed(self, folder: Path, lost: str) -> None:
+        rows = EVALUATION.splitlines(keepends=True)
+        (folder / "900-new" / "model.yaml").write_text("".join(row for row in rows if lost not in row))
+        assert complaints(folder) == [
+            "900-new/document.yaml:5: numbers: is 3, but the files of this document hold 2; "
+            "restore what was lost, or write numbers: 2 where that was meant"
+        ]
+
+    def test_a_file_that_is_lost_is_missed(self, folder: Path) -> None:
+        (folder / "900-new" / "model.yaml").unlink()
+        assert complaints(folder) == [
+            "900-new/document.yaml:5: numbers: is 3, but the files of this document hold 0; "
+            "restore what was lost, or remove the document where that was meant"
+        ]
+
+    def test_a_number_that_came_is_counted(self, folder: Path) -> None:
+        row = EVALUATION.splitlines()[-1].replace("line: 5", "line: 6, suffix: again")
+        (folder / "900-new" / "model.yaml").write_text(f"{EVALUATION}{row}\n")
+        assert complaints(folder) == [
+            "900-new/document.yaml:5: numbers: is 3, but the files of this document hold 4; write numbers: 4"
+        ]
+
+    def test_a_document_without_the_count_is_told_the_count(self, folder: Path) -> None:
+        (folder / "900-new" / "document.yaml").write_text(DOCUMENT.replace("numbers: 3\n", ""))
+        assert complaints(folder) == [
+            "900-new/document.yaml:1: numbers: is missing; write numbers: 3, as many as the files of this document hold"
+        ]
+
+    def test_what_cannot_be_counted_is_not(self, folder: Path) -> None:
+        (folder / "900-new" / "model.yaml").write_text("[}")
+        (line,) = complaints(folder)
+        assert line.startswith("900-new/model.yaml:1: is not YAML")
+        (folder / "900-new" / "document.yaml").write_text(DOCUMENT.replace("numbers: 3\n", ""))
+        assert complaints(folder)[0] == (
+            "900-new/document.yaml:1: numbers: is missing; write numbers: how many numbers the files of this document "
+            "hold, one for each entry of `values`"
+        )
+
     def test_jobs_that_clash(self, folder: Path) -> None:
         other = EVALUATION.replace("batch_size: 8", "batch_size: 4").replace("line: 3", "line: 3, suffix: again")
         other = other[: other.index("  - {task: piqa")]
         (folder / "900-new" / "other.yaml").write_text(other)
+        set_count(folder, 4)
         (line,) = complaints(folder)
         assert line.startswith("900-new/other.yaml:4: job: gives a second job named 900-model-1b-0shot")
         assert "another batch_size than 900-new/model.yaml" in line
@@ -238,9 +277,20 @@ class TestMistakes:
         (folder / "900-new" / "document.yaml").unlink()
         assert complaints(folder) == ["900-new/document.yaml:1: cannot be read: No such file or directory"]
 
+    @pytest.mark.parametrize("name", ["model", "other"])
+    def test_answers_whose_numbers_are_gone(self, folder: Path, name: str) -> None:
+        (folder / "900-new" / "model.yaml").rename(folder / "900-new" / "model.yaml.orig")
+        (folder / "900-new" / "third.yaml").write_text(EVALUATION)
+        (folder / "900-new" / f"{name}.answers.jsonl.gz").touch()
+        said = f"these answers belong to the numbers of {name}.yaml, which is not there; restore it, or remove both"
+        assert complaints(folder) == [f"900-new/{name}.answers.jsonl.gz:1: {said}"]
+
     @pytest.mark.parametrize(
         ("place", "said"),
         [
+            ("900-new/other.YAML", "is not read; end its name in .yaml"),
+            ("900-new/other.Yml", "is not read; end its name in .yaml"),
+            ("900-new/other.yaml ", "is not read; end its name in .yaml"),
             ("model.yaml", "is not read here; put it into the folder with its document.yaml"),
             ("900-new/deep/model.yaml", "is not read here; put it into the folder with its document.yaml"),
             ("900-new/model.yml", "is not read; end its name in .yaml"),
@@ -269,19 +319,3 @@ class TestMistakes:
         assert complaints(folder) == [
             f"tolerance.yaml:{line}: checks: is 2, but the folder holds 3 numbers; write at least 3"
         ]
-
-    @pytest.mark.parametrize(
-        ("members", "said"),
-        [
-            ("[one, tow]", "tasks.yaml:6: groups.all.members.1: 'tow' is neither a task nor a group"),
-            ("[one, all]", "tasks.yaml:6: groups.all.members.1: 'all' contains 'all' itself"),
-        ],
-    )
-    def test_groups(self, tmp_path: Path, members: str, said: str) -> None:
-        path = tmp_path / "tasks.yaml"
-        path.write_text(
-            "tasks:\n  one: {documents: 1, metrics: [acc], dataset: a/b}\n"
-            f"groups:\n  all:\n    metrics: [acc]\n    members: {members}\n"
-        )
-        with pytest.raises(ExpectedError, match=re.escape(said)):
-            load_tasks(path)

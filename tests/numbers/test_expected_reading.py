@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scanproof.numbers.expected.reader import load
 from scanproof.numbers.values import EvalJob, PublishedValue
-from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, edit, folder
+from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, edit, folder, set_count
 
 __all__ = ["edit", "folder"]
 
@@ -81,6 +81,7 @@ class TestReading:
         number = 'line: 9, origin: author, printed: "47.5", unit: percent'
         average = f"{{task: average, metric: acc, {number}, parts: {parts}}}"
         folder = edit('stderr: "0.01"}', f"num_fewshot: 5}}\n  - {average}")
+        set_count(folder, 4)
         found = {value.task: value.not_comparable for value in load(folder).values}
         assert found["average"] == "piqa is evaluated with 5 shots, the average with 0"
         assert found["piqa"] is None

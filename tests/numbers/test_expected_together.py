@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scanproof.numbers.expected.reader import ExpectedError, load
-from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder
+from tests.support.expected_folder import DOCUMENT, EVALUATION, Edit, complaints, edit, folder, set_count
 
 __all__ = ["edit", "folder"]
 
@@ -17,8 +17,9 @@ NUMBER = 'origin: author, printed: "50.0", unit: percent'
 
 
 def write(folder: Path, *rows: str, head: str = HEAD, name: str = "model.yaml") -> None:
-    """An evaluation file with one value per row, the first on line 14."""
+    """An evaluation file with one value per row, the first on line 14; the document counts the rows of all files."""
     (folder / "900-new" / name).write_text(head + "values:\n" + "".join(f"  - {row}\n" for row in rows))
+    set_count(folder, sum(path.read_text().count("\n  - ") for path in (folder / "900-new").glob("*.yaml")))
 
 
 class TestOneRun:
@@ -92,8 +93,8 @@ class TestOneRun:
         write(folder, f"{{task: arc_eazy, metric: acc, line: 3, {NUMBER.replace('author', 'embedded')}}}", head=head)
         assert [": ".join(line.split(": ")[:2]) for line in complaints(folder)] == [
             "900-new/document.yaml:1: title",
-            "900-new/document.yaml:4: harness.relation",
-            "900-new/document.yaml:8: assumed.dtipe",
+            "900-new/document.yaml:5: harness.relation",
+            "900-new/document.yaml:9: assumed.dtipe",
             "900-new/model.yaml:1: document",
             "900-new/model.yaml:14: values.0.task",
             "900-new/model.yaml:14: values.0.origin",

@@ -31,8 +31,35 @@ SAID = [
     ),
     ("dtype: not printed", "dtype: ''", "assumed.dtype: is empty; write a reason"),
     ("dtype: not printed", "dtype:", "assumed.dtype: is empty; write a reason"),
-    (VALUE, f"{VALUE}, known_discrepancy: ''", "values.0.known_discrepancy: is empty; write why this number cannot"),
+    (VALUE, f"{VALUE}, known_discrepancy: ''", "values.0.known_discrepancy: is empty; write `key: value` lines"),
+    (VALUE, f"{VALUE}, known_discrepancy: a misprint", "values.0.known_discrepancy: is 'a misprint'; write `key: val"),
+    (
+        VALUE,
+        f"{VALUE}, known_discrepancy: {{source: x, reason: x}}",
+        "values.0.known_discrepancy.comes_out: is missing; write comes_out: the number that comes out, in quotes",
+    ),
+    *(
+        (
+            VALUE,
+            f"{VALUE}, known_discrepancy: {{comes_out: '{written}', source: x, reason: x}}",
+            f"values.0.known_discrepancy.comes_out: is {said}",
+        )
+        for written, said in (
+            ("about 51", "'about 51'; write the digits alone"),
+            ("51", "51, with fewer digits than 50.0; write at least as many"),
+            ("100.1", "100.1, no possible number; write it in the unit of printed"),
+        )
+    ),
     (VALUE, f"{VALUE}, widened: {{by: 1, reason: ''}}", "values.0.widened.reason: is empty; write why"),
+    (VALUE, f"{VALUE}, widened: {{by: 1, reason: ' '}}", "values.0.widened.reason: is blank; write why"),
+    (VALUE, f"{VALUE}, not_comparable: '  '", "values.0.not_comparable: is blank; write why no measurement"),
+    (
+        VALUE,
+        f"{VALUE}, known_discrepancy: {{comes_out: '51.0', source: x, reason: ' '}}",
+        "values.0.known_discrepancy.reason: is blank; write why the printed number cannot come out",
+    ),
+    ("dtype: not printed", "dtype: ' '", "assumed.dtype: is blank; write a reason"),
+    ("dtype: not printed", "' ': no", "assumed. : is an empty key; write the name that the text belongs to"),
     (JOB, f"{JOB}\n  trust_remote_code: ''", "job.trust_remote_code: is empty; write why code that comes with"),
     (JOB, f"{JOB}\n  kernels: ['']", "job.kernels.0: is empty; write text"),
     ("dtype: not printed", "'': no", "assumed.: is an empty key; write the name that the text belongs to"),
@@ -104,7 +131,7 @@ class TestWording:
     def test_of_a_document(self, folder: Path, added: str, said: str) -> None:
         (folder / "900-new" / "document.yaml").write_text(DOCUMENT + added + "\n")
         (line,) = complaints(folder)
-        assert line == f"900-new/document.yaml:10: {said}"
+        assert line == f"900-new/document.yaml:11: {said}"
 
     @pytest.mark.parametrize(
         ("old", "new", "said"),
@@ -119,6 +146,23 @@ class TestWording:
         (line,) = complaints(folder)
         assert line.endswith(said)
 
+    @pytest.mark.parametrize(
+        ("task", "because"),
+        [
+            ("piqa", "choices, one of which is chosen"),
+            ("hellaswag", "choices, one of which is chosen"),
+            ("lambada_openai", "a perplexity, whose acc is whether the last word is found"),
+        ],
+    )
+    def test_of_a_task_that_is_right_or_wrong(self, folder: Path, task: str, because: str) -> None:
+        """As if a document scored between 0 and 1, its number would be allowed several times as much."""
+        path = folder / "tasks.yaml"
+        path.write_text(re.sub(rf"(?m)^(  {task}: {{)", r"\1binary: false, ", path.read_text()))
+        (line,) = complaints(folder)
+        assert line.endswith(
+            f"binary: is false, but {task} has {because}: a document is right or wrong; remove the key"
+        )
+
     def test_no_form_can_raise_anything_else(self) -> None:
         """A type or a constraint that is new here needs a line of `SAID`, and words in numbers/expected/messages.py."""
         forms: list[type[BaseModel]] = [*(form for _, form in SCHEMAS), ToleranceForm]
@@ -132,12 +176,27 @@ class TestWording:
             ("str", "min_length"),
             ("str", "pattern"),
             ("int", "ge"),
+            ("int", "le"),
+            ("float", "ge"),
             ("float", "gt"),
             ("float", "lt"),
             ("float", "allow_inf_nan"),
             ("list", "min_length"),
             ("dict", "min_length"),
         }
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("checks", "1000001", "checks: is 1000001; write 1000000 or less"),
+            ("false_alarm_rate", "1.0e-300", "false_alarm_rate: is 1e-300; write 1e-06 or more"),
+        ],
+    )
+    def test_a_rate_that_no_quantile_can_be_computed_for(self, folder: Path, key: str, value: str, said: str) -> None:
+        path = folder / "tolerance.yaml"
+        path.write_text(re.sub(rf"(?m)^{key}: .*", f"{key}: {value}", path.read_text()))
+        (line,) = complaints(folder)
+        assert line.endswith(said)
 
     def test_an_empty_list_of_tasks(self, folder: Path) -> None:
         (folder / "tasks.yaml").write_text("tasks: {}\n")

@@ -51,9 +51,9 @@ def test_what_each_outcome_means_is_decided_here_and_nowhere_else() -> None:
     """The table as a person would write it; the code that uses it asks `Meaning` only."""
     assert {each.value: each.meaning for each in outcome.ALL} == {
         "REPRODUCED": GOOD, "OUT_OF_TOLERANCE": FAILED, "CHANGED": FAILED, "ENGINES_DISAGREE": FAILED,
-        "KNOWN_DISCREPANCY": OPEN, "NOT_COMPARABLE": OPEN, "ERROR": BROKEN, "NOT_RUN": BROKEN,
-        "SAME": GOOD, "FASTER": GOOD, "RECORDED": GOOD, "SLOWER": FAILED, "AMBIGUOUS": OPEN, "NO_BASELINE": OPEN,
-        "NOT_MEASURED": BROKEN,
+        "COMPARISON_MISSING": FAILED, "KNOWN_DISCREPANCY": OPEN, "NOT_COMPARABLE": OPEN, "ERROR": BROKEN,
+        "NOT_RUN": BROKEN, "SAME": GOOD, "FASTER": GOOD, "RECORDED": GOOD, "SLOWER": FAILED, "AMBIGUOUS": OPEN,
+        "NO_BASELINE": OPEN, "NOT_MEASURED": BROKEN, "WRONG": FAILED,
     }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_junit_the_table_and_the_history(tmp_path: Path, night: Path, found: Out
     (published,) = history.runs()
     assert queries.run_row(published)["failed"] == int(found.needs_triage)
     reasons = " ".join(baseline.why_not_good(run))
-    assert (NUMBER in reasons) == (found.meaning.is_bad and found is not Outcome.CHANGED)
+    assert (NUMBER in reasons) == (found.meaning.is_bad and found not in (Outcome.CHANGED, Outcome.COMPARISON_MISSING))
 
 
 @every_outcome
@@ -118,7 +118,8 @@ def test_triage_and_bisect(night: Path, found: Outcome) -> None:
     told = gather.gather_from_run(run, night.parent, Runs(store), kept, expected(store))
     assert told.failed == found.meaning.is_bad
     sides = {FAILED: Side.BAD, BROKEN: Side.UNRESOLVED, GOOD: Side.GOOD, OPEN: Side.GOOD}
-    wanted = Side.UNRESOLVED if found is Outcome.NOT_COMPARABLE else sides[found.meaning]
+    nothing_compared = found in (Outcome.NOT_COMPARABLE, Outcome.COMPARISON_MISSING)
+    wanted = Side.UNRESOLVED if nothing_compared else sides[found.meaning]
     assert mixtures.side_of(found.value) is wanted
 
 

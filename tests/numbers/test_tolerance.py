@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from scanproof.numbers.audit.calibration import Estimate, _entry
 from scanproof.numbers.expected.constants import load_constants
 from scanproof.numbers.expected.problems import ExpectedError
-from scanproof.numbers.values import HarnessRelation, Part, PublishedValue, Widening
+from scanproof.numbers.values import HarnessRelation, KnownDiscrepancy, Part, PublishedValue, Widening
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import allowance, compare
 from tests.support.builders import CONSTANTS, published
@@ -25,6 +28,7 @@ MEAN_PARTS = (
     Part(task="openbookqa", metric="acc_norm", documents=500),
     Part(task="truthfulqa_mc2", metric="acc", documents=817),
 )
+KNOWN = KnownDiscrepancy(comes_out="0.7000", source="the next row", reason="Printed for another model.")
 KINDS = (
     published(),
     published(metric="perplexity", unit="raw", printed="16.07", task="lambada_openai", documents=5153),
@@ -141,18 +145,34 @@ def test_a_widening_is_in_the_unit_of_print_and_keeps_its_reason() -> None:
 
 
 def test_a_known_discrepancy_fails_the_day_it_goes_away() -> None:
-    value = published(known_discrepancy="printed for another model")
-    there = compare(value, value.expected + 0.1, CONSTANTS)
+    value = published(known_discrepancy=KNOWN)
+    there = compare(value, 0.7, CONSTANTS)
     gone = compare(value, value.expected + 0.001, CONSTANTS)
     assert there.outcome is Outcome.KNOWN_DISCREPANCY
-    assert there.because == "printed for another model"
+    assert there.because.startswith("Printed for another model. It is 0.7000 that comes out, 0 against ")
     assert gone.outcome is Outcome.OUT_OF_TOLERANCE
     assert "remove known_discrepancy from 001/mamba-130m.yaml:12" in gone.because
 
 
+@pytest.mark.parametrize("widened", [None, Widening(by=0.2, reason="two tokenizers")])
+def test_what_is_known_to_come_out_is_bounded_as_a_print_is(widened: Widening | None) -> None:
+    """A reason not to believe a print is none to believe whatever is measured."""
+    value = published(known_discrepancy=KNOWN, widened=widened)
+    allowed = allowance(published(printed=KNOWN.comes_out), CONSTANTS).total
+    for measured in (0.7 - 0.99 * allowed, 0.7 + 0.99 * allowed):
+        if abs(measured - value.expected) > allowance(value, CONSTANTS).total:
+            assert compare(value, measured, CONSTANTS).outcome is Outcome.KNOWN_DISCREPANCY
+    for measured in (0.7 + 1.01 * allowed, 0.95, 0.3, 0.145, 0.0, 1.0):
+        verdict = compare(value, measured, CONSTANTS)
+        assert verdict.outcome is Outcome.OUT_OF_TOLERANCE
+    assert "neither as printed nor the 0.7000 that is known to come out (the next row)" in verdict.because
+
+
 @pytest.mark.parametrize("measured", [None, math.nan, math.inf, -math.inf, -0.01, 1.01])
-@pytest.mark.parametrize("known", [None, "known"])
-def test_no_possible_number_is_an_error_and_never_a_pass(measured: float | None, known: str | None) -> None:
+@pytest.mark.parametrize("known", [None, KNOWN])
+def test_no_possible_number_is_an_error_and_never_a_pass(
+    measured: float | None, known: KnownDiscrepancy | None
+) -> None:
     verdict = compare(published(known_discrepancy=known), measured, CONSTANTS)
     assert verdict.outcome is Outcome.ERROR
     assert verdict.measured is None
@@ -193,11 +213,11 @@ false_alarm_rate: 0.01
 checks: 1000
 power: 0.8
 flip_rate:
-  same: {value: 0.01, calibration: {date: today}}
-  other: {value: 0.03, calibration: {date: today}}
+  same: {value: 0.01, calibration: {date: today, value_is: "0.00995, rounded up to two digits"}}
+  other: {value: 0.03, calibration: {date: today, value_is: "0.0297, rounded up to two digits"}}
 perplexity:
   documents: 5153
-  relative_sd: {value: 0.002, calibration: {date: today}}
+  relative_sd: {value: 0.002, calibration: {date: today, value_is: "0.00192, rounded up to two digits"}}
 """
 
 
@@ -220,7 +240,7 @@ def test_constants_are_read(tmp_path: Path) -> None:
     [
         ("checks: 1000", "checks: many", 2, "checks", "write a whole number"),
         ("power: 0.8", "power: 80", 3, "power", "is 80; write a number below 1"),
-        ("false_alarm_rate: 0.01", "false_alarm_rate: 0", 1, "false_alarm_rate", "is 0; write a number above 0"),
+        ("false_alarm_rate: 0.01", "false_alarm_rate: 0", 1, "false_alarm_rate", "is 0; write 1e-06 or more"),
         (
             "same: {value: 0.01,",
             "same: {",
@@ -228,10 +248,22 @@ def test_constants_are_read(tmp_path: Path) -> None:
             "flip_rate.same.value",
             "is missing; write value: the constant",
         ),
-        ("other: {value: 0.03", "other: {value: 0.003", 6, "flip_rate.other.value", "cannot be quieter"),
+        (
+            'other: {value: 0.03, calibration: {date: today, value_is: "0.0297',
+            'other: {value: 0.003, calibration: {date: today, value_is: "0.00297',
+            6,
+            "flip_rate.other.value",
+            "cannot be quieter",
+        ),
+        ("same: {value: 0.01,", "same: {value: 0.1,", 5, "flip_rate.same.value", "is 0.1, but the calibration beside"),
+        ("same: {value: 0.01,", "same: {value: 0.011,", 5, "flip_rate.same.value", "says 0.00995, rounded up to two"),
+        ("other: {value: 0.03,", "other: {value: 0.029,", 6, "flip_rate.other.value", "says 0.0297, rounded up"),
+        ("sd: {value: 0.002,", "sd: {value: 0.02,", 9, "perplexity.relative_sd.value", "correct one of them"),
+        (', value_is: "0.0297, rounded up to two digits"', "", 6, "flip_rate.other.calibration.value_is", "is missing"),
+        ("0.0297, rounded", "3%, rounded", 6, "flip_rate.other.calibration.value_is", "is 3%, rounded up to"),
         ("power: 0.8", "power: 0.8\nstrength: 1", 4, "strength", "not a key"),
         (
-            ", calibration: {date: today}}\n  other",
+            ', calibration: {date: today, value_is: "0.00995, rounded up to two digits"}}\n  other',
             "}\n  other",
             5,
             "flip_rate.same.calibration",
@@ -245,6 +277,19 @@ def test_a_wrong_constant_is_named_with_its_line(
     found = problems_of(tmp_path / "tolerance.yaml", GOOD.replace(good, bad))
     assert [(at, name) for at, name, _ in found] == [(line, key)]
     assert message in found[0][2]
+
+
+@given(st.floats(1e-5, 0.9))
+def test_what_calibrate_prints_is_taken(exact: float) -> None:
+    estimate = Estimate(exact=exact, figures=(), pairs=1, excluded=(), method="")
+    entry = _entry(estimate, "today", "")
+    assume(estimate.value < 1)
+    said = f'{entry["value"]:.9f}, calibration: {{value_is: "{entry["calibration"]["value_is"]}"}}'
+    text = re.sub(r"(?<=value: )[^}]*}", said, GOOD)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "tolerance.yaml")
+        path.write_text(text)
+        assert load_constants(path).flip_rate_same == estimate.value
 
 
 def test_all_wrong_constants_are_named_at_once(tmp_path: Path) -> None:
@@ -265,7 +310,7 @@ def test_a_file_that_is_no_yaml_or_not_there_is_named(tmp_path: Path) -> None:
         (GOOD.replace("same: {value: 0.01,", "same: {value: 0.5, value: 0.01,"), 5, "value", "stands twice"),
         (GOOD.replace("power: 0.8", "power: 0.8\nflip_rate.same.value: 0.5"), 4, "flip_rate.same.value", "not a key"),
         (GOOD.replace("power: 0.8", "power: !!python/name:os.system 0.8"), 3, "", "tag"),
-        (GOOD.replace("today}}\n  other", "to\x07day}}\n  other"), 5, "", "is not YAML"),
+        (GOOD.replace('today, value_is: "0.00995', 'to\x07day, value_is: "0.00995'), 5, "", "is not YAML"),
         ("# \x00\n" + GOOD, 1, "", "is not YAML"),
     ],
 )

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.small_project import Project
 
+pytestmark = pytest.mark.usefixtures("sessions_with_torch")
+
 KERNELS = """
 import pytest
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +87,40 @@ def test_a_project_without_published_numbers_is_left_alone(pytester: pytest.Pyte
     result.assert_outcomes(passed=1)
     assert "scanproof" not in result.stdout.str().partition("collected")[2].replace(pytester.path.name, "")
     assert not (pytester.path / ".scanproof").exists()
+
+
+IMPOSTORS = """
+import pytest
+
+@pytest.mark.parametrize("name", [{ids}])
+def test_own(name): pass
+
+@pytest.mark.parametrize("name", [{ids}])
+def test_own_skip(name): pytest.skip("not here")
+
+@pytest.mark.xfail
+@pytest.mark.parametrize("name", [{ids}])
+def test_own_failure(name): assert False
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+@pytest.mark.parametrize("numbers", [0, 3])
+def test_a_test_whose_id_looks_like_that_of_a_number_is_none(
+    project: Project, workers: tuple[str, ...], numbers: int
+) -> None:
+    """What makes a number is the argument that the suite gave to its test."""
+    project.document(models=("one",))
+    ids = ("one-arc_easy-acc-author", "one-arc_easy-acc_norm-author", "one-lambada_openai-perplexity-author")
+    (project.root / "test_own.py").write_text(IMPOSTORS.format(ids=", ".join(map(repr, ids))))
+    files = ("test_own.py", "test_published.py") if numbers else ("test_own.py",)
+    result = project.run("--scanproof-strict", *workers, *files)
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+    result.assert_outcomes(passed=3 + numbers, skipped=3, xfailed=3)
+    if not numbers:
+        assert not list(project.root.glob("**/run.json"))
+        return
+    run: Any = project.latest_run()
+    assert sorted(run["selected_ids"]) == sorted(record["id"] for record in run["records"]) == sorted(ids)
+    assert {record["nodeid"].partition("::")[0] for record in run["records"]} == {"test_published.py"}
+    assert {record["outcome"] for record in run["records"]} == {"REPRODUCED"}

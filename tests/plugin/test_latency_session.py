@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
+from scanproof.history.run_failures import list_failures
 from tests.support.latency_project import LatencyProject
 from tests.support.small_project import Project
 
 CASE = "rms_norm_fn-small-float32-forward"
+DYING = """
+@pytest.fixture(autouse=True)
+def dies():
+    yield
+    assert False, "the device is gone"
+"""
 WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
 
 
@@ -33,7 +40,7 @@ def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
 def test_without_a_baseline_a_latency_is_recorded_said_and_not_failed(latency_project: LatencyProject) -> None:
     latency_project.measuring()
     result = latency_project.measure()
-    result.assert_outcomes(passed=1, deselected=321)
+    result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
             "latency * median *noise *GB/s *TFLOP/s *of limit *to baseline *verdict",
@@ -52,13 +59,27 @@ def test_without_a_baseline_a_latency_is_recorded_said_and_not_failed(latency_pr
     assert found["bytes"] == 4 * (4 * 2 * 64 * 256 + 256)
 
 
+def test_a_test_that_failed_before_the_first_latency_is_in_the_run(
+    latency_project: LatencyProject, project: Project
+) -> None:
+    """The record of a session without numbers begins with its first latency; kernel tests come before."""
+    project.document()
+    latency_project.given(a=1e-3)
+    (latency_project.root / "test_early.py").write_text("def test_early():\n    assert False\n")
+    latency_project.run("test_early.py", "test_given.py")
+    assert list_failures(latency_project.newest()) == [
+        "1 tests failed without a record that says so: test_early.py::test_early"
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "outcome", "exit_code"),
     [
         ((0.900e-3, 0.901e-3, 0.902e-3, 0.901e-3, 0.900e-3), "SLOWER", pytest.ExitCode.TESTS_FAILED),
         ((1.000e-3, 1.001e-3, 1.002e-3, 1.001e-3, 1.000e-3), "SAME", pytest.ExitCode.OK),
         ((1.100e-3, 1.101e-3, 1.102e-3, 1.101e-3, 1.100e-3), "FASTER", pytest.ExitCode.OK),
-        ((0.8e-3, 1.2e-3, 0.9e-3, 1.1e-3, 1.0e-3), "AMBIGUOUS", pytest.ExitCode.OK),
+        ((0.98e-3, 1.02e-3, 0.99e-3, 1.01e-3, 1.0e-3), "AMBIGUOUS", pytest.ExitCode.OK),
+        ((0.8e-3, 1.2e-3, 0.9e-3, 1.1e-3, 1.0e-3), "NOT_MEASURED", pytest.ExitCode.OK),
     ],
 )
 def test_a_latency_is_compared_with_its_baseline(
@@ -72,11 +93,106 @@ def test_a_latency_is_compared_with_its_baseline(
     result.stdout.fnmatch_lines([f"1 latencies: 1 {outcome}"])
 
 
+def test_a_baseline_that_is_lost_fails_a_strict_session(latency_project: LatencyProject) -> None:
+    """It switched the comparison off: a kernel of any speed had no baseline."""
+    latency_project.taking(1e-3)
+    latency_project.measure("--scanproof-strict").assert_outcomes(passed=1)
+    cpu_baseline(latency_project, 1.000e-3, 1.001e-3, 1.002e-3, 1.001e-3, 1.000e-3)
+    latency_project.measure().assert_outcomes(passed=1)
+    compared = latency_project.newest().id
+    path = latency_project.root / ".scanproof" / "latency" / "cpu.json"
+    content = path.read_bytes()
+    path.unlink()
+    latency_project.taking(1e-2)
+    latency_project.measure().stdout.fnmatch_lines(["1 latencies: 1 NO_BASELINE"])
+    for _ in range(2):
+        result = latency_project.measure("--scanproof-strict")
+        result.assert_outcomes(failed=1)
+        because = f"* has no baseline of this case, and run {compared} had one: bring it back to {path}, or record *"
+        result.stdout.fnmatch_lines([f"*latency was not judged: {because}"])
+        assert latency_project.latencies()[0]["outcome"] == "NOT_MEASURED"
+    path.write_bytes(content)
+    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 SLOWER"])
+
+
+def test_a_device_of_another_name_is_not_compared_with_nothing_under_strict(
+    latency_project: LatencyProject, project: Project
+) -> None:
+    """Its first night is told by recording: then its baselines are there."""
+    project.document()
+    latency_project.given(a=1e-3)
+    latency_project.run("test_given.py", "--scanproof-strict").assert_outcomes(passed=1)
+    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=7)
+    folder = latency_project.root / "expected" / "latency"
+    text = (folder / "nvidia-h200.json").read_text()
+    (folder / "nvidia-h200.json").unlink()
+    (folder / "nvidia-h200-nvl.json").write_text(text.replace("NVIDIA H200", "NVIDIA H200 NVL"))
+    result = latency_project.run("test_given.py", "--scanproof-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    said = (
+        "NVIDIA H200 has no baselines, and other devices have (nvidia-h200-nvl.json): bring it back to *, or record *"
+    )
+    result.stdout.fnmatch_lines([f"not judged: a: {said}"])
+    assert latency_project.run("test_given.py").ret == pytest.ExitCode.OK
+    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=7)
+    assert latency_project.run("test_given.py", "--scanproof-strict").ret == pytest.ExitCode.OK
+
+
+def test_a_baseline_too_noisy_to_judge_by_is_a_skip_and_under_strict_a_failure(
+    latency_project: LatencyProject,
+) -> None:
+    latency_project.taking(1e-3)
+    cpu_baseline(latency_project, 0.5e-3, 0.5e-3, 0.5e-3, 0.5e-3, 0.5e-3, 0.5e-3, 4e-3)
+    latency_project.measure().assert_outcomes(skipped=1)
+    result = latency_project.measure("--scanproof-strict")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*latency was not judged: noise would hide a kernel that takes 2 times as long; the baseline's repeats *"]
+    )
+    result.stdout.fnmatch_lines(
+        [f"not judged: {CASE}: noise would hide *: record the baseline again on a quiet device"]
+    )
+    assert latency_project.latencies()[0]["timing"]["median"] == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "why"),
+    [
+        ([*[0.05e-3] * 6, 20e-3], "the slowest repeat takes 400 times as long as the fastest, and *"),
+        ([1.0] * 7, "the call took 999.0 times as long then as now; no kernel becomes faster by more than 10 times: *"),
+        (
+            [1e-6] * 7,
+            "1e-06 s is 52.5 times as fast as the limits of the device in the same file allow, 5.253e-05 s; *",
+        ),
+    ],
+)
+def test_a_baseline_that_was_never_measured_is_refused(
+    latency_project: LatencyProject, seconds: list[float], why: str
+) -> None:
+    latency_project.taking(1e-3)
+    cpu_baseline(latency_project, *seconds)
+    result = latency_project.measure()
+    result.assert_outcomes(failed=1)
+    remedy = "remove the file and record its baselines again: --scanproof-record-latency"
+    result.stdout.fnmatch_lines([f"*latency/cpu.json: *cases.{CASE}.seconds: {why}; {remedy}"])
+
+
+def test_a_mark_of_another_plugin_makes_no_pass_of_a_slower_kernel(latency_project: LatencyProject) -> None:
+    latency_project.taking(1e-3)
+    cpu_baseline(latency_project, 0.900e-3, 0.901e-3, 0.902e-3, 0.901e-3, 0.900e-3)
+    with (latency_project.root / "conftest.py").open("a") as conftest:
+        conftest.write("\ndef pytest_collection_modifyitems(items):\n")
+        conftest.write("    for item in items:\n        item.add_marker(pytest.mark.xfail)\n")
+    result = latency_project.measure()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"not green: 1 of 1 kernel cases are SLOWER: {CASE}"])
+
+
 def test_a_kernel_made_slower_fails_with_the_numbers(latency_project: LatencyProject) -> None:
     cpu_baseline(latency_project, 90e-6, 91e-6, 90e-6, 90e-6, 91e-6, 90e-6, 90e-6)
     latency_project.taking(30e-3)
     result = latency_project.measure()
-    result.assert_outcomes(failed=1, deselected=321)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
             "30.00 ms measured, 90.28 us in the baseline: +33129.4%, more than 6.1% from the baseline",
@@ -96,7 +212,7 @@ def test_autotuners_choose_at_the_size_that_is_timed_and_that_choice_is_checked(
     """seqlen 64 is timed, 20 is checked; forward and backward share the autotuner's key."""
     latency_project.tuned()
     result = latency_project.measure(case="selective_scan_fn-small")
-    result.assert_outcomes(passed=2, deselected=320)
+    result.assert_outcomes(passed=2)
     lines = (latency_project.root / "launched.txt").read_text().split("\n")
     launched = [tuple(line.split()) for line in lines if line]
     # Chosen anew for each of the two latencies, by itself, without what other processes left on the disk.
@@ -112,16 +228,34 @@ def test_autotuners_choose_at_the_size_that_is_timed_and_that_choice_is_checked(
 def test_what_is_wrong_is_not_timed(latency_project: LatencyProject) -> None:
     latency_project.measuring(change=WRONG)
     result = latency_project.measure()
-    result.assert_outcomes(errors=1, deselected=321)
+    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         [
             f"*{CASE}: its results are wrong, and what is wrong is not timed: *2 of 2 results are wrong",
             "*out[[]*expected *, got *",
-            "1 latencies: 1 NOT_MEASURED",
+            f"wrong: {CASE}: its results are wrong, *",
+            "1 latencies: 1 WRONG",
         ]
     )
     (found,) = latency_project.latencies()
-    assert found["timing"] is None
+    assert (found["timing"], found["outcome"]) == (None, "WRONG")
+    assert list(list_failures(latency_project.newest())) == [f"1 of 1 kernel cases are WRONG: {CASE}"]
+
+
+def test_a_latency_test_that_dies_before_it_leaves_anything_is_in_the_run(latency_project: LatencyProject) -> None:
+    latency_project.measuring(change="raise RuntimeError('an illegal memory access was encountered')")
+    latency_project.measure().assert_outcomes(errors=1)
+    (said,) = list_failures(latency_project.newest())
+    assert said.startswith("1 tests failed without a record that says so: test_latency.py::")
+
+
+def test_a_latency_test_that_dies_after_it_was_timed_is_in_the_run(latency_project: LatencyProject) -> None:
+    latency_project.measuring()
+    conftest = latency_project.root / "conftest.py"
+    conftest.write_text(conftest.read_text() + DYING)
+    latency_project.measure().assert_outcomes(passed=1, errors=1)
+    (said,) = list_failures(latency_project.newest())
+    assert said.startswith("1 tests failed without a record that says so: test_latency.py::")
 
 
 def test_beside_other_tests_latency_is_not_measured_and_never_zero(latency_project: LatencyProject) -> None:
@@ -147,25 +281,25 @@ def test_where_nothing_is_measured_the_test_is_a_skip(
 ) -> None:
     latency_project.measuring()
     result = latency_project.run("-k", CASE, "-rs", *arguments)
-    result.assert_outcomes(skipped=1, deselected=321)
+    result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines([f"SKIPPED*{reason}"])
 
 
 def test_strict_does_not_take_an_unmeasured_latency_for_a_pass(latency_project: LatencyProject) -> None:
     latency_project.measuring()
     result = latency_project.run("-k", CASE, "--benchmark-disable", "--scanproof-strict")
-    result.assert_outcomes(failed=1, deselected=321)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*--benchmark-disable was given (--scanproof-strict: not a skip)"])
 
 
 def test_the_habits_of_pytest_benchmark_work(latency_project: LatencyProject) -> None:
     latency_project.measuring()
     (latency_project.root / "test_other.py").write_text("def test_other(): pass\n")
-    latency_project.measure("--benchmark-save=first", "--benchmark-only").assert_outcomes(passed=1, deselected=322)
+    latency_project.measure("--benchmark-save=first", "--benchmark-only").assert_outcomes(passed=1)
     result = latency_project.measure(
         "--benchmark-compare=0001", "--benchmark-json=out.json", "--benchmark-columns=median,iqr,rounds"
     )
-    result.assert_outcomes(passed=1, deselected=322)
+    result.assert_outcomes(passed=1)
     for line in ("*benchmark 'rms_norm_fn forward': 2 tests*", "*(NOW)*", "*(0001_first)*"):
         result.stdout.fnmatch_lines([line])
     (kept,) = json.loads((latency_project.root / "out.json").read_text())["benchmarks"]

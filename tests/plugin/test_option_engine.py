@@ -177,6 +177,8 @@ class TestAuto:
         line = path.read_text().splitlines()[-1]
         more = [line.replace("unit: percent}", f"unit: percent, suffix: again{n}}}") for n in range(7)]
         path.write_text("\n".join([path.read_text().rstrip(), *more, ""]))
+        about = path.with_name("document.yaml")
+        about.write_text(about.read_text().replace("numbers: 1\n", "numbers: 8\n"))
         answer(engines, shared=[BAD, "shared"])
         engines.run("-n", "2").assert_outcomes(failed=8)
         assert asked(engines) == ["shared", "plain"]

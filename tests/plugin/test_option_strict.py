@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from scanproof.environment import why_no_gpu
@@ -50,3 +52,89 @@ def test_a_switch_in_the_environment_is_1_or_0(project: Project, monkeypatch: py
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*SCANPROOF_STRICT is 1 or 0, not 'perhaps'*"])
+
+
+NO_LOOP = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    return True
+"""
+NO_RUN = """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session):
+    try:
+        return (yield)
+    except BaseException:
+        return True
+"""
+NO_PROTOCOL = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    return "perplexity" in item.nodeid or None
+"""
+
+
+def in_a_folder_of_tests(project: Project, conftest: str) -> Path:
+    """Put the suite into a folder with a conftest.py of its own: it is read late, and its hooks are asked first."""
+    folder = project.root / "published"
+    folder.mkdir()
+    (project.root / "test_published.py").rename(folder / "test_published.py")
+    (folder / "conftest.py").write_text(conftest)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+@pytest.mark.parametrize("conftest", [NO_LOOP, NO_PROTOCOL], ids=["no loop", "a test left out"])
+def test_a_strict_session_whose_tests_a_plugin_kept_from_running_fails(
+    project: Project, conftest: str, workers: tuple[str, ...]
+) -> None:
+    project.document(models=("one",))
+    in_a_folder_of_tests(project, conftest)
+    result = project.run("--scanproof-strict", *workers)
+    assert result.ret != pytest.ExitCode.OK
+
+
+def test_a_session_whose_loop_another_plugin_answers_is_partial(project: Project) -> None:
+    project.document(models=("one",))
+    in_a_folder_of_tests(project, NO_LOOP)
+    result = project.run("--scanproof-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([
+        "0 numbers; 3 more were selected and not reached: this run is partial",
+        "not green under --scanproof-strict: 3 of 3 selected numbers have no verdict*",
+    ])  # fmt: skip
+    run = project.latest_run()
+    assert (run["finished"], run["selected"], run["records"]) == (None, 3, [])
+
+
+def test_a_strict_session_without_a_record_fails_and_says_so(project: Project) -> None:
+    """The record cannot be begun, and a conftest hides why."""
+    project.document(models=("one",))
+    in_a_folder_of_tests(project, NO_RUN)
+    (project.root / ".scanproof").write_text("a file, where the store would be")
+    result = project.run("--scanproof-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["not green under --scanproof-strict: 3 selected tests did not run, and nothing failed*"]
+    )
+
+
+def test_other_tests_that_a_plugin_left_out_fail_a_strict_session_too(project: Project) -> None:
+    project.pytester.makepyfile(test_own="def test_own():\n    pass\n")
+    (project.root / "conftest.py").write_text(NO_LOOP)
+    assert project.run("test_own.py").ret == pytest.ExitCode.OK
+    result = project.run("test_own.py", "--scanproof-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*1 selected tests did not run, and nothing failed: test_own.py::test_own*"])
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--fixtures-per-test"])
+def test_what_is_not_meant_to_run_does_not_fail_a_strict_session(project: Project, option: str) -> None:
+    project.document(models=("one",))
+    assert project.run("--scanproof-strict", option).ret == pytest.ExitCode.OK

@@ -16,10 +16,12 @@ import pytest
             "history",
             "strict",
             "fresh",
+            "reuse",
             "timeout",
             "engine",
             "limit",
             "record-latency",
+            "provider",
         )
     ],
 )

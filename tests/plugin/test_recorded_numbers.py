@@ -16,6 +16,7 @@ import pytest
 from scanproof.history import recording
 from scanproof.numbers.expected import reader
 from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.record import Evaluation, Run, find_run, read_run
 from tests.support import small_mirror as small
 
@@ -26,6 +27,7 @@ title: A document of this test
 citation: none
 harness: {name: lm-eval, relation: unknown, said: "nothing"}
 suite: gpu
+numbers: 2
 """
 EVALUATION = f"""\
 # A comment that stays.
@@ -163,9 +165,21 @@ def fewer(run: Run) -> Run:
     return replace(run, evaluations=(replace(evaluation, measurements=less),))
 
 
+def not_made_again(run: Run) -> Run:
+    verdict = run.records[0].verdict
+    assert verdict is not None
+    without = replace(verdict, not_made_again="arc_easy: which answers are right was not kept")
+    return replace(run, records=(replace(run.records[0], verdict=without), *run.records[1:]))
+
+
 def failed(run: Run) -> Run:
     other = replace(run.records[0], id="other-number", outcome="ERROR", because="fallback: no kernel was launched")
     return replace(run, records=(*run.records, other))
+
+
+CHANGED_MODEL = PairedComparison(
+    subject="neox-tiny", outcome=ComparisonOutcome.CHANGED, baseline="b", because="all its numbers moved"
+)
 
 
 @pytest.mark.parametrize(
@@ -174,10 +188,14 @@ def failed(run: Run) -> Run:
         (lambda run: replace(run, finished=None), "it is partial"),
         (lambda run: replace(run, limit=5), "it is limited to the first 5 documents"),
         (with_job(limit=5), "the evaluation is limited to the first 5 documents"),
-        (failed, r"1 of its numbers failed: other-number \(ERROR\)"),
+        (failed, "1 of 3 numbers are ERROR: other-number"),
+        (lambda run: replace(run, joint=(CHANGED_MODEL,)), "cannot be trusted: neox-tiny: all its numbers moved"),
+        (lambda run: replace(run, failed_tests=(run.records[0].nodeid,)), "1 tests failed without a record"),
+        (lambda run: replace(run, strict=True, selected=3), "1 of 3 selected numbers have no verdict"),
         (lambda run: replace(run, environment={"source": {"changed": True}}), "changes that were not committed"),
         (with_job(batch_size=8), "the expected file asks for another evaluation"),
         (elsewhere, "fell back from cpu to mps"),
+        (not_made_again, "its scores were not made again from its answers: arc_easy: which answers are right was not"),
         (fewer, "7 documents were scored, 12 expected"),
         (lambda run: replace(run, evaluations=()), "was not measured in this run"),
         (lambda run: replace(run, records=()), "its test was not selected"),

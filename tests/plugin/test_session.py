@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from scanproof.errors import EvaluationError
+from scanproof.history.second_gate import SecondGate
+from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import EvalJob, Part, PublishedValue
+from scanproof.numbers.verdict.answers import Samples
 from scanproof.plugin.evaluator import Evaluator, covering
 from scanproof.plugin.run_recorder import new_run_id
 from scanproof.record import Evaluation
-from tests.support.builders import JOB, published
+from tests.support.builders import CONSTANTS, JOB, published
+from tests.support.evidence import keep_answers
 
 STEM = ("mmlu_anatomy", "mmlu_astronomy")
 MMLU = (*STEM, "mmlu_philosophy")
@@ -124,3 +128,34 @@ class TestNarrowing:
         evaluate = Counted()
         Evaluator(evaluate, tmp_path)(WIDE)
         assert evaluate.asked[0].tasks == WIDE.tasks
+
+
+def gate(folder: Path) -> SecondGate:
+    expected = Expected(values=(), unrecorded=(), documents=(), tasks={}, constants=CONSTANTS, folder=folder)
+    return SecondGate(expected, None)
+
+
+def test_answers_are_read_once_before_and_after_they_are_placed_beside_the_run(tmp_path: Path) -> None:
+    measured = keep_answers(tmp_path / "stored", {"piqa": {"acc": (0.5, 4)}})
+    kept = gate(tmp_path)
+
+    def evaluate(job: EvalJob) -> Evaluation:
+        made = Evaluation(job=job, key="k", measurements=measured, samples=str(tmp_path / "stored"), command="")
+        read.append(kept.samples(made))
+        return made
+
+    read: list[Samples] = []
+    placed = Evaluator(evaluate, tmp_path / "run", moved=kept.move_logs)(JOB)
+    assert placed.samples == str(tmp_path / "run" / "samples" / JOB.name)
+    assert kept.samples(placed) is read[0]
+    assert list(kept.logs) == [(JOB.name, placed.samples)]
+
+
+def test_one_folder_of_answers_serves_two_jobs(tmp_path: Path) -> None:
+    """Two documents may print numbers of one evaluation."""
+    keep_answers(tmp_path / "stored", {"piqa": {"acc": (0.5, 4)}})
+    kept = gate(tmp_path)
+    assert [list(kept.logged(job, str(tmp_path / "stored"))) for job in ("a", "b")] == [
+        [("a", "piqa")],
+        [("b", "piqa")],
+    ]

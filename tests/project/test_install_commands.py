@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,8 @@ COMMAND = re.compile(r"\bpip3? (?:install|wheel|download)\b")
 SWITCH = re.compile(r"\b([A-Z0-9_]+)=TRUE\b")
 WHOLE = (
     "MAMBA_FORCE_BUILD=TRUE MAMBA_KEEP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=TRUE "
-    "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2' 'causal-conv1d>=1.4.0' 'flash-attn>=2.6.3'"
+    "pip install --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2.2' 'causal-conv1d>=1.4.0' 'flash-attn>=2.6.3' "
+    "'fla-core>=0.5.2'"
 )
 """Switches: setup.py of mamba-ssm 2.3.2.post1 and its sources of July 2026, causal-conv1d 1.7.0, flash-attn 2.8.3."""
 
@@ -143,6 +146,24 @@ def test_a_night_keeps_what_it_built_outside_its_checkout() -> None:
     runs = [step["run"] for step in job["steps"] if "run" in step]
     assert sum("tox -e gpu " in run for run in runs) == 1
     assert not any(".tox/" in run for run in runs), "the environment is in TOX_WORK_DIR"
+
+
+@pytest.mark.parametrize(("place", "there"), [("in/history", True), ("s3://bucket/history", False)])
+def test_a_runner_makes_the_folder_of_its_history_where_it_is_told_that_the_night_is_the_first(
+    tmp_path: Path, place: str, there: bool
+) -> None:
+    """A runner whose volume is not mounted has neither store nor history, as in its first night."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
+    steps = workflow["jobs"]["gpu"]["steps"]
+    [step] = [step for step in steps if "mkdir" in step.get("run", "")]
+    assert step["if"] == "${{ inputs.first_night }}"
+    [drift] = [step["run"] for step in steps if "history drift" in step.get("run", "")]
+    assert drift.endswith("--fewest ${{ inputs.first_night && 1 || 2 }}")
+    # YAML 1.1 reads the key `on` as true.
+    assert workflow[True]["workflow_dispatch"]["inputs"]["first_night"]["default"] is False
+    variables = {**os.environ, "SCANPROOF_HISTORY": place}
+    subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=variables, check=True)
+    assert (tmp_path / place).is_dir() is there
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.distribution)

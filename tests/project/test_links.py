@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "records/**/*.md") for page in ROOT.glob(pattern))
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 NAMED = re.compile(
     r"(?<![\w./-])((?:scanproof|tests|tools|benchmarks|constraints)/[\w./-]+\.(?:py|yaml|yml|sh|toml|txt|js|css|html))"

@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SOURCE: str = PROJECT["project"]["urls"]["Source"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+RELATIVE = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 PYTHON = re.compile(r"Programming Language :: Python :: (3\.\d+)")
 MENTIONED = re.compile(r"Python 3\.\d+")
 
@@ -129,6 +130,19 @@ def test_wheel_and_sdist_hold_what_users_need(package: Package) -> None:
     with tarfile.open(package.sdist) as sdist:
         held = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"README.md", "constraints/cpu.txt", "tox.ini", ".github/workflows/pull-request.yml"} <= held
+
+
+def test_the_sdist_holds_what_its_pages_link_to(package: Package, tmp_path: Path) -> None:
+    with tarfile.open(package.sdist) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    links = [
+        (page, link)
+        for page in sorted([*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("records/**/*.md")])
+        for link in RELATIVE.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 50
+    assert [f"{page.relative_to(root)}: {link}" for page, link in links if not (page.parent / link).exists()] == []
 
 
 USER = """\

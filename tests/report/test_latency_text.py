@@ -110,3 +110,20 @@ def test_a_slower_latency_says_what_the_autotuner_chose_differently(
     assert [line for line in text.splitlines() if "autotuner" in line] == [
         f"  autotuner   chose differently: {each}" for each in told
     ]
+
+
+def test_providers_of_a_case_stand_side_by_side() -> None:
+    """One table for all that more than one was timed in; a time is beside the first one's with their ratio."""
+    fla = replace(MADE, id="scan-fla", provider="fla", timing=replace(TIMING, median=1e-3))
+    ours = replace(MADE, id="scan-my:f", provider="my:f", timing=replace(TIMING, median=4e-3))
+    other = replace(MADE, id="norm"), replace(MADE, id="norm-fla", provider="fla", timing=replace(TIMING, median=3e-3))
+    lines = said(MADE, replace(MADE, id="alone"), fla, ours, *other).splitlines()
+    table = lines.index(next(line for line in lines if line.startswith("side by side")))
+    assert lines[table].split() == ["side", "by", "side", "installed", "fla", "my:f"]
+    assert lines[table + 1].split() == ["scan", "2.000", "ms", "1.000", "ms", "(0.50x)", "4.000", "ms", "(2.00x)"]
+    assert lines[table + 2].split() == ["norm", "2.000", "ms", "3.000", "ms", "(1.50x)", "-"]
+    loud = replace(fla, timing=replace(TIMING, median=8e-3, noise=3.5))
+    assert "8.000 ms (noise 350%)" in said(MADE, loud)
+    assert "(2.00x)" not in said(replace(MADE, timing=replace(TIMING, noise=0.5)), ours)
+    assert "side by side" not in said(MADE, replace(MADE, id="alone"))
+    assert "side by side" not in said(MADE, replace(fla, timing=None, outcome="WRONG", because="wrong"))

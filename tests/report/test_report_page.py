@@ -108,6 +108,9 @@ def test_a_run_without_numbers_makes_a_page(tmp_path: Path) -> None:
     change(path, records=(), evaluations=(), selected=None)
     html = page.render(report(path, expected=None))
     assert "No number failed; no number asked for." in html
+    change(path, selected=2)
+    html = page.render(report(path, expected=None))
+    assert "No number failed; none of 2 numbers measured; 2 of 2 selected numbers have no verdict." in html
 
 
 def test_the_libraries_are_those_that_were_published() -> None:

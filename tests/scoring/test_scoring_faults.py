@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -92,13 +93,13 @@ def window_of_this_pass_alone(patch: pytest.MonkeyPatch) -> None:
 
 def neighbour(patch: pytest.MonkeyPatch) -> None:
     """Take the state of the next row with the same length; keys of another length would not fit."""
-    row = carried_state.CarriedState._cut_row
+    make = carried_state.CarriedState.make_prefix
 
-    def wrong(self: Any, kept: Any, number: int) -> Any:
+    def wrong(self: Any, number: int) -> Any:
         alike = [place for place, length in enumerate(self.lengths) if length == self.lengths[number]]
-        return row(self, kept, alike[(alike.index(number) + 1) % len(alike)])
+        return dataclasses.replace(make(self, number), row=alike[(alike.index(number) + 1) % len(alike)])
 
-    patch.setattr("scanproof.scoring.carried_state.CarriedState._cut_row", wrong)
+    patch.setattr("scanproof.scoring.carried_state.CarriedState.make_prefix", wrong)
 
 
 def padding_in_the_window(patch: pytest.MonkeyPatch) -> None:
@@ -118,16 +119,15 @@ def padding_in_the_scan(patch: pytest.MonkeyPatch) -> None:
 
 
 def padding_among_the_keys(patch: pytest.MonkeyPatch) -> None:
-    row = carried_state.CarriedState._cut_row
+    cut = carried_state.Prefix.segment
 
-    def wrong(self: Any, kept: Any, number: int) -> Any:
-        if isinstance(kept, carried_state.Segment) and max(self.lengths) > self.lengths[number]:
-            # The same number of keys, but from the end of the padded row.
-            keys, values = (part[number, :, -self.lengths[number] :] for part in (kept.keys, kept.values))
-            return carried_state.Segment(keys, values, None if kept.conv is None else kept.conv[number])
-        return row(self, kept, number)
+    def wrong(self: Any, slot: int) -> Any:
+        whole, right = self.kept[slot], cut(self, slot)
+        # As many keys, but from the end of the padded row.
+        keys, values = (part[self.row, :, -self.length :] for part in (whole.keys, whole.values))
+        return carried_state.Segment(keys, values, right.conv)
 
-    patch.setattr("scanproof.scoring.carried_state.CarriedState._cut_row", wrong)
+    patch.setattr("scanproof.scoring.carried_state.Prefix.segment", wrong)
 
 
 def wrong_parent(patch: pytest.MonkeyPatch) -> None:

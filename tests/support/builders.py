@@ -1,11 +1,13 @@
-"""Published numbers for tests, with everything that does not matter filled in."""
+"""Published numbers and answers for tests, with everything that does not matter filled in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict.answers import TaskSamples
 from scanproof.numbers.verdict.tolerance import Constants
 
 CONSTANTS = Constants(
@@ -52,3 +54,12 @@ def published(**changes: Any) -> PublishedValue:
     job = changes.pop("job", JOB)
     shots = changes.pop("num_fewshot", job.num_fewshot)
     return replace(VALUE, job=replace(job, num_fewshot=shots), **changes)
+
+
+def answered(*answers: Sequence[float], **kept: object) -> TaskSamples:
+    """A task whose documents got these log-likelihoods."""
+    return TaskSamples(
+        job="job", task="task", doc_ids=tuple(range(len(answers))), documents_hash="d", prompts_hash="p",
+        targets=(None,) * len(answers), loglikelihoods=tuple(tuple(each) for each in answers), metrics={},
+        **kept,  # type: ignore[arg-type]
+    )  # fmt: skip

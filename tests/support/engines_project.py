@@ -10,11 +10,15 @@ from tests.support.small_project import Project
 
 HOOK = """
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 import pytest
 from scanproof.numbers.verdict.engines import Scoring; from scanproof.numbers.verdict.engines import SpotCheck
 from scanproof.errors import EvaluationError
-from scanproof.record import Evaluation; from scanproof.record import Measurement
+from scanproof.numbers.verdict.answers import digest_lines
+from scanproof.numbers.verdict.measurement import Measurement
+from scanproof.record import Evaluation
+from evidence import ENVIRONMENT
 
 HERE = Path(__file__).parent
 DOCUMENTS = 2376
@@ -29,13 +33,19 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     right, engine, *plain = answers
     samples = settings.store / "by" / settings.engine
     samples.mkdir(parents=True, exist_ok=True)
-    (samples / "arc_easy.jsonl").write_text("".join(line(doc, doc < right) for doc in range(DOCUMENTS)))
-    measured = Measurement(task="arc_easy", metric="acc", value=right / DOCUMENTS, stderr=None, n_samples=DOCUMENTS)
+    count = min(DOCUMENTS, job.limit or DOCUMENTS)
+    right = min(right, count)
+    (samples / "arc_easy.jsonl").write_text("".join(line(doc, doc < right) for doc in range(count)))
+    measured = Measurement(
+        task="arc_easy", metric="acc", value=right / count, stderr=None, n_samples=count, num_fewshot=0,
+        task_version="1.0", prompts_hash=digest_lines(str(doc) for doc in range(count)),
+    )
     return Evaluation(
         job=job, key=settings.engine[0] * 64, measurements=(measured,), samples=str(samples),
-        command="lm_eval --model hf", environment={"packages": {"lm-eval": "0.4.13"}}, engine=engine,
+        command="lm_eval --model hf", environment=ENVIRONMENT, engine=engine,
         engine_because=None if engine == settings.engine else "the class takes no state",
-        scoring=scored(*plain) if plain else None,
+        scoring=scored(*plain) if plain else None, session=settings.session,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 def scored(plain):
@@ -45,10 +55,12 @@ def scored(plain):
     )
 
 def line(doc, right):
-    lead = 1.0 if right else -1.0
+    # No two documents of a correct run get the same answers.
+    lead, other = (1.0 if right else -1.0), -3.0 - doc * 7e-5
     return json.dumps({
         "doc_id": doc, "doc_hash": str(doc), "prompt_hash": str(doc), "target_hash": "0", "target": 0,
-        "loglikelihoods": [lead, 0.0], "is_greedy": [False, False], "metrics": {"acc": float(right)},
+        "question_hash": str(doc), "loglikelihoods": [other + lead, other], "is_greedy": [False, False], "right": [0],
+        "lengths": [3, 3], "metrics": {"acc": float(right)},
     }) + "\\n"
 """
 EVALUATION = """\
@@ -66,7 +78,7 @@ GOOD, BAD = 1188, 1000
 
 def prepare(project: Project) -> Project:
     """One number of one job, answered as printed by both engines."""
-    folder = project.document(models=("one",))
+    folder = project.document(models=("one",), numbers=1)
     (folder / "one.yaml").write_text(EVALUATION)
     (project.root / "conftest.py").write_text(HOOK)
     answer(project, shared=[GOOD, "shared"], plain=[GOOD, "plain"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ number: "900"
 title: Title
 citation: Citation
 suite: gpu
+numbers: 3
 harness:
   name: lm-eval
   version: "0.4.13"
@@ -44,6 +46,12 @@ values:
 """
 
 Edit = Callable[[str, str], Path]
+
+
+def set_count(folder: Path, count: int) -> None:
+    """Say in document.yaml that its files hold so many numbers."""
+    path = folder / "900-new" / "document.yaml"
+    path.write_text(re.sub(r"(?m)^numbers: \d+$", f"numbers: {count}", path.read_text()))
 
 
 @pytest.fixture

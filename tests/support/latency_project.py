@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+
+from scanproof.record import Run, read_run
+from tests.support.pytester_project import PytesterProject
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 
@@ -99,13 +104,16 @@ from scanproof.kernels.latency.latency_verdict import Clock, DeviceLimits, Laten
 from scanproof.kernels.launches.launched import AutotunerChoice
 
 MEDIANS = {medians}
+LOUD, WAITED = {loud}, {waited}
 
 @pytest.mark.latency
 @pytest.mark.parametrize("case", MEDIANS)
 def test_given(case, request, scanproof_repeat, scanproof_latency):
-    median = MEDIANS[case] * (1 + 0.0005 * scanproof_repeat)
+    loud = LOUD.get((case, scanproof_repeat), 1)
+    median = MEDIANS[case] * (1 + 0.0005 * scanproof_repeat) * loud
     timing = Timing(
-        median=median, q1=median, q3=median, rounds=50, calls=1, noise=0.001, stopped="noise", warmup_rounds=3
+        median=median, q1=median, q3=median, rounds=50, calls=1, noise=0.001, stopped="noise", warmup_rounds=3,
+        waited=WAITED.get((case, scanproof_repeat), 0),
     )
     found = scanproof_latency(Latency(
         id=case, nodeid=request.node.nodeid, op="op", direction="forward", kind={kind!r}, device="NVIDIA H200",
@@ -119,12 +127,8 @@ def test_given(case, request, scanproof_repeat, scanproof_latency):
 """
 
 
-class LatencyProject:
+class LatencyProject(PytesterProject):
     """A pytester folder with latencies."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        self.root = pytester.path
 
     def taking(self, seconds: float) -> None:
         """The suite's own test and cases, timed by a clock for which every call takes so long, on any machine."""
@@ -148,13 +152,23 @@ class LatencyProject:
             path.write_text(content)
         (self.root / "triton" / "__init__.py").touch()
 
-    def given(self, kind: str = "cuda", warps: str = "4", **medians: float) -> None:
-        """Latencies that somebody else measured, seconds by case; `warps` is what the autotuner chose, in Python."""
-        (self.root / "test_given.py").write_text(GIVEN.format(medians=medians, kind=kind, warps=warps))
+    def given(
+        self,
+        kind: str = "cuda",
+        warps: str = "4",
+        loud: Mapping[tuple[str, int], float] = MappingProxyType({}),
+        waited: Mapping[tuple[str, int], int] = MappingProxyType({}),
+        **medians: float,
+    ) -> None:
+        """Latencies that somebody else measured, seconds by case.
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest in a process of its own, as a user does."""
-        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        Args:
+            warps: what the autotuner chose, in Python.
+            loud: case and repeat -> how many times as long that repeat takes.
+            waited: case and repeat -> in how many of its 50 rounds the device may have waited for the host.
+        """
+        text = GIVEN.format(medians=medians, kind=kind, warps=warps, loud=dict(loud), waited=dict(waited))
+        (self.root / "test_given.py").write_text(text)
 
     def measure(self, *arguments: str, case: str = "rms_norm_fn-small-float32-forward") -> pytest.RunResult:
         """Measure one of the CPU's cases, briefly."""
@@ -162,9 +176,12 @@ class LatencyProject:
 
     def latencies(self) -> list[dict[str, Any]]:
         """What the newest run holds."""
-        newest = max((self.root / ".scanproof" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-        found: list[dict[str, Any]] = json.loads(newest.read_text())["latencies"]
+        found: list[dict[str, Any]] = json.loads(self.newest_file.read_text())["latencies"]
         return found
+
+    def newest(self) -> Run:
+        """The newest run."""
+        return read_run(self.newest_file)
 
     def baseline(self, path: str = ".scanproof/latency/cpu.json") -> Any:
         """A file of baselines."""
@@ -172,7 +189,9 @@ class LatencyProject:
 
 
 @pytest.fixture
-def latency_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> LatencyProject:
+def latency_project(
+    pytester: pytest.Pytester, sessions_with_torch: None, monkeypatch: pytest.MonkeyPatch
+) -> LatencyProject:
     """An empty project; what it runs is in no xdist worker, also when this test is."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scanproof.embedded import MIRROR
+from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
+from scanproof.models import register
 
 LAYERS, VOCABULARY = 5, 1280
 TOKENIZER = MIRROR / "scanproof" / "pythia-tiny"
@@ -129,3 +131,18 @@ def _edit_config(path: Path, start: int, end: int) -> None:
     if "layer_types" in config:
         del config["layer_types"][start : end + 1]
     path.write_text(json.dumps(config))
+
+
+def is_state_spaces(folder: Path) -> bool:
+    return "ssm_cfg" in (folder / "config.json").read_text()
+
+
+def pruned(folder: Path, method: str = "personalized", **arguments: Any) -> Any:
+    """The pruned model, made as the worker makes it."""
+    register()
+    from lm_eval.api.registry import get_model
+
+    name = "depth_pruned_mamba_ssm" if is_state_spaces(folder) else "depth_pruned"
+    options = {"pretrained": str(folder), "method": method, "dtype": "float64"} | arguments
+    with require_complete_checkpoint():
+        return get_model(name).create_from_arg_obj(options, {"batch_size": 2, "device": "cpu"})

@@ -29,10 +29,14 @@ ENVIRONMENT: dict[str, Any] = {
 }
 
 
-def line(doc: int, *, right: bool, lead: float = 1.0, prompt: str = "p", document: str = "d") -> dict[str, Any]:
+def line(
+    doc: int, *, right: bool, lead: float = 1.0, prompt: str = "p", document: str = "d", question: str | None = None
+) -> dict[str, Any]:
     """A document of a task with two answers, as a session logs it; answer 0 is the right one."""
     first = -5.0 + (lead if right else -lead)
+    asked = {} if question is None else {"question_hash": f"{question}{doc}"}
     return {
+        **asked,
         "doc_id": doc, "doc_hash": f"{document}{doc}", "prompt_hash": f"{prompt}{doc}", "target_hash": "t", "target": 0,
         "loglikelihoods": [first, -5.0], "is_greedy": [right, not right], "metrics": {"acc": float(right)},
     }  # fmt: skip

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.support.evidence import PROBE_TOKENS, keep_answers
+from tests.support.pytester_project import PytesterProject
 
 EXPECTED = Path(__file__).parents[2] / "expected"
 
@@ -17,6 +22,7 @@ title: A document of this test
 citation: none
 harness: {name: lm-eval, version: 0.4.13, relation: same, said: "lm-eval 0.4.13"}
 suite: SUITE
+numbers: COUNT
 """
 
 EVALUATION = """\
@@ -38,13 +44,14 @@ values:
 
 HOOK = """
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 import pytest
 from scanproof.errors import EvaluationError
 from scanproof.kernels.launches.launched import Launches
 from scanproof.files import from_json
-from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.record import Evaluation
+from evidence import ENVIRONMENT, keep_answers
 
 HERE = Path(__file__).parent
 
@@ -55,17 +62,16 @@ def pytest_scanproof_evaluate(config, job, settings, progress):
     answers = json.loads((HERE / "answers.json").read_text())
     if isinstance(answers, dict):
         raise EvaluationError(**answers)
-    found = [
-        Measurement(task=task, metric=metric, value=value, stderr=None, n_samples=n)
-        for task, metric, value, n in answers
-        if task in job.tasks
-    ]
-    samples = settings.store / "samples-of-the-test"
-    samples.mkdir(parents=True, exist_ok=True)
-    (samples / "arc_easy.jsonl").write_text("{}\\n")
+    wanted = {}
+    for task, metric, value, documents in answers:
+        if task in job.tasks:
+            wanted.setdefault(task, {})[metric] = value, min(documents, job.limit or documents)
+    samples = settings.store / "samples-of-the-test" / job.name
+    measured = keep_answers(samples, wanted, shots=job.num_fewshot)
     return Evaluation(
-        job=job, key="k" * 64, measurements=tuple(found), samples=str(samples), command="lm_eval --model hf",
-        kernels=launches(), kernel_changes=changes(),
+        job=job, key="k" * 64, measurements=measured, samples=str(samples), command="lm_eval --model hf",
+        environment=ENVIRONMENT, kernels=launches(), kernel_changes=changes(), session=settings.session,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 def changes():
@@ -77,34 +83,65 @@ def launches():
     return from_json(Launches, path.read_bytes()) if path.exists() else None
 """
 
-GOOD = [
-    ["arc_easy", "acc", 0.5, 2376],
-    ["arc_easy", "acc_norm", 0.4501, 2376],
-    ["lambada_openai", "perplexity", 8.141, 5153],
+GOOD: list[tuple[str, str, float, int]] = [
+    ("arc_easy", "acc", 0.5, 2376),
+    ("arc_easy", "acc_norm", 0.4501, 2376),
+    ("lambada_openai", "perplexity", 8.141, 5153),
 ]
+MADE = {"author": "embedded", '"0.4500"': '"0.4499"', '"8.14"': '"8.1410"'}
+"""What is printed of a published model -> of a stand-in: the numbers that the answers of `GOOD` make."""
 
 
-class Project:
+def record_answers(path: Path) -> None:
+    """Write the answers that `GOOD` is made of as those recorded with the expected values of a stand-in."""
+    wanted: dict[str, dict[str, tuple[float, int]]] = {}
+    for task, metric, value, documents in GOOD:
+        wanted.setdefault(task, {})[metric] = value, documents
+    with TemporaryDirectory() as folder:
+        keep_answers(Path(folder), wanted)
+        header = {"task": "", "probe_tokens": PROBE_TOKENS, "dtype": "float32"}
+        rows = [header] + [
+            {"task": log.stem, **json.loads(line)}
+            for log in sorted(Path(folder).glob("*.jsonl"))
+            for line in log.read_text().splitlines()
+        ]
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0))
+
+
+class Project(PytesterProject):
     """A pytester folder with expected values for two models, `one` and `two`."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        self.root = pytester.path
-
     def document(
-        self, *, suite: str = "gpu", device: str = "cpu", models: tuple[str, ...] = ("one", "two"), kernels: str = ""
+        self,
+        *,
+        suite: str = "gpu",
+        device: str = "cpu",
+        models: tuple[str, ...] = ("one", "two"),
+        kernels: str = "",
+        numbers: int = 3,
     ) -> Path:
-        """Write `expected/` with one document; returns the document's folder."""
+        """Write `expected/` with one document; returns the document's folder.
+
+        Args:
+            numbers: how many a file holds when the test has changed it.
+        """
         folder = self.root / "expected" / "900-test"
         folder.mkdir(parents=True)
         for name in ("tolerance.yaml", "tasks.yaml"):
             shutil.copy(EXPECTED / name, folder.parent / name)
-        (folder / "document.yaml").write_text(DOCUMENT.replace("SUITE", suite))
+        (folder / "document.yaml").write_text(
+            DOCUMENT.replace("SUITE", suite).replace("COUNT", str(numbers * len(models)))
+        )
         for model in models:
             text = EVALUATION.replace("NAME", model).replace("DEVICE", device)
             if kernels:
                 text = text.replace("batch_size: 8", f"batch_size: 8\n  kernels: [{kernels}]")
-            (folder / f"{model}.yaml").write_text(text.replace("author", "embedded") if suite == "embedded" else text)
+            if suite == "embedded":
+                for printed, made in MADE.items():
+                    text = text.replace(printed, made)
+            (folder / f"{model}.yaml").write_text(text)
+            if suite == "embedded":
+                record_answers(folder / f"{model}.answers.jsonl.gz")
         return folder
 
     def answer(self, answers: object = GOOD) -> None:
@@ -116,15 +153,9 @@ class Project:
         log = self.root / "jobs.log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest in a process of its own, as a user does."""
-        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
-
     def latest_run(self) -> dict[str, object]:
         """The newest run that was recorded."""
-        # By when it was written: the names of two runs of one second say nothing.
-        newest = max((self.root / ".scanproof" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-        content: dict[str, object] = json.loads(newest.read_text())
+        content: dict[str, object] = json.loads(self.newest_file.read_text())
         return content
 
 
@@ -138,6 +169,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     made = Project(pytester)
     suite = Path(__file__).parents[1] / "published" / "test_published.py"
     shutil.copy(suite, made.root / "test_published.py")
+    shutil.copy(Path(__file__).with_name("evidence.py"), made.root / "evidence.py")
     pytester.makeconftest(HOOK)
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     made.answer()

@@ -17,6 +17,7 @@ from scanproof.history.store import open_history
 from scanproof.numbers.expected.reader import Expected, PublishedDocument
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict.answers import ANSWERS
+from scanproof.numbers.verdict.rounding import HIGHEST_CEILING
 from scanproof.record import Evaluation, read_run
 from scanproof.triage import read_answers
 from scanproof.triage.read_answers import Runs
@@ -24,7 +25,7 @@ from tests.support.builders import CONSTANTS, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, make_run, rows
 
 GOOD, NOW = "20260101T010000Z-00000001", "20260102T010000Z-00000002"
-CEILING = 1e-3
+CEILING = HIGHEST_CEILING
 JOB = replace(STRICT_JOB, suite="embedded", dtype="float32", device="cpu")
 
 
@@ -55,9 +56,9 @@ def test_a_declared_baseline(
     history = open_history(str(tmp_path / "history"))
     publish(tmp_path / "store" / "runs" / GOOD / "run.json", history.place)
     baseline.declare(history, history.find(GOOD), "it is good")
-    value = published(job=job, documents=40, printed="0.7500")
 
-    judged = SecondGate(expected(tmp_path, value), history.place.name).baseline(value, evaluation)
+    declared = baseline.Baselines(history).find(evaluation)
+    judged = declared.fitted_to(evaluation) if declared is not None else None
     by_history = read_answers.read_declared_baseline(history.place.name, evaluation, tmp_path / "store")
     by_store = read_answers.find_last_good(Runs(tmp_path / "store"), NOW, evaluation, job.name, ["piqa"])
     assert judged is not None
@@ -72,12 +73,13 @@ def test_answers_recorded_in_float64(tmp_path: Path, dtype: str, device: str) ->
     job = replace(JOB, dtype=dtype)
     evaluation = evaluate(tmp_path, NOW, job, device)
     value = replace(published(job=job, documents=40, printed="0.7500"), file="stand-in.yaml")
-    recorded: list[dict[str, Any]] = [{"task": "piqa", **row} for row in rows(40, 30)]
+    header: dict[str, Any] = {"task": "", "probe_tokens": [1], "dtype": dtype}
+    recorded = [header, *({"task": "piqa", **row} for row in rows(40, 30))]
     lines = "".join(json.dumps(row) + "\n" for row in recorded)
     (tmp_path / f"stand-in{ANSWERS}").write_bytes(gzip.compress(lines.encode()))
     document = PublishedDocument(
         number=value.document, folder=".", title="t", citation="c", urls=(), file=None, suite="embedded",
-        harness={"version": "0.4.13"}, hardware={}, environment={}, conventions=(), assumed={}, findings=(),
+        numbers=1, harness={"version": "0.4.13"}, hardware={}, environment={}, conventions=(), assumed={}, findings=(),
     )  # fmt: skip
     given = expected(tmp_path, value, (document,))
 
@@ -87,6 +89,7 @@ def test_answers_recorded_in_float64(tmp_path: Path, dtype: str, device: str) ->
     assert judged is not None
     assert side is not None
     assert judged.name == side.name
-    assert judged.harness == side.environment["packages"]["lm-eval"] == "0.4.13"
+    judged = judged.fitted_to(evaluation)
+    assert side.environment["packages"]["lm-eval"] == "0.4.13"
     assert list(judged.samples.values()) == [answers.samples for answers in side.tasks.values()]
     assert judged.ceiling == side.ceiling == (CEILING if (dtype, device) == ("float32", "cpu") else None)

@@ -172,7 +172,10 @@ def test_files_of_the_data_decide_whether_the_harness_or_the_dataset_changed_the
     assert "datasets piqa / a: changed" in first.evidence
 
 
-@pytest.mark.parametrize(("kind", "said"), [("killed", "ended from outside"), ("hub", "hub"), (None, "worker")])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("killed", "ended from outside"), ("hub", "hub"), (None, "worker"), ("no_evidence", "its answers are none")],
+)
 def test_a_broken_run_is_never_a_regression(kind: str | None, said: str) -> None:
     broken = Broken(kind=kind, message="it ended", log="/logs/worker.log")
     first = diagnose(evidence(None, None, outcome="ERROR", broken=broken))[0]
@@ -205,7 +208,7 @@ def test_an_operation_is_named_only_when_it_alone_restores_the_answers() -> None
     assert first.next == "pytest tests/kernels -k scan"
     stand_in = replace(now, job=replace(JOB, suite="embedded"))
     first, *others = diagnose(evidence(good, stand_in, substituted=trial(1e-6, 0.5)))
-    assert first.next == "pytest tests/kernels_unit/test_reference.py", "which is what a stand-in computes with"
+    assert first.next == "pytest tests/kernels_unit/test_paper_formulas.py", "which is what a stand-in computes with"
     assert not any("--substitute" in (each.next or "") for each in others), "it was run already"
     for tried in (trial(1e-6, 1e-6), trial(0.5, 0.5), trial(0.5, 0.5, every=0.5)):
         (kernel,) = [
@@ -255,7 +258,7 @@ def test_a_terminal_does_not_obey_a_prompt() -> None:
         side("this run", [{**CALM[0], "prompt_hash": "other"}, *CALM[1:]], after),
     )
     said = text.report(found, diagnose(found)) + "".join(text.message(diagnose(found)))
-    assert said.count("What \\x1b]0;is\\x07 it?\\u202e") == 2
+    assert said.count(r"What \u001b]0;is\u0007 it?\u202e") == 2
     assert said.replace("\n", "").isprintable()
 
 

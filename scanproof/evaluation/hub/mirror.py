@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanproof import files
 from scanproof.models.checkpoint_files import RepoType
 
 METADATA = ".scanproof-mirror.json"
 """File that `scanproof prefetch` writes into the folder of each repository."""
 UNFINISHED = ".scanproof-prefetch"
 """Folder of files that are still being downloaded; it is removed when the repository is complete."""
+PUBMEDQA = "bigbio/pubmed_qa"
+"""A dataset whose repository on the hub is a script; `scanproof.evaluation.hub.pubmedqa` has its data."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -80,7 +82,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = files.read_json(path)
     except ValueError as error:
         raise MirrorError(f"{path} is not JSON ({error}); delete the folder and prefetch again") from error
     if not isinstance(content, dict):
@@ -90,6 +92,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def prefetch_command(name: str, kind: RepoType) -> str:
     """The command that fills a mirror with one repository."""
+    if name == PUBMEDQA:
+        return "scanproof import-pubmedqa (docs/models.md says where its data are)"
     return f"scanproof prefetch --{kind} {name}"
 
 

@@ -15,8 +15,9 @@ from scanproof import files
 from scanproof.evaluation import fingerprint, task_files
 from scanproof.evaluation.hub import mirror
 from scanproof.evaluation.hub.download import PrefetchError, RemoteFile, explain_error, fetch_file, is_intact, size_of
+from scanproof.evaluation.imported import Imports
 from scanproof.models import checkpoint_files
-from scanproof.models.checkpoint_files import is_wanted
+from scanproof.models.checkpoint_files import is_script, is_wanted
 from scanproof.numbers.values import EvalJob
 
 
@@ -31,6 +32,8 @@ class RepositoryPlan:
     commit: str
     """Commit that the hub resolved it to."""
     files: tuple[RemoteFile, ...]
+    is_script: bool = False
+    """A dataset without data: a script of the repository would fetch them from elsewhere."""
 
     @property
     def bytes(self) -> int:
@@ -43,6 +46,8 @@ class DownloadPlan:
 
     endpoint: str
     repositories: tuple[RepositoryPlan, ...]
+    scripts: tuple[str, ...] = ()
+    """Datasets that are not fetched: their repositories hold a script, which nothing here runs, and no data."""
 
     @property
     def bytes(self) -> int:
@@ -78,12 +83,16 @@ def plan_prefetch(
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint)
-    repositories = [
+    planned = [
         _plan_repository(api, name, kind, revision, weights=weights)
         for (name, kind, revision), weights in sorted(list_repositories(jobs).items())
         if datasets is None or (kind == "dataset" and name in datasets)
     ]
-    return DownloadPlan(endpoint=api.endpoint, repositories=tuple(repositories))
+    return DownloadPlan(
+        endpoint=api.endpoint,
+        repositories=tuple(repository for repository in planned if not repository.is_script),
+        scripts=tuple(repository.name for repository in planned if repository.is_script),
+    )
 
 
 def list_repositories(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_files.RepoType, str], bool]:
@@ -92,7 +101,7 @@ def list_repositories(jobs: Iterable[EvalJob]) -> dict[tuple[str, checkpoint_fil
     Raises:
         PrefetchError: a repository is needed at two revisions; a mirror holds one folder per name.
     """
-    package = task_files.package_folder("lm_eval")
+    package = Imports().folder("lm_eval")
     if package is None:
         raise PrefetchError("lm-eval is not installed here; its task definitions say which datasets are needed")
     index = task_files.build_index(package / "tasks")
@@ -160,6 +169,7 @@ def _plan_repository(
         revision=revision,
         commit=str(info.sha),
         files=tuple(sorted(files, key=lambda f: f.path)),
+        is_script=kind == "dataset" and is_script(names),
     )
 
 

@@ -18,6 +18,8 @@ TEMPLATES = 4096
 def install_caches() -> None:
     """Install the caches in this process, before tasks are loaded; a second call changes nothing.
 
+    What a release of lm-eval or datasets lacks is left out: it would only save time.
+
     - lm-eval compiles a task's templates again for every document (`lm_eval.utils.apply_template`).
     - datasets reads a repository's README, with all its configurations, again for every configuration
       (`load_dataset_builder`).
@@ -27,12 +29,13 @@ def install_caches() -> None:
     import lm_eval.utils
     import torch.utils.collect_env
 
-    templates: Any = lm_eval.utils.env
-    if not hasattr(templates.from_string, "cache_info"):
+    templates: Any = getattr(lm_eval.utils, "env", None)
+    if templates is not None and not hasattr(templates.from_string, "cache_info"):
         templates.from_string = lru_cache(maxsize=TEMPLATES)(templates.from_string)
     loading: Any = datasets.load
-    if not isinstance(loading.dataset_module_factory, CachedModuleFactory):
-        loading.dataset_module_factory = CachedModuleFactory(loading.dataset_module_factory)
+    factory = getattr(loading, "dataset_module_factory", None)
+    if factory is not None and not isinstance(factory, CachedModuleFactory):
+        loading.dataset_module_factory = CachedModuleFactory(factory)
     collect: Any = torch.utils.collect_env
     collect.get_pretty_env_info = lambda: "see environment.json"
 

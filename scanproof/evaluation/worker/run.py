@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanproof import environment, errors, files
-from scanproof.evaluation import results
+from scanproof.evaluation import results, store
+from scanproof.evaluation.hub.bounds import refuse_ways_out
 from scanproof.evaluation.results import Scored
 from scanproof.evaluation.worker.checkpoint_check import check_tokenizer, require_complete_checkpoint
 from scanproof.evaluation.worker.lm_eval_tasks import evaluate_tasks, load_tasks
@@ -118,11 +119,18 @@ def write_failure(error: BaseException, stage: str, out: Path) -> None:
 def run_request(request: Mapping[str, Any], out: Path, reporter: ProgressWriter) -> None:
     """Evaluate the request, record which kernels are launched, and write the results."""
     with record_launches(request["job"], out) as profile:
-        measured, used, describe_scoring = measure(request, reporter, profile)
+        measured, used, describe_scoring, broken = measure(request, reporter, profile)
     # The spot check runs after the recording: its kernels, launched by plain, prove nothing about the shared engine.
     scored = describe_scoring()
     reporter.stage("write")
+    if broken:
+        unmeasured = {
+            task: {"kind": errors.classify("tasks", error), "message": errors.describe(error)}
+            for task, error in broken.items()
+        }
+        files.write_atomically(out / results.UNMEASURED, files.to_sorted_json(unmeasured))
     files.write_atomically(out / results.SCORED, files.to_json(scored))
+    files.write_atomically(out / store.IMPORTED, files.to_sorted_json(list_imported()))
     results.write_results(out, measured, used)
 
 
@@ -147,12 +155,12 @@ def record_launches(job: Mapping[str, Any], out: Path) -> Iterator[FirstBatch | 
 
 def measure(
     request: Mapping[str, Any], reporter: ProgressWriter, profile: FirstBatch | None
-) -> tuple[Mapping[str, Any], dict[str, Any], Callable[[], Scored]]:
+) -> tuple[Mapping[str, Any], dict[str, Any], Callable[[], Scored], dict[str, Exception]]:
     """Load the checkpoint and the tasks, and evaluate.
 
     Returns:
-        lm-eval's results; machine, packages and model (`describe_run`); and a function that spot-checks the shared
-        engine and returns how the requests were scored.
+        lm-eval's results; machine, packages and model (`describe_run`); a function that spot-checks the shared engine
+        and returns how the requests were scored; and the tasks that could not be loaded.
     """
     import torch
     from lm_eval.api.registry import get_model
@@ -167,6 +175,7 @@ def measure(
     commit = request["commit"]
     if request["revision"] is not None:
         arguments["pretrained"], commit = snapshot(job["pretrained"], request["revision"])
+        refuse_ways_out(Path(arguments["pretrained"]), "model", remote_code=job["trust_remote_code"] is not None)
     with require_complete_checkpoint():
         model = get_model(job["model"]).create_from_arg_obj(
             arguments, {"batch_size": job["batch_size"], "device": job["device"]}
@@ -175,11 +184,11 @@ def measure(
     describe_scoring = use_shared_engine(model) if request["engine"] == "shared" else Scored
     model.set_cache_hook(CountingHook(reporter.advance, profile))
     reporter.stage("tasks")
-    manager, loaded = load_tasks(request)
+    manager, loaded, broken = load_tasks(request)
     count_requests(model, reporter, profile)
     reporter.stage("prompts")
     measured = evaluate_tasks(model, job, loaded, manager, request["bootstrap_iters"])
-    return measured, describe_run(model, job, commit, torch), describe_scoring
+    return measured, describe_run(model, job, commit, torch), describe_scoring, broken
 
 
 def use_shared_engine(model: Any) -> Callable[[], Scored]:
@@ -198,6 +207,8 @@ def use_shared_engine(model: Any) -> Callable[[], Scored]:
         return lambda: Scored(because=reason)
 
     def describe_scoring() -> Scored:
+        if tally.declined:
+            return Scored(because=tally.declined)
         spot = scoring.spot_check(model, tally)
         counts = {field.name: getattr(tally, field.name) for field in fields(Scoring) if field.name != "spot"}
         return Scored(engine="shared", scoring=Scoring(**{**counts, "notes": tuple(tally.notes), "spot": spot}))
@@ -248,6 +259,22 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
     }
+
+
+def list_imported() -> dict[str, list[str]]:
+    """What this process has imported: names of packages and modules, and files of modules and of native libraries.
+
+    Code of the checkpoint is left out: it is a copy of files that the fingerprint covers.
+    """
+    files = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        lines = (line.split(maxsplit=5) for line in maps.read_text(errors="surrogateescape").splitlines())
+        files |= {fields[5] for fields in lines if len(fields) == 6 and "x" in fields[1]}
+    copied = os.environ.get("HF_MODULES_CACHE", "")
+    kept = [path for path in files if Path(path).is_file() and not (copied and path.startswith(copied))]
+    names = {name.partition(".")[0] for name in list(sys.modules)}
+    return {"files": sorted(str(Path(path).absolute()) for path in kept), "names": sorted(names)}
 
 
 def probe_tokens(model: Any) -> list[int] | None:

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from scanproof.files import replace_atomically
-from scanproof.kernels.latency.latency_verdict import FEWEST_REPEATS, Chosen, Latency, LatencyBaseline
+from scanproof.kernels.latency.latency_verdict import (
+    FEWEST_REPEATS,
+    MOST_APART,
+    Chosen,
+    DeviceLimits,
+    Latency,
+    LatencyBaseline,
+    Timing,
+    why_not_credible,
+    why_the_host_was_timed,
+)
 from scanproof.kernels.launches.launched import AutotunerChoice
 
 FOLDER = "latency"
+AGAIN = "remove the file and record its baselines again: --scanproof-record-latency"
+QUIET = "record again on a quiet device"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -59,6 +72,17 @@ class ChosenForm(BaselineForm):
     choices: tuple[ChoiceForm, ...]
 
 
+def why_too_far_apart(seconds: Sequence[float]) -> str:
+    """Why the repeats of a case cannot be those of one kernel; empty where they can."""
+    apart = max(seconds) / min(seconds)
+    if apart <= MOST_APART:
+        return ""
+    return (
+        f"the slowest repeat takes {apart:.4g} times as long as the fastest, and repeats of one kernel at most "
+        f"{MOST_APART:g} times"
+    )
+
+
 class CaseForm(BaselineForm):
     """The measurements of one case."""
 
@@ -68,6 +92,14 @@ class CaseForm(BaselineForm):
     """Lowest SM clock that was read, in MHz."""
     autotuner: tuple[ChosenForm, ...] = ()
     """Empty for cases without an autotuner, and in older files."""
+
+    @field_validator("seconds")
+    @classmethod
+    def check_repeats(cls, seconds: tuple[float, ...]) -> tuple[float, ...]:
+        """Refuse repeats that differ by more than repeats of one kernel do: noise as large hides any change."""
+        if why := why_too_far_apart(seconds):
+            raise PydanticCustomError("apart", "{why}", {"why": why})
+        return seconds
 
 
 class BaselineFile(BaselineForm):
@@ -103,6 +135,19 @@ class BaselineFile(BaselineForm):
         )
         return LatencyBaseline(seconds=recorded.seconds, clock_mhz=recorded.clock_mhz, chosen=chosen, source=source)
 
+    def credible_baseline(self, measured: Latency, path: Path) -> LatencyBaseline | None:
+        """The baseline of a case that was measured; None if the file does not have the case.
+
+        Raises:
+            BaselineError: what the file says of it cannot have been measured.
+        """
+        baseline = self.baseline(measured.id, path)
+        limits = DeviceLimits(bytes_per_s=self.limits.bytes_per_s, flop_per_s=self.limits.flop_per_s)
+        why = why_not_credible(measured, baseline, limits) if baseline else ""
+        if why:
+            raise BaselineError(f"{path}: cases.{measured.id}.seconds: {why}; {AGAIN}")
+        return baseline
+
     @property
     def versions(self) -> str:
         """The driver and the packages that the file was recorded with, as text."""
@@ -127,10 +172,15 @@ def read(path: Path) -> BaselineFile:
     except OSError as error:
         raise BaselineError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
-        ]
-        raise BaselineError(f"{path}: not a file of latency baselines: {'; '.join(problems)}") from error
+        remedy = f"; {AGAIN}" if any(problem["type"] == "apart" for problem in error.errors()) else ""
+        raise BaselineError(f"{path}: not a file of latency baselines: {_name_problems(error)}{remedy}") from error
+
+
+def _name_problems(error: ValidationError) -> str:
+    """Every key that is wrong, and what is wrong with it."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
+    )
 
 
 def read_for_device(path: Path, kind: str, device: str) -> BaselineFile | None:
@@ -171,6 +221,20 @@ def check_folder(folder: Path) -> list[str]:
     return problems
 
 
+def find_loud_cases(latencies: Iterable[Latency]) -> dict[str, str]:
+    """The cases whose repeats cannot be a baseline, and why: they are far apart, or one of them timed the host."""
+    repeats: dict[str, list[Timing]] = {}
+    for latency in latencies:
+        if latency.timing is not None:
+            repeats.setdefault(latency.id, []).append(latency.timing)
+    why = {
+        case: next(filter(None, map(why_the_host_was_timed, timings)), "")
+        or why_too_far_apart([timing.median for timing in timings])
+        for case, timings in sorted(repeats.items())
+    }
+    return {case: f"{because}; {QUIET}" for case, because in why.items() if because}
+
+
 def collect_repeats(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
     """Group the latencies of one session by case; a case that was not measured is left out."""
     repeats: dict[str, list[Latency]] = {}
@@ -208,8 +272,8 @@ def write(path: Path, content: BaselineFile) -> None:
     """Write a file atomically.
 
     Raises:
-        BaselineError: the existing file has cases that the new content lacks, or the file cannot be written; the
-            existing file is not changed.
+        BaselineError: the existing file has cases that the new content lacks, the content would be refused when it is
+            read, or the file cannot be written; the existing file is not changed.
     """
     if path.is_file():
         lost = sorted(read(path).cases.keys() - content.cases.keys())
@@ -218,9 +282,13 @@ def write(path: Path, content: BaselineFile) -> None:
                 f"{path}: has {len(lost)} cases that this session did not measure ({', '.join(lost[:3])}, ...); "
                 "a baseline is recorded as a whole: run all its cases, or remove the file first"
             )
+    text = content.model_dump_json(indent=1) + "\n"
     try:
+        BaselineFile.model_validate_json(text)
         with replace_atomically(path) as temporary:
-            temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
+    except ValidationError as error:
+        raise BaselineError(f"{_name_problems(error)}: {QUIET}") from error
     except OSError as error:
         raise BaselineError(f"{path}: cannot be written: {error.strerror}; what was there is as it was") from error
 

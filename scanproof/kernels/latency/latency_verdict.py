@@ -27,6 +27,19 @@ FALSE_ALARM = 0.01 / COMPARISONS
 nights."""
 SAME_MISSED = 0.05
 """Probability that a case that changed by RELEVANT is called the same."""
+MOST_CALLED = 1.0
+"""Where the noise would hide a kernel that takes twice as long, a case is not judged."""
+MOST_APART = 10.0
+"""Repeats of one kernel differ by no larger factor; nor does a kernel become faster by one.
+
+Of eight recordings on two busy cores, the slowest repeat of a case took 1.06 to 5.0 times as long as the fastest.
+"""
+MOST_BELOW_FLOOR = 8.0
+"""No call is faster than the device's limits allow by a larger factor.
+
+Of 145 latencies on two busy cores, whose limits were too low by as much as others used the cores, the largest share of
+the limit was 5.7.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +142,8 @@ class Latency:
     """Name of the device."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = ""
+    provider: str = ""
+    """Who was timed in place of the installed package, which alone has baselines; the id ends with it."""
     repeat: int = 0
     """Number of the repeat in a recording, from 1; 0 in a session that records no baseline."""
     outcome: str = LatencyOutcome.NO_BASELINE.value
@@ -150,6 +165,11 @@ class Latency:
     """What the autotuners of its kernels chose for the size that was timed; empty if there are none."""
     baseline: LatencyBaseline | None = None
     verdict: LatencyVerdict | None = None
+
+    @property
+    def case(self) -> str:
+        """The id of the case that was timed, the same for all providers."""
+        return self.id.removesuffix(f"-{self.provider}") if self.provider else self.id
 
     @property
     def floor(self) -> float | None:
@@ -187,6 +207,16 @@ def relative_noise(durations: Sequence[float], resolution: float = 0.0) -> float
     return math.hypot(sampling, resolution / math.sqrt(12)) / statistics.median(durations)
 
 
+def why_the_host_was_timed(timing: Timing) -> str:
+    """Why a measurement is more of the host's launching than of the operation; empty where it is of the operation."""
+    if 2 * timing.waited <= timing.rounds:
+        return ""
+    return (
+        f"in {timing.waited} of {timing.rounds} rounds the device may have waited for the host to launch the call: "
+        "run it where other programs leave the processors alone"
+    )
+
+
 def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock | None = None) -> LatencyVerdict:
     """Compare a median with a baseline, by the noise of both.
 
@@ -195,6 +225,7 @@ def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock
     with one degree of freedom less than there are repeats.
 
     - SLOWER or FASTER: the difference is beyond both RELEVANT and the t interval for FALSE_ALARM.
+    - NOT_MEASURED: it is not slower, but that interval is so wide that it would hide a change of MOST_CALLED.
     - SAME: the t interval for SAME_MISSED around the difference lies within RELEVANT.
     - AMBIGUOUS: anything else, or the case is slower and a throttled clock explains it.
 
@@ -208,11 +239,15 @@ def judge(baseline: LatencyBaseline, measured: float, noise: float, clock: Clock
     spread = math.hypot(baseline.noise * math.sqrt(1 + 1 / repeats), noise)
     called = max(relevant, _quantile(1 - FALSE_ALARM, repeats - 1) * spread)
     throttled = _explain_by_clock(difference - relevant, baseline, clock)
-    if difference > called and throttled:
+    beyond = f"more than {math.expm1(called):.1%} from the baseline"
+    if difference > called and not throttled:
+        outcome, because = LatencyOutcome.SLOWER, beyond
+    elif called > math.log1p(MOST_CALLED):
+        outcome, because = LatencyOutcome.NOT_MEASURED, _explain_unjudged(baseline.noise, noise)
+    elif difference > called:
         outcome, because = LatencyOutcome.AMBIGUOUS, throttled
-    elif abs(difference) > called:
-        outcome = LatencyOutcome.SLOWER if difference > 0 else LatencyOutcome.FASTER
-        because = f"more than {math.expm1(called):.1%} from the baseline"
+    elif difference < -called:
+        outcome, because = LatencyOutcome.FASTER, beyond
     elif abs(difference) + _quantile(1 - SAME_MISSED, repeats - 1) * spread <= relevant:
         outcome, because = LatencyOutcome.SAME, f"within {RELEVANT:.0%} of the baseline"
     else:
@@ -245,9 +280,43 @@ def _explain_by_clock(excess: float, baseline: LatencyBaseline, clock: Clock | N
 
 def _explain_ambiguity(between: float, own: float, called: float) -> str:
     """Say why the case is ambiguous and what to do about it."""
-    noisier = "the baseline's repeats differ" if between > own else "this measurement is noisy"
-    remedy = "record the baseline again on a quiet device" if between > own else "run again on a quiet device"
     return (
         f"noise hides a change of {RELEVANT:.0%}; one beyond {math.expm1(called):.1%} would be called; "
-        f"{noisier} by {max(between, own):.2%}: {remedy}"
+        f"{_name_noisier(between, own)}"
     )
+
+
+def _explain_unjudged(between: float, own: float) -> str:
+    """Say why the case is not judged and what to do about it."""
+    return f"noise would hide a kernel that takes {1 + MOST_CALLED:g} times as long; {_name_noisier(between, own)}"
+
+
+def _name_noisier(between: float, own: float) -> str:
+    """What is noisy, by how much, and what to do about it."""
+    if between > own:
+        return f"the baseline's repeats differ by {between:.2%}: record the baseline again on a quiet device"
+    return f"this measurement is noisy by {own:.2%}: run again on a quiet device"
+
+
+def why_not_credible(measured: Latency, baseline: LatencyBaseline, limits: DeviceLimits) -> str:
+    """Why a baseline cannot be one of this case; empty where it can.
+
+    Args:
+        measured: the case, with its timing, its bytes and its FLOP.
+        baseline: its baseline.
+        limits: of the device, measured when the baseline was recorded.
+    """
+    rate = limits.flop_per_s.get(measured.rate, math.inf)
+    floor, fastest = max(measured.bytes / limits.bytes_per_s, measured.flop / rate), min(baseline.seconds)
+    if fastest * MOST_BELOW_FLOOR < floor:
+        return (
+            f"{fastest:.4g} s is {floor / fastest:.1f} times as fast as the limits of the device in the same file "
+            f"allow, {floor:.4g} s; no call is that by more than {MOST_BELOW_FLOOR:g} times"
+        )
+    ratio = baseline.typical / measured.timing.median if measured.timing is not None else 0.0
+    if ratio > MOST_APART:
+        return (
+            f"the call took {ratio:.1f} times as long then as now; no kernel becomes faster by more than "
+            f"{MOST_APART:g} times: that is no baseline of it, or it no longer does its work"
+        )
+    return ""

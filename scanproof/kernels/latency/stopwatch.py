@@ -39,13 +39,19 @@ class Stopwatch:
     timer: timing.Timer
     choices: tuple[AutotunerChoice, ...]
     """What the autotuners of its kernels chose at the size that is timed."""
+    provider: str = ""
+    """Title of the provider that is timed; empty: the installed package, or on a CPU the PyTorch form."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.timed.id}-{self.provider}" if self.provider else self.timed.id
 
     def result(self, nodeid: str, repeat: int, **measured: Any) -> Latency:
         """The latency of this case, with what was measured of it."""
         case = self.timed.case
         work = (costs.backward_cost if self.timed.direction == "backward" else costs.forward_cost)(self.op, case)
         return Latency(
-            id=self.timed.id,
+            id=self.id,
             nodeid=nodeid,
             op=self.op.name,
             direction=self.timed.direction,
@@ -53,6 +59,7 @@ class Stopwatch:
             device=device_name(self.kind),
             sizes=dict(case.sizes),
             dtype=case.dtype,
+            provider=self.provider,
             repeat=repeat,
             bytes=work.bytes,
             flop=work.flop,
@@ -78,8 +85,8 @@ class Stopwatch:
         warmup = timing.make_ready(work, self.timer, moved, memory_for_inputs(self.kind))
         rule = timing.StopRule(seconds=seconds, rounds=max(timing.StopRule.rounds, rounds))
         reader = clocks.make_reader(self.kind)
-        found = timing.measure(benchmark, work, self.timer, rule, warmup, reader)
-        return {"timing": found, "clock": timing.summarize_clock(reader), "clock_unread": reader.why_not}
+        measured = timing.measure(benchmark, work, self.timer, rule, warmup, reader)
+        return {"timing": measured, "clock": timing.summarize_clock(reader), "clock_unread": reader.why_not}
 
 
 def calls_of(timed: LatencyCase, op: Op, call: Callable[..., Any], kind: str) -> timed_calls.MakeCall:
@@ -100,14 +107,15 @@ def memory_for_inputs(kind: str) -> int:
     return 2**28 if kind == "cpu" else device.free_bytes() // SHARE_OF_FREE_MEMORY
 
 
-def why_no_memory(timed: LatencyCase, op: Op) -> str | None:
-    """Why the free memory of the GPU is not enough for a case, with both numbers; None when it is."""
+def why_no_memory(timed: LatencyCase, op: Op) -> tuple[str, bool] | None:
+    """Why the memory of the GPU is not enough for a case, and whether it never is; None when it is enough."""
     moved = costs.forward_cost(op, timed.case).bytes
     moved += costs.backward_cost(op, timed.case).bytes if timed.direction == "backward" else 0
-    needed, free = MEMORY_FACTOR * moved, device.free_bytes()
-    if needed <= free:
+    needed = MEMORY_FACTOR * moved
+    if (lack := device.why_no_memory(needed)) is None:
         return None
+    because, never = lack
     return (
         f"{timed.id} needs about {needed / 2**30:.1f} GiB of GPU memory ({MEMORY_FACTOR} times the "
-        f"{moved / 2**30:.1f} GiB that it moves), {free / 2**30:.1f} GiB are free"
-    )
+        f"{moved / 2**30:.1f} GiB that it moves), {because}"
+    ), never

@@ -22,8 +22,10 @@ MOST_CALLS = 32
 """Largest number of calls in one round."""
 STEADY = 0.1
 """When two consecutive rounds differ by no more than this, compiling and autotuning are over."""
-HOST_SHARE = 1.5
-"""Before a call, the device is kept busy this many times as long as the host needs to queue the call."""
+FIT_ROUNDS = 10
+"""Rounds in which the device must not wait for the host, before it is believed that it does not."""
+RESERVE = 2
+"""The device is kept busy this many times as long as was enough in those rounds: the host's time varies."""
 LONGEST_FLUSH = 0.05
 """Longest time in seconds that the device is kept busy before a call."""
 LARGEST_L2 = 2**27
@@ -56,7 +58,7 @@ class Timer(Protocol):
         """Read the timer, after all work that was queued before."""
 
     def fit(self, work: Callable[[], None]) -> None:
-        """Adapt `prepare` to the time that the host needs to queue the work."""
+        """Adapt `prepare` so that the device is busy until the host has queued the work."""
 
 
 @dataclass
@@ -140,19 +142,30 @@ class CudaTimer:
         return CudaInstant(event, self)
 
     def fit(self, work: Callable[[], None]) -> None:
-        import torch
+        """Flush twice as often until the device does not wait, and then with a reserve.
 
+        The number cannot be computed from the times of one flush and of one call: to queue a flush takes the host time
+        as well, about half of what the device needs for it on an H200.
+        """
         self.flushes = 1
+        while True:
+            rounds = [self._try_round(work) for _ in range(FIT_ROUNDS)]
+            longest = max(held for held, _ in rounds)
+            if longest >= LONGEST_FLUSH / RESERVE or not any(waited for _, waited in rounds):
+                break
+            self.flushes *= 2
+        self.flushes *= RESERVE
+        self.waited = 0
+
+    def _try_round(self, work: Callable[[], None]) -> tuple[float, bool]:
+        """Seconds that the device was kept busy before one round of work, and whether it may have waited then."""
         before = self.read()
         self.prepare()
-        flush = (self.read() - before) * self.calls
-        torch.cuda.synchronize()
-        started = time.perf_counter()
+        begin = self.read()
         work()
-        host = time.perf_counter() - started
-        torch.cuda.synchronize()
-        self.flushes = max(1, math.ceil(min(HOST_SHARE * host, LONGEST_FLUSH) / flush))
-        self.waited = 0
+        waited = bool(begin.event.query())
+        self.read().event.synchronize()
+        return (begin - before) * self.calls, waited
 
 
 TIMERS: Mapping[str, Callable[[], Timer]] = {"cuda": CudaTimer, "cpu": CpuTimer}

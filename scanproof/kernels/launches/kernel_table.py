@@ -19,9 +19,9 @@ class Package:
     """The oldest release that is supported."""
     modules: tuple[str, ...]
     """Its top-level modules."""
-    extension: str
-    """The compiled module that contains its CUDA kernels."""
-    switches: tuple[str, ...]
+    extension: str = ""
+    """The compiled module that contains its CUDA kernels; empty: all its kernels are Triton's."""
+    switches: tuple[str, ...] = ()
     """Environment variables, set to TRUE, that make its setup.py compile the kernels."""
     when: str
     """What the installation does without the switches, as a note beside the command."""
@@ -68,6 +68,11 @@ class Operation:
     without: str
     """What models do when the operation's kernels are missing."""
 
+    @property
+    def distribution(self) -> str:
+        """The package that contains it: that of its last kernel, because it may call another package's first."""
+        return find_kernels(self.forward[-1])[0].distribution
+
 
 INSTALL_EXTRA = "pip install 'scanproof[gpu]'"
 """Installs torch and everything else that building a kernel package needs."""
@@ -100,6 +105,13 @@ PACKAGES = (
         switches=("FLASH_ATTENTION_FORCE_BUILD",),
         when="without FLASH_ATTENTION_FORCE_BUILD=TRUE it looks for a wheel, which may be built for another torch",
     ),
+    Package(
+        distribution="fla-core",
+        # The first whose operations take all that the cases pass: `state_v_first`, and a sigmoid inside.
+        oldest="0.5.2",
+        modules=("fla",),
+        when="its kernels are Triton's: nothing is built",
+    ),
 )
 
 
@@ -114,7 +126,8 @@ def install_command(*packages: Package) -> str:
     return " ".join([*switches, "pip install --no-build-isolation --no-cache-dir", *requirements])
 
 
-# Kernel names are those in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8.
+# Kernel names are those in csrc/ and ops/triton/ of mamba-ssm 2.3.2, causal-conv1d 1.7 and flash-attn 2.8, and in
+# fla/ops of fla-core 0.6.
 _MAMBA_TRITON = (
     "_chunk_cumsum_fwd_kernel", "_chunk_state_fwd_kernel", "_chunk_state_varlen_kernel", "_state_passing_fwd_kernel",
     "_bmm_chunk_fwd_kernel", "_chunk_scan_fwd_kernel",
@@ -122,6 +135,15 @@ _MAMBA_TRITON = (
     "_chunk_scan_bwd_dstates_kernel", "_chunk_scan_bwd_dc_kernel", "_chunk_scan_bwd_dz_kernel",
     "_chunk_scan_bwd_dcb_kernel", "_chunk_scan_bwd_ddAcs_stable_kernel", "_chunk_scan_chunk_state_bwd_dx_kernel",
     "_selective_scan_update_kernel", "_layer_norm_fwd_1pass_kernel", "_layer_norm_bwd_kernel",
+    "angle_dt_fwd_kernel", "angle_dt_bwd_kernel", "mamba3_siso_fwd_kernel", "mamba3_siso_step_kernel",
+    "mamba3_siso_bwd_kernel_dzdo", "mamba3_siso_bwd_kernel_dqkv", "mamba3_siso_bwd_kernel_rotary_bias_angles",
+    "mamba3_siso_bwd_kernel_dk_state_post", "mamba3_siso_bwd_kernel_ddt_dtrap_dinput_states",
+)  # fmt: skip
+# Those that run with every chunk size, and wherever the gate is made.
+_DELTA = ("recompute_w_u_fwd_kernel", "chunk_gated_delta_rule_fwd_kernel_h_blockdim64", "chunk_fwd_kernel_o")
+_DELTA_BACKWARD = (
+    "chunk_bwd_kernel_dv_local", "chunk_gated_delta_rule_bwd_kernel_dhu_blockdim64", "chunk_bwd_kernel_dqkwg",
+    "prepare_wy_repr_bwd_kernel",
 )  # fmt: skip
 KERNELS = (
     Kernel(names=("selective_scan_fwd_kernel",), distribution="mamba-ssm", entries=("fwd",)),
@@ -140,6 +162,7 @@ KERNELS = (
     Kernel(
         names=("causal_conv1d_update_kernel",), distribution="causal-conv1d", entries=("causal_conv1d_update",)
     ),
+    Kernel(names=("_causal_conv1d_varlen_states",), distribution="causal-conv1d"),
     Kernel(
         names=("flash_fwd_kernel", "flash_fwd_splitkv_kernel"),
         distribution="flash-attn",
@@ -151,6 +174,7 @@ KERNELS = (
         entries=("bwd", "varlen_bwd"),
     ),
     Kernel(names=("rotary_kernel",), distribution="flash-attn"),
+    Kernel(names=("fused_recurrent_gated_delta_rule_fwd_kernel", *_DELTA, *_DELTA_BACKWARD), distribution="fla-core"),
 )  # fmt: skip
 
 _SSD = (
@@ -161,12 +185,18 @@ _SSD_BACKWARD = (
     "_chunk_scan_bwd_dstates_kernel", "_state_passing_bwd_kernel", "_chunk_scan_chunk_state_bwd_dx_kernel",
     "_chunk_state_bwd_db_kernel", "_chunk_scan_bwd_dc_kernel", "_chunk_cumsum_bwd_kernel",
 )  # fmt: skip
+_MAMBA3_BACKWARD = (
+    "mamba3_siso_bwd_kernel_dqkv", "mamba3_siso_bwd_kernel_rotary_bias_angles",
+    "mamba3_siso_bwd_kernel_ddt_dtrap_dinput_states", "angle_dt_bwd_kernel",
+)  # fmt: skip
 _SCAN, _SCAN_BACKWARD = "selective_scan_cuda.fwd", "selective_scan_cuda.bwd"
 _CONVOLUTION, _CONVOLUTION_BACKWARD = "causal_conv1d_cuda.causal_conv1d_fwd", "causal_conv1d_cuda.causal_conv1d_bwd"
 _SLOW_SCAN = "mamba_ssm raises; transformers warns once and loops over the sequence in Python"
 _SLOW_CONVOLUTION = "mamba_ssm raises, or uses PyTorch's without a word; transformers warns once and uses PyTorch's"
 _NO_ATTENTION = "transformers raises, or uses PyTorch's attention where a model does not insist"
+_NO_MAMBA3 = "mamba_ssm's module Mamba3 cannot be imported"
 _NO_TRITON = "mamba_ssm cannot be imported; transformers warns once and computes with plain PyTorch"
+_NO_DELTA = "transformers computes with plain PyTorch"
 
 OPERATIONS = (
     Operation(name="selective_scan_fn", forward=(_SCAN,), backward=(_SCAN_BACKWARD,), without=_SLOW_SCAN),
@@ -185,6 +215,13 @@ OPERATIONS = (
         without=_NO_TRITON,
     ),
     Operation(
+        name="mamba3_siso_combined",
+        forward=("angle_dt_fwd_kernel", "mamba3_siso_fwd_kernel"),
+        backward=_MAMBA3_BACKWARD,
+        without=_NO_MAMBA3,
+    ),
+    Operation(name="mamba3_siso_step", forward=("mamba3_siso_step_kernel",), without=_NO_MAMBA3),
+    Operation(
         name="causal_conv1d_fn",
         forward=(_CONVOLUTION,),
         backward=(_CONVOLUTION_BACKWARD,),
@@ -194,6 +231,11 @@ OPERATIONS = (
         name="causal_conv1d_update",
         forward=("causal_conv1d_cuda.causal_conv1d_update",),
         without=_SLOW_CONVOLUTION,
+    ),
+    Operation(
+        name="causal_conv1d_varlen_states",
+        forward=("_causal_conv1d_varlen_states",),
+        without="mamba_ssm raises where packed sequences fill a cache",
     ),
     Operation(
         name="flash_attn_func",
@@ -208,6 +250,12 @@ OPERATIONS = (
         without=_NO_ATTENTION,
     ),
     Operation(name="flash_attn_with_kvcache", forward=("flash_attn_2_cuda.fwd_kvcache",), without=_NO_ATTENTION),
+    Operation(
+        name="apply_rotary_emb",
+        forward=("rotary_kernel",),
+        backward=("rotary_kernel",),
+        without="mamba_ssm refuses attention layers that rotate",
+    ),
     Operation(
         name="layer_norm_fn",
         forward=("_layer_norm_fwd_1pass_kernel",),
@@ -226,6 +274,12 @@ OPERATIONS = (
         backward=("_layer_norm_bwd_kernel",),
         without=_NO_TRITON,
     ),
+    Operation(
+        name="fused_recurrent_gated_delta_rule",
+        forward=("fused_recurrent_gated_delta_rule_fwd_kernel",),
+        without=_NO_DELTA,
+    ),
+    Operation(name="chunk_gated_delta_rule", forward=_DELTA, backward=_DELTA_BACKWARD, without=_NO_DELTA),
 )  # fmt: skip
 
 
@@ -248,8 +302,11 @@ def find_kernels(needed: str) -> tuple[Kernel, ...]:
     """The rows that a name stands for.
 
     Args:
-        needed: part of a kernel's name, or an entry point with its module.
+        needed: a kernel's name or its beginning, or an entry point with its module.  Only the beginning, because
+            another kernel may have the name within its own: `_causal_conv1d_varlen_states` is no convolution.
     """
     return tuple(
-        kernel for kernel in KERNELS if needed in entry_points(kernel) or any(needed in name for name in kernel.names)
+        kernel
+        for kernel in KERNELS
+        if needed in entry_points(kernel) or any(name.startswith(needed) for name in kernel.names)
     )

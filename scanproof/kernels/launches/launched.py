@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 How = Literal["triton", "extension", "profiler"]
-Setting = str | int | float | bool | None
+SettingValue = str | int | float | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class AutotunerChoice:
     kernel: str
     key: tuple[str, ...]
     """The sizes and dtypes that the choice is for."""
-    config: dict[str, Setting]
+    config: dict[str, SettingValue]
     """The chosen settings: block sizes, num_warps, num_stages, ..."""
 
 

@@ -54,7 +54,7 @@ class KernelPackage:
     shadowed: str | None = None
     """The file that `import` finds, if it is not part of the installed package."""
     no_extension: str | None = None
-    """Why its CUDA extension cannot be loaded; None if it can."""
+    """Why its CUDA extension cannot be loaded; None if it can, or if there is none to load."""
     needs_extension: bool = True
     """Whether its Python module cannot be imported without the extension."""
 
@@ -90,7 +90,8 @@ class Machine:
 
 def examine() -> Machine:
     """Examine this machine; the extensions that exist are loaded in a process of their own."""
-    present = [package.extension for package in kernel_table.PACKAGES if _is_importable(package.extension)]
+    extensions = [package.extension for package in kernel_table.PACKAGES if package.extension]
+    present = [extension for extension in extensions if _is_importable(extension)]
     reasons = load_extensions(present) if present else {}
     nvcc = find_nvcc()
     return Machine(
@@ -136,14 +137,17 @@ def kernel_package(package: kernel_table.Package, reasons: dict[str, str | None]
     installed = origin.find_installed(package.distribution)
     module = package.modules[0]
     file = _find_file(module)
+    lacking = reasons.get(package.extension, f"there is no module {package.extension}") if package.extension else None
     return KernelPackage(
         distribution=package.distribution,
         version=installed.version if installed else None,
         commit=source_commit(installed) if installed else None,
         importable=file is not None,
         shadowed=file if file and installed and origin.distribution_of(file) is None else None,
-        no_extension=reasons.get(package.extension, f"there is no module {package.extension}"),
-        needs_extension=file is not None and needs_extension(Path(file).parent, package.extension),
+        no_extension=lacking,
+        needs_extension=bool(package.extension)
+        and file is not None
+        and needs_extension(Path(file).parent, package.extension),
     )
 
 

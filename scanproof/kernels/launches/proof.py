@@ -43,7 +43,7 @@ def find_missing_kernels(
     package may have a kernel of this name.  For a name that the table does not know, any launch is a proof.
 
     Args:
-        needed: names of kernels, or parts of them, or entry points with their module.
+        needed: names of kernels, or their beginnings, or entry points with their module.
         seen: what was launched; None: not recorded.
         installed: the file must belong to the installed distribution.  False: to the module that `import` finds, for
             example a working copy on PYTHONPATH.

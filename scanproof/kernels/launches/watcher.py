@@ -75,7 +75,8 @@ def observe() -> Iterator[Observer]:
             # Warnings during these imports have nothing to do with the block.
             warnings.simplefilter("ignore")
             for package in kernel_table.PACKAGES:
-                _watch_extension(package, observer, stack)
+                if package.extension:
+                    _watch_extension(package, observer, stack)
             if importlib.util.find_spec("triton") is not None:
                 _watch_triton(observer, stack)
         yield observer

@@ -1,5 +1,6 @@
 """References of the causal convolutions; they take the arguments of causal-conv1d 1.7.
 
+Not covered, because no published model has them: more than 65,535 channels, which is where CUDA's grid ends.
 Letters: b batch, d channels, l seqlen, w width, s positions that a state keeps (at least w - 1), N rows of a state.
 """
 
@@ -31,7 +32,8 @@ def causal_conv1d_fn(
         weight: (d, w).
         bias: (d,).
         seq_idx: (b, l), which sequence each position belongs to; negative: padding, its output is 0.
-        initial_states: (b, d, w - 1), the inputs before the first one; zeros if None.
+        initial_states: (b, d, w - 1), the inputs before the first one; zeros if None.  With `seq_idx` they are
+            those of the first sequence of each row.
         activation: None or `silu`.
         hold: unused, because one kernel does everything.
 
@@ -43,7 +45,7 @@ def causal_conv1d_fn(
     if seq_idx is None:
         y = causal_conv1d(x, weight, bias, activation, initial_states)
     else:
-        y = _packed(x, weight, bias, seq_idx)
+        y = _packed(x, weight, bias, seq_idx, initial_states)
         y = y if activation is None else F.silu(y)
     if not return_final_states:
         return (y,)
@@ -51,15 +53,34 @@ def causal_conv1d_fn(
     return y, torch.cat([before, x], dim=-1)[..., seqlen:]
 
 
-def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor, initial: Tensor | None) -> Tensor:
     """The convolution over rows that contain several sequences, without the activation."""
     width, seqlen = weight.shape[-1], x.shape[-1]
-    padded, numbers = F.pad(x, (width - 1, 0)), F.pad(seq_idx, (width - 1, 0), value=-1)
+    before = x.new_zeros(*x.shape[:-1], width - 1) if initial is None else initial
+    padded, numbers = torch.cat([before, x], dim=-1), torch.cat([seq_idx[:, :1].expand(-1, width - 1), seq_idx], dim=-1)
     y = torch.zeros_like(x) if bias is None else bias[:, None].expand_as(x)
     for k in range(width):
         same = (numbers[:, k : k + seqlen] == seq_idx)[:, None]
         y = y + weight[:, k, None] * torch.where(same, padded[..., k : k + seqlen], torch.zeros_like(x))
     return torch.where((seq_idx >= 0)[:, None], y, torch.zeros_like(y))
+
+
+def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int, *, hold: Hold = exact) -> tuple[Tensor]:
+    """The last inputs of each of several sequences that follow one another, as a state of `causal_conv1d_update`.
+
+    states[i, :, j] = x[end of sequence i - state_len + j], and 0 where that lies before the sequence.
+
+    Args:
+        x: (l, d), the inputs of all sequences, without padding.
+        cu_seqlens: (s + 1,), where the sequences begin and end.  A sequence may be empty: its state is 0.
+        state_len: positions of a state.
+        hold: unused: nothing is computed.
+
+    Returns:
+        (s, d, state_len), newest last.
+    """
+    sequences = torch.split(x, torch.diff(cu_seqlens).tolist())
+    return (torch.stack([F.pad(sequence.mT, (state_len, 0))[..., len(sequence) :] for sequence in sequences]),)
 
 
 def causal_conv1d_update(

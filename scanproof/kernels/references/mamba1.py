@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanproof.kernels.references.papers import causal_conv1d, selective_scan
+from scanproof.kernels.references.papers import causal_conv1d, rms_norm, selective_scan
 from scanproof.kernels.references.precision import Hold, exact
 
 
@@ -103,7 +103,13 @@ def mamba_inner_fn(
     C: Tensor | None = None,
     D: Tensor | None = None,
     delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
     *,
     hold: Hold = exact,
 ) -> tuple[Tensor]:
@@ -120,7 +126,12 @@ def mamba_inner_fn(
         A: (d, n).
         B, C: as in `selective_scan_fn`; None: computed from the input by x_proj.
         D, delta_bias: (d,).
+        B_proj_bias, C_proj_bias: (n,), added to what x_proj computes.
         delta_softplus: as in `selective_scan_fn`.
+        b_rms_weight, c_rms_weight: (n,), of an RMS norm over the states of B and of C (FalconMamba, arXiv 2410.05355).
+        dt_rms_weight: (d,), of an RMS norm of dt after its projection, over all channels.  FalconMamba itself has that
+            norm before the projection.
+        b_c_dt_rms_eps: of the three norms.
         hold: rounds what one kernel hands to the next.
 
     Returns:
@@ -130,12 +141,23 @@ def mamba_inner_fn(
     x = hold(causal_conv1d(x, conv1d_weight[:, 0], conv1d_bias, "silu"))
     rank, states = delta_proj_weight.shape[1], A.shape[1]
     parts = hold(F.linear(x.transpose(1, 2), x_proj_weight))
-    low_rank, from_x_B, from_x_C = torch.split(parts, [rank, states, states], dim=-1)
+    # Where B and C are given, x may be projected to dt alone.
+    low_rank, from_x_B, from_x_C = torch.tensor_split(parts, [rank, rank + states], dim=-1)
     delta = hold(F.linear(low_rank, delta_proj_weight)).transpose(1, 2)
-    B = from_x_B.transpose(1, 2) if B is None else B
-    C = from_x_C.transpose(1, 2) if C is None else C
+    delta = _normed(delta, dt_rms_weight, b_c_dt_rms_eps, hold)
+    if B is None:
+        B = from_x_B if B_proj_bias is None else hold(from_x_B + B_proj_bias)
+        B = _normed(B.transpose(1, 2), b_rms_weight, b_c_dt_rms_eps, hold)
+    if C is None:
+        C = from_x_C if C_proj_bias is None else hold(from_x_C + C_proj_bias)
+        C = _normed(C.transpose(1, 2), c_rms_weight, b_c_dt_rms_eps, hold)
     (y,) = selective_scan_fn(x, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return (F.linear(hold(y).transpose(1, 2), out_proj_weight, out_proj_bias),)
+
+
+def _normed(part: Tensor, weight: Tensor | None, eps: float, hold: Hold) -> Tensor:
+    """The RMS norm of dt, B or C over its second axis; without a weight there is none."""
+    return part if weight is None else hold(rms_norm(part.transpose(1, 2), weight, eps)).transpose(1, 2)
 
 
 def selective_state_update(

@@ -54,7 +54,8 @@ def mamba_chunk_scan_combined(
         initial_states: (b, h, p, n); with `seq_idx` it belongs to each row's first sequence.
         seq_idx: (b, l), the number of the sequence that each position belongs to, non-decreasing from 0; no state
             passes from one sequence to the next.
-        cu_seqlens: (s + 1,), where the sequences of the only row begin and end; for `return_varlen_states`.
+        cu_seqlens: (s + 1,), where the sequences of the only row begin and end; for `return_varlen_states`.  A sequence
+            may be empty: its state is the one that it began with, which for all but the first is zero.
         dt_softplus: whether dt goes through softplus.
         dt_limit: smallest and largest dt.
         hold: rounds operands of matrix products.
@@ -73,7 +74,7 @@ def mamba_chunk_scan_combined(
         y, final = ssd(x, dt, A, B, C, chunk, D, initial_state=initial_states, hold=hold)
         varlen = [final]
     else:
-        y, final, varlen = _packed(x, dt, A, B, C, chunk, D, initial_states, seq_idx, hold)
+        y, final, varlen = _packed(x, dt, A, B, C, chunk, D, initial_states, seq_idx, cu_seqlens, hold)
     if z is not None:
         y = y * F.silu(z)
     results = [y]
@@ -94,12 +95,16 @@ def _packed(
     D: Tensor | None,
     initial: Tensor | None,
     seq_idx: Tensor,
+    cu_seqlens: Tensor | None,
     hold: Hold,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Run `ssd` for each packed sequence alone; returns y, and the last states of rows and of sequences."""
     rows, finals, states = [], [], []
     for row in range(len(x)):
-        lengths = torch.unique_consecutive(seq_idx[row], return_counts=True)[1].tolist()
+        if cu_seqlens is None:
+            lengths = torch.unique_consecutive(seq_idx[row], return_counts=True)[1].tolist()
+        else:
+            lengths = torch.diff(cu_seqlens).tolist()
         pieces = zip(*(torch.split(part[row : row + 1], lengths, dim=1) for part in (x, dt, B, C)), strict=True)
         outputs = []
         for number, (x_s, dt_s, B_s, C_s) in enumerate(pieces):
@@ -108,7 +113,9 @@ def _packed(
             outputs.append(y)
             states.append(state)
         rows.append(torch.cat(outputs, dim=1))
-        finals.append(states[-1])
+        # That after the last position: a sequence that comes after it is empty.
+        last = max(number for number, length in enumerate(lengths) if length)
+        finals.append(states[last - len(lengths)])
     return torch.cat(rows), torch.cat(finals), states
 
 

@@ -1,6 +1,6 @@
 """References of the fused norms; they take the arguments of mamba-ssm 2.3.
 
-Not covered, because no published model uses them: dropout, a second branch (x1, weight1), row scales.
+Not covered, because no published model uses them: dropout, a second branch (x1, weight1, bias1), row scales.
 """
 
 from __future__ import annotations

@@ -87,13 +87,15 @@ def selective_scan(
         chunk_size: positions per chunk; it changes the result only by rounding.
 
     Returns:
-        y (b, d, l), and the last state (b, d, n).
+        y (b, d, l), and the last state (b, d, n): without a position, the initial one.
     """
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]
     if delta_softplus:
         delta = F.softplus(delta)
     state = A.new_zeros(*u.shape[:2], A.shape[-1]) if initial_state is None else initial_state
+    if u.shape[-1] == 0:
+        return u, state
     outputs = []
     chunks = zip(*(torch.split(part, chunk_size, -1) for part in (u, delta, B, C)), strict=True)
     for u_k, delta_k, B_k, C_k in chunks:
@@ -148,10 +150,12 @@ def ssd(
         hold: rounds operands of matrix products; see `scanproof.kernels.references.precision`.
 
     Returns:
-        y (b, l, h, p), and the last state (b, h, p, n).
+        y (b, l, h, p), and the last state (b, h, p, n): without a position, the initial one.
     """
     batch, _, heads, headdim = x.shape
     state = x.new_zeros(batch, heads, headdim, B.shape[-1]) if initial_state is None else initial_state
+    if x.shape[1] == 0:
+        return x, state
     outputs = []
     chunks = zip(*(torch.split(part, chunk_size, 1) for part in (x, dt, B, C)), strict=True)
     for x_k, dt_k, B_k, C_k in chunks:

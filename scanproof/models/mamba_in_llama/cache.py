@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from scanproof.models.mamba_in_llama.mixers import State
+from scanproof.models.mamba_in_llama.mixers import MixerState
 
 # Any, because its annotations differ between versions of transformers.
 _Cache: Any = DynamicCache
@@ -20,15 +20,15 @@ class HybridCache(_Cache):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.states: dict[int, State] = {}
+        self.states: dict[int, MixerState] = {}
         self.seen = 0
         """Number of positions that the model has read so far."""
         self.real: Tensor | None = None
         """(b, l) bool, for the current call: False where a position is padding; None where there is none."""
 
-    def state(self, layer: int) -> State:
+    def state(self, layer: int) -> MixerState:
         """The state of the mixer in `layer`, empty at first."""
-        return self.states.setdefault(layer, State())
+        return self.states.setdefault(layer, MixerState())
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of earlier positions; not counted from keys, because a model may have no attention layer."""

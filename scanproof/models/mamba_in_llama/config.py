@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scanproof.models.layout import CheckpointError
+from scanproof.models.layout import CheckpointError, read_json_object
 
 MAMBA_CONFIG = "mamba_config.json"
 LLAMA_CONFIG = "config.json"
@@ -112,7 +111,7 @@ def read_config(folder: Path, mixer: type[Mamba1Settings] | type[Mamba2Settings]
             another key.
     """
     path, base = folder / MAMBA_CONFIG, folder / LLAMA_CONFIG
-    mamba, llama = _read_object(path), _read_object(base)
+    mamba, llama = (read_json_object(file, "; a MambaInLlama checkpoint needs one") for file in (path, base))
     for key, kind in MAMBA_KEYS.items():
         _check(path, mamba, key, kind)
     fit = {"d_model": "hidden_size", "n_layer": "num_hidden_layers"} | {
@@ -131,19 +130,6 @@ def read_config(folder: Path, mixer: type[Mamba1Settings] | type[Mamba2Settings]
     )
     _check_sizes(path, config)
     return config
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file; a MambaInLlama checkpoint needs one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise CheckpointError(f"{path}{line}: no JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected an object of config fields")
-    return data
 
 
 def _check(path: Path, data: Mapping[str, Any], key: str, kind: type) -> None:
@@ -219,7 +205,8 @@ def _read_settings(path: Path, given: Mapping[str, Any], mixer: type[Any]) -> Ma
         default = getattr(mixer, key, 1)
         if key == "dt_rank" and value == "auto":
             continue
-        if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        switch = isinstance(default, bool)
+        if switch != isinstance(value, bool) or not isinstance(value, int) or value < (0 if switch else 1):
             raise CheckpointError(f"{path}: ssm_cfg.{key}: {value!r} is not a value for it")
     settings: Mamba1Settings | Mamba2Settings = mixer(**chosen)
     if settings.repeat_kv_before_conv is not mixer.repeat_kv_before_conv:

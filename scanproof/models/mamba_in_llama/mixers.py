@@ -25,7 +25,7 @@ NORM_EPS = 1e-5
 
 
 @dataclass
-class State:
+class MixerState:
     """The state that a mixer carries from one call to the next; empty before the first."""
 
     conv: Tensor | None = None
@@ -48,7 +48,7 @@ class Mixer(nn.Module, ABC):
         self.d_state = config.ssm.d_state
         self.ops = ops
 
-    def forward(self, hidden: Tensor, state: State | None = None, real: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, state: MixerState | None = None, real: Tensor | None = None) -> Tensor:
         """(b, l, m) -> (b, l, m).
 
         Args:
@@ -58,14 +58,26 @@ class Mixer(nn.Module, ABC):
         """
         if state is None or state.conv is None:
             return self._sequence(hidden, state, real)
-        return torch.cat([self._step(hidden[:, t], state) for t in range(hidden.shape[1])], dim=1)
+        return torch.cat([self._step_unless_padding(hidden, t, state, real) for t in range(hidden.shape[1])], dim=1)
+
+    def _step_unless_padding(self, hidden: Tensor, t: int, state: MixerState, real: Tensor | None) -> Tensor:
+        """`_step` of position t; where that is padding, the state stays as it was."""
+        if real is None:
+            return self._step(hidden[:, t], state)
+        assert state.conv is not None
+        assert state.ssm is not None
+        conv, ssm = state.conv.clone(), state.ssm.clone()
+        out = self._step(hidden[:, t], state)
+        state.conv = torch.where(real[:, t, None, None], state.conv, conv)
+        state.ssm = torch.where(real[:, t, None, None, None], state.ssm, ssm)
+        return out
 
     @abstractmethod
-    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+    def _sequence(self, hidden: Tensor, state: MixerState | None, real: Tensor | None) -> Tensor:
         """`forward` of a whole sequence from its start; stores the state after it in `state`, unless that is None."""
 
     @abstractmethod
-    def _step(self, hidden: Tensor, state: State) -> Tensor:
+    def _step(self, hidden: Tensor, state: MixerState) -> Tensor:
         """`forward` of one position after `state`, (b, m) -> (b, 1, m)."""
 
     def _heads(self, x: Tensor, repeat: int = 1) -> Tensor:
@@ -76,7 +88,7 @@ class Mixer(nn.Module, ABC):
         """In float32, or float64 in a float64 model: the kernels take A, D and the step biases in this dtype."""
         return parameter.to(widen_dtype(parameter.dtype))
 
-    def _convolve(self, x: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+    def _convolve(self, x: Tensor, state: MixerState | None, real: Tensor | None) -> Tensor:
         """SiLU of the convolution of x (b, channels, l), 0 at padding; the last inputs are stored in `state`."""
         if real is not None:
             x = x * real[:, None]
@@ -90,13 +102,13 @@ class Mixer(nn.Module, ABC):
         # The bias of the convolution gives padding a value other than 0.
         return x if real is None else x * real[:, None]
 
-    def _convolve_step(self, x: Tensor, state: State) -> Tensor:
+    def _convolve_step(self, x: Tensor, state: MixerState) -> Tensor:
         """`_convolve` for one position x (b, channels)."""
         weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
         return torch.as_tensor(self.ops.causal_conv1d_update(x, state.conv, weight, bias, activation="silu"))
 
 
-class Mamba1(Mixer):
+class GroupedMamba1(Mixer):
     """Five projections; x is repeated before the convolution; B and C have no convolution; heads have n channels."""
 
     def __init__(self, config: HybridConfig, ops: Operations) -> None:
@@ -120,7 +132,7 @@ class Mamba1(Mixer):
             # Half of it, because it is added twice; see `_delta`.
             self.dt_proj.bias.copy_(draw_step_biases(inner) / 2)
 
-    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+    def _sequence(self, hidden: Tensor, state: MixerState | None, real: Tensor | None) -> Tensor:
         x = self._heads(self.in_proj_x(hidden), self.repeat).flatten(-2).transpose(1, 2)
         x = self._convolve(x, state, real)
         B = self._heads(self.B_proj(hidden), self.repeat).permute(0, 2, 3, 1).contiguous()
@@ -137,7 +149,7 @@ class Mamba1(Mixer):
             state.ssm = torch.unflatten(last, 1, (-1, self.d_state))
         return torch.as_tensor(self.out_proj(y.transpose(1, 2)))
 
-    def _step(self, hidden: Tensor, state: State) -> Tensor:
+    def _step(self, hidden: Tensor, state: MixerState) -> Tensor:
         x = self._heads(self.in_proj_x(hidden), self.repeat).flatten(-2)
         x = self._convolve_step(x, state)
         A, D, bias = (self._wide(part) for part in (self.A_log, self.D, self.dt_proj.bias))
@@ -173,7 +185,7 @@ class HeadNorm(nn.Module):
         return torch.as_tensor(normed)
 
 
-class Mamba2(Mixer):
+class GroupedMamba2(Mixer):
     """One projection; the convolution runs over x, B and C, then x and B are repeated; the norm is per head."""
 
     def __init__(self, config: HybridConfig, ops: Operations) -> None:
@@ -191,7 +203,7 @@ class Mamba2(Mixer):
         self.norm = HeadNorm(inner, self.d_state, ops)
         self.out_proj = nn.Linear(inner, config.d_model, bias=False)
 
-    def _sequence(self, hidden: Tensor, state: State | None, real: Tensor | None) -> Tensor:
+    def _sequence(self, hidden: Tensor, state: MixerState | None, real: Tensor | None) -> Tensor:
         z, xBC, dt = self._project(hidden)
         xBC = self._convolve(xBC.transpose(1, 2), state, real).transpose(1, 2)
         x, B, C = self._split(xBC)
@@ -205,7 +217,7 @@ class Mamba2(Mixer):
             y, state.ssm = results
         return torch.as_tensor(self.out_proj(self.norm(y.flatten(-2), z)))
 
-    def _step(self, hidden: Tensor, state: State) -> Tensor:
+    def _step(self, hidden: Tensor, state: MixerState) -> Tensor:
         z, xBC, dt = self._project(hidden)
         x, B, C = self._split(self._convolve_step(xBC, state))
         n = self.d_state
@@ -237,4 +249,4 @@ def draw_step_biases(count: int, low: float = 0.001, high: float = 0.1) -> Tenso
 
 def make_mixer(config: HybridConfig, ops: Operations) -> Mixer:
     """The mixer of a converted layer, of the kind that the config says."""
-    return Mamba1(config, ops) if isinstance(config.ssm, Mamba1Settings) else Mamba2(config, ops)
+    return GroupedMamba1(config, ops) if isinstance(config.ssm, Mamba1Settings) else GroupedMamba2(config, ops)

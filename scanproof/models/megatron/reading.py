@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanproof import files
 from scanproof.models.layout import CheckpointError
+from scanproof.models.shards import DAMAGED_PICKLE, describe_refusal
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
@@ -56,15 +60,28 @@ def checkpoint_file(folder: Path) -> Path:
     Raises:
         CheckpointError: there is no such file, or the model is split over several.
     """
-    tracker = folder / TRACKER
-    named = tracker.read_text(encoding="utf-8").strip() if tracker.is_file() else "release"
-    place = folder / (f"iter_{int(named):07d}" if named.isdigit() else named)
+    place = folder / _tracked(folder / TRACKER)
     path = place / "mp_rank_00" / FILE
     if others := sorted(other.name for other in place.glob("mp_rank_*") if other.name != "mp_rank_00"):
         raise CheckpointError(f"{place}: {others[0]}: the model is split over several ranks; merge them with Megatron")
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; a Megatron checkpoint folder needs it")
     return path
+
+
+def _tracked(tracker: Path) -> str:
+    """The folder that a tracker file names; `release` where there is none."""
+    if not os.path.lexists(tracker):
+        return "release"
+    try:
+        named = files.read_text(tracker, largest=4096).strip()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{tracker}: cannot be read: {error}; it holds the number of an iteration") from None
+    if re.fullmatch("[0-9]{1,18}", named):
+        return f"iter_{int(named):07d}"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", named):
+        raise CheckpointError(f"{tracker}: {named!r} is neither the number of an iteration nor the folder beside it")
+    return named
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -84,8 +101,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if not (foreign := [name for name in named if not name.startswith(INERT)]):
             with torch.serialization.safe_globals([Namespace, *((Inert, name) for name in named)]):
                 content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (pickle.UnpicklingError, *DAMAGED_PICKLE) as error:
+        reason = describe_refusal(error)
         raise CheckpointError(f"{path}: not a readable Megatron checkpoint (truncated?): {reason}") from error
     if foreign:
         raise CheckpointError(
@@ -107,6 +124,8 @@ def _check_content(content: Any, path: Path) -> Checkpoint:
     args = content.get("args")
     if args is not None and not isinstance(args, Namespace):
         raise CheckpointError(f"{path}: args: expected an argparse.Namespace, found {type(args).__name__}")
+    if odd_names := [key for key in content["model"] if not isinstance(key, str)]:
+        raise CheckpointError(f"{path}: model: {odd_names[0]!r} is a key; the names of weights are text")
     tensors = {key: value for key, value in content["model"].items() if not key.endswith(FP8_STATE)}
     if odd := [key for key, value in tensors.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"{path}: {odd[0]}: expected a tensor, found {type(tensors[odd[0]]).__name__}")

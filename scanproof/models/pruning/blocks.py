@@ -5,14 +5,19 @@ Source: Gardinazzi and others, Persistent Topological Features in Large Language
 
 from __future__ import annotations
 
-import gzip
+import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from scanproof import files
+from scanproof.printable import LONGEST, make_printable
+
 HEADER = "dimension,birth,death"
+LATEST = 1_000_000
+"""Last time that is read: layers are counted one by one."""
 THRESHOLDS = (0.9, 0.8)
 """p of the paper's two cuts, which its benchmark calls 10% and 20%."""
 
@@ -20,9 +25,12 @@ THRESHOLDS = (0.9, 0.8)
 class PruningError(ValueError):
     """A block cannot be removed, or a file chooses none; the message says where the mistake is and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(make_printable(message, LONGEST, lines=True))
+
 
 @dataclass(frozen=True)
-class Block:
+class LayerBlock:
     """Consecutive layers, numbered from 0; both ends are included."""
 
     start: int
@@ -80,14 +88,14 @@ def read_zigzag(path: Path) -> tuple[Bars, ...]:
     Raises:
         PruningError: the file cannot be read, or a line is wrong; names the file and the line.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
+    read = files.read_gzip if path.suffix == ".gz" else files.read_bytes
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            first, counts = _count_rows(path, file)
+        text = read(path).decode("utf-8")
     except FileNotFoundError:
         raise PruningError(f"{path}: there is no such file; name the zigzag CSV of the model") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PruningError(f"{path}: cannot be read as a CSV file: {error}") from error
+    first, counts = _count_rows(path, io.StringIO(text))
     return tuple(_bars(path, first[row], row, count) for row, count in counts.items())
 
 
@@ -111,6 +119,8 @@ def _bars(path: Path, line: int, row: str, count: int) -> Bars:
         dimension, birth, death = map(int, row.split(","))
     except ValueError:
         raise PruningError(f"{path}:{line}: {row[:60]!r} is not three integers: {HEADER}") from None
+    if death > LATEST:
+        raise PruningError(f"{path}:{line}: {row[:60]!r}: no model has a layer at that time")
     if dimension < 0:
         raise PruningError(f"{path}:{line}: dimension {dimension} is negative")
     if birth < 1:
@@ -164,7 +174,7 @@ def _check_times(bars: Iterable[Bars], layers: int, path: Path) -> None:
         )
 
 
-def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
+def choose_block(curve: Sequence[float], p: float, path: Path) -> LayerBlock:
     """The block of layers whose similarity is at least p times the highest; it never includes the final norm.
 
     Raises:
@@ -175,7 +185,7 @@ def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
     chosen = [layer for layer, value in enumerate(curve[:-1]) if value >= p * max(curve)]
     if not chosen:
         raise PruningError(f"{path}: no layer has {p:g} of the highest similarity, which is the final norm's")
-    block = Block(chosen[0], chosen[-1])
+    block = LayerBlock(chosen[0], chosen[-1])
     if block.size != len(chosen):
         listed = ", ".join(str(part) for part in group_layers(chosen))
         raise PruningError(
@@ -185,15 +195,15 @@ def choose_block(curve: Sequence[float], p: float, path: Path) -> Block:
     return block
 
 
-def group_layers(layers: Sequence[int]) -> Iterator[Block]:
+def group_layers(layers: Sequence[int]) -> Iterator[LayerBlock]:
     """Group rising layer numbers into blocks of consecutive ones."""
     start = 0
     for index in range(1, len(layers) + 1):
         if index == len(layers) or layers[index] != layers[index - 1] + 1:
-            yield Block(layers[start], layers[index - 1])
+            yield LayerBlock(layers[start], layers[index - 1])
             start = index
 
 
-def choose_by_persistence(path: Path, layers: int, p: float) -> Block:
+def choose_by_persistence(path: Path, layers: int, p: float) -> LayerBlock:
     """The block that a zigzag file and p choose for a model of `layers` layers; raises PruningError."""
     return choose_block(compute_similarity(read_zigzag(path), layers, path), p, path)

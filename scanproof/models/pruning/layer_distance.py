@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scanproof.models.pruning.blocks import Block, PruningError
+from scanproof.models.pruning.blocks import LayerBlock, PruningError
 from scanproof.models.pruning.removal import find_layers
 
 Metric = Literal["angular", "bi_score"]
@@ -158,7 +158,7 @@ def measure_distance(x: Tensor, y: Tensor, metric: Metric) -> Tensor:
     return torch.arccos(cosine) / math.pi if metric == "angular" else 1 - cosine
 
 
-def find_least_changed(distances: Sequence[float], size: int) -> Block:
+def find_least_changed(distances: Sequence[float], size: int) -> LayerBlock:
     """The block of `size` layers with the smallest distance; of equal ones the first."""
     start = min(range(len(distances)), key=distances.__getitem__)
-    return Block(start, start + size - 1)
+    return LayerBlock(start, start + size - 1)

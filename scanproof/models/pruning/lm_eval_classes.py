@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from scanproof.models.hub_layout import check_folder, exact_checkpoint
-from scanproof.models.pruning.blocks import Block, PruningError, choose_by_persistence
+from scanproof.models.pruning.blocks import LayerBlock, PruningError, choose_by_persistence
 from scanproof.models.pruning.layer_distance import (
     Metric,
     choose_definition,
@@ -82,7 +82,7 @@ CHOICE_FIELDS = frozenset(field.name for field in fields(BlockChoice))
 class Pruned(HFLM):  # type: ignore[misc]
     """What both model classes add to the class that loads the checkpoint: the removal of a block."""
 
-    removed: Block | None
+    removed: LayerBlock | None
     """The removed layers, by their numbers in the checkpoint; None for the full model."""
 
     def __init__(self, pretrained: str, method: str, **arguments: Any) -> None:
@@ -99,16 +99,16 @@ class Pruned(HFLM):  # type: ignore[misc]
             remove_block(self.model, self.removed)
             logger.info("%s: layers %s are removed", pretrained, self.removed)
 
-    def _choose_block(self, choice: BlockChoice) -> Block | None:
+    def _choose_block(self, choice: BlockChoice) -> LayerBlock | None:
         if choice.start_block is not None and choice.end_block is not None:
-            return Block(choice.start_block, choice.end_block)
+            return LayerBlock(choice.start_block, choice.end_block)
         if choice.zigzag_output is not None and choice.p is not None:
             return choose_by_persistence(Path(choice.zigzag_output), count_layers(self.model), choice.p)
         if choice.sample is not None and choice.block_size is not None:
             return self._choose_least_changed(choice, choice.block_size, Path(choice.sample))
         return None
 
-    def _choose_least_changed(self, choice: BlockChoice, size: int, sample: Path) -> Block:
+    def _choose_least_changed(self, choice: BlockChoice, size: int, sample: Path) -> LayerBlock:
         metric: Metric = "angular" if choice.method == "angular" else "bi_score"
         compared = choose_definition(metric, size, choice.definition == "script")
         texts = self._encode_sample(sample, choice.sample_texts, choice.sample_tokens)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from scanproof.models.pruning.blocks import Block, PruningError
+from scanproof.models.pruning.blocks import LayerBlock, PruningError
 
 INDICES = ("layer_idx", "layer_id", "layer_number", "layer_num")
 """Names of the attribute with a module's index in a cache."""
@@ -37,7 +37,7 @@ def count_layers(model: nn.Module) -> int:
     return int(getattr(config, _count_field(config)))
 
 
-def remove_block(model: nn.Module, block: Block) -> None:
+def remove_block(model: nn.Module, block: LayerBlock) -> None:
     """Remove the layers of `block` from `model`, in place.
 
     The remaining layers are numbered from 0.  The config's number of layers, its lists with one entry per layer, and
@@ -64,7 +64,7 @@ def _count_field(config: Any) -> str:
     return "n_layer" if is_dataclass(config) and hasattr(config, "n_layer") else "num_hidden_layers"
 
 
-def _shorten_config(model: nn.Module, block: Block, count: int) -> None:
+def _shorten_config(model: nn.Module, block: LayerBlock, count: int) -> None:
     config: Any = model.config
     if _count_field(config) == "n_layer":
         shorter = _remove_from_config(config, block)
@@ -81,7 +81,7 @@ def _shorten_config(model: nn.Module, block: Block, count: int) -> None:
     _check_config(config)
 
 
-def _remove_from_config(config: Any, block: Block) -> Any:
+def _remove_from_config(config: Any, block: LayerBlock) -> Any:
     """A config of the state-spaces layout, ours or mamba_ssm's own, without the layers of the block."""
     attention = [
         index - block.size if index > block.end else index for index in config.attn_layer_idx if index not in block

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scanproof.models.pruning.blocks import Block, PruningError
+from scanproof.models.pruning.blocks import LayerBlock, PruningError
 
 SUFFIXES = (".svg", ".png", ".pdf")
 COLOURS = (("#fbdfcc", "#d55e00"), ("#cce3f0", "#0072b2"), ("#ccece3", "#009e73"), ("#f5e4ed", "#cc79a7"))
@@ -26,7 +26,7 @@ def check_target(path: Path) -> None:
         ) from None
 
 
-def draw(path: Path, curve: Sequence[float], cuts: Mapping[float, Block], title: str) -> None:
+def draw(path: Path, curve: Sequence[float], cuts: Mapping[float, LayerBlock], title: str) -> None:
     """Write the plot to `path`, in the format of its suffix.
 
     Args:

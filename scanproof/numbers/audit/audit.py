@@ -77,7 +77,7 @@ def _reason_of_values(finding: AuditFinding, by_id: dict[str, PublishedValue]) -
     values = [by_id[name] for name in finding.values]
     for value in values:
         if value.known_discrepancy or value.not_comparable:
-            return value.known_discrepancy or value.not_comparable
+            return value.known_discrepancy.reason if value.known_discrepancy else value.not_comparable
     reasons = [dict(value.assumed).get(finding.settled_by) for value in values]
     return reasons[0] if all(reasons) else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, ValueForm
 from scanproof.numbers.expected.tasks import AVERAGE, TaskInfo
 from scanproof.numbers.expected.validation import FormFile, is_sound
-from scanproof.numbers.values import EvalJob, Part, PublishedValue, Size, Widening, model_slug
+from scanproof.numbers.values import EvalJob, KnownDiscrepancy, Part, PublishedValue, Size, Widening, model_slug
 
 EvaluationFile = FormFile[EvaluationForm]
 ShotsAndBatch = tuple[int, int]
@@ -80,7 +80,7 @@ def _members(name: str, tasks: Tasks) -> Iterator[str]:
 
 
 def _part(task: str, metric: str, tasks: Tasks) -> Part:
-    return Part(task=task, metric=metric, documents=tasks[task].documents)
+    return Part(task=task, metric=metric, documents=tasks[task].documents, binary=tasks[task].binary)
 
 
 def _published_value(
@@ -96,6 +96,7 @@ def _published_value(
     task = tasks.get(value.task)
     shots = _printed(value.num_fewshot_printed, form.num_fewshot_printed, value)
     batch = _printed(value.batch_size_printed, form.batch_size_printed, value)
+    known = value.known_discrepancy
     printed = {"num_fewshot": shots == job.num_fewshot, "batch_size": batch == job.batch_size}
     return PublishedValue(
         document=form.document,
@@ -119,7 +120,7 @@ def _published_value(
         pooled=task is not None and bool(task.members),
         harness="same" if value.origin == "recorded" else document.harness.relation,
         assumed=_assumptions((document.assumed, form.assumed, value.assumed), value, printed),
-        known_discrepancy=value.known_discrepancy or form.known_discrepancy,
+        known_discrepancy=None if known is None else KnownDiscrepancy(**known.model_dump()),
         not_comparable=value.not_comparable or form.not_comparable or _mixed_shots(form, value),
         widened=None if value.widened is None else Widening(**value.widened.model_dump()),
         suffix=value.suffix or "",

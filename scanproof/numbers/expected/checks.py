@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -34,6 +35,14 @@ class DocumentFiles:
     document: FormFile[DocumentForm] | None
     """None where document.yaml cannot be read."""
     evaluations: tuple[EvaluationFile, ...]
+    whole: bool
+    """Whether every file with numbers could be read."""
+
+    @property
+    def count(self) -> int | None:
+        """How many numbers the files hold; None where a mistake of their own leaves that open."""
+        counts = [len(file.form.values) for file in self.evaluations]
+        return sum(counts) if self.whole and all(counts) else None
 
 
 def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[FileProblem]:
@@ -43,6 +52,7 @@ def check_files(documents: Iterable[DocumentFiles], tasks: Tasks) -> Iterator[Fi
     for files in documents:
         if files.document is not None and is_sound(files.document.form, "assumed"):
             yield from _check_assumed(files.document.yaml, (), files.document.form.assumed, tasks)
+        yield from _check_count(files)
         for evaluation in files.evaluations:
             yield from _check_evaluation(evaluation, files.document, tasks)
         yield from _check_jobs(files.evaluations)
@@ -57,6 +67,19 @@ def _check_numbers_of_documents(documents: Iterable[FormFile[DocumentForm]]) -> 
             if first.setdefault(number, path) != path:
                 message = f'is "{number}", which {first[number]} already is; give each document its own'
                 yield document.yaml.problem(("number",), message)
+
+
+def _check_count(files: DocumentFiles) -> Iterator[FileProblem]:
+    """Numbers that were lost, or came, without anybody having said so."""
+    document, count = files.document, files.count
+    if document is None or count is None or not is_sound(document.form, "numbers"):
+        return
+    said = document.form.numbers
+    if said != count:
+        meant = f"write numbers: {count}" if count else "remove the document"
+        wanted = f"restore what was lost, or {meant} where that was meant" if count < said else meant
+        message = f"is {said}, but the files of this document hold {count}; {wanted}"
+        yield document.yaml.problem(("numbers",), message)
 
 
 def _check_jobs(files: Iterable[EvaluationFile]) -> Iterator[FileProblem]:
@@ -147,11 +170,47 @@ def _check_value(
         if isinstance(digits, str) and len(digits) > _LONGEST:
             message = f"is {shorten(digits)}, {len(digits)} characters; write the digits as printed, {_LONGEST} at most"
             yield yaml.problem((*path, key), message)
+    if is_sound(value, "widened", "printed", "unit"):
+        yield from _check_widening(yaml, path, value)
+    if is_sound(value, "known_discrepancy", "printed", "unit"):
+        yield from _check_known(yaml, path, value)
     if suite is not None and is_sound(value, "origin") and (value.origin == "embedded") != (suite == "embedded"):
         message = f"is {value.origin!r} in a document of suite {suite}; embedded goes with embedded"
         yield yaml.problem((*path, "origin"), message)
     if is_sound(value, "assumed"):
         yield from _check_assumed(yaml, path, value.assumed, tasks)
+
+
+def _check_widening(file: YamlFile, path: KeyPath, value: ValueForm) -> Iterator[FileProblem]:
+    """A tolerance so wide that the number could not fail."""
+    if value.widened is None or value.printed == UNRECORDED or len(value.printed) > _LONGEST:
+        return
+    widest = float(value.printed) if value.unit == "raw" else _RANGES[value.unit][1]
+    if value.widened.by >= widest:
+        message = f"is {value.widened.by:g}: every measured number would be within it; write less than {widest:g}"
+        yield file.problem((*path, "widened", "by"), message)
+
+
+def _check_known(file: YamlFile, path: KeyPath, value: ValueForm) -> Iterator[FileProblem]:
+    """A number that is said to come out, and is none, or is coarser than the print: its rounding would be allowed."""
+    known, place = value.known_discrepancy, (*path, "known_discrepancy", "comes_out")
+    if known is None or len(value.printed) > _LONGEST:
+        return
+    if value.printed == UNRECORDED:
+        yield file.problem((*path, "known_discrepancy"), f"goes with a number that was printed, not {UNRECORDED}")
+        return
+    low, high = _RANGES.get(value.unit, (1.0, math.inf))
+    if len(known.comes_out) > _LONGEST or not low <= float(known.comes_out) <= high:
+        message = f"is {shorten(known.comes_out)}, no possible number; write it in the unit of printed"
+        yield file.problem(place, message)
+    elif count_decimals(known.comes_out) < count_decimals(value.printed):
+        message = f"is {known.comes_out}, with fewer digits than {value.printed}; write at least as many"
+        yield file.problem(place, message)
+
+
+def count_decimals(digits: str) -> int:
+    """Digits after the point."""
+    return len(digits.partition(".")[2])
 
 
 def _check_names(

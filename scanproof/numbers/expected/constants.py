@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
@@ -10,9 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from scanproof.numbers.expected.problems import ExpectedError
+from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.schema import Count, Form
 from scanproof.numbers.expected.validation import read_form
+from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
 
 FILE_NAME = "tolerance.yaml"
 
@@ -52,13 +56,17 @@ class Constants:
         return SECOND_GATE * self.false_alarm_rate / self.checks
 
     def joint_level(self, models: int) -> float:
-        """False alarm rate of the joint test of each of `models` models; the night has as much as all of them."""
-        return JOINT / 2 * self.false_alarm_rate / max(MODELS, models)
+        """False alarm rate of each joint test of each of `models` models.
+
+        There are two of a model, against its baseline and against what was printed, and one of the night; the models'
+        tests of a kind have as much together as the night's.
+        """
+        return JOINT / 3 * self.false_alarm_rate / max(MODELS, models)
 
     @property
     def night_level(self) -> float:
         """False alarm rate of the joint test over everything that a night measured."""
-        return JOINT / 2 * self.false_alarm_rate
+        return JOINT / 3 * self.false_alarm_rate
 
     def drift_level(self, series: int) -> float:
         """False alarm rate of the drift test of one of `series` series."""
@@ -97,11 +105,30 @@ class PerplexityForm(Form):
 class ToleranceForm(Form):
     """The content of tolerance.yaml; see `Constants`."""
 
-    false_alarm_rate: Share = Field(description="A number between 0 and 1.")
-    checks: Count = Field(description="A whole number.")
+    # Smaller rates of a single number cannot be told from none in double precision.
+    false_alarm_rate: float = Field(ge=1e-6, lt=1, description="A number between 0 and 1.")
+    checks: int = Field(ge=1, le=1_000_000, description="A whole number.")
     power: float = Field(gt=0.5, lt=1, description="A number between 0.5 and 1.")
     flip_rate: FlipRateForm = Field(description="Same and other.")
     perplexity: PerplexityForm = Field(description="Documents and relative_sd.")
+
+
+def _check_calibrated(file: YamlFile, path: KeyPath, constant: ConstantForm) -> Iterator[FileProblem]:
+    """A constant that is not what the calibration beside it gives: a digit or a zero that slipped."""
+    place, said = (*path, "calibration", "value_is"), constant.calibration.get("value_is")
+    if said is None:
+        yield file.problem(place, "is missing; write what `scanproof calibrate` prints")
+        return
+    figure = re.match(r"(0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*e-[0-9]+|[1-9]\.[0-9]+e-[0-9]+), rounded up", str(said))
+    if figure is None:
+        yield file.problem(place, f"is {shorten(str(said))}; write what `scanproof calibrate` prints")
+        return
+    exact, value = Decimal(figure[1]), Decimal(repr(constant.value))
+    # What is printed is rounded to three digits itself, so that the constant may lie half of its last digit below it.
+    unit = Decimal(1).scaleb(exact.adjusted() - 1)
+    if not exact - unit / 20 <= value <= exact + unit * Decimal("1.05"):
+        message = f"is {constant.value:g}, but the calibration beside it says {shorten(str(said))}; correct one of them"
+        yield file.problem((*path, "value"), message)
 
 
 def load_constants(path: Path) -> Constants:
@@ -110,6 +137,13 @@ def load_constants(path: Path) -> Constants:
     if file.problems:
         raise ExpectedError(file.problems)
     form = file.form
+    constants = {
+        ("flip_rate", "same"): form.flip_rate.same,
+        ("flip_rate", "other"): form.flip_rate.other,
+        ("perplexity", "relative_sd"): form.perplexity.relative_sd,
+    }
+    if problems := [one for path, form_of in constants.items() for one in _check_calibrated(file.yaml, path, form_of)]:
+        raise ExpectedError(problems)
     same, other = form.flip_rate.same.value, form.flip_rate.other.value
     if other < same:
         message = "is below flip_rate.same.value; another harness cannot be quieter: write at least the same"

@@ -10,16 +10,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from scanproof.numbers.expected.problems import FileProblem
+from scanproof.numbers.expected.schema import NAME, TEXT
 from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
 
-_NAME = "^[A-Za-z0-9_.-]+$"
-_NAME_WANTED = "a name of letters, digits, ., _ and - alone"
+_NAME_WANTED = "a name of letters, digits, ., _ and - alone, 100 at most, that begins with none of . and -"
 _FALLBACK = "what the schema of the file asks for"
 _DIGITS_WANTED = 'the digits alone, such as "24.3", without sign, percent, dagger or stars'
 _NUMBER_WANTED = 'the three digits of the document in quotes, such as "001", or embedded'
 _WANTED_BY_KEY = {
     "printed": _DIGITS_WANTED,
     "stderr": _DIGITS_WANTED,
+    "comes_out": _DIGITS_WANTED,
     "hub_id": "owner/name",
     "number": _NUMBER_WANTED,
     "document": _NUMBER_WANTED,
@@ -78,6 +79,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def _describe(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "is empty"
+    if isinstance(value, str) and not value.strip():
+        return "is blank"
     if isinstance(value, dict):
         return "is a mapping"
     return "is a list" if isinstance(value, list) else f"is {_show(value)}"
@@ -94,23 +97,26 @@ def _is_number(text: str) -> bool:
 
 
 def _key_message(key: str | int) -> str:
-    if key == "":
+    if not str(key).strip():
         return "is an empty key; write the name that the text belongs to"
     return f"is the key {_show(key)}; write {_NAME_WANTED}"
 
 
 def _wanted(error: Mapping[str, Any], path: KeyPath, form: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    if kind in ("string_type", "string_too_short"):
+    is_blank = kind == "string_pattern_mismatch" and context["pattern"] == TEXT
+    if is_blank or kind in ("string_type", "string_too_short"):
         return "a reason" if "assumed" in path[:-1] else _meaning(path, form) or "text"
     if kind == "string_pattern_mismatch":
-        return _NAME_WANTED if context["pattern"] == _NAME else _WANTED_BY_KEY.get(str(path[-1]), _FALLBACK)
+        return _NAME_WANTED if context["pattern"] == NAME else _WANTED_BY_KEY.get(str(path[-1]), _FALLBACK)
     if kind == "greater_than":
         return f"a number above {context['gt']:g}"
     if kind == "less_than":
         return f"a number below {context['lt']:g}"
     if kind == "greater_than_equal":
         return f"{context['ge']} or more"
+    if kind == "less_than_equal":
+        return f"{context['le']} or less"
     return _WANTED_BY_ERROR.get(kind, _FALLBACK)
 
 

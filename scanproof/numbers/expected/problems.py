@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from scanproof.printable import LONGEST, make_printable
+
+LONGEST_KEY = 200
+"""Characters of a dotted path of keys in a message."""
+MOST = 200
+"""Problems that are listed."""
+
 
 @dataclass(frozen=True)
 class FileProblem:
@@ -20,8 +27,9 @@ class FileProblem:
     """What is wrong and what to write instead."""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        place = f"{make_printable(self.file, LONGEST)}:{self.line}"
+        key = f"{make_printable(self.key, LONGEST_KEY)}: " if self.key else ""
+        return f"{place}: {key}{make_printable(self.message, LONGEST)}"
 
 
 class ExpectedError(Exception):
@@ -32,4 +40,6 @@ class ExpectedError(Exception):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        more = len(self.problems) - MOST
+        listed = [str(problem) for problem in self.problems[:MOST]]
+        return "\n".join([*listed, *([f"and {more} more"] if more > 0 else [])])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from scanproof import files
 from scanproof.numbers.expected import constants as constants_file
 from scanproof.numbers.expected import tasks as tasks_file
 from scanproof.numbers.expected.build import EvaluationFile, published_values
@@ -18,6 +20,7 @@ from scanproof.numbers.expected.tasks import TaskInfo, load_tasks
 from scanproof.numbers.expected.validation import FormFile, FormT, attempt, is_sound, keep_sound, read_form
 from scanproof.numbers.expected.yaml_lines import read_yaml
 from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.verdict.answers import ANSWERS
 
 __all__ = ["Expected", "ExpectedError", "FileProblem", "PublishedDocument", "TaskInfo", "load"]
 
@@ -38,6 +41,8 @@ class PublishedDocument:
     file: str | None
     """File name of the text whose lines the values name."""
     suite: Literal["gpu", "embedded"]
+    numbers: int
+    """How many its files hold, unrecorded ones included."""
     harness: Mapping[str, Any]
     """name, version, relation (same, other, unknown), said."""
     hardware: Mapping[str, str]
@@ -74,7 +79,7 @@ def load(folder: Path) -> Expected:
     A mistake in one key hides no other mistake, with two exceptions: a file that is not YAML, and the names of tasks
     while tasks.yaml has mistakes of its own.
     """
-    if not _is_folder(folder):
+    if not files.is_folder(folder):
         message = "is not a folder; name the folder of expected values, the one with tasks.yaml in it"
         raise ExpectedError([FileProblem(str(folder), 1, "", message)])
     problems = list(_check_file_names(folder))
@@ -100,21 +105,14 @@ def load(folder: Path) -> Expected:
     )
 
 
-def _is_folder(folder: Path) -> bool:
-    try:
-        return folder.is_dir()
-    except OSError:
-        return False
-
-
 def _check_file_names(folder: Path) -> Iterator[FileProblem]:
     """YAML files that nothing would read, and a folder without documents."""
     read_at_top = (constants_file.FILE_NAME, tasks_file.FILE_NAME)
     depths = set()
-    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+    for path in sorted(_yaml_files(folder)):
         depth = len(path.relative_to(folder).parts)
         depths.add(depth)
-        if path.suffix == ".yml":
+        if path.suffix != ".yaml":
             yield FileProblem(str(path), 1, "", "is not read; end its name in .yaml")
         elif depth > 2 or (depth == 1 and path.name not in read_at_top):
             yield FileProblem(str(path), 1, "", f"is not read here; put it into the folder with its {DOCUMENT_FILE}")
@@ -122,13 +120,48 @@ def _check_file_names(folder: Path) -> Iterator[FileProblem]:
         yield FileProblem(str(folder), 1, "", f"holds no document; add a folder with a {DOCUMENT_FILE}")
 
 
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    """Whatever is named as a YAML file, in small letters or not, also behind links to folders."""
+    entered: set[str] = set()
+    known = any(files.is_file(folder / name) for name in (constants_file.FILE_NAME, tasks_file.FILE_NAME))
+    deepest = 4 if known else 1
+    for current, folders, names in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(current))
+        listed = [*folders, *names]
+        # A link may lead back to a folder above it, and a wrong folder may be the whole disk.
+        inside = len(Path(current).relative_to(folder).parts) < deepest
+        folders[:] = [name for name in folders if inside and os.path.realpath(Path(current, name)) not in entered]
+        yield from (Path(current, name) for name in listed if name.strip().lower().endswith((".yaml", ".yml")))
+
+
 def _read_documents(folder: Path, problems: list[FileProblem]) -> Iterator[DocumentFiles]:
     for subfolder in _entries(folder, Path.is_dir, problems):
         paths = _entries(subfolder, lambda path: path.suffix == ".yaml", problems)
+        problems += _find_lost_files(subfolder, {path.name for path in paths}, problems)
         if paths:
-            document = _read(subfolder / DOCUMENT_FILE, DocumentForm, problems)
             evaluations = [_read_evaluation(path, problems) for path in paths if path.name != DOCUMENT_FILE]
-            yield DocumentFiles(subfolder.name, document, tuple(file for file in evaluations if file is not None))
+            document = attempt(problems, read_form, subfolder / DOCUMENT_FILE, DocumentForm)
+            readable = tuple(file for file in evaluations if file is not None)
+            read = DocumentFiles(subfolder.name, document, readable, whole=len(readable) == len(evaluations))
+            problems += _problems_with_count(read)
+            yield read
+
+
+def _problems_with_count(files: DocumentFiles) -> Iterator[FileProblem]:
+    """What is wrong with the form of document.yaml; where `numbers` is missing, with the number to write."""
+    for problem in files.document.problems if files.document is not None else ():
+        missing = problem.key == "numbers" and problem.message.startswith("is missing")
+        exact = f"is missing; write numbers: {files.count}, as many as the files of this document hold"
+        yield replace(problem, message=exact) if missing and files.count else problem
+
+
+def _find_lost_files(folder: Path, names: Collection[str], problems: list[FileProblem]) -> Iterator[FileProblem]:
+    """Recorded answers without the file of their numbers: without a word the numbers would be missed by nobody."""
+    for path in _entries(folder, lambda path: path.name.endswith(ANSWERS), problems):
+        lost = f"{path.name.removesuffix(ANSWERS)}.yaml"
+        if lost not in names:
+            message = f"these answers belong to the numbers of {lost}, which is not there; restore it, or remove both"
+            yield FileProblem(str(path), 1, "", message)
 
 
 def _entries(folder: Path, is_wanted: Callable[[Path], bool], problems: list[FileProblem]) -> list[Path]:

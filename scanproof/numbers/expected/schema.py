@@ -11,14 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Text = Annotated[str, Field(min_length=1)]
-Number = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+TEXT = r"\S"
+"""A text says something: blanks are no reason."""
+Text = Annotated[str, Field(min_length=1, pattern=TEXT)]
+PrintedNumber = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 Printed = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|unrecorded)$")]
 Count = Annotated[int, Field(ge=1)]
 Shots = Annotated[int, Field(ge=0)]
 DocumentNumber = Annotated[str, Field(pattern=r"^([0-9]{3}|embedded)$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")]
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+"""A name may become part of a file's name: it is neither `.` nor `..`, no option and not long."""
+Name = Annotated[str, Field(pattern=NAME)]
+HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}$")]
 MetricName = Literal["acc", "acc_norm", "perplexity"]
 Assumptions = dict[Text, Text]
 
@@ -77,6 +81,10 @@ class DocumentForm(Form):
     urls: list[Text] = Field(default_factory=list, description="Where it can be read.")
     file: Text | None = Field(default=None, description="File name of the text whose lines the values name.")
     suite: Literal["gpu", "embedded"] = Field(description="Suite its values belong to.")
+    numbers: Count = Field(
+        description="How many numbers the files of this document hold, one for each entry of `values`. Those that are "
+        "unrecorded count as well. The files have to hold exactly as many: a number that is lost is missed by this."
+    )
     harness: HarnessForm = Field(description="The evaluation harness.")
     hardware: dict[Text, Text] = Field(
         default_factory=dict, description="Part (gpu, cpu, memory, driver, os) -> as printed."
@@ -143,6 +151,16 @@ class WideningForm(Form):
     reason: Text = Field(description="Why.")
 
 
+class KnownForm(Form):
+    """A printed number that cannot come out; any other than the one that does is out of tolerance."""
+
+    comes_out: PrintedNumber = Field(
+        description="The number that comes out, in quotes, in the unit of printed and with at least its digits."
+    )
+    source: Text = Field(description="Where this number stands.")
+    reason: Text = Field(description="Why the printed number cannot come out.")
+
+
 class ValueForm(Form):
     """One printed number."""
 
@@ -160,7 +178,7 @@ class ValueForm(Form):
     )
     run: Name | None = Field(default=None, description="Run that gave a recorded number; a key of the file's runs.")
     unit: Literal["percent", "fraction", "raw"] = Field(description="Unit of printed; perplexities are raw.")
-    stderr: Number | None = Field(default=None, description="Standard error as printed, in quotes, same unit.")
+    stderr: PrintedNumber | None = Field(default=None, description="Standard error as printed, in quotes, same unit.")
     suffix: Name | None = Field(
         default=None, description="Tells apart numbers that agree in all of the above but the line."
     )
@@ -172,7 +190,9 @@ class ValueForm(Form):
     parts: list[PartForm] = Field(default_factory=list, description="What an average is the plain mean of.")
     assumed: Assumptions = Field(default_factory=dict, description="For this number alone; see the file's.")
     widened: WideningForm | None = Field(default=None, description="More tolerance, with a reason.")
-    known_discrepancy: Text | None = Field(default=None, description="Why this number cannot come out.")
+    known_discrepancy: KnownForm | None = Field(
+        default=None, description="Why this number cannot come out, and the number that does."
+    )
     not_comparable: Text | None = Field(
         default=None, description="Why no measurement can be compared with this number."
     )
@@ -213,7 +233,6 @@ class EvaluationForm(Form):
         description="Batch size as the document prints it for this evaluation; not for origin `paper`.",
     )
     assumed: Assumptions = Field(default_factory=dict, description=ASSUMED)
-    known_discrepancy: Text | None = Field(default=None, description="Why none of the numbers can come out.")
     not_comparable: Text | None = Field(
         default=None, description="Why no measurement can be compared with the numbers."
     )

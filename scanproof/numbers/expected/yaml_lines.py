@@ -1,8 +1,8 @@
 """Read one YAML file and keep the line of every key.
 
-Stricter than YAML: no tags, no aliases, no key twice.  Only `1`, `1.5`, `true`, `false` and `null` are values; all else
-is text.  The data is built from libyaml's events.  Its nodes are composed by recursion in C, which ends the process
-when a file is nested too deeply.
+Stricter than YAML: no tags, no anchors, no aliases, no key twice, no character that cannot be seen.  Only `1`, `1.5`,
+`true`, `false` and `null` are values; all else is text.  The data is built from libyaml's events.  Its nodes are
+composed by recursion in C, which ends the process when a file is nested too deeply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from scanproof import files
 from scanproof.numbers.expected.problems import ExpectedError, FileProblem
+from scanproof.printable import is_visible
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead from the top of a file to one entry."""
@@ -35,6 +37,9 @@ _LONGEST_INT = 18
 """Characters: no number here is larger, and Python refuses to read one of more than 4300 digits."""
 _DEEPEST = 30
 """Levels of nesting."""
+_LARGEST = 1 << 22
+"""Bytes of a file; the largest that people wrote has 14,000."""
+_INVISIBLE = "has a character that cannot be seen; write it with those that can"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class YamlFile:
     data: Any
     """Mappings, lists and scalars, with UNREAD where an entry cannot be used."""
     problems: tuple[FileProblem, ...]
-    """Tags, aliases, keys that stand twice and numbers that are too large."""
+    """Tags, anchors, aliases, keys that stand twice, numbers that are too large and characters that cannot be seen."""
     lines: dict[KeyPath, int]
     """Line of each key and list item, counted from 1."""
     texts: dict[KeyPath, str]
@@ -80,7 +85,7 @@ def shorten(text: str) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = files.read_bytes(path, _LARGEST)
     except OSError as error:
         raise ExpectedError([FileProblem(str(path), 1, "", f"cannot be read: {error.strerror}")]) from error
     try:
@@ -128,11 +133,19 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._refuse(event, "an alias (*name) is not allowed; write the content again")
         data = self._build_scalar(event, path) if isinstance(event, yaml.ScalarEvent) else self._nested(event, path)
+        return data if self._is_plain(event) else UNREAD
+
+    def _is_plain(self, event: Any) -> bool:
+        """Whether a value or a key has neither tag nor anchor; a problem says which."""
         if event.tag is not None:
-            return self._refuse(event, f"tag {event.tag} is not allowed; write plain values")
-        return data
+            self._refuse(event, f"tag {shorten(event.tag)} is not allowed; write plain values")
+        if event.anchor is not None:
+            self._refuse(event, f"an anchor (&{shorten(event.anchor)}) is not allowed; aliases of it would not be read")
+        return event.tag is None and event.anchor is None
 
     def _build_scalar(self, event: Any, path: KeyPath) -> Any:
+        if not is_visible(event.value):
+            return self._refuse(event, _INVISIBLE, ".".join(map(str, path)))
         if not event.implicit[0]:  # in quotes
             return event.value
         value = _convert(event.value)
@@ -166,6 +179,9 @@ class _Builder:
                 self._build(next(self.events), (*path, ""))
                 continue
             key = event.value
+            self._is_plain(event)
+            if not is_visible(key) or "\n" in key or "\t" in key:
+                self._refuse(event, _INVISIBLE, key)
             if key in data:
                 message = "stands twice in one mapping, and YAML would drop the first; remove one of them"
                 self._refuse(event, message, key)

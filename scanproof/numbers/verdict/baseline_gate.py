@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scanproof.numbers.expected.constants import Constants
-from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.values import PublishedValue, Suite
 from scanproof.numbers.verdict.answers import Samples, TaskSamples
-from scanproof.numbers.verdict.engines import Engine
+from scanproof.numbers.verdict.engines import EngineName
 from scanproof.numbers.verdict.paired_tests import (
     PairedComparison,
     PairedTest,
@@ -20,7 +21,9 @@ from scanproof.numbers.verdict.paired_tests import (
     refuse,
     shift_test,
 )
+from scanproof.numbers.verdict.remaking import list_terms
 from scanproof.numbers.verdict.rounding import describe_unbounded, find_ceiling
+from scanproof.numbers.verdict.unexplained import unexplained_test
 
 if TYPE_CHECKING:
     from scanproof.record import Evaluation
@@ -33,29 +36,41 @@ class Baseline:
     name: str
     """Its name in messages: `the run 2026...`, `the answers recorded in float64`."""
     samples: Samples
-    harness: str | None
-    """Version of lm-eval that produced it."""
     ceiling: float | None = None
     """The most that rounding can move an answer, in nats; None where it is not known."""
     unbounded: str = ""
     """dtype and device of a stand-in whose ceiling is not known: `float32 on cuda:0`."""
-    engine: Engine | None = None
+    engine: EngineName | None = None
     """The engine that scored it; None for answers that come from no run."""
     evaluation: Evaluation | None = None
     """The evaluation whose answers these are; None for answers recorded in float64."""
+    probe_tokens: tuple[int, ...] | None = None
+    """What a fixed text became for the model; None where that was not kept."""
+    remedy: str = ""
+    """What to do, in one line, where another content is meant and this baseline no longer fits."""
+
+    def fitted_to(self, evaluation: Evaluation) -> Baseline:
+        """The baseline as this evaluation is compared with it: ceiling of rounding, and both engines in its name."""
+        return self.named_for(evaluation.engine).with_rounding_for(evaluation)
 
     def with_rounding_for(self, evaluation: Evaluation) -> Baseline:
         """The baseline with its ceiling of rounding set for an evaluation of a stand-in; unchanged for other models."""
-        if evaluation.job.suite != "embedded":
+        suite = evaluation.job.suite
+        if suite != "embedded":
             return self
-        both = [evaluation] if self.evaluation is None else [evaluation, self.evaluation]
+        both = [evaluation] if self.evaluation is None else [evaluation, of_suite(self.evaluation, suite)]
         return replace(self, ceiling=find_ceiling(*both), unbounded=describe_unbounded(*both))
 
-    def named_for(self, engine: Engine) -> Baseline:
+    def named_for(self, engine: EngineName) -> Baseline:
         """The baseline, with both engines in its name where the evaluation was scored by the other engine."""
         if self.engine in (None, engine):
             return self
         return replace(self, name=f"{self.name} (scored by {self.engine}, this by {engine})")
+
+
+def of_suite(evaluation: Evaluation, suite: Suite) -> Evaluation:
+    """The evaluation with the suite of the number that asked for it: what it says of itself decides nothing."""
+    return replace(evaluation, job=replace(evaluation.job, suite=suite))
 
 
 @dataclass(frozen=True)
@@ -71,41 +86,54 @@ class TaskPair:
         return [0.0 if old == new else (new or 0.0) - (old or 0.0) for old, new in pairs]
 
     def answer_changes(self) -> list[float]:
-        """For each answer of each document: its log-likelihood, now minus before, in nats."""
+        """For each answer of each document: its log-likelihood, now minus before, in nats; 0 where both are NaN."""
         return [
-            0.0 if old == new else new - old
+            0.0 if old == new or (math.isnan(old) and math.isnan(new)) else new - old
             for before, now in zip(self.before.loglikelihoods, self.now.loglikelihoods, strict=True)
             for old, new in zip(before, now, strict=True)
         ]
 
     def margin_changes(self) -> list[float] | None:
         """For each document: the margin of the right answer, now minus before, in nats; None where one is not known."""
-        old, new = right_answer_margins(self.before), right_answer_margins(self.now)
+        # The questions are the same, so that the right answers are; a baseline's file may not hold them.
+        old, new = right_answer_margins(self.before, self.now.right), right_answer_margins(self.now)
         return None if old is None or new is None else [b - a for a, b in zip(old, new, strict=True)]
 
 
-def right_answer_margins(task: TaskSamples) -> list[float] | None:
+def right_answer_margins(
+    task: TaskSamples, right: Sequence[tuple[int, ...] | None] | None = None
+) -> list[float] | None:
     """For each document: log-likelihood of the right answer minus that of the best wrong one, in nats.
 
     None where the right answer of any document is not known.
+
+    Args:
+        task: the answers.
+        right: indices of the right answers of each document; those of the task where it is not given.
     """
     margins = []
-    right = task.metrics.get("acc", (None,) * len(task.doc_ids))
-    for target, values, score in zip(task.targets, task.loglikelihoods, right, strict=True):
-        index = find_right_answer(target, values, score)
+    unknown = (None,) * len(task.doc_ids)
+    known, scores = right or task.right or unknown, task.metrics.get("acc", unknown)
+    for indices, target, values, score in zip(known, task.targets, task.loglikelihoods, scores, strict=True):
+        index = find_right_answer(indices, target, values, score)
         if index is None:
             return None
         margins.append(values[index] - max(value for place, value in enumerate(values) if place != index))
     return margins
 
 
-def find_right_answer(target: int | None, values: Sequence[float], score: float | None) -> int | None:
-    """Index of the right answer; None where it is not known.
+def find_right_answer(
+    right: Sequence[int] | None, target: int | None, values: Sequence[float], score: float | None
+) -> int | None:
+    """Index of the right answer; None where it is not known, or is not one.
 
-    Where the task gives no index (`target`) and has two answers, the score tells it: 1 if the likelier one is right.
+    Files until November 2026 do not keep what is right (`right`).  There lm-eval's `target` says it, and where that is
+    no index and there are two answers, the score: 1 if the likelier one is right.
     """
     if len(values) < 2 or score not in (0.0, 1.0):
         return None
+    if right is not None:
+        return right[0] if len(right) == 1 and 0 <= right[0] < len(values) else None
     if target is not None:
         return target if 0 <= target < len(values) else None
     if len(values) > 2:
@@ -126,16 +154,13 @@ def explain_unpaired(before: TaskSamples | None, now: TaskSamples | None, task: 
         return f"{task}: the documents differ"
     if before.prompts_hash != now.prompts_hash:
         return f"{task}: the prompts differ"
+    if before.questions_hash is None and now.questions_hash is not None:
+        return f"{task}: the baseline does not say which answers were to choose from"
+    if before.questions_hash != now.questions_hash:
+        return f"{task}: the answers to choose from differ"
     if [len(values) for values in before.loglikelihoods] != [len(values) for values in now.loglikelihoods]:
         return f"{task}: the answers that were scored differ"
     return None
-
-
-def explain_other_harness(baseline: Baseline, harness: str | None) -> str | None:
-    """Why the releases of lm-eval cannot be compared; None when they are the same."""
-    if None in (baseline.harness, harness):
-        return "the version of lm-eval is not known on both sides"
-    return None if baseline.harness == harness else f"lm-eval {harness} now, {baseline.harness} in the baseline"
 
 
 def pair_tasks(
@@ -157,27 +182,41 @@ def pair_tasks(
 
 def list_tasks(value: PublishedValue) -> list[tuple[str, str]]:
     """(task, metric) of everything that a number is computed from."""
-    return [(part.task, part.metric) for part in value.parts] or [(value.task, value.metric)]
+    return [(term.task, term.metric) for term in list_terms(value)]
 
 
 def judge_number(
-    value: PublishedValue, samples: Samples, baseline: Baseline, constants: Constants, *, harness: str | None
+    value: PublishedValue, evaluation: Evaluation, samples: Samples, baseline: Baseline, constants: Constants
 ) -> PairedComparison:
-    """Compare one number with the baseline; `harness` is the release of lm-eval that produced `samples`."""
-    pairs, reasons = pair_tasks(baseline, samples, value.job.name, [task for task, _ in list_tasks(value)])
-    refused = explain_other_harness(baseline, harness) or (reasons[0] if reasons else None)
+    """Compare one number with the baseline: the one function that says whether its documents are as they were.
+
+    Sessions, `scanproof compare` and the page all call it.  What can be compared is decided by the content of
+    documents, prompts and answers; another release of lm-eval that asks the same is compared.
+
+    Args:
+        value: the number.
+        evaluation: the evaluation that answered.
+        samples: its answers.
+        baseline: what they are compared with.
+        constants: levels and margins of the tests.
+    """
+    baseline = baseline.fitted_to(of_suite(evaluation, value.job.suite))
+    pairs, reasons = pair_tasks(baseline, samples, evaluation.job.name, [task for task, _ in list_tasks(value)])
+    refused = reasons[0] if reasons else None
     if refused is None:
         missing = (explain_missing_metric(p, metric) for p, (_, metric) in zip(pairs, list_tasks(value), strict=True))
         refused = next(filter(None, missing), None)
     if refused is not None:
-        return refuse(value.id, baseline.name, refused)
+        return refuse(value.id, baseline.name, refused, baseline.remedy)
     questions = list(list_questions(value, pairs, constants))
     tests = [run_test(constants.second_level / len(questions)) for run_test in questions]
     moved = [d for pair in pairs for d in pair.answer_changes()]
     if baseline.ceiling is not None or baseline.unbounded:
         tests.append(noise_test(moved, baseline.ceiling, baseline.unbounded))
-    finite = finite_test(moved)
-    return conclude(value.id, baseline.name, [*tests, *([finite] if finite.changed else [])])
+    terms = zip(pairs, list_terms(value), strict=True)
+    unexplained = unexplained_test(((pair.before, pair.now, term) for pair, term in terms), baseline.ceiling)
+    rare = [test for test in (finite_test(moved), unexplained) if test is not None and test.changed]
+    return conclude(value.id, baseline.name, [*tests, *rare])
 
 
 def explain_missing_metric(pair: TaskPair, metric: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 
-Engine = Literal["plain", "shared"]
+EngineName = Literal["plain", "shared"]
 
 DISAGREE = "the engines disagree: a kernel that carries a state over is wrong, or the engine is"
 
@@ -32,8 +32,10 @@ class SpotCheck:
 
     @property
     def nats(self) -> float:
-        """Difference between the engines in nats; inf where one of the two is not a number."""
-        return math.inf if self.shared is None or self.plain is None else abs(self.shared - self.plain)
+        """Difference between the engines in nats: inf where one of the two is not a number, 0 where both are none."""
+        if self.shared is None or self.plain is None:
+            return 0.0 if self.shared is self.plain else math.inf
+        return abs(self.shared - self.plain)
 
     @property
     def differs(self) -> bool:
@@ -90,9 +92,9 @@ class EngineDifference:
         return f"{self.task} document {self.doc_id}: {moved}{scores}"
 
 
-def format_score(value: float | None) -> str:
+def format_score(value: float | None, digits: int = 6) -> str:
     """A measurement or a score as text."""
-    return "nothing" if value is None else f"{value:.6g}"
+    return "nothing" if value is None else f"{value:.{digits}g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,33 @@ def net_mass(terms: tuple[Term, ...], tail: float) -> float:
     return largest * _tilted_mean(relative, theta)
 
 
+def net_flips_and_rounding(flips: float, variance: float, tail: float) -> float:
+    """Smallest x for which Chernoff's bound proves P(K + R > x) <= tail; R is a sum of uniform roundings.
+
+    A uniform variable of variance v has E exp(theta R) <= exp(theta^2 v / 2), and so has a sum of independent ones.
+    """
+    if flips == 0 and variance == 0:
+        return 0.0
+    theta = _solve(lambda t: _rounded_chernoff(flips, variance, t), -math.log(tail))
+    return flips * math.sinh(theta) + theta * variance
+
+
+def tail_of_flips_and_rounding(flips: float, variance: float, x: float) -> float:
+    """Upper bound of P(K + R > x), the inverse of `net_flips_and_rounding`."""
+    if x <= 0:
+        return 1.0
+    if flips == 0 and variance == 0:
+        return 0.0
+    theta = _solve(lambda t: flips * math.sinh(t) + t * variance, x)
+    return math.exp(-_rounded_chernoff(flips, variance, theta))
+
+
+def _rounded_chernoff(flips: float, variance: float, theta: float) -> float:
+    """Minus the logarithm of Chernoff's bound at the tilted mean flips sinh(theta) + theta variance."""
+    mean = flips * math.sinh(theta) + theta * variance
+    return theta * mean - 2 * flips * math.sinh(theta / 2) ** 2 - theta**2 * variance / 2
+
+
 def _tilted_mean(terms: tuple[Term, ...], theta: float) -> float:
     return sum(flips * weight * math.sinh(theta * weight) for flips, weight in terms)
 

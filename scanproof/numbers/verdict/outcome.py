@@ -16,7 +16,7 @@ class Meaning(Enum):
     OPEN = "open"
     """Measured and not judged: a known discrepancy, a subset of the documents, a latency without a baseline."""
     FAILED = "failed"
-    """Something is wrong with what was tested."""
+    """Something is wrong with what was tested, or with what it has to be compared with."""
     BROKEN = "broken"
     """Nothing was measured, so nothing is known."""
 
@@ -45,16 +45,18 @@ class Outcome(StrEnum):
     """The number is within tolerance, but its documents differ from the baseline."""
     ENGINES_DISAGREE = "ENGINES_DISAGREE", Meaning.FAILED, "⇄"
     """Within tolerance by the plain engine, but the shared engine differs from it by more than noise."""
+    COMPARISON_MISSING = "COMPARISON_MISSING", Meaning.FAILED, "∅"
+    """Within tolerance, but a comparison with the baseline that was due could not be made."""
     KNOWN_DISCREPANCY = "KNOWN_DISCREPANCY", Meaning.OPEN, "◇"
     NOT_COMPARABLE = "NOT_COMPARABLE", Meaning.OPEN, "○"
     ERROR = "ERROR", Meaning.BROKEN, "!"
-    """The machine failed."""
+    """The machine failed, or what was measured is no evidence: answers that are none, or a number not made of them."""
     NOT_RUN = "NOT_RUN", Meaning.BROKEN, "–"
     """Skipped before anything was measured."""
 
     @property
     def can_still_change(self) -> bool:
-        """Whether the comparison of documents may turn it into CHANGED or ENGINES_DISAGREE."""
+        """Whether the comparison of documents may turn it into CHANGED, COMPARISON_MISSING or ENGINES_DISAGREE."""
         return not self.meaning.is_bad
 
     @property
@@ -64,8 +66,16 @@ class Outcome(StrEnum):
 
     @property
     def fits_a_baseline(self) -> bool:
-        """Whether a run with this outcome may be declared a baseline.  CHANGED may: the change can be intended."""
-        return not self.meaning.is_bad or self is Outcome.CHANGED
+        """Whether a run with this outcome may be declared a baseline.
+
+        What differs from the baseline before may: the change can be intended.
+        """
+        return not self.meaning.is_bad or self in (Outcome.CHANGED, Outcome.COMPARISON_MISSING)
+
+    @property
+    def says_whether_it_is_as_before(self) -> bool:
+        """Whether a bisection can go on from it: the number was measured, and compared with what it has to be."""
+        return self.meaning is not Meaning.BROKEN and self not in (Outcome.NOT_COMPARABLE, Outcome.COMPARISON_MISSING)
 
 
 class LatencyOutcome(StrEnum):
@@ -84,9 +94,12 @@ class LatencyOutcome(StrEnum):
     FASTER = "FASTER", Meaning.GOOD, "✓"
     RECORDED = "RECORDED", Meaning.GOOD, "✓"
     SLOWER = "SLOWER", Meaning.FAILED, "✕"
+    WRONG = "WRONG", Meaning.FAILED, "≠"
+    """The operation's results are wrong, so it was not timed."""
     AMBIGUOUS = "AMBIGUOUS", Meaning.OPEN, "~"
     NO_BASELINE = "NO_BASELINE", Meaning.OPEN, "○"
     NOT_MEASURED = "NOT_MEASURED", Meaning.BROKEN, "–"
+    """Not timed, or timed with so much noise that a kernel twice as slow would pass, or the baseline is lost."""
 
 
 ALL: tuple[Outcome | LatencyOutcome, ...] = (*Outcome, *LatencyOutcome)

@@ -20,13 +20,17 @@ from enum import StrEnum
 PINELIS = 2 * math.e**3 / 9
 
 
+TOKENS = "tokens of "
+"""Begins the subject of a comparison of how text becomes tokens; the name of the job follows."""
+
+
 class ComparisonOutcome(StrEnum):
     """Result of a comparison with the baseline."""
 
     SAME = "SAME"
     CHANGED = "CHANGED"
     REFUSED = "REFUSED"
-    """Not compared, with a reason.  Neither a pass nor a failure."""
+    """Not compared, with a reason.  Where the comparison is due, the number fails by it: COMPARISON_MISSING."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class PairedTest:
     """One test of the pairs."""
 
     name: str
-    """`flips`, `margins`, `loglikelihoods`, `scores`, `noise` or `finite`."""
+    """`flips`, `margins`, `loglikelihoods`, `scores`, `noise`, `finite`, `unexplained` or `print`."""
     documents: int
     p_value: float | None
     """Upper bound of the probability of such pairs between two correct runs; None where a single answer decides."""
@@ -53,12 +57,21 @@ class PairedComparison:
     """One number, or several together, compared document by document with the baseline."""
 
     subject: str
-    """Id of the number, name of the model, or `night`."""
+    """Id of the number, name of the model, `night`, or `tokens of JOB`."""
     outcome: ComparisonOutcome
     baseline: str
-    """Name of the baseline."""
+    """Name of the baseline; `what was printed` where the printed numbers of a model were compared together."""
     because: str
     tests: tuple[PairedTest, ...] = ()
+    remedy: str = ""
+    """What to do about it, in one line, where nothing could be compared."""
+
+    @property
+    def sentence(self) -> str:
+        """The result with its subject, where the subject is no single number."""
+        if self.subject.startswith(TOKENS):
+            return self.because
+        return f"all numbers of {self.subject} together: {self.because}"
 
     @property
     def changed(self) -> bool:
@@ -188,7 +201,39 @@ def conclude(subject: str, baseline: str, tests: Sequence[PairedTest]) -> Paired
     return PairedComparison(subject=subject, outcome=outcome, baseline=baseline, because=because, tests=tuple(tests))
 
 
-def refuse(subject: str, baseline: str, because: str) -> PairedComparison:
-    """The result where a comparison would mean nothing, with the reason."""
+def compare_tokens(
+    job: str, baseline: str, before: Sequence[int] | None, now: Sequence[int] | None
+) -> PairedComparison | None:
+    """A changed tokenizer or BOS: a fixed text became other tokens than in the baseline; else None.
+
+    Where one side does not say it, `explain_absent_tokens` has the words, and each number of the job is refused.
+    """
+    if before is None or now is None or list(before) == list(now):
+        return None
+    because = (
+        f"{job}: the tokenizer or BOS changed since {baseline}: a fixed text became {len(now)} tokens, "
+        f"{show_tokens(now)}; it was {show_tokens(before)}"
+    )
+    outcome = ComparisonOutcome.CHANGED
+    return PairedComparison(subject=f"{TOKENS}{job}", outcome=outcome, baseline=baseline, because=because)
+
+
+def explain_absent_tokens(before: Sequence[int] | None, now: Sequence[int] | None) -> str | None:
+    """Why it is not known whether a fixed text became the same tokens; None where both say it, or neither."""
+    if (before is None) == (now is None):
+        return None
+    side = "the baseline" if before is None else "this evaluation"
+    return f"{side} does not say which tokens a fixed text became: another tokenizer or BOS would not be seen"
+
+
+def show_tokens(tokens: Sequence[int]) -> str:
+    """The first tokens of a text."""
+    return " ".join(str(token) for token in tokens[:12]) + (" ..." if len(tokens) > 12 else "")
+
+
+def refuse(subject: str, baseline: str, because: str, remedy: str = "") -> PairedComparison:
+    """The result where a comparison would mean nothing, with the reason and what to do."""
     message = f"not compared with {baseline}: {because}"
-    return PairedComparison(subject=subject, outcome=ComparisonOutcome.REFUSED, baseline=baseline, because=message)
+    return PairedComparison(
+        subject=subject, outcome=ComparisonOutcome.REFUSED, baseline=baseline, because=message, remedy=remedy
+    )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from scanproof.numbers.expected.constants import Constants, load_constants
-from scanproof.numbers.values import PublishedValue
+from scanproof.numbers.values import KnownDiscrepancy, PublishedValue
 from scanproof.numbers.verdict.engines import Engines
 from scanproof.numbers.verdict.flip_bounds import Term, net_flips, net_mass
 from scanproof.numbers.verdict.outcome import Outcome
@@ -71,6 +71,8 @@ class Verdict:
     because: str
     engines: Engines | None = None
     """The results of both engines; None where only one was needed."""
+    not_made_again: str | None = None
+    """What was not kept of its answers, so that the number could not be made again; None where it was made."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,19 @@ def allowance(value: PublishedValue, constants: Constants, documents: int | None
         detectable=total + value.half_unit + noise.usual,
         noise_sd=math.sqrt(noise.sd**2 + rounding_variance),
     )
+
+
+def list_blind_sides(metric: str, expected: float, allowed: float) -> tuple[str, ...]:
+    """Directions in which a number cannot fail, `low` or `high`: every possible measurement on that side is allowed.
+
+    Args:
+        metric: `acc`, `acc_norm` or `perplexity`.
+        expected: the number, in its natural unit.
+        allowed: how far a measurement may lie from it, in the same unit.
+    """
+    lowest, highest = (1.0, math.inf) if metric == "perplexity" else (0.0, 1.0)
+    sides = [("low", expected - allowed <= lowest), ("high", expected + allowed >= highest)]
+    return tuple(name for name, blind in sides if blind)
 
 
 def _noise(value: PublishedValue, constants: Constants, documents: int | None, flip_rate: float) -> _Noise:
@@ -215,7 +230,12 @@ def compare(
     if None not in (documents, value.documents) and documents != value.documents:
         because = f"{documents} documents were scored, {value.documents} expected: the dataset has changed"
         return _without(value, Outcome.ERROR, measured, because)
-    return _judge(value, measured, allowance(value, constants, documents), value.documents or documents)
+    return _judge(value, measured, constants, value.documents or documents)
+
+
+def reject(value: PublishedValue, because: str) -> Verdict:
+    """The verdict on a measurement that nothing may be concluded from."""
+    return _without(value, Outcome.ERROR, None, because)
 
 
 def _possible(value: PublishedValue, measured: float) -> bool:
@@ -229,25 +249,39 @@ def _without(value: PublishedValue, outcome: Outcome, measured: float | None, be
     return Verdict(outcome, expected, measured, difference, None, None, None, because)
 
 
-def _judge(value: PublishedValue, measured: float, allowed: Allowance, n: int | None) -> Verdict:
+def _judge(value: PublishedValue, measured: float, constants: Constants, n: int | None) -> Verdict:
+    allowed = allowance(value, constants, n)
     difference = measured - value.expected
     # A difference that is exact in print (0.4412 - 0.4407) must not fail because of binary rounding.
     within = abs(difference) <= allowed.total * (1 + 1e-9)
     moved = difference * n if n is not None and value.counts_documents else None
     outcome, because = _outcome(value, within, difference, allowed)
+    if value.known_discrepancy is not None and not within:
+        meant = replace(value, printed=value.known_discrepancy.comes_out, widened=None)
+        outcome, because = _judge_known(value.known_discrepancy, meant, measured, allowance(meant, constants, n).total)
     sigmas = difference / allowed.noise_sd
     return Verdict(outcome, value.expected, measured, difference, allowed, moved, sigmas, because)
 
 
 def _outcome(value: PublishedValue, within: bool, difference: float, allowed: Allowance) -> tuple[Outcome, str]:
     size = f"{abs(difference) * value.scale:.4g} against {allowed.total * value.scale:.4g} allowed"
-    if value.known_discrepancy is None:
-        if within:
-            return Outcome.REPRODUCED, f"within tolerance, {size}"
+    if not within:
         side = "above" if difference > 0 else "below"
         return Outcome.OUT_OF_TOLERANCE, f"measured {side} the printed number by {size}"
-    if within:
-        place = f"{value.file}:{value.file_line}"
-        because = f"the known discrepancy is gone ({size}): remove known_discrepancy from {place}"
-        return Outcome.OUT_OF_TOLERANCE, because
-    return Outcome.KNOWN_DISCREPANCY, value.known_discrepancy
+    if value.known_discrepancy is None:
+        return Outcome.REPRODUCED, f"within tolerance, {size}"
+    place = f"{value.file}:{value.file_line}"
+    because = f"the known discrepancy is gone ({size}): remove known_discrepancy from {place}"
+    return Outcome.OUT_OF_TOLERANCE, because
+
+
+def _judge_known(
+    known: KnownDiscrepancy, meant: PublishedValue, measured: float, allowed: float
+) -> tuple[Outcome, str]:
+    """A number that is known not to come out as printed: it has to come out as `meant` does."""
+    difference = abs(measured - meant.expected)
+    size = f"{difference * meant.scale:.4g} against {allowed * meant.scale:.4g} allowed"
+    if difference <= allowed * (1 + 1e-9):
+        return Outcome.KNOWN_DISCREPANCY, f"{known.reason} It is {known.comes_out} that comes out, {size}."
+    other = f"the {known.comes_out} that is known to come out ({known.source})"
+    return Outcome.OUT_OF_TOLERANCE, f"measured neither as printed nor {other}, by {size}"

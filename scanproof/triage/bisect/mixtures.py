@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from scanproof import files, record
-from scanproof.numbers.verdict.outcome import Meaning, Outcome, number_outcome
-from scanproof.triage.bisect.environments import Differences, Environment
+from scanproof.numbers.verdict.outcome import Meaning, number_outcome
+from scanproof.triage.bisect.environments import Differences, Environment, as_requirement
 from scanproof.triage.bisect.search import MixtureOutcome
 
 LOG = "log.txt"
@@ -32,6 +32,14 @@ class Tried:
     seconds: float = 0.0
     reused: bool = False
     folder: str = ""
+
+
+def read_tried(path: Path) -> Tried | None:
+    """What came out of a mixture before; None where that is not known, or not as it is written."""
+    try:
+        return files.read_record(Tried, path)
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass
@@ -59,18 +67,18 @@ class Mixtures:
         pins = self.pins(bad)
         folder = self.root.resolve() / "bisect" / self.key(pins)
         known = folder / "tried.json"
-        if known.is_file() and not self.fresh:
-            kept = files.from_json(Tried, known.read_bytes())
-            found = Tried(**{**asdict(kept), "reused": True})
+        kept = None if self.fresh else read_tried(known)
+        if kept is not None:
+            tried = Tried(**{**asdict(kept), "reused": True})
         else:
             self.say(f"{len(self.tried) + 1}. {self.named(bad)}")
-            found = self.attempt(bad, pins, folder)
-            if found.outcome is not MixtureOutcome.UNRESOLVED:
+            tried = self.attempt(bad, pins, folder)
+            if tried.outcome is not MixtureOutcome.UNRESOLVED:
                 # What broke may be mended: a full disk, a wheel that was not there yet.
-                files.write_atomically(known, files.to_json(found))
-        self.tried.append(found)
-        self.say(f"   {found.outcome.value}{' (known)' if found.reused else ''}: {found.because}")
-        return found.outcome
+                files.write_atomically(known, files.to_json(tried))
+        self.tried.append(tried)
+        self.say(f"   {tried.outcome.value}{' (known)' if tried.reused else ''}: {tried.because}")
+        return tried.outcome
 
     def pins(self, bad: frozenset[str]) -> dict[str, str]:
         """What has to be laid over the interpreter's own packages."""
@@ -112,7 +120,7 @@ class Mixtures:
         command = [
             sys.executable, "-m", "pip", "--python", str(self.base.python), "install", "--quiet", "--no-deps",
             "--disable-pip-version-check", "--upgrade", "--target", str(folder / "site"), *self.pip,
-            *(f"{name}=={version}" for name, version in pins.items()),
+            *(as_requirement(name, version) for name, version in pins.items()),
         ]  # fmt: skip
         result = self.run(command, folder, dict(os.environ))
         return None if result == 0 else f"cannot be built, see {folder / LOG}"
@@ -152,8 +160,6 @@ class Mixtures:
 def side_of(name: str) -> MixtureOutcome:
     """Whether a number with this outcome is as in the good environment; a run that judged nothing resolves nothing."""
     outcome = number_outcome(name)
-    if outcome.meaning is Meaning.FAILED:
-        return MixtureOutcome.BAD
-    if outcome.meaning is Meaning.BROKEN or outcome is Outcome.NOT_COMPARABLE:
+    if not outcome.says_whether_it_is_as_before:
         return MixtureOutcome.UNRESOLVED
-    return MixtureOutcome.GOOD
+    return MixtureOutcome.BAD if outcome.meaning is Meaning.FAILED else MixtureOutcome.GOOD

@@ -44,17 +44,17 @@ def search(packages: Sequence[str], test: Test) -> SearchResult:
         return SearchResult((), None, f"the good environment is not good here: {first.value}")
     if last is not MixtureOutcome.BAD:
         return SearchResult((), None, f"the bad environment does not show the fault here: {last.value}")
-    found = smallest(tuple(packages), test)
-    rest = frozenset(packages) - frozenset(found)
+    smallest_set = smallest(tuple(packages), test)
+    rest = frozenset(packages) - frozenset(smallest_set)
     without = test(rest)
     alone = None if without is MixtureOutcome.UNRESOLVED else without is MixtureOutcome.GOOD
-    return SearchResult(found, alone, conclusion(found, alone))
+    return SearchResult(smallest_set, alone, conclusion(smallest_set, alone))
 
 
-def conclusion(found: tuple[str, ...], alone: bool | None) -> str:
+def conclusion(packages: tuple[str, ...], alone: bool | None) -> str:
     """The conclusion about the packages that were found."""
-    names = " and ".join(found)
-    if len(found) > 1:
+    names = " and ".join(packages)
+    if len(packages) > 1:
         said = f"{names} together move the number; no part of them that could be tried does"
     else:
         said = f"{names} alone moves the number"

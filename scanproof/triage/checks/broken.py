@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scanproof.numbers.verdict.outcome import Outcome
-from scanproof.triage.evidence import Broken, Evidence
+from scanproof.triage.evidence import NO_EVIDENCE, Broken, Evidence
 from scanproof.triage.finding import Finding, FindingKind, FindingState
 
 ADVICE = {
@@ -16,6 +16,7 @@ ADVICE = {
     "timeout": "it took longer than --scanproof-timeout",
     "model_class": "the model class cannot be imported",
     "worker": "the worker failed",
+    NO_EVIDENCE: "what was measured is no evidence: its answers are none, or it is not made of them",
 }
 NEXT = {
     "killed": "dmesg --ctime | grep -i -E 'killed process|out of memory'",

@@ -17,8 +17,8 @@ def check(evidence: Evidence) -> list[Finding]:
     both = evidence.engines
     if both is None:
         return alone(evidence)
-    found = both.finding
-    if found is None:
+    comparison = both.finding
+    if comparison is None:
         title = "the shared engine measured nothing that can be compared; the number is plain's"
         return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, title, both.lines())]
     if both.disagree:
@@ -27,8 +27,8 @@ def check(evidence: Evidence) -> list[Finding]:
         # A number that plain has wrong as well is not explained by it: one fault may well move both, and unlike.
         state = FindingState.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else FindingState.SUSPECT
         return [make_finding(FindingKind.ENGINES, state, DISAGREE, both.lines(), command)]
-    if found.outcome is ComparisonOutcome.REFUSED:
-        return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, found.because, both.lines())]
+    if comparison.outcome is ComparisonOutcome.REFUSED:
+        return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, comparison.because, both.lines())]
     title = "the engine: plain and shared give the same answers, document by document"
     return [make_finding(FindingKind.ENGINES, FindingState.RULED_OUT, title, both.lines())]
 

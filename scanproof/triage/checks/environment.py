@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from scanproof.numbers.verdict import rounding
 from scanproof.triage import moves
 from scanproof.triage.differences import Difference, between
 from scanproof.triage.evidence import Evidence, Side
@@ -21,18 +20,18 @@ def check(evidence: Evidence) -> list[Finding]:
     now = evidence.now
     if now is None:
         return []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if evidence.before is not None:
         differ = [each for each in between(evidence.before, now) if not harmless(evidence, each)]
         moved = moves.have_answers_moved(evidence)
-        found += harness(evidence, evidence.before, [each for each in differ if each.group == "harness"])
-        found += inputs(evidence, differ, moved)
-        found += suspects(evidence, differ, moved)
-        found += others(evidence, differ, evidence.before)
+        findings += harness(evidence, evidence.before, [each for each in differ if each.group == "harness"])
+        findings += inputs(evidence, differ, moved)
+        findings += suspects(evidence, differ, moved)
+        findings += others(evidence, differ, evidence.before)
     elif evidence.recorded is not None:
         differ = between(evidence.recorded, now)
-        found += harness(evidence, evidence.recorded, [each for each in differ if each.group == "harness"])
-    return [shorten(each) for each in (*found, *published(evidence))]
+        findings += harness(evidence, evidence.recorded, [each for each in differ if each.group == "harness"])
+    return [shorten(each) for each in (*findings, *published(evidence))]
 
 
 def shorten(environment_finding: Finding) -> Finding:
@@ -53,11 +52,11 @@ def harness(evidence: Evidence, side: Side, differ: list[Difference]) -> list[Fi
     """lm-eval is another one: does it ask other questions, or score the same answers differently?"""
     if not differ:
         return []
-    found = moves.pair_tasks(evidence, side)
+    tasks = moves.pair_tasks(evidence, side)
     told = [str(each) for each in differ]
-    scored = [line for task in found for line in scored_differently(task, side)]
-    asked = [task.name for task in found if not moves.has_same_questions(task)]
-    same_data = data_is_the_same(evidence, side, found)
+    scored = [line for task in tasks for line in scored_differently(task, side)]
+    asked = [task.name for task in tasks if not moves.has_same_questions(task)]
+    same_data = data_is_the_same(evidence, side, tasks)
     if scored:
         title = "another lm-eval: the same answers get other scores"
         return [finding(FindingState.CAUSE, title, [*told, *scored], bisect(evidence))]
@@ -71,9 +70,9 @@ def harness(evidence: Evidence, side: Side, differ: list[Difference]) -> list[Fi
     return [finding(state, f"another lm-eval, {said}", told, bisect(evidence))]
 
 
-def data_is_the_same(evidence: Evidence, side: Side, found: list[Task]) -> bool:
+def data_is_the_same(evidence: Evidence, side: Side, tasks: list[Task]) -> bool:
     """Whether other questions cannot come from other data: the documents are the same, or the files they come from."""
-    if all(task.before.samples.documents_hash == task.now.samples.documents_hash for task in found):
+    if all(task.before.samples.documents_hash == task.now.samples.documents_hash for task in tasks):
         return True
     if side.parts is None or evidence.now is None or evidence.now.parts is None:
         return False
@@ -90,50 +89,58 @@ def scored_differently(task: Task, side: Side) -> list[str]:
     rows = zip(moves.measure_moves(task), old.metrics[task.metric], new.metrics[task.metric], strict=True)
     limit = moves.find_threshold(side)
     # A tie may be broken either way by the smallest rounding.
-    odd = [doc for (doc, moved), first, second in rows if moved <= limit and first != second and not near(task, doc)]
+    odd = [
+        doc for (doc, moved), first, second in rows if moved <= limit and first != second and not near(task, doc, limit)
+    ]
     if not odd:
         return []
     some = ", ".join(str(doc) for doc in odd[:5])
     return [f"{task.name}: {task.metric} of {len(odd)} documents differs, their answers do not (doc_id {some})"]
 
 
-def near(task: Task, doc: int) -> bool:
-    """Whether the two best answers of a document are so close that rounding decides; or the score is a smooth one."""
+def near(task: Task, doc: int, limit: float) -> bool:
+    """Whether the two best answers of a document are so close that rounding decides; or the score is a smooth one.
+
+    Args:
+        limit: nats by which rounding can move each of the two.
+    """
     samples = task.now.samples
     place = samples.doc_ids.index(doc)
     if samples.metrics[task.metric][place] not in (0.0, 1.0):
         return True
     values = sorted(samples.loglikelihoods[place], reverse=True)
-    return len(values) > 1 and values[0] - values[1] <= 2 * rounding.FLOAT32_CEILING
+    return len(values) > 1 and values[0] - values[1] <= 2 * limit
 
 
 def inputs(evidence: Evidence, differ: list[Difference], moved: bool | None) -> list[Finding]:
     """What the computation starts from: dtype, weights, the job's own arguments.  It always moves answers."""
     names = {"dtype": "another dtype", "weights": "another checkpoint", "job": "the job is another one"}
-    found = [each for each in differ if each.group in names and each.what != "job batch_size"]
-    if not found:
+    changed = [each for each in differ if each.group in names and each.what != "job batch_size"]
+    if not changed:
         return []
-    what = ", ".join(dict.fromkeys(names[each.group] for each in found))
+    what = ", ".join(dict.fromkeys(names[each.group] for each in changed))
     if moved is False:
         return [
-            finding(FindingState.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in found])
+            finding(
+                FindingState.UNKNOWN, f"{what}, but no answer moved beyond rounding", [str(each) for each in changed]
+            )
         ]
     state = FindingState.CAUSE if moved else FindingState.SUSPECT
-    return [finding(state, f"{what}: the answers are those of another computation", [str(each) for each in found])]
+    return [finding(state, f"{what}: the answers are those of another computation", [str(each) for each in changed])]
 
 
 def suspects(evidence: Evidence, differ: list[Difference], moved: bool | None) -> list[Finding]:
     """Packages, drivers and code that the numbers go through."""
     own = [str(each) for each in differ if each.group == "own code"]
     others = [str(each) for each in differ if each.group == "computes"] + list(evidence.changed_kernels)
-    found = [*own, *others]
-    if not found:
+    changed = [*own, *others]
+    if not changed:
         return []
     assert evidence.before is not None
     title = f"what computes differs from {evidence.before.name}"
     if moved is False:
-        return [finding(FindingState.UNKNOWN, f"{title}, but no answer moved beyond rounding", found)]
-    return [finding(FindingState.SUSPECT, title, found, bisect(evidence) if others else own_changes(evidence.before))]
+        return [finding(FindingState.UNKNOWN, f"{title}, but no answer moved beyond rounding", changed)]
+    return [finding(FindingState.SUSPECT, title, changed, bisect(evidence) if others else own_changes(evidence.before))]
 
 
 def own_changes(before: Side) -> str | None:
@@ -144,10 +151,10 @@ def own_changes(before: Side) -> str | None:
 
 def others(evidence: Evidence, differ: list[Difference], side: Side) -> list[Finding]:
     """What is not known to move a number, or that nothing differs at all."""
-    found = [str(each) for each in differ if each.group == "other" or each.what == "job batch_size"]
-    if found:
+    changed = [str(each) for each in differ if each.group == "other" or each.what == "job batch_size"]
+    if changed:
         title = f"differs from {side.name}, and is not known to move a number"
-        return [finding(FindingState.UNKNOWN, title, found)]
+        return [finding(FindingState.UNKNOWN, title, changed)]
     if not differ and not evidence.changed_kernels:
         return [
             finding(FindingState.RULED_OUT, f"nothing that is recorded of the environment differs from {side.name}", [])

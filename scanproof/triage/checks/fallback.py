@@ -28,7 +28,7 @@ def check(evidence: Evidence) -> list[Finding]:
                 kind=FindingKind.FALLBACK,
                 state=FindingState.CAUSE,
                 title=title,
-                evidence=tuple(found.text for found in missing),
+                evidence=tuple(kernel.text for kernel in missing),
                 next="scanproof doctor",
             )
         ]

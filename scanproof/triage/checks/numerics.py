@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scanproof.numbers.verdict import baseline_gate, paired_tests
+from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.triage import moves
 from scanproof.triage.evidence import Evidence, Side
 from scanproof.triage.finding import Finding, FindingKind, FindingState, make_finding
@@ -45,26 +46,28 @@ def check(evidence: Evidence) -> list[Finding]:
                 kind=FindingKind.NUMERICS, state=FindingState.UNKNOWN, title=text, next=REPEAT.format(evidence.number)
             )
         ]
-    found = [task for task in moves.pair_tasks(evidence, side) if moves.has_same_questions(task)]
-    if not found:
+    tasks = [task for task in moves.pair_tasks(evidence, side) if moves.has_same_questions(task)]
+    if not tasks:
         text = f"the answers cannot be compared with {side.name} document by document"
         return [Finding(kind=FindingKind.NUMERICS, state=FindingState.UNKNOWN, title=text)]
-    return [judged(evidence, side, found)]
+    return [judged(evidence, side, tasks)]
 
 
 REPEAT = "pytest tests/published -k {} --scanproof-history=FOLDER  # then `scanproof baseline set latest` on a good one"
 
 
-def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
+def judged(evidence: Evidence, side: Side, tasks: list[Task]) -> Finding:
     """What direction and size of the moves say together."""
     known = side.ceiling is not None
-    largest = moves.find_largest_move(found) or 0.0
-    documents = [document for task in found for document in documents_of(task)]
-    lines = [flips_line(documents), *tie_lines(documents), size_line(largest, side), *number_lines(found)]
+    largest = moves.find_largest_move(tasks) or 0.0
+    documents = [document for task in tasks for document in documents_of(task)]
+    lines = [flips_line(documents), *tie_lines(documents), size_line(largest, side), *number_lines(tasks)]
     command = None
     if evidence.substituted is None:
         command = f"scanproof triage {evidence.run} {evidence.number} --substitute --store {evidence.store}"
-    if known and largest <= moves.find_threshold(side):
+    # The session's verdict holds: what its gate has called changed is neither nothing nor noise here.
+    changed = evidence.outcome == Outcome.CHANGED
+    if known and largest <= moves.find_threshold(side) and not changed:
         title = f"nothing moved: every answer is that of {side.name} to rounding"
         if evidence.failed and not (evidence.engines and evidence.engines.disagree):
             title += "; what differs is the printed number, or how it is made of the answers"
@@ -72,7 +75,9 @@ def judged(evidence: Evidence, side: Side, found: list[Task]) -> Finding:
     leans = holm(list(questions(documents, evidence.margin)))
     lines += [lean.said for lean in leans] or [f"no lean: no test is below {LEVEL:g} after Holm's correction"]
     lines += describe_shared(documents)
-    if leans or known:
+    if changed:
+        lines.append(f"the gate: {evidence.because}")
+    if leans or known or changed:
         how = "lean one way" if leans else "moved further than rounding moves them, in no one direction"
         title = f"the computation changed: the questions are the same, the answers {how}"
         if not leans:
@@ -88,14 +93,15 @@ def documents_of(task: Task) -> list[MovedDocument]:
     """Every document of a task with what moved."""
     old, new = task.before.samples, task.now.samples
     pair = task.pair
-    binary = all(score in (0.0, 1.0) for each in (old, new) for score in each.metrics.get(task.metric, (None,)))
+    binary = all(score in (0.0, 1.0) for samples in (old, new) for score in samples.metrics.get(task.metric, (None,)))
     scores = pair.metric_changes(task.metric) if binary else None
-    first, second = baseline_gate.right_answer_margins(old), baseline_gate.right_answer_margins(new)
-    found = []
+    # The questions are the same, so that the right answers are; a file of recorded answers may not hold them.
+    first, second = baseline_gate.right_answer_margins(old, new.right), baseline_gate.right_answer_margins(new)
+    documents = []
     for place, doc in enumerate(new.doc_ids):
         line = (task.now.texts or {}).get(doc)
         length = len(line["prompts"][0]) + max(map(len, line["choices"]), default=0) if line else None
-        found.append(
+        documents.append(
             MovedDocument(
                 task=task.name,
                 doc=doc,
@@ -111,7 +117,7 @@ def documents_of(task: Task) -> list[MovedDocument]:
                 ),
             )
         )
-    return found
+    return documents
 
 
 def questions(documents: list[MovedDocument], margin: float) -> Sequence[Lean]:
@@ -139,13 +145,13 @@ def shift(name: str, moved: Sequence[float], margin: float) -> Lean:
 
 def to_ties(documents: list[MovedDocument]) -> Lean | None:
     """Of the documents that moved further than they were from a tie, half flip when moves are symmetric."""
-    far = [each for each in documents if each.margin is not None and each.moved is not None
-           and abs(each.moved) > abs(each.margin) > 0]  # fmt: skip
+    far = [document for document in documents if document.margin is not None and document.moved is not None
+           and abs(document.moved) > abs(document.margin) > 0]  # fmt: skip
     if not far:
         return None
     from scipy.stats import binomtest
 
-    towards = sum((each.moved or 0.0) * (each.margin or 0.0) < 0 for each in far)
+    towards = sum((document.moved or 0.0) * (document.margin or 0.0) < 0 for document in far)
     p_value = float(binomtest(towards, len(far), 0.5).pvalue)
     said = f"{towards} of {len(far)} documents that moved further than their margin moved across the tie"
     return Lean("across ties", p_value, f"{said}: p = {p_value:.2g}")
@@ -154,7 +160,7 @@ def to_ties(documents: list[MovedDocument]) -> Lean | None:
 def holm(asked: list[Lean]) -> list[Lean]:
     """The leans that remain after Holm's correction, smallest p-value first."""
     kept: list[Lean] = []
-    for place, lean in enumerate(sorted(asked, key=lambda each: each.p_value)):
+    for place, lean in enumerate(sorted(asked, key=lambda lean: lean.p_value)):
         if lean.p_value > LEVEL / (len(asked) - place):
             break
         kept.append(lean)
@@ -163,11 +169,11 @@ def holm(asked: list[Lean]) -> list[Lean]:
 
 def flips_line(documents: list[MovedDocument]) -> str:
     """Which documents flipped."""
-    flipped = [each for each in documents if abs(each.score) > 0.5]
-    gained = sum(each.score > 0 for each in flipped)
+    flipped = [document for document in documents if abs(document.score) > 0.5]
+    gained = sum(document.score > 0 for document in flipped)
     if not flipped:
         return f"no document of {len(documents)} flipped"
-    some = ", ".join(f"{each.doc}{'+' if each.score > 0 else '-'}" for each in flipped[:SHOWN])
+    some = ", ".join(f"{document.doc}{'+' if document.score > 0 else '-'}" for document in flipped[:SHOWN])
     more = f" and {len(flipped) - SHOWN} more" if len(flipped) > SHOWN else ""
     count = f"{len(flipped)} of {len(documents)} documents flipped: {gained} gained, {len(flipped) - gained} lost"
     return f"{count} (doc_id {some}{more})"
@@ -175,8 +181,8 @@ def flips_line(documents: list[MovedDocument]) -> str:
 
 def tie_lines(documents: list[MovedDocument]) -> list[str]:
     """How close the flipped documents were to a tie, and how many flips noise of this size makes."""
-    known = [(abs(each.margin), abs(each.moved), abs(each.score) > 0.5) for each in documents
-             if each.margin is not None and each.moved is not None]  # fmt: skip
+    known = [(abs(document.margin), abs(document.moved), abs(document.score) > 0.5) for document in documents
+             if document.margin is not None and document.moved is not None]  # fmt: skip
     if not known:
         return []
     could = sum(move > margin for margin, move, _ in known)
@@ -196,10 +202,10 @@ def size_line(largest: float, side: Side) -> str:
     return f"the answer that moved most since {side.name} moved by {largest:.2g} nats; {possible}"
 
 
-def number_lines(found: list[Task]) -> list[str]:
+def number_lines(tasks: list[Task]) -> list[str]:
     """What the documents' scores average to on both sides."""
     lines = []
-    for task in found:
+    for task in tasks:
         both = [each.samples.metrics.get(task.metric) for each in (task.before, task.now)]
         means = [statistics.fmean(score for score in each if score is not None) for each in both if each]
         if len(means) == 2 and task.metric != "perplexity":

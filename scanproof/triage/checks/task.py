@@ -24,11 +24,11 @@ def check(evidence: Evidence) -> list[Finding]:
     sides = [side for side in (evidence.before, evidence.recorded) if side is not None]
     if evidence.now is None or not sides:
         return []
-    found = next((some for side in sides if (some := questions(evidence, side))), [])
+    findings = next((some for side in sides if (some := questions(evidence, side))), [])
     differ = between(sides[0], evidence.now)
-    found += tokens(evidence, [each for each in differ if each.group == "tokens"])
-    if found:
-        return found
+    findings += tokens(evidence, [each for each in differ if each.group == "tokens"])
+    if findings:
+        return findings
     definitions = [str(each) for each in differ if each.group in ("definition", "dataset")]
     if definitions:
         title = "files of the task differ, the questions that were asked do not"
@@ -42,15 +42,17 @@ def questions(evidence: Evidence, side: Side) -> list[Finding]:
     """Documents and prompts that differ from one side's, one finding per task."""
     assert evidence.now is not None
     files = [each for each in between(side, evidence.now) if each.group in ("dataset", "definition", "shots")]
-    found = []
+    findings = []
     for task in moves.pair_tasks(evidence, side):
         if moves.has_same_questions(task):
             continue
         changed = [str(each) for each in files][:3]
         what, lines = named(task)
         state, said = verdict(task, side)
-        found.append(finding(state, f"{task.name}: {what}", [*lines, *said, *changed, *first_difference(task, side)]))
-    return found
+        findings.append(
+            finding(state, f"{task.name}: {what}", [*lines, *said, *changed, *first_difference(task, side)])
+        )
+    return findings
 
 
 def named(task: Task) -> tuple[str, list[str]]:

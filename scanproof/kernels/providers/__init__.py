@@ -1,0 +1,1 @@
+"""Who else provides an operation: other packages' implementations, and a kernel author's own."""

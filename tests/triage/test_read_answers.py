@@ -1,0 +1,94 @@
+"""What triage reads of other runs, also where their files are damaged."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scanproof import record
+from scanproof.evaluation import store
+from scanproof.history import baseline
+from scanproof.history.errors import HistoryError
+from scanproof.history.store import History, seal, unseal
+from scanproof.record import Evaluation
+from scanproof.triage import read_answers
+from tests.support.small_history import filled, make_run
+
+GOOD, NOW = "20260101T010000Z-00000001", "20260102T010000Z-00000002"
+
+
+def test_the_parts_of_a_fingerprint_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
+    path = store.folder_of(tmp_path, "k" * 64) / "fingerprint.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"parts": {"packages": "p"}}')
+    assert read_answers.read_fingerprint_parts(tmp_path, "k" * 64) == {"packages": "p"}
+    (path.parent / store.IMPORTED).write_text("[" * 100_000)
+    assert read_answers.read_fingerprint_parts(tmp_path, "k" * 64) == {"packages": "p"}
+    path.write_text("[" * 100_000)
+    assert read_answers.read_fingerprint_parts(tmp_path, "k" * 64) is None
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> History:
+    """A history whose only run is the declared baseline."""
+    history = filled(tmp_path, GOOD)
+    baseline.declare(history, history.find(GOOD), "it is good")
+    return history
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Evaluation:
+    """What the run in question evaluated."""
+    return record.read_run(make_run(tmp_path / "store", NOW)).evaluations[0]
+
+
+def test_a_declared_baseline_is_a_side_with_its_answers(
+    declared: History, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    side = read_answers.read_declared_baseline(declared.place.name, evaluation, tmp_path / "store")
+    assert side is not None
+    assert side.name == f"the baseline run {GOOD}"
+    assert len(side.tasks["piqa"].samples.doc_ids) == 400
+
+
+def test_a_declared_baseline_that_is_gone_is_said(declared: History, evaluation: Evaluation, tmp_path: Path) -> None:
+    shutil.rmtree(Path(declared.place.name) / "runs" / GOOD)
+    with pytest.raises(HistoryError, match=f"the baseline run {GOOD} cannot be read: it is gone"):
+        read_answers.read_declared_baseline(declared.place.name, evaluation, tmp_path / "store")
+
+
+def test_a_declared_baseline_with_damaged_answers_is_said(
+    declared: History, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    (samples,) = (Path(declared.place.name) / "runs" / GOOD).glob("samples-*.parquet")
+    content = samples.read_bytes()
+    samples.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(HistoryError, match=f"the baseline run {GOOD} cannot be read: .*wrong checksum"):
+        read_answers.read_declared_baseline(declared.place.name, evaluation, tmp_path / "store")
+
+
+def test_a_declaration_of_a_job_that_its_run_did_not_evaluate_is_said(
+    declared: History, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    (path,) = (Path(declared.place.name) / "baselines").glob("*.json")
+    content = unseal(path.read_bytes())
+    path.write_bytes(seal({**content, "evaluations": dict.fromkeys(content["evaluations"], "another-job")}))
+    with pytest.raises(HistoryError, match="it did not evaluate another-job"):
+        read_answers.read_declared_baseline(declared.place.name, evaluation, tmp_path / "store")
+
+
+def test_an_earlier_run_with_damaged_questions_does_not_end_the_search_for_a_good_one(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """Its deflate stream is damaged, which zlib says with an error of its own."""
+    make_run(tmp_path / "store", GOOD)
+    damaged = make_run(tmp_path / "store", "20260101T020000Z-00000003")
+    job = evaluation.job.name
+    packed = gzip.compress(b"x" * 50)
+    (damaged.parent / "samples" / job / "piqa.texts.jsonl.gz").write_bytes(packed[:10] + b"\xff" * (len(packed) - 10))
+    side = read_answers.find_last_good(read_answers.Runs(tmp_path / "store"), NOW, evaluation, job, ["piqa"])
+    assert side is not None
+    assert side.name == f"the good run {GOOD}"
