@@ -67,7 +67,7 @@ prepare() {
 
 # build NAME VERSION EXTENSION: a wheel that holds the extension, for one architecture.
 build() {
-  local name=$1 version=$2 extension=$3 torch key source
+  local name=$1 version=$2 extension=$3 torch key source listing
   torch=$("$work/bare/bin/python" -c 'import sys, torch; print(f"torch{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}")')
   key=$work/built/$name-$version-sm_$arch-$torch
   if ! compgen -G "$key/*.whl" >/dev/null; then
@@ -86,7 +86,9 @@ build() {
     mv "$key.part" "$key"
   fi
   # A switch that was overlooked gives a wheel of Python alone, which would pass for the real one.
-  "$work/bare/bin/python" -m zipfile -l "$(echo "$key"/*.whl)" | grep -q "$extension.*\.so" \
+  # Listed first: grep -q leaves at the first hit, and a pipe that breaks under the writer would be an error.
+  listing=$("$work/bare/bin/python" -m zipfile -l "$(echo "$key"/*.whl)")
+  grep -q "$extension.*\.so" <<< "$listing" \
     || die "$key holds no $extension; delete the folder and call again"
   cp "$key"/*.whl "$out/"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -138,3 +139,11 @@ class TestWheels:
         said = subprocess.run([sys.executable, str(setup)], capture_output=True, text=True, check=True).stdout
         assert said == ("['-gencode', 'arch=compute_90,code=sm_90'] []\n" if known else "['many'] ['-lineinfo']\n")
         assert known or "another than this script knows" in done.stderr
+
+
+@pytest.mark.parametrize("script", [*sorted(TOOLS.glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_no_script_pipes_into_a_command_that_leaves_at_the_first_hit(script: Path) -> None:
+    """Under pipefail the writer's broken pipe is an error, now and then: a good wheel was refused for it."""
+    text = script.read_text(encoding="utf-8")
+    assert "pipefail" in text
+    assert [line for line in text.splitlines() if re.search(r"\|\s*(grep -\w*[qm]|head)\b", line)] == []
