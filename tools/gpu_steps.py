@@ -112,8 +112,8 @@ STEPS = (
             "-m",
             "gpu and latency",
             "-k",
-            "mamba-130m-b16 or (selective_state_update-decode-mamba2-2.7b or (causal_conv1d_update and d5120)) "
-            "and (b1- or b64)",
+            "(mamba-130m-b16 or (selective_state_update-decode-mamba2-2.7b or (causal_conv1d_update and d5120)) "
+            "and (b1- or b64)) and not fla",
             "--scanproof-expected={on_gpu}",
             "--scanproof-record-latency",
         ),

@@ -64,6 +64,8 @@ WAYS = (
     Way("avx512", 2, 64, "shared", ("piqa",)),
 )
 """Every SIMD path, both engines, one thread and two, small batches and large ones; not each with each."""
+SIMD = ("default", "avx2", "avx512")
+"""Names of vector instructions on x86, each with those before it."""
 Answers = dict[tuple[str, int], list[float]]
 """Task and document -> log-likelihoods."""
 
@@ -71,8 +73,10 @@ Answers = dict[tuple[str, int], list[float]]
 def measure_way(jobs: Iterable[EvalJob], way: Way, recorded: Answers, store: Path) -> float:
     """The largest difference in nats between the answers of jobs, computed in this way, and the recorded ones.
 
-    Raises ValueError where the documents are others, or an answer is no finite number.
+    Raises ValueError where the documents are others, an answer is no finite number, or this machine cannot compute so.
     """
+    if way.simd not in list_simd():
+        raise ValueError(f"{way}: this machine's CPU has no {way.simd}; measure on one that has")
     settings = Settings(
         store=store, mirror=embedded.MIRROR, fresh=True, timeout=None, session=str(way), engine=way.engine
     )
@@ -89,6 +93,14 @@ def measure_way(jobs: Iterable[EvalJob], way: Way, recorded: Answers, store: Pat
     if not all(map(math.isfinite, moved)):
         raise ValueError(f"an answer is no finite number ({way})")
     return max(moved)
+
+
+def list_simd() -> tuple[str, ...]:
+    """The names of `SIMD` that this machine's CPU has: torch takes what it is told, and would end with SIGILL."""
+    import torch
+
+    best = torch.backends.cpu.get_cpu_capability().lower()
+    return SIMD[: SIMD.index(best) + 1] if best in SIMD else SIMD[:1]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from scanproof.plugin import (
     options,
     own_process,
     own_source,
+    refusals,
     reports,
     selected_numbers,
     strict_session,
@@ -121,6 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         plugins.register(no_benchmark, "scanproof-without-benchmark")
     register(plugins, broken_device.BrokenDevice(), "scanproof-broken-device")
+    register(plugins, refusals.Refusals(), "scanproof-refusals")
     if session.settings.strict:
         register(plugins, own_source.JudgeWatch(), own_source.WATCH)
     if session.parent is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scanproof.kernels.references.papers import causal_conv1d
+from scanproof.models import cache_names
 from scanproof.models.mamba_in_llama.operations import operations
 from scanproof.scoring import mixer_forms, scans
 from scanproof.scoring.attention import attend
@@ -117,7 +118,7 @@ class Network:
             from scanproof.scoring.transformers_cache import CarriedStateCache
 
             options = {
-                "past_key_values": CarriedStateCache(carried, self._slots),
+                cache_names.name_cache(self.model.forward): CarriedStateCache(carried, self._slots),
                 "use_cache": True,
                 "position_ids": carried.positions,
                 "attention_mask": carried.visible,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -60,18 +61,26 @@ def test_the_table_was_measured_in_the_ways_of_today() -> None:
     assert [line.removeprefix("# - ") for line in lines if line.startswith("# - ")] == list(map(str, rounding.WAYS))
 
 
-def test_a_way_takes_the_vector_instructions_that_it_names() -> None:
-    """As far as this machine has them."""
-    known = ["DEFAULT", "AVX2", "AVX512"]
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have other names")
+@pytest.mark.parametrize("simd", sorted({way.simd for way in rounding.WAYS}))
+def test_a_way_takes_the_vector_instructions_that_it_names(simd: str) -> None:
+    """torch does what it is told, whether the CPU can or not; only one that can may compute so."""
     show = [sys.executable, "-c", "import torch; print(torch.backends.cpu.get_cpu_capability())"]
+    with rounding.set_variables(ATEN_CPU_CAPABILITY=simd):
+        said = subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip()
+    assert said == simd.upper()
 
-    def capability() -> str:
-        return subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip()
 
-    most = known.index(capability())
-    for simd in sorted({way.simd for way in rounding.WAYS}):
-        with rounding.set_variables(ATEN_CPU_CAPABILITY=simd):
-            assert capability() == known[min(most, known.index(simd.upper()))]
+def test_a_way_that_the_cpu_cannot_compute_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert rounding.list_simd()[0] == "default"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert rounding.list_simd() == ("default", "avx2")
+    with pytest.raises(ValueError, match=r"avx512, 1 thread, .*: this machine's CPU has no avx512; measure on one"):
+        rounding.measure_way([], rounding.WAYS[0], {}, tmp_path)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
+    assert rounding.list_simd() == ("default",)
 
 
 def test_the_largest_move_of_real_answers_is_found(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.evaluation.worker.checkpoint_check import require_complete_checkpoint
+from scanproof.models import cache_names
 from scanproof.models.pruning.blocks import LayerBlock, PruningError
 from tests.support import small_families as small
 from tests.support.late import Late
@@ -127,7 +128,7 @@ def test_generation_with_a_cache_is_generation_without(checkpoints: Path, family
         torch.testing.assert_close(out.logits[step], last.to(out.logits[step].dtype), rtol=1e-5, atol=1e-5)
         sequence = torch.cat([sequence, last.argmax(-1, keepdim=True)], dim=1)
     assert torch.equal(out.sequences, sequence)
-    caches = out.past_key_values if "past_key_values" in out else out.cache_params
+    caches = out.cache_params if "cache_params" in out else cache_names.read_cache(out)
     assert len(caches.layers) == small.LAYERS - (end - start + 1)
 
 

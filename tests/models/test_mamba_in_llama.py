@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scanproof.models import cache_names
 from tests.support import hybrid_checkpoint
 from tests.support.late import Late
 
@@ -72,7 +73,7 @@ def in_pieces(lm: model.HybridLlama, ids: list[int], *lengths: int) -> torch.Ten
         length = lengths[min(len(found), len(lengths) - 1)]
         with torch.no_grad():
             output = lm(torch.tensor([ids[done : done + length]]), past_key_values=cache, use_cache=True)
-        cache, done = output.past_key_values, done + length
+        cache, done = cache_names.read_cache(output), done + length
         found.append(output.logits[0])
     return torch.cat(found)
 
@@ -299,8 +300,28 @@ def test_a_gpu_without_the_kernels_is_told_what_to_install() -> None:
 def test_a_cache_of_another_kind_is_refused(tmp_path: Path) -> None:
     from transformers import DynamicCache
 
-    with pytest.raises(TypeError, match="a hybrid needs a HybridCache, not a DynamicCache"):
-        loaded(tmp_path, "mamba2", "8b")(torch.tensor([[1]]), past_key_values=DynamicCache())
+    for name in (cache_names.NEW, cache_names.OLD):
+        with pytest.raises(TypeError, match="a hybrid needs a HybridCache, not a DynamicCache"):
+            loaded(tmp_path, "mamba2", "8b")(torch.tensor([[1]]), **{name: DynamicCache()})
+
+
+def test_a_cache_is_taken_by_the_name_before_and_after_transformers_5_24(tmp_path: Path) -> None:
+    lm, tokens = loaded(tmp_path, "mamba2", "8b"), torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = lm(tokens).logits[:, 3:]
+        for name in (cache_names.NEW, cache_names.OLD):
+            held = cache_names.read_cache(lm(tokens[:, :3], use_cache=True))
+            torch.testing.assert_close(lm(tokens[:, 3:], **{name: held}).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_that_no_layer_was_given_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers 5.24 did to whoever knew the earlier name alone: every position was the first."""
+    lm = loaded(tmp_path, "mamba2", "8b")
+    layer = type(next(each for each in lm.model.layers if hasattr(each, "mamba")))
+    forward = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda self, hidden, **_: forward(self, hidden))
+    with pytest.raises(RuntimeError, match="did not hand the cache to layer 0"), torch.no_grad():
+        lm(torch.tensor([[1]]), use_cache=True)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from scanproof.models import cache_names
 from tests.support.hybrids import Hybrid
 from tests.support.late import Late
 
@@ -80,7 +81,7 @@ class Server:
     def _options(self, tokens: Tensor, held: Held, real: Tensor | None) -> dict[str, Any]:
         if self.hybrid.keeps == "values":
             return {"state": held.cache}
-        options: dict[str, Any] = {"past_key_values": held.cache, "use_cache": True}
+        options: dict[str, Any] = {cache_names.name_cache(self.model.forward): held.cache, "use_cache": True}
         length, seen = tokens.shape[1], torch.tensor(held.lengths)[:, None]
         positions = seen + torch.arange(length)
         if real is None and len(set(held.lengths)) > 1:

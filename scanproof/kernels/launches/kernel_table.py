@@ -25,6 +25,8 @@ class Package:
     """Environment variables, set to TRUE, that make its setup.py compile the kernels."""
     when: str
     """What the installation does without the switches, as a note beside the command."""
+    refusals: tuple[str, ...] = ()
+    """Words of the RuntimeErrors by which it says that it cannot compute on this machine, and what to install."""
 
     @property
     def requirement(self) -> str:
@@ -111,6 +113,8 @@ PACKAGES = (
         oldest="0.5.2",
         modules=("fla",),
         when="its kernels are Triton's: nothing is built",
+        # In backward passes with a gate, on Hopper GPUs, for fear of Triton 3.4 to 3.7.0 (its issue 640).
+        refusals=("on Hopper GPUs produces incorrect results",),
     ),
 )
 

@@ -236,12 +236,20 @@ def of_attention(attend: Call) -> Call:
 
 
 def of_rotation(rotate: Call) -> Call:
-    """The rotation; what is in place is done to a copy, and returned a second time."""
+    """The rotation; what is in place is done to a copy, and returned a second time.
 
-    def call(*, x: Any, inplace: bool = False, seqlen_offsets: Any = None, **same: Any) -> Any:
+    Two of fla's defects are kept away, because they depend on what was called before (docs/defects.md): in place, the
+    first call of a shape rotates once for each time that the autotuner tries, so it chooses elsewhere first; lengths
+    that are written anew into a tensor are read as they were, so each call has them in a tensor of its own.
+    """
+
+    def call(*, x: Any, inplace: bool = False, seqlen_offsets: Any = None, cu_seqlens: Any = None, **same: Any) -> Any:
+        same["seqlen_offsets"] = 0 if seqlen_offsets is None else seqlen_offsets
+        same["cu_seqlens"] = None if cu_seqlens is None else cu_seqlens.clone()
         given = x.clone() if inplace else x
-        places = 0 if seqlen_offsets is None else seqlen_offsets
-        out = rotate(x=given, inplace=inplace, seqlen_offsets=places, **same)
+        if inplace:
+            rotate(x=x, **same)
+        out = rotate(x=given, inplace=inplace, **same)
         return (out, given.detach()) if inplace else out
 
     return call

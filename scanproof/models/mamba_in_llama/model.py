@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from scanproof.models import cache_names
 from scanproof.models.mamba_in_llama.cache import HybridCache, find_padding
 from scanproof.models.mamba_in_llama.config import HybridConfig
 from scanproof.models.mamba_in_llama.mixers import make_mixer
@@ -39,16 +41,17 @@ class ConvertedLayer(nn.Module):
         self.input_layernorm = FusedRMSNorm(config.d_model, eps, ops)
         self.post_attention_layernorm = FusedRMSNorm(config.d_model, eps, ops)
 
-    def forward(self, hidden_states: Tensor, past_key_values: Any = None, **_: Any) -> Tensor:
-        """Residual stream (b, l, d_model) -> (b, l, d_model)."""
-        cache = past_key_values if isinstance(past_key_values, HybridCache) else None
-        state, real = (None, None) if cache is None else (cache.state(self.index), cache.real)
+    def forward(self, hidden_states: Tensor, cache: Any = None, past_key_values: Any = None, **_: Any) -> Tensor:
+        """Residual stream (b, l, d_model) -> (b, l, d_model); the cache has one of two names (`cache_names`)."""
+        held = past_key_values if cache is None else cache
+        state, real = (held.state(self.index), held.real) if isinstance(held, HybridCache) else (None, None)
         hidden_states = hidden_states + self.mamba(self.input_layernorm(hidden_states), state, real)
         return torch.add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
 # Any, because its annotations differ between versions of transformers.
 _Llama: Any = LlamaForCausalLM
+_CACHE = cache_names.name_cache(LlamaForCausalLM.forward)
 
 
 class HybridLlama(_Llama):  # type: ignore[misc]
@@ -79,38 +82,53 @@ class HybridLlama(_Llama):  # type: ignore[misc]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        cache: Any = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         """Token ids (b, l) -> logits (b, l, vocabulary) and the cache, as in LlamaForCausalLM.
 
+        Args:
+            cache: a HybridCache.
+            past_key_values: the same, under the name before transformers 5.24.
+
         Raises:
             TypeError: the cache is of a class that cannot hold the states of the mixers.
+            RuntimeError: transformers did not hand the cache to the converted layers.
         """
         inputs = input_ids if input_ids is not None else kwargs["inputs_embeds"]
         real = find_padding(attention_mask, inputs.shape[1])
-        if past_key_values is None and (use_cache or real is not None):
-            past_key_values = HybridCache()
-        if past_key_values is not None and not hasattr(past_key_values, "states"):
-            raise TypeError(f"a hybrid needs a HybridCache, not a {type(past_key_values).__name__}")
-        if past_key_values is not None:
-            past_key_values.real = real
+        held = past_key_values if cache is None else cache
+        if held is None and (use_cache or real is not None):
+            held = HybridCache()
+        if held is not None and not hasattr(held, "states"):
+            raise TypeError(f"a hybrid needs a HybridCache, not a {type(held).__name__}")
+        if held is not None:
+            held.real = real
         output = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            use_cache=bool(use_cache),
-            **kwargs,
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=bool(use_cache), **{_CACHE: held}, **kwargs
         )
-        if past_key_values is not None:
-            past_key_values.seen += inputs.shape[1]
+        if isinstance(held, HybridCache):
+            self._check_states(held)
+        if held is not None:
+            held.seen += inputs.shape[1]
         return output
+
+    def _check_states(self, held: HybridCache) -> None:
+        # A layer that is given no cache computes as at the first position, and nothing else would say so.
+        layers = [layer.index for layer in self.model.layers if isinstance(layer, ConvertedLayer)]
+        if lacking := [index for index in layers if index not in held.states]:
+            raise RuntimeError(
+                f"transformers {transformers.__version__} did not hand the cache to layer {lacking[0]}: this version "
+                "is not supported by scanproof's MambaInLlama"
+            )
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """transformers' `generate`, with a cache that also holds the states of the mixers."""
-        if kwargs.get("past_key_values") is None and kwargs.setdefault("use_cache", True):
-            kwargs["past_key_values"] = HybridCache()
+        names = (cache_names.NEW, cache_names.OLD)
+        if all(kwargs.get(name) is None for name in names) and kwargs.setdefault("use_cache", True):
+            kwargs[_CACHE] = HybridCache()
         return super().generate(*args, **kwargs)
 
     def set_rotary(self, dtype: torch.dtype, device: torch.device) -> None:
