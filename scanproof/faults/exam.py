@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scanproof.faults.evaluation import Evaluated
 
 T = TypeVar("T")
+Check = Callable[[Callable[[str], Call]], "CheckResult"]
+"""From a function that returns the operation of a name to what a check of it finds."""
 SMALL_BYTES = 1_000_000
 SMALL_SEQLEN = 300
 """Only cases of at most these sizes are run, which take a processor milliseconds."""
@@ -211,22 +213,23 @@ def _find_operations_used(row: InvariantCase, implementations: Implementations) 
     return frozenset(seen)
 
 
-def examine(fault: Fault, suite: ExamSuite, until_caught: bool = False) -> ExamAnswer:
+def examine(fault: Fault, suite: ExamSuite, until_caught: bool = False, start_with: str = "") -> ExamAnswer:
     """Plant a fault and run every check of its operation.
 
     Args:
         until_caught: stop at the first check that detects the fault.
+        start_with: id of the check that is run first, because it is expected to detect it; the others keep their order.
     """
     checks = []
-    for check in _run_checks(fault, suite):
+    for check in _run_checks(fault, suite, start_with):
         checks.append(check)
         if until_caught and check.message:
             break
     return ExamAnswer(fault, tuple(checks))
 
 
-def _run_checks(fault: Fault, suite: ExamSuite) -> Iterator[CheckResult]:
-    """Run each check of an operation, in the suite's order: without a fault if it has not been yet, then with it."""
+def _run_checks(fault: Fault, suite: ExamSuite, start_with: str) -> Iterator[CheckResult]:
+    """Run each check of an operation: without a fault if it has not been yet, then with it."""
     implementations = suite.implementations
 
     def clean(name: str) -> Call:
@@ -235,25 +238,32 @@ def _run_checks(fault: Fault, suite: ExamSuite) -> Iterator[CheckResult]:
     def faulty(name: str) -> Call:
         return plant(fault, clean(name)) if name == fault.op else clean(name)
 
-    for case in suite.cases_for(fault.op):
+    for key, check in sorted(_list_checks(fault.op, suite), key=lambda one: one[0][1] != start_with):
+        yield _run_if_clean(key, suite, check, clean, faulty)
+
+
+def _list_checks(operation: str, suite: ExamSuite) -> Iterator[tuple[tuple[str, str], Check]]:
+    """The checks of an operation with their kinds and ids, in the suite's order."""
+    device = suite.implementations.device
+    for case in suite.cases_for(operation):
 
         def compare_with(calls: Callable[[str], Call], case: KernelCase = case) -> CheckResult:
-            return check_numerics(case, calls(case.op), implementations.device)
+            return check_numerics(case, calls(case.op), device)
 
-        yield _run_if_clean(("numerics", case.id), suite, compare_with, clean, faulty)
+        yield ("numerics", case.id), compare_with
     for row, used in suite.invariants:
-        if fault.op in used:
+        if operation in used:
 
             def check_with(calls: Callable[[str], Call], row: InvariantCase = row) -> CheckResult:
-                return check_invariant(row, calls, implementations.device)
+                return check_invariant(row, calls, device)
 
-            yield _run_if_clean((row.invariant, row.id), suite, check_with, clean, faulty)
+            yield (row.invariant, row.id), check_with
 
 
 def _run_if_clean(
     key: tuple[str, str],
     suite: ExamSuite,
-    check: Callable[[Callable[[str], Call]], CheckResult],
+    check: Check,
     clean: Callable[[str], Call],
     faulty: Callable[[str], Call],
 ) -> CheckResult:

@@ -9,6 +9,7 @@ import pytest
 
 from scanproof.kernels import cases
 from scanproof.plugin.kernel_fixtures import Missing
+from tests.support import planted_page
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def test_every_fault_of_an_operation_is_seen_by_a_kernel_check(suite: exam.ExamS
     planted = [each for each in catalogue.FAULTS if each.op == operation]
     assert len([each for each in planted if each.links]) >= 1, "a reported fault of each operation"
     assert len([each for each in planted if not each.links]) >= 2, "and generic ones"
-    answers = [exam.examine(each, suite, until_caught=True) for each in planted]
+    # The page says which check sees a fault first, and `python -m scanproof exam` looks for it anew.  Begun with, it
+    # has to see the fault again, or another one has to: all of them in order take ten times as long.
+    first = planted_page.read_first_checks()
+    answers = [exam.examine(each, suite, until_caught=True, start_with=first[each.id, each.op]) for each in planted]
     assert [answer.fault.id for answer in answers if not answer.caught] == []
     assert [check.without for answer in answers for check in answer.not_judged] == []
     messages = [check.message for answer in answers for check in answer.checks]

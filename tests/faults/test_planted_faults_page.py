@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanproof.kernels import cases
+from tests.support import planted_page
 from tests.support.late import Late
 
 if TYPE_CHECKING:
@@ -16,30 +16,25 @@ else:
     implementations = Late("scanproof.faults.implementations")
 
 COMMAND = "scanproof exam --format markdown"
-PAGE = Path(__file__).parents[2] / "docs" / "planted-faults.md"
 LINK = re.compile(r"\]\((https://[^)]+)\)")
 ROWS = re.compile(r"the row `(\w+)` reaches it")
 
 
-def page_rows() -> list[list[str]]:
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
 def test_the_page_lists_exactly_the_faults_of_the_catalogue() -> None:
     expected = {(f"`{each.id}`", each.op, each.links) for each in catalogue.FAULTS}
-    assert {(row[0], row[1], tuple(LINK.findall(row[3]))) for row in page_rows()} == expected
-    assert len(page_rows()) == len(catalogue.FAULTS)
+    assert {(row[0], row[1], tuple(LINK.findall(row[3]))) for row in planted_page.read_rows()} == expected
+    assert len(planted_page.read_rows()) == len(catalogue.FAULTS)
 
 
 def test_the_page_was_made_with_the_rows_that_there_are() -> None:
     """`44 of 68` counts the rows of an operation that the exam runs: a page that is older than a row has fewer."""
-    suite = exam.build_suite(implementations.prepare_implementations("reference"))
+    tested = implementations.prepare_implementations("reference")
+    suite = exam.ExamSuite(tested, exam.select_small_cases(tested), ())
     rows = {op: len(suite.cases_for(op)) for op in suite.operations}
     assert min(rows.values()) > 0, "the exam runs rows of every operation"
     stale = {
         (op, int(of))
-        for _, op, _, _, counts, *_ in page_rows()
+        for _, op, _, _, counts, *_ in planted_page.read_rows()
         for of in [counts.rpartition(" of ")[2]]
         if int(of) != rows[op]
     }
@@ -47,7 +42,7 @@ def test_the_page_was_made_with_the_rows_that_there_are() -> None:
 
 
 def test_the_page_names_what_is_not_planted() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+    text = planted_page.PAGE.read_text(encoding="utf-8")
     for each in catalogue.NOT_PLANTED:
         assert each.what in text
         assert all(link in text for link in each.links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 import random
 import re
@@ -131,6 +132,13 @@ PASSES = [
 
 def read() -> dict[str, Any]:
     return {setting.name: setting.read() for setting in surroundings.KEPT}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def load_what_the_first_call_loads() -> None:
+    """numpy's random numbers, and dynamo with its wrappers: whichever test is the first of a process, they are there."""
+    for name in ("numpy.random", "torch._dynamo"):
+        importlib.import_module(name)
 
 
 def test_every_row_has_a_change_here() -> None:
