@@ -136,7 +136,7 @@ def read() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="module")
 def load_what_the_first_call_loads() -> None:
-    """numpy's random numbers, and dynamo with its wrappers: whichever test is the first of a process, they are there."""
+    """numpy's random numbers, and dynamo with its wrappers: whichever test is a process's first, they are there."""
     for name in ("numpy.random", "torch._dynamo"):
         importlib.import_module(name)
 
