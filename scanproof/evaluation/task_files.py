@@ -176,7 +176,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise EvaluationError("worker", message) from error
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(files.YamlLoader):  # type: ignore[misc]
     """Safe loader that reads lm-eval's `!function` tags as text."""
 
 

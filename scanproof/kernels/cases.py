@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from scanproof.files import parse_yaml
 from scanproof.kernels.known import KnownDefect, KnownForm, split_error
 
 TABLE = Path(__file__).parent / "cases.yaml"
@@ -120,7 +121,7 @@ def read_table(path: Path, *parts: str) -> dict[str, Any]:
         CaseError: the file cannot be read, is not YAML, or lacks one of `parts`.
     """
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CaseError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

@@ -153,7 +153,7 @@ AROUND = Provider(
 
 
 @pytest.fixture
-def author(pytester: pytest.Pytester) -> pytest.Pytester:
+def author(pytester: pytest.Pytester, sessions_with_torch: None) -> pytest.Pytester:
     """A kernel's own repository, with a copy of the test of numerics."""
     shutil.copy(NUMERICS, pytester.path)
     package = pytester.mkpydir("mypkg")

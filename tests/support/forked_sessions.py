@@ -15,8 +15,14 @@ from typing import IO, Any
 import pytest
 
 SERVER = Path(__file__).with_name("session_server.py")
-IMPORTED = ("pytest", "numpy", "scipy.optimize", "scipy.special", "pydantic", "yaml", "rich.table", "packaging.version")
-"""What sessions that compare published numbers import of other projects; no plugin, which pytest rewrites itself."""
+IMPORTED = (
+    "pytest", "numpy", "scipy.optimize", "scipy.special", "pydantic", "yaml", "rich.table", "packaging.version",
+    "pyarrow.parquet", "fsspec", "xdist.plugin", "pytest_benchmark.plugin", "scanproof.plugin.*", "scanproof.numbers.*",
+    "scanproof.history.*", "scanproof.report.*",
+)  # fmt: skip
+"""What sessions that compare published numbers import; neither torch nor lm-eval."""
+WITH_TORCH = ("torch", "torch.fx.experimental.symbolic_shapes", "scanproof.kernels.*")
+"""What sessions that compute import besides: torch, and what it imports at the first backward pass."""
 UNUSED = "-p no:hypothesispytest -p no:anyio"
 """Plugins that no session of the tests uses, and that take 0.3 s to import."""
 
@@ -91,8 +97,8 @@ def session_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def torch_server() -> Iterator[Server]:
-    """One for sessions that need torch, which takes 1.3 s to import."""
-    server = Server("torch")
+    """One for sessions that compute."""
+    server = Server(*WITH_TORCH)
     yield server
     server.close()
 

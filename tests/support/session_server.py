@@ -1,10 +1,11 @@
 """Starts pytest sessions by forking: what they import of other projects is imported once, not by each session.
 
-More than half of the CPU time of a small session in a new interpreter goes to these imports. A fork is as much a
+Three quarters of the CPU time of a small session in a new interpreter go to these imports. A fork is as much a
 process of its own: it ends, dies and is killed as one. It runs `python -m pytest` in its own folder, with its own
-environment, limit of memory and output, and nothing of scanproof and no plugin is imported before.
+environment, limit of memory and output.
 
-The arguments name the modules to import. A line of standard input asks for a session; its answer is the exit code.
+The arguments name the modules to import; of a package that ends with `.*`, all of its modules. A line of standard input
+asks for a session; its answer is the exit code.
 """
 
 from __future__ import annotations
@@ -13,18 +14,23 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import signal
 import sys
 from typing import Any
 
+PLUGINS = ("scanproof", "pytest_benchmark", "xdist", "platformdirs")
+"""Packages of plugins: pytest rewrites their assertions when it loads them, and warns where it comes too late."""
+
 
 def main() -> None:
     """Fork a session for every request; returns in the server, and in a session when pytest did not end it."""
     sys.path.pop(0)
     for name in sys.argv[1:]:
-        importlib.import_module(name)
+        import_modules(name)
+    leave_assertions()
     # A new interpreter handles them so, whatever the process that starts it ignores.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
@@ -40,6 +46,22 @@ def main() -> None:
             return
         _, status = os.waitpid(session, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def import_modules(name: str) -> None:
+    """Import a module, or all modules of a package and of those in it."""
+    package = name.removesuffix(".*")
+    module = importlib.import_module(package)
+    if package != name:
+        for found in pkgutil.iter_modules(module.__path__, f"{package}."):
+            import_modules(f"{found.name}.*" if found.ispkg else found.name)
+
+
+def leave_assertions() -> None:
+    """Say to pytest that the assertions of the plugins stay as they are: none of them is a test."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PLUGINS:
+            module.__doc__ = f"{module.__doc__}\nPYTEST_DONT_REWRITE"
 
 
 def become(request: dict[str, Any]) -> None:

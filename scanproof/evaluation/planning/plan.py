@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
-
 from scanproof.evaluation.planning import gpu_memory, job_rows, placement
+from scanproof.files import parse_yaml
 from scanproof.numbers.expected.tasks import TaskInfo
 from scanproof.numbers.values import EvalJob, PublishedValue
 
@@ -91,7 +90,7 @@ class PlannedJob:
 
 def read_gpus(path: Path = GPUS) -> tuple[Gpu, ...]:
     """Read the table of GPUs."""
-    return tuple(Gpu(**row) for row in yaml.safe_load(path.read_text(encoding="utf-8")))
+    return tuple(Gpu(**row) for row in parse_yaml(path.read_text(encoding="utf-8")))
 
 
 def find_gpu(name: str, table: Sequence[Gpu]) -> Gpu | None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scanproof.files import parse_yaml
 from scanproof.models.layout import CheckpointError
 
 KNOWN = Path(__file__).with_name("known.yaml")
@@ -79,7 +78,7 @@ def read_architecture(stored: Namespace | None, path: Path) -> Architecture:
             one line per mistake.
     """
     given = {} if stored is None else {key: value for key, value in vars(stored).items() if value is not None}
-    known = yaml.safe_load(KNOWN.read_text(encoding="utf-8"))["fields"]
+    known = parse_yaml(KNOWN.read_text(encoding="utf-8"))["fields"]
     if "hybrid_layer_pattern" in given:
         given.setdefault("hybrid_override_pattern", given["hybrid_layer_pattern"])
     if given.get("group_query_attention") is False:

@@ -70,7 +70,7 @@ class YamlFile:
 def read_yaml(path: Path) -> YamlFile:
     """Read `path`; raises ExpectedError when it cannot be read at all, or is not YAML."""
     text = _read_text(path)
-    builder = _Builder(str(path), yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    builder = _Builder(str(path), yaml.parse(text, Loader=files.YamlLoader))
     try:
         data = builder.build_document()
     except yaml.YAMLError as error:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from scanproof.files import parse_yaml
 
 if TYPE_CHECKING:
     from scanproof.numbers.values import EvalJob
@@ -57,7 +57,7 @@ class MeasuredRounding:
     @classmethod
     def read(cls, path: Path) -> tuple[MeasuredRounding, ...]:
         """The rows of a table."""
-        return tuple(cls(**{**row, "largest": float(row["largest"])}) for row in yaml.safe_load(path.read_text()))
+        return tuple(cls(**{**row, "largest": float(row["largest"])}) for row in parse_yaml(path.read_text()))
 
 
 @cache
