@@ -16,11 +16,12 @@ import pytest
 
 SERVER = Path(__file__).with_name("session_server.py")
 IMPORTED = (
-    "pytest", "numpy", "scipy.optimize", "scipy.special", "pydantic", "yaml", "rich.table", "packaging.version",
-    "pyarrow.parquet", "fsspec", "xdist.plugin", "pytest_benchmark.plugin", "scanproof.plugin.*", "scanproof.numbers.*",
-    "scanproof.history.*", "scanproof.report.*",
+    "pytest", "_pytest.*", "xdist.plugin", "pytest_benchmark.plugin", "platformdirs.*", "xml.etree.ElementTree",
+    "numpy", "scipy.optimize", "scipy.special", "scipy.stats", "pandas", "pyarrow.compute", "pyarrow.parquet", "fsspec",
+    "pydantic", "yaml", "rich.table", "packaging.version",
+    "scanproof.plugin.*", "scanproof.numbers.*", "scanproof.history.*", "scanproof.report.*", "scanproof.triage.*",
 )  # fmt: skip
-"""What sessions that compare published numbers import; neither torch nor lm-eval."""
+"""What sessions that compare published numbers import, neither torch nor lm-eval; pyarrow imports pandas by itself."""
 WITH_TORCH = ("torch", "torch.fx.experimental.symbolic_shapes", "scanproof.kernels.*")
 """What sessions that compute import besides: torch, and what it imports at the first backward pass."""
 UNUSED = "-p no:hypothesispytest -p no:anyio"
