@@ -6,11 +6,10 @@ A project copies this file beside its conftest: it imports nothing of the tests.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from scanproof.numbers.verdict.measurement import Measurement
 
@@ -43,8 +42,8 @@ def keep_answers(
     for task, metrics in wanted.items():
         count = max(documents for _, documents in metrics.values())
         rows = list(_rows({name: value for name, (value, _) in metrics.items()}, count))
-        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        prompts = hashlib.sha256("\n".join(row["prompt_hash"] for row in rows).encode()).hexdigest()
+        (folder / f"{task}.jsonl").write_text("".join(map(_line, range(count), rows)))
+        prompts = hashlib.sha256("\n".join(f"p{doc}" for doc in range(count)).encode()).hexdigest()
         for name, (value, documents) in metrics.items():
             made = value if not math.isfinite(value) else _made(rows, name)
             measured.append(
@@ -56,7 +55,16 @@ def keep_answers(
     return tuple(measured)
 
 
-def _rows(metrics: Mapping[str, float], count: int) -> Iterator[dict[str, Any]]:
+class _Row(NamedTuple):
+    """What a document's line says of its answers."""
+
+    answers: list[float]
+    lengths: tuple[int, ...]
+    metrics: dict[str, float]
+    greedy: bool = False
+
+
+def _rows(metrics: Mapping[str, float], count: int) -> Iterator[_Row]:
     if "perplexity" in metrics:
         shares = {name: value for name, value in metrics.items() if name == "acc"}
         yield from _single_answers(metrics["perplexity"], shares.get("acc", 0.5), count)
@@ -65,32 +73,32 @@ def _rows(metrics: Mapping[str, float], count: int) -> Iterator[dict[str, Any]]:
     for doc in range(count):
         first, second, lengths = BOTH[doc < right["acc"], doc < right["acc_norm"]]
         moved = doc * 1e-5
-        yield _row(doc, [-first - moved, -second - moved], lengths, {
-            name: float(doc < right[name]) for name in metrics
-        })  # fmt: skip
+        yield _Row([-first - moved, -second - moved], lengths, {name: float(doc < right[name]) for name in metrics})
 
 
-def _single_answers(perplexity: float, share: float, count: int) -> Iterator[dict[str, Any]]:
+def _single_answers(perplexity: float, share: float, count: int) -> Iterator[_Row]:
     right = _documents(share, count)
     for doc in range(count):
         answer = -math.log(perplexity) + (doc - (count - 1) / 2) * 1e-6 if math.isfinite(perplexity) else -1.0
-        yield _row(doc, [answer], (5,), {"perplexity": answer, "acc": float(doc < right)}, greedy=doc < right)
+        yield _Row([answer], (5,), {"perplexity": answer, "acc": float(doc < right)}, greedy=doc < right)
 
 
-def _row(
-    doc: int, answers: list[float], lengths: tuple[int, ...], metrics: dict[str, float], greedy: bool = False
-) -> dict[str, Any]:
-    return {
-        "doc_id": doc, "doc_hash": f"d{doc}", "prompt_hash": f"p{doc}", "target_hash": f"t{doc}",
-        "question_hash": f"q{doc}", "target": 0 if len(answers) > 1 else None, "loglikelihoods": answers,
-        "is_greedy": [greedy] * len(answers), "right": [0], "lengths": list(lengths), "metrics": metrics,
-    }  # fmt: skip
+def _line(doc: int, row: _Row) -> str:
+    """A document's line of a log, put together by hand: sessions of the tests write millions of them."""
+    answers, greedy = row.answers, "true" if row.greedy else "false"
+    metrics = ", ".join([f'"{name}": {value!r}' for name, value in row.metrics.items()])
+    return (
+        f'{{"doc_id": {doc}, "doc_hash": "d{doc}", "prompt_hash": "p{doc}", "target_hash": "t{doc}", '
+        f'"question_hash": "q{doc}", "target": {0 if len(answers) > 1 else "null"}, "loglikelihoods": {answers}, '
+        f'"is_greedy": [{", ".join([greedy] * len(answers))}], "right": [0], "lengths": {list(row.lengths)}, '
+        f'"metrics": {{{metrics}}}}}\n'
+    )
 
 
 def _documents(share: float, count: int) -> int:
     return round(share * count) if math.isfinite(share) else count // 2
 
 
-def _made(rows: list[dict[str, Any]], metric: str) -> float:
-    mean = math.fsum(row["metrics"][metric] for row in rows) / len(rows)
+def _made(rows: list[_Row], metric: str) -> float:
+    mean = math.fsum(row.metrics[metric] for row in rows) / len(rows)
     return math.exp(-mean) if metric == "perplexity" else mean
