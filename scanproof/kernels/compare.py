@@ -129,8 +129,14 @@ def _fail_on_changed_settings(case: KernelCase, pinned: Pinned, after: str) -> N
         raise WrongResult(f"{case.id}: after {after}, {'; '.join(changed)}: it has to put back what it changes")
 
 
+@pin_settings()
 def run_reference(op: Op, case: KernelCase, arguments: Mapping[str, Any]) -> Results:
     """Run the reference in float64."""
+    return compute_reference(op, case, arguments)
+
+
+def compute_reference(op: Op, case: KernelCase, arguments: Mapping[str, Any]) -> Results:
+    """`run_reference` under the settings that hold: to pin them takes milliseconds each time."""
     return _run_in(op, case, arguments, torch.float64, exact)
 
 
@@ -139,6 +145,7 @@ def uses_tf32(op: Op, case: KernelCase, device: str) -> bool:
     return case.dtype == "float32" and op.tf32 and device != "cpu"
 
 
+@pin_settings()
 def run_form(
     op: Op, case: KernelCase, arguments: Mapping[str, Any], device: str = "cpu", dither: float = 1.0
 ) -> Results:
@@ -147,6 +154,11 @@ def run_form(
     Args:
         dither: scale at which intermediate values are rounded, see `precision.DITHERS`.
     """
+    return compute_form(op, case, arguments, device, dither)
+
+
+def compute_form(op: Op, case: KernelCase, arguments: Mapping[str, Any], device: str, dither: float) -> Results:
+    """`run_form` under the settings that hold."""
     hold = tf32 if uses_tf32(op, case, device) else rounded_to(case_dtype(case))
     narrowed = {name: arguments[name].to(case_dtype(case)) for name in op.casts if name in arguments}
     with contextlib.ExitStack() as stack:
@@ -178,7 +190,6 @@ def convert(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-@pin_settings()
 def _run_in(op: Op, case: KernelCase, arguments: Mapping[str, Any], dtype: torch.dtype, hold: Hold) -> Results:
     given = _converted(arguments, dtype)
     leaves = _leaves(op, case, given)
@@ -262,7 +273,7 @@ def compare_case(op: Op, case: KernelCase, call: Call, device: str = "cpu") -> t
         CaseError: the case names something that does not exist.
     """
     arguments = draw_inputs(op, case, device)
-    return judge_results(op, case, arguments, run_op(op, case, arguments, call, device), device)
+    return _judge(op, case, arguments, run_op(op, case, arguments, call, device), device)
 
 
 @pin_settings()
@@ -270,15 +281,22 @@ def judge_results(
     op: Op, case: KernelCase, arguments: Mapping[str, Any], of_call: Results, device: str = "cpu"
 ) -> tuple[ResultComparison, ...]:
     """Apply the criterion to the results of a call with these arguments."""
+    return _judge(op, case, arguments, of_call, device)
+
+
+def _judge(
+    op: Op, case: KernelCase, arguments: Mapping[str, Any], of_call: Results, device: str
+) -> tuple[ResultComparison, ...]:
+    """`judge_results` under the settings that hold."""
     results = _in_reals(op, of_call)
     if case.rows:
         arguments, results = _two_rows(op, case, arguments), _two_rows(op, case, results)
-    reference = _in_reals(op, run_reference(op, case, arguments))
+    reference = _in_reals(op, compute_reference(op, case, arguments))
     has_few_numbers = min(value.numel() for value in reference.values()) < FEW
     is_rounded = rounded_to(case_dtype(case)) is not exact
     # What is cut off has one sign, and where few terms of a sum count, one cut may be small by chance.
     dithers = DITHERS if uses_tf32(op, case, device) or (has_few_numbers and is_rounded) else DITHERS[:1]
-    forms = [_in_reals(op, run_form(op, case, arguments, device, dither)) for dither in dithers]
+    forms = [_in_reals(op, compute_form(op, case, arguments, device, dither)) for dither in dithers]
     typical = _typical_gradients(op, case, arguments, reference)
     comparisons = tuple(
         compare_result(
@@ -295,7 +313,7 @@ def judge_results(
         return comparisons
     if len(forms) == 1:
         # Only before a result is called wrong, because it takes time.
-        forms = [_in_reals(op, run_form(op, case, arguments, device, dither)) for dither in DITHERS]
+        forms = [_in_reals(op, compute_form(op, case, arguments, device, dither)) for dither in DITHERS]
     return tuple(
         judge_elements(each, results[each.result], [form[each.result] for form in forms], reference[each.result])
         if each.near
@@ -324,7 +342,7 @@ def _typical_gradients(op: Op, case: KernelCase, arguments: Mapping[str, Any], r
     if op.find_atol(case, case.dtype) is None or not small:
         return {}
     # The seed of a case draws what is sent back; the arguments are given.
-    drawn = [run_reference(op, replace(case, seed=case.seed + number), arguments) for number in range(1, SENT_BACK)]
+    drawn = [compute_reference(op, replace(case, seed=case.seed + number), arguments) for number in range(1, SENT_BACK)]
     values = {name: torch.stack([reference[name], *(_in_reals(op, other)[name] for other in drawn)]) for name in small}
     return {name: float(value.square().mean().sqrt()) for name, value in values.items()}
 

@@ -45,8 +45,11 @@ def test_the_baselines_of_a_gpu_lie_beside_the_expected_values(
     assert {each["outcome"] for each in latency_project.latencies()} == {"RECORDED"}
 
 
-def test_every_pass_is_a_process_of_its_own(latency_project: LatencyProject, project: Project) -> None:
+def test_every_pass_is_a_process_of_its_own(
+    latency_project: LatencyProject, project: Project, request: pytest.FixtureRequest
+) -> None:
     """An autotuner chooses once per process: passes of one process would hide how much its choice matters."""
+    request.getfixturevalue("new_interpreters")
     project.document()
     latency_project.given(a=1e-3, b=2e-3, warps="4 if scanproof_repeat in (1, 5) else 8")
     path = latency_project.root / "test_given.py"
@@ -148,7 +151,7 @@ def test_a_session_that_only_strict_fails_is_not_recorded(latency_project: Laten
 
 
 def test_ctrl_c_while_recording_leaves_the_baselines_as_they_were(
-    latency_project: LatencyProject, project: Project
+    latency_project: LatencyProject, project: Project, request: pytest.FixtureRequest
 ) -> None:
     """A real signal to the session, while one of its passes runs."""
     project.document()
@@ -162,6 +165,8 @@ def test_ctrl_c_while_recording_leaves_the_baselines_as_they_were(
     (latency_project.root / "conftest.py").write_text(listens)
     signals = f"    import os, signal, time\n    if scanproof_repeat == 6: {kill}\n"
     path.write_text(path.read_text() + signals)
+    # There the parent of a pass is the session.
+    request.getfixturevalue("new_interpreters")
     result = latency_project.run("test_given.py", "--scanproof-record-latency")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["baselines NOT recorded: the session was not green and whole"])

@@ -16,13 +16,20 @@ import pytest
 
 SERVER = Path(__file__).with_name("session_server.py")
 IMPORTED = (
-    "pytest", "_pytest.*", "xdist.plugin", "pytest_benchmark.plugin", "platformdirs.*", "xml.etree.ElementTree",
+    "pytest", "_pytest.*", "pytest_benchmark.plugin", "platformdirs.*", "xml.etree.ElementTree",
     "numpy", "scipy.optimize", "scipy.special", "scipy.stats", "pandas", "pyarrow.compute", "pyarrow.parquet", "fsspec",
     "pydantic", "yaml", "rich.table", "packaging.version",
     "scanproof.plugin.*", "scanproof.numbers.*", "scanproof.history.*", "scanproof.report.*", "scanproof.triage.*",
 )  # fmt: skip
-"""What sessions that compare published numbers import, neither torch nor lm-eval; pyarrow imports pandas by itself."""
-WITH_TORCH = ("torch", "torch.fx.experimental.symbolic_shapes", "scanproof.kernels.*")
+"""What sessions that compare published numbers import, neither torch nor lm-eval; pyarrow imports pandas by itself.
+
+Not `xdist.plugin`: it keeps the path as it is when it is imported, for its workers."""
+WITH_TORCH = (
+    "torch",
+    "torch.fx.experimental.symbolic_shapes",
+    "scanproof.kernels.*",
+    "tests.support.forked_own_processes",
+)
 """What sessions that compute import besides: torch, and what it imports at the first backward pass."""
 UNUSED = "-p no:hypothesispytest -p no:anyio"
 """Plugins that no session of the tests uses, and that take 0.3 s to import."""
@@ -36,9 +43,18 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
 
     def popen(
-        self, command: Sequence[str | os.PathLike[str]], stdout: IO[str], stderr: IO[str], **_: object
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        stdout: IO[str],
+        stderr: IO[str],
+        forks_own_processes: bool = False,
+        **_: object,
     ) -> Session:
-        """In place of `pytester.popen`, for the command that `pytester.runpytest_subprocess` runs."""
+        """In place of `pytester.popen`, for the command that `pytester.runpytest_subprocess` runs.
+
+        Args:
+            forks_own_processes: the session's own processes are forks too, see `forked_own_processes`.
+        """
         python, pytest_module, *arguments = command
         assert (python, pytest_module) == (sys.executable, "-mpytest")
         paths = filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
@@ -49,6 +65,7 @@ class Server:
             "out": stdout.name,
             "err": stderr.name,
             "arguments": arguments,
+            "forks_own_processes": forks_own_processes,
         }
         return Session(self, request)
 
@@ -116,6 +133,12 @@ def pytester(pytester: pytest.Pytester, session_server: Server, monkeypatch: pyt
 def sessions_with_torch(pytester: pytest.Pytester, torch_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions of this test compute, so that torch is there already."""
     monkeypatch.setattr(pytester, "popen", torch_server.popen)
+
+
+@pytest.fixture
+def forked_passes(pytester: pytest.Pytester, torch_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of this test compute, and so do the processes in which they run tests on their own."""
+    monkeypatch.setattr(pytester, "popen", partial(torch_server.popen, forks_own_processes=True))
 
 
 @pytest.fixture

@@ -189,9 +189,7 @@ class LatencyProject(PytesterProject):
 
 
 @pytest.fixture
-def latency_project(
-    pytester: pytest.Pytester, sessions_with_torch: None, monkeypatch: pytest.MonkeyPatch
-) -> LatencyProject:
+def latency_project(pytester: pytest.Pytester, forked_passes: None, monkeypatch: pytest.MonkeyPatch) -> LatencyProject:
     """An empty project; what it runs is in no xdist worker, also when this test is."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)

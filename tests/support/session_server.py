@@ -21,7 +21,7 @@ import signal
 import sys
 from typing import Any
 
-PLUGINS = ("scanproof", "pytest_benchmark", "xdist", "platformdirs")
+PLUGINS = ("scanproof", "pytest_benchmark", "platformdirs")
 """Packages of plugins: pytest rewrites their assertions when it loads them, and warns where it comes too late."""
 
 
@@ -41,8 +41,7 @@ def main() -> None:
     while request := sys.stdin.readline():
         session = os.fork()
         if not session:
-            become(json.loads(request))
-            runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+            run(json.loads(request))
             return
         _, status = os.waitpid(session, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
@@ -62,6 +61,18 @@ def leave_assertions() -> None:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in PLUGINS:
             module.__doc__ = f"{module.__doc__}\nPYTEST_DONT_REWRITE"
+
+
+def run(request: dict[str, Any]) -> None:
+    """Run the session that was asked for; returns when pytest did not end it."""
+    become(request)
+    if request["forks_own_processes"]:
+        from tests.support import forked_own_processes
+
+        if forked_own_processes.fork_own_processes():
+            exec(forked_own_processes.own_process_running.START, {"__name__": "__main__"})
+            return
+    runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 
 
 def become(request: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from scanproof.kernels import compare
 REFERENCES = "scanproof.kernels.references."
 """Modules of which a provider may enter none, but for `precision`, which the comparison enters elsewhere."""
 ALLOWED = f"{REFERENCES}precision"
-OURS = compare.run_reference.__code__, compare.run_form.__code__
+OURS = compare.compute_reference.__code__, compare.compute_form.__code__
 """Below these the comparison computes with the references itself."""
 
 
