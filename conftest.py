@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.small_jobs",
     "tests.support.offline",
     "tests.support.rates",
+    "tests.support.warm_workers",
 ]
 
 # Not installed where only kernels or published numbers are tested.

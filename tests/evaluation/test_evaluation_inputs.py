@@ -21,6 +21,7 @@ from tests.support import small_mirror as small
 from tests.support.small_jobs import fails, lines
 
 
+@pytest.mark.usefixtures("warm_workers")
 class TestChangedInput:
     def test_changed_dataset_row_is_seen_although_size_and_time_stay(
         self, measured: Evaluation, own: Path, tmp_path: Path
@@ -82,6 +83,7 @@ class TestChangedInput:
 
 
 class TestBrokenInput:
+    @pytest.mark.usefixtures("warm_workers")
     def test_corrupt_safetensors_is_a_checkpoint_error(self, own: Path, tmp_path: Path) -> None:
         weights = own / small.MODEL / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-100])
@@ -91,6 +93,7 @@ class TestBrokenInput:
         assert Path(error.log).is_file()
         assert "afetensor" in error.message
 
+    @pytest.mark.usefixtures("warm_workers")
     def test_a_checkpoint_that_lacks_a_tensor_is_named_not_filled_at_random(self, own: Path, tmp_path: Path) -> None:
         weights = own / small.MODEL / "model.safetensors"
         tensors = load_file(weights)
@@ -114,10 +117,12 @@ class TestBrokenInput:
         assert "weights" in error.message.lower()
         assert not harm.exists()
 
+    @pytest.mark.usefixtures("warm_workers")
     def test_broken_dataset_is_a_dataset_error(self, own: Path, tmp_path: Path) -> None:
         (own / small.DATASET / "ARC-Easy" / "test.jsonl").write_text('{"id": "q1", "question": \n')
         assert fails(own, tmp_path).kind == "dataset"
 
+    @pytest.mark.usefixtures("warm_workers")
     def test_unknown_model_class_is_named(self, mirror: Path, tmp_path: Path) -> None:
         job = replace(small.JOB, model="no_such_class")
         error = fails(mirror, tmp_path, job)

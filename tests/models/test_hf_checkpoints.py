@@ -115,6 +115,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scores.copy_datasets(tmp_path_factory.mktemp("hf") / "mirror")
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("hub_id", LAYOUTS)
 def test_published_layouts_load_and_score_with_the_bos_policy_of_their_document(
     tmp_path: Path, datasets: Path, hub_id: str
@@ -213,6 +214,7 @@ def spoiled(folder: Path, how: str) -> None:
         (folder / "config.json").unlink()
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize(
     ("how", "told"),
     [

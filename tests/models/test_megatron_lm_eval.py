@@ -61,6 +61,7 @@ def encoder() -> Callable[[str], list[int]]:
     return encode
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_embedded_tasks_score_as_by_hand_in_float64(tmp_path: Path, mirror: Path) -> None:
     evaluation = small_mirror.evaluate(JOB, small_mirror.settings(tmp_path, mirror), progress=small_mirror.ignore)
     assert {found.task for found in evaluation.measurements} == set(scores.TASKS)
@@ -125,6 +126,7 @@ class TestConvert:
         after = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")(ids).logits
         assert torch.equal(before, after)
 
+    @pytest.mark.usefixtures("warm_workers")
     def test_the_class_hf_scores_what_was_written(self, tmp_path: Path, mirror: Path) -> None:
         own = Path(shutil.copytree(mirror, tmp_path / "mirror"))
         assert self.run(str(mirror / NAME), str(own / CONVERTED)).exit_code == 0
