@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from scanproof.record import Run, read_run
+from tests.support.known_digests import copy_digests
 
 ROOT = Path(__file__).parents[2]
 RUNS = "runs/*/run.json"
@@ -21,6 +22,7 @@ def command(store: Path, *arguments: str) -> list[str]:
 
 def embedded(store: Path, *arguments: str, expect: int = 0) -> tuple[Run, str]:
     """Run the suite; returns the recorded run and what was shown."""
+    copy_digests(store)
     before = set(store.glob(RUNS))
     result = subprocess.run(command(store, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stdout + result.stderr

@@ -14,9 +14,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from scanproof.plugin import own_process_running
+from scanproof.plugin.own_process_running import START
 
 PID, STATUS = 4, 4
 """Bytes of what a process says once it is there, and of what is said of its end."""
@@ -36,12 +36,12 @@ def fork_own_processes() -> bool:
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
         """Python's own, but for own processes.  A strict session sees it when an attribute of scanproof is another."""
 
-        def __new__(cls, args: Sequence[str], *more: object, **given: object) -> object:
-            if list(args[:3]) == [sys.executable, "-c", own_process_running.START]:
+        def __new__(cls, args: Sequence[str], *more: object, **given: object) -> Any:
+            if list(args[:3]) == [sys.executable, "-c", START]:
                 return OwnProcess(ours, args, **given)  # type: ignore[arg-type]
             return super().__new__(cls)
 
-    subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen = Popen  # type: ignore[assignment,misc]
     return False
 
 
@@ -75,19 +75,19 @@ def is_own_process(told: int) -> bool:
     os._exit(0)
 
 
-def begin(request: dict[str, object], streams: Sequence[int]) -> None:
+def begin(request: dict[str, Any], streams: Sequence[int]) -> None:
     """Make this process the one that was asked for, as `python -c` does."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(str(request["folder"]))
+    os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[arg-type]
-    sys.argv = list(request["arguments"])  # type: ignore[call-overload]
+    os.environ.update(request["environment"])
+    sys.argv = list(request["arguments"])
 
 
 class OwnProcess:
-    """What `own_process_running` needs of `subprocess.Popen`."""
+    """What `scanproof.plugin.own_process_running` needs of `subprocess.Popen`."""
 
     def __init__(
         self, requests: socket.socket, command: Sequence[str], stdin: int, stdout: BinaryIO, stderr: BinaryIO,

@@ -15,6 +15,7 @@ from pathlib import Path
 from scanproof.evaluation.imported import Imports
 from scanproof.numbers.verdict.answers import ANSWERS
 from scanproof.plugin.evaluator import link_or_copy
+from tests.support.known_digests import copy_digests
 
 ROOT = Path(__file__).parents[2]
 MODEL = "mamba1-tiny"
@@ -79,6 +80,7 @@ class Copy:
             "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
             "--scanproof-store", str(store), "--scanproof-expected", str(self.folder / "expected"), *options,
         ]  # fmt: skip
+        copy_digests(store)
         return self.run(command)
 
     def triage(self, store: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -67,10 +67,11 @@ def run(request: dict[str, Any]) -> None:
     """Run the session that was asked for; returns when pytest did not end it."""
     become(request)
     if request["forks_own_processes"]:
+        from scanproof.plugin.own_process_running import START
         from tests.support import forked_own_processes
 
         if forked_own_processes.fork_own_processes():
-            exec(forked_own_processes.own_process_running.START, {"__name__": "__main__"})
+            exec(START, {"__name__": "__main__"})
             return
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 
