@@ -1,6 +1,6 @@
 """Starts pytest sessions by forking: what they import of other projects is imported once, not by each session.
 
-Three quarters of the CPU time of a small session in a new interpreter go to these imports. A fork is as much a
+Two thirds of the time of a small session in a new interpreter go to these imports. A fork is as much a
 process of its own: it ends, dies and is killed as one. It runs `python -m pytest` in its own folder, with its own
 environment, limit of memory and output.
 

@@ -1,6 +1,6 @@
 """Workers of this process's evaluations as forks of one that has loaded torch and lm-eval.
 
-Loading them takes two thirds of a small evaluation.  What a worker is given, reads and writes is the same; a test that
+Loading them takes most of a small evaluation.  What a worker is given, reads and writes is the same; a test that
 is about what a worker imports or how it ends starts real ones.
 """
 
