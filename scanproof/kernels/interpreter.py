@@ -15,6 +15,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -71,6 +72,7 @@ def prepare_triton() -> None:
     _correct_bfloat16()
     _give_loops_tensors()
     _overflow_silently()
+    _leave_out_unseen_checks()
     _interpret_assembly()
 
 
@@ -252,6 +254,18 @@ def _overflow_silently() -> None:
     import numpy as np
 
     np.seterr(over="ignore", invalid="ignore")
+
+
+def _leave_out_unseen_checks() -> None:
+    """Compute no check of an integer's overflow whose answer nobody sees: without debugging an assertion does nothing.
+
+    Triton's compiler leaves these checks out as well.
+    """
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    if hasattr(builder.options, "sanitize_overflow"):
+        builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
 
 def _interpret_assembly() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("sessions_with_torch")
+pytestmark = pytest.mark.usefixtures("forked_passes")
 
 KNOWN = "invalid gradient at index 6 - got [] but expected shape compatible with [16]"
 TESTS = f"""

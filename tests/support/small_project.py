@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -92,8 +93,9 @@ MADE = {"author": "embedded", '"0.4500"': '"0.4499"', '"8.14"': '"8.1410"'}
 """What is printed of a published model -> of a stand-in: the numbers that the answers of `GOOD` make."""
 
 
-def record_answers(path: Path) -> None:
-    """Write the answers that `GOOD` is made of as those recorded with the expected values of a stand-in."""
+@cache
+def pack_answers() -> bytes:
+    """The answers that `GOOD` is made of, as they are recorded with the expected values of a stand-in."""
     wanted: dict[str, dict[str, tuple[float, int]]] = {}
     for task, metric, value, documents in GOOD:
         wanted.setdefault(task, {})[metric] = value, documents
@@ -105,7 +107,7 @@ def record_answers(path: Path) -> None:
             for log in sorted(Path(folder).glob("*.jsonl"))
             for line in log.read_text().splitlines()
         ]
-    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0))
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
 
 
 class Project(PytesterProject):
@@ -141,7 +143,7 @@ class Project(PytesterProject):
                     text = text.replace(printed, made)
             (folder / f"{model}.yaml").write_text(text)
             if suite == "embedded":
-                record_answers(folder / f"{model}.answers.jsonl.gz")
+                (folder / f"{model}.answers.jsonl.gz").write_bytes(pack_answers())
         return folder
 
     def answer(self, answers: object = GOOD) -> None:
