@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scanproof.record import find_run, read_run
+from tests.support.known_digests import copy_digests
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "scanproof/kernels/references/papers.py"
@@ -30,7 +31,7 @@ LINE = {
 
 def faulty_clone(folder: Path, fault: str) -> Path:
     """The package with one line changed; data and checkpoints are the real ones."""
-    shutil.copytree(ROOT / "scanproof", folder / "scanproof", ignore=shutil.ignore_patterns("mirror", "__pycache__"))
+    shutil.copytree(ROOT / "scanproof", folder / "scanproof", ignore=shutil.ignore_patterns("mirror"))
     (folder / "scanproof" / "embedded" / "mirror").symlink_to(ROOT / "scanproof" / "embedded" / "mirror")
     path = folder / REFERENCE
     text, (right, wrong) = path.read_text(), LINE[fault]
@@ -39,31 +40,39 @@ def faulty_clone(folder: Path, fault: str) -> Path:
     return folder
 
 
-def run_suite(clone: Path, model: str) -> subprocess.CompletedProcess[str]:
+def run_suite(clone: Path, model: str, *options: str) -> subprocess.CompletedProcess[str]:
     """The embedded run of one stand-in, on three of its tasks."""
+    copy_digests(clone / "store")
     command = [
         sys.executable, "-m", "pytest", "-m", "embedded", "-q", "-p", "no:cacheprovider",
         "-k", f"{model} and (lambada or arc_easy or hellaswag)", str(ROOT / "tests" / "published"),
         "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--scanproof-store", str(clone / "store"),
+        *options,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(clone)}
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
 
 
+# By default what fails is scored once more, by plain lm-eval, which takes most of the time: one fault of each scan.
+SHARED = ("--scanproof-engine=shared",)
+
+
 @pytest.mark.parametrize(
-    ("model", "fault"),
+    ("model", "fault", "options"),
     [
-        ("mamba1-tiny", "skip dropped in the scan"),
-        ("mamba1-tiny", "state forgotten across a chunk of the scan"),
-        ("mamba1-tiny", "convolution shifted by one"),
-        ("mamba2-tiny", "skip dropped in SSD"),
-        ("mamba2-tiny", "state forgotten across a chunk of SSD"),
-        ("mamba2attn-tiny", "convolution shifted by one"),
+        ("mamba1-tiny", "skip dropped in the scan", ()),
+        ("mamba1-tiny", "state forgotten across a chunk of the scan", SHARED),
+        ("mamba1-tiny", "convolution shifted by one", SHARED),
+        ("mamba2-tiny", "skip dropped in SSD", SHARED),
+        ("mamba2-tiny", "state forgotten across a chunk of SSD", ()),
+        ("mamba2attn-tiny", "convolution shifted by one", SHARED),
     ],
 )
-def test_a_fault_in_the_scan_fails_the_embedded_run(tmp_path: Path, model: str, fault: str) -> None:
+def test_a_fault_in_the_scan_fails_the_embedded_run(
+    tmp_path: Path, model: str, fault: str, options: tuple[str, ...]
+) -> None:
     clone = faulty_clone(tmp_path, fault)
-    result = run_suite(clone, model)
+    result = run_suite(clone, model, *options)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     run = read_run(find_run(clone / "store" / "runs", "latest"))
     outcomes = {record.outcome for record in run.records}
@@ -73,13 +82,14 @@ def test_a_fault_in_the_scan_fails_the_embedded_run(tmp_path: Path, model: str, 
 
 
 @pytest.mark.parametrize(
-    ("model", "fault"), [("mamba1-tiny", "skip scaled by 1.02"), ("mamba2-tiny", "skip scaled by 1.02 in SSD")]
+    ("model", "fault", "options"),
+    [("mamba1-tiny", "skip scaled by 1.02", ()), ("mamba2-tiny", "skip scaled by 1.02 in SSD", SHARED)],
 )
 def test_a_fault_too_small_for_the_printed_numbers_is_caught_document_by_document(
-    tmp_path: Path, model: str, fault: str
+    tmp_path: Path, model: str, fault: str, options: tuple[str, ...]
 ) -> None:
     clone = faulty_clone(tmp_path, fault)
-    result = run_suite(clone, model)
+    result = run_suite(clone, model, *options)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     run = read_run(find_run(clone / "store" / "runs", "latest"))
     assert {record.outcome for record in run.records} == {"CHANGED"}, result.stdout
