@@ -144,15 +144,16 @@ class ExamSuite:
 
 def build_suite(implementations: Implementations) -> ExamSuite:
     """Select the checks that the implementations can run."""
-    used: dict[tuple[str, str], frozenset[str]] = {}
+    known: dict[tuple[str, str], frozenset[str]] = {}
     rows = []
     for row in select_small_invariants(implementations):
-        # A dtype changes nothing of what is called.
+        # A dtype changes nothing of what is called; where a call is refused, those after it are not known.
         key = row.invariant, row.case.op
-        if key not in used:
-            used[key] = _find_operations_used(row, implementations)
-        if not used[key] & implementations.missing.keys():
-            rows.append((row, used[key]))
+        used, is_whole = (known[key], True) if key in known else _find_operations_used(row, implementations)
+        if is_whole:
+            known[key] = used
+        if not used & implementations.missing.keys():
+            rows.append((row, used))
     return ExamSuite(implementations, select_small_cases(implementations), tuple(rows))
 
 
@@ -203,10 +204,13 @@ def check_invariant(row: InvariantCase, calls: Callable[[str], Call], device: st
     return CheckResult(row.invariant, row.id, "\n".join(wrong), time.process_time() - started, compared)
 
 
-def _find_operations_used(row: InvariantCase, implementations: Implementations) -> frozenset[str]:
-    """Find out which operations an invariant calls: its own, and where it puts calls together, by checking it once."""
+def _find_operations_used(row: InvariantCase, implementations: Implementations) -> tuple[frozenset[str], bool]:
+    """Find out which operations an invariant calls: its own, and where it puts calls together, by checking it once.
+
+    Returns them, and whether these are all: a check that compares nothing stopped on its way.
+    """
     if row.invariant in ("determinism", NAN):
-        return frozenset({row.case.op})
+        return frozenset({row.case.op}), True
     seen = set()
 
     def calls(name: str) -> Call:
@@ -214,9 +218,10 @@ def _find_operations_used(row: InvariantCase, implementations: Implementations) 
         return implementations.call(operation_table.find_operation(name), SEED)
 
     # It stops at the first operation that is missing, and then the invariant cannot be run anyway.
+    compared = 0
     with contextlib.suppress(ImportError):
-        check_invariant(row, calls, implementations.device)
-    return frozenset(seen)
+        compared = check_invariant(row, calls, implementations.device).results
+    return frozenset(seen), compared > 0
 
 
 def examine(fault: Fault, suite: ExamSuite, until_caught: bool = False, start_with: str = "") -> ExamAnswer:

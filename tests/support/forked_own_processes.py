@@ -1,7 +1,8 @@
-"""Own processes of a forked session as forks of the same server: what a session imports is imported for none of them.
+"""Own processes of a forked session as forks too: what a session imports is imported for none of them.
 
-A session that records latencies starts seven.  Here each of them is still a process of its own, in a group of its own,
-that begins without what the session did; only the interpreter is not started and the imports are there.
+A session that records latencies starts seven.  Here it forks, before pytest starts, the process from which they are
+forked.  Each of them is still a process of its own, in a group of its own, that begins without what the session did;
+only the interpreter is not started and the imports are there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def fork_own_processes() -> bool:
     theirs.close()
 
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
-        """Python's own, but for own processes.  A strict session sees it when an attribute of scanproof is another."""
+        """Python's own, but for own processes.  Patched here, as a strict session fails where scanproof is patched."""
 
         def __new__(cls, args: Sequence[str], *more: object, **given: object) -> Any:
             if list(args[:3]) == [sys.executable, "-c", START]:
@@ -104,7 +105,7 @@ class OwnProcess:
             os.close(stream)
         self.args = command
         self.stdin = os.fdopen(writing, "wb", 0)
-        self.pid = int.from_bytes(os.read(self._told, PID), "little")
+        self.pid = int.from_bytes(self._read(PID), "little")
         self._code: int | None = None
 
     def poll(self) -> int | None:
@@ -121,6 +122,13 @@ class OwnProcess:
 
     def _look(self, timeout: float | None) -> int | None:
         if self._code is None and select.select([self._told], [], [], timeout)[0]:
-            self._code = int.from_bytes(os.read(self._told, STATUS), "little", signed=True)
+            self._code = int.from_bytes(self._read(STATUS), "little", signed=True)
             os.close(self._told)
         return self._code
+
+    def _read(self, count: int) -> bytes:
+        """So many bytes: whoever tells them may be gone, and 0 is the group of this process, or success."""
+        told = os.read(self._told, count)
+        if len(told) != count:
+            raise OSError("the process that forks own processes has ended")
+        return told

@@ -30,7 +30,7 @@ WITH_TORCH = (
     "scanproof.kernels.*",
     "tests.support.forked_own_processes",
 )
-"""What sessions that compute import besides: torch, and what it imports at the first backward pass."""
+"""What sessions that compute import besides; of torch also what it imports at the first backward pass."""
 UNUSED = "-p no:hypothesispytest -p no:anyio"
 """Plugins that no session of the tests uses, and that take 0.3 s to import."""
 
@@ -78,7 +78,9 @@ class Server:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            return int(self._process.stdout.readline())
+            if answer := self._process.stdout.readline():
+                return int(answer)
+            raise OSError(f"the server of sessions ended with exit code {self._process.wait()}")
         except BaseException:
             # A deadline or Ctrl-C: the next session does not get the answer of this one.
             self.close()

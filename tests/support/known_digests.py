@@ -23,6 +23,6 @@ def compute_digests() -> Path:
 
 
 def copy_digests(store: Path) -> None:
-    """Make a new store one of an environment that ran before; one with a cache stays as it is."""
+    """Copy the digests into a store that has no cache yet."""
     if not (store / "cache").exists():
         shutil.copytree(compute_digests() / "cache", store / "cache")
