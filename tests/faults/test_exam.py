@@ -110,6 +110,30 @@ def test_what_cannot_be_imported_is_left_out_with_the_invariants_that_call_it() 
     assert not [row.id for row, used in here.invariants if "selective_state_update" in used]
 
 
+def test_a_dtype_that_is_refused_does_not_say_for_the_others_which_operations_are_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check of that row stops at its first call, and the operation of the steps is not met."""
+    sound = implementations.prepare_implementations("reference")
+    rows = [row for row in exam.select_small_invariants(sound) if row.id.startswith("causal_conv1d_fn-steps-")]
+    monkeypatch.setattr("scanproof.faults.exam.select_small_invariants", lambda tested: tuple(rows))
+    first = rows[0].case.dtype
+
+    def call(op: Op, seed: int) -> fault.Call:
+        def refuse(**arguments: Any) -> Any:
+            if str(arguments["x"].dtype) == f"torch.{first}":
+                raise RuntimeError("not in this dtype")
+            return sound.call(op, seed)(**arguments)
+
+        return refuse
+
+    whole = exam.build_suite(sound).invariants
+    refused = exam.build_suite(exam.Implementations("reference", "cpu", call)).invariants
+    assert len(rows) > 1
+    assert {used for _, used in whole} == {frozenset({"causal_conv1d_fn", "causal_conv1d_update"})}
+    assert refused[1:] == whole[1:]
+
+
 def harmless(call: Any, arguments: dict[str, Any]) -> Any:
     return call(**arguments)
 
