@@ -95,7 +95,7 @@ def parse_json(content: bytes | str) -> Any:
 
 
 YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, ten times as fast, where PyYAML was built with it.  Both build plain values only."""
+"""libyaml's, several times as fast, where PyYAML was built with it.  Both build plain values only."""
 
 
 def parse_yaml(content: bytes | str) -> Any:
