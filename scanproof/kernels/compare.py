@@ -273,21 +273,28 @@ def compare_case(op: Op, case: KernelCase, call: Call, device: str = "cpu") -> t
         CaseError: the case names something that does not exist.
     """
     arguments = draw_inputs(op, case, device)
-    return _judge(op, case, arguments, run_op(op, case, arguments, call, device), device)
+    return judge_results(op, case, arguments, run_op(op, case, arguments, call, device), device)
 
 
-@pin_settings()
 def judge_results(
     op: Op, case: KernelCase, arguments: Mapping[str, Any], of_call: Results, device: str = "cpu"
 ) -> tuple[ResultComparison, ...]:
-    """Apply the criterion to the results of a call with these arguments."""
-    return _judge(op, case, arguments, of_call, device)
+    """Apply the criterion to the results of a call with these arguments.
+
+    Raises:
+        WrongResult: a setting was changed meanwhile, as by what is freed only then: the bounds are not those of the
+            case.
+    """
+    # Once for all references and forms: it takes milliseconds each time.
+    with pin_settings() as pinned:
+        comparisons = _judge(op, case, arguments, of_call, device)
+        _fail_on_changed_settings(case, pinned, "the call was over")
+    return comparisons
 
 
 def _judge(
     op: Op, case: KernelCase, arguments: Mapping[str, Any], of_call: Results, device: str
 ) -> tuple[ResultComparison, ...]:
-    """`judge_results` under the settings that hold."""
     results = _in_reals(op, of_call)
     if case.rows:
         arguments, results = _two_rows(op, case, arguments), _two_rows(op, case, results)

@@ -145,6 +145,44 @@ def test_reference_and_form_have_the_same_bits_whatever_was_set(change: Change) 
         assert all(torch.equal(results[name], again[name]) for name in results)
 
 
+class Leaving:
+    """Changes a setting when it is freed, after the call."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+
+    def __del__(self) -> None:
+        self.change.make()
+
+
+@every_change
+def test_what_is_freed_after_the_call_changes_no_bound(change: Change) -> None:
+    op = operation_table.find_operation(MAMBA.op)
+    expected = compare.compare_case(op, MAMBA, op.reference)
+
+    def call(**arguments: Any) -> Any:
+        results = [result.clone() for result in op.reference(**arguments)]
+        results[0].leaving = Leaving(change)  # type: ignore[attr-defined]
+        return tuple(results)
+
+    found = compare.compare_case(op, MAMBA, call)
+    assert [(each.result, each.form) for each in found] == [(each.result, each.form) for each in expected]
+
+
+def test_a_setting_that_is_changed_while_results_are_judged_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = operation_table.find_operation(MAMBA.op)
+    form = compare.compute_form
+
+    def compute_form(*given: Any) -> Any:
+        torch.set_autocast_enabled("cpu", True)
+        return form(*given)
+
+    monkeypatch.setattr("scanproof.kernels.compare.compute_form", compute_form)
+    with pytest.raises(compare.WrongResult, match="after the call was over, autocast on cpu is True, and was False"):
+        compare.compare_case(op, MAMBA, op.reference)
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_the_settings_hold_in_the_call_and_in_its_backward_pass() -> None:
     op = operation_table.find_operation(MAMBA.op)
     seen = []
