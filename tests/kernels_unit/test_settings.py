@@ -162,7 +162,7 @@ def test_what_is_freed_after_the_call_changes_no_bound(change: Change) -> None:
 
     def call(**arguments: Any) -> Any:
         results = [result.clone() for result in op.reference(**arguments)]
-        results[0].leaving = Leaving(change)  # type: ignore[attr-defined]
+        results[0].leaving = Leaving(change)
         return tuple(results)
 
     found = compare.compare_case(op, MAMBA, call)
