@@ -1,7 +1,7 @@
 """The exam: faults are planted one at a time, and the suite's own kernel checks have to find them.
 
 The exam runs only the suite's own checks, those of `tests/kernels`: `compare_case` on rows of `cases.yaml`, the
-invariants, and two identical calls.
+invariants, identical calls with one of other values between them, and a NaN in each argument.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SMALL_BYTES = 1_000_000
 SMALL_SEQLEN = 300
 """Only cases of at most these sizes are run, which take a processor milliseconds."""
 SHARE = 7
-"""A clean run takes one in this many cases.  It has no common factor with the number of dtypes, which alternate."""
+"""A clean run takes one in this many cases of each operation and dtype."""
 NAN = "nan"
 """Kind of the check that a NaN shows, on the case of `determinism`."""
 RAISED = "the operation raised an error: "

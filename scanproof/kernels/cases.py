@@ -40,7 +40,7 @@ class KernelCase:
     op: str
     name: str
     sizes: Mapping[str, int]
-    """Letter of an axis (see `operation_table`) -> its size."""
+    """Letter of an axis (see `cases.yaml`) -> its size."""
     dtype: str
     given: frozenset[str] = frozenset()
     """Names of the optional arguments that the call passes."""

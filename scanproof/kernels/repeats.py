@@ -22,7 +22,7 @@ from scanproof.kernels.compare import (
     judge_results,
     uses_tf32,
 )
-from scanproof.kernels.copies import overwrite_tensors
+from scanproof.kernels.copies import WORDS, overwrite_tensors
 from scanproof.kernels.costs import forward_cost
 from scanproof.kernels.operation import Op
 from scanproof.kernels.settings import pin_settings
@@ -30,9 +30,10 @@ from scanproof.kernels.settings import pin_settings
 SMALL_BYTES = 2**20
 """Only cases that move at most this are called with other values as well, which have references of their own."""
 FAR = 8.0
-"""Times what is allowed: with other values that is more than bad luck.  The criterion itself is for the case's own."""
+"""With other values, a result that is off by this many times what is allowed is not bad luck; the criterion itself is
+for the case's own values."""
 OTHER = 1_000_003
-"""Added to the seed of a case it gives other values."""
+"""Added to the seed of a case to draw other values."""
 
 
 @dataclass(frozen=True)
@@ -163,4 +164,9 @@ def _find_overwritten(op: Op, case: KernelCase, kept: Sequence[_Kept]) -> list[s
 
 
 def _is_same(first: Tensor, second: Tensor) -> bool:
-    return torch.equal(first, second) or torch.allclose(first, second, rtol=0.0, atol=0.0, equal_nan=True)
+    return torch.equal(_view_bits(first), _view_bits(second))
+
+
+def _view_bits(value: Tensor) -> Tensor:
+    """As integers: then -0.0 is another number than 0.0, and a NaN is equal to itself."""
+    return value.contiguous().view(WORDS[value.element_size()])

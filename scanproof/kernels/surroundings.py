@@ -1,6 +1,6 @@
 """What a call has to leave as it was: modes, hooks, random numbers, threads and functions of torch.
 
-Unlike the settings that are pinned, these have no fixed value: a session may have its own.
+Unlike most settings that are pinned, these have no fixed value, but for the default device: a session may have its own.
 """
 
 from __future__ import annotations
@@ -275,4 +275,4 @@ KEPT: tuple[Setting, ...] = (
     Setting("state of Python's random numbers", AS_FOUND, random.getstate, random.setstate, _describe_sum),
     Setting("torch.cuda.set_stream", AS_FOUND, _read_stream, _write_stream),
 )  # fmt: skip
-"""All but the first device are what a session may have of its own."""
+"""Of these only the default device is pinned; a session may have any of the others."""

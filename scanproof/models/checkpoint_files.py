@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from scanproof.models import checkpoint_files
-
 RepoType = Literal["model", "dataset"]
 
 
@@ -26,7 +24,7 @@ _ROWS = (
 _WEIGHTS = ("*.safetensors", "*.index.json", *_PICKLED)
 
 
-def is_wanted(file: str, files: Sequence[str], kind: checkpoint_files.RepoType, *, weights: bool = True) -> bool:
+def is_wanted(file: str, files: Sequence[str], kind: RepoType, *, weights: bool = True) -> bool:
     """Whether an evaluation needs a file of a repository: one format of weights, no prose, no training state.
 
     Args:

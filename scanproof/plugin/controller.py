@@ -90,9 +90,9 @@ class Controller:
         self.lists_only = lists_only
         """Whether pytest was asked to run nothing, as it was when the session began."""
         self.decided: int = pytest.ExitCode.TESTS_FAILED
-        """The exit code when the run was written; until then nothing has been shown."""
+        """The exit code once the session was judged; until then nothing has been shown."""
         self.has_decided = False
-        """Whether it was written."""
+        """Whether it was judged."""
         self.given = replace(session.settings)
         """The options as they were read; a copy, as nothing keeps others from setting what is frozen."""
         self.watched = StrictSession(by_worker=session.config.getoption("dist", "no") == "each")

@@ -106,7 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "quick: kernel cases and latencies of every operation that together take minutes on a GPU: -m 'gpu and quick'",
         "latency: measures how long an operation takes, through pytest-benchmark",
         "provider: cases of an operation on the CPU, by a named function or by another package's form",
-        "interpreted: mamba-ssm's Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
+        "interpreted: Triton kernels on the CPU, in an environment of their own: tox -e interpreted",
         "own_process(name): runs in a process of its own, or in one for all tests of that name, which may die",
     ):
         config.addinivalue_line("markers", line)

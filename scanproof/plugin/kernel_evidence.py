@@ -30,7 +30,7 @@ PROVIDER = "scanproof provider"
 """User property of a test of a provider: its title."""
 PROVIDER_FIXTURE = "scanproof_provider"
 ENTERED = "scanproof provider entered"
-"""User property of a test whose provider was seen to be entered: which function, and how often."""
+"""User property of a test whose provider was seen to be entered: which function, where it stands."""
 RAISED = "scanproof saw it raise"
 """Beginning of the user property of a test that raised an error, whatever its report says; its phase follows."""
 

@@ -67,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def scanproof_place() -> str:
-    """Where a kernel test runs, `interpreter` or `gpu`: a parameter of the test."""
+    """Where a kernel test runs, `cpu`, `interpreter` or `gpu`: a parameter of the test."""
     pytest.fail(
         f"a kernel test says where it runs: ask for {CASE_FIXTURE}, or write "
         f"@pytest.mark.parametrize('{PLACE_FIXTURE}', ['interpreter'])",
@@ -151,7 +151,7 @@ def scanproof_kernels(
     scanproof_missing: Missing,
     scanproof_foreign_warnings: None,
 ) -> Kernels:
-    """The installed operations, in the place that the test is parametrised with."""
+    """The installed operations, or those of the test's provider, in the place that the test is parametrised with."""
     from scanproof.kernels.launches import machine
 
     reason: str | None

@@ -125,7 +125,7 @@ def numerics_parameters(rows: Iterable[KernelCase], named: Mapping[str, Provider
 def latency_parameters(rows: Iterable[LatencyCase], named: Mapping[str, Provider] | None) -> list[Any]:
     """(row, place, provider) for every latency: of what is installed, and beside it of its providers.
 
-    On a CPU, where what is timed tries the path, that are those that a session names.
+    On a CPU, where timing only tries the path, its providers are those that the session names.
 
     Args:
         named: what a session has named for an operation, timed beside all others; None: baselines are recorded, which

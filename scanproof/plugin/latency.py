@@ -71,7 +71,7 @@ def baseline_path(session: Session, kind: str, device: str) -> Path | None:
 
 
 def judge(session: Session, measured: Latency) -> Latency:
-    """A measurement with its verdict; raises baselines.BaselineError for a file that cannot be used."""
+    """A measurement with its verdict; raises baseline_files.BaselineError for a file that cannot be used."""
     from scanproof.kernels.latency import baseline_files, latency_verdict
 
     outcomes = LatencyOutcome

@@ -1,4 +1,4 @@
-"""Fixtures of latencies: on a GPU of the installed operations, on a CPU of their PyTorch forms."""
+"""Fixtures of latencies: on a GPU of the installed operations and their providers, on a CPU of PyTorch forms."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def folder_or_url(text: str) -> str:
 
 
 def positive_seconds(text: str) -> float:
-    """A positive number of seconds; raises ArgumentTypeError through pytest's parser."""
+    """A positive number of seconds; raises pytest.UsageError."""
     seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) else 0.0
     if seconds == 0.0:
         raise pytest.UsageError(f"scanproof: a timeout is a positive number of seconds, not {text!r}")
@@ -44,14 +44,14 @@ def engine(text: str) -> str:
 
 
 def positive_count(text: str) -> int:
-    """A positive whole number."""
+    """A positive whole number; raises pytest.UsageError."""
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise pytest.UsageError(f"scanproof: a limit is a positive whole number of documents, not {text!r}")
     return int(text)
 
 
 def positive_jobs(text: str) -> int:
-    """A positive whole number of at most three digits."""
+    """A positive whole number of at most three digits; raises pytest.UsageError."""
     if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
         raise pytest.UsageError(f"scanproof: --scanproof-jobs is a positive whole number, not {text!r}")
     return int(text)

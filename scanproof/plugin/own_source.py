@@ -2,8 +2,8 @@
 
 Each module of the judge is executed again from its file, into a namespace of its own, and compared with the one that is
 in use: constants by value, functions by their code and defaults, classes attribute by attribute.  That is done when
-the first test is called and when the session ends.  In between, around every call, each name has to be bound to the
-same object as then: a patch for the time of a test shows as well.
+the first test is called and when the session ends.  In between, before each test's call and while a number is judged,
+each name has to be bound to the same object as then: a patch for the time of a test shows as well.
 
 It cannot see what is no module of the judge, such as torch, NumPy or Python's builtins; a patch that a test or a
 replaced fixture makes and takes back within itself; or this module, replaced.
@@ -27,8 +27,11 @@ CHANGED = "scanproof is not its source"
 """User property of a test: a name of the judge that was another than its source says."""
 WATCH = "scanproof-own-source"
 """Name of the part of the plugin that looks."""
-JUDGE = ("scanproof.numbers", "scanproof.kernels", "scanproof.history", "scanproof.plugin", "scanproof.record")
-"""Rooms and modules that decide what passes."""
+JUDGE = (
+    "scanproof.numbers", "scanproof.kernels", "scanproof.history", "scanproof.plugin", "scanproof.evaluation",
+    "scanproof.record", "scanproof.files", "scanproof.errors",
+)  # fmt: skip
+"""Packages and modules that decide what passes."""
 OTHERS = frozenset({"scanproof.plugin.options", "scanproof.kernels.device"})
 """Modules in them that say where things lie, and what the machine has."""
 UNSEEN = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
@@ -44,7 +47,7 @@ WRAPPERS: Mapping[type, tuple[str, ...]] = {
 
 
 class JudgeWatch:
-    """Compares the judge in this process with its source: around every test of scanproof, and after the last test.
+    """Compares the judge in this process with its source: before each test's call, and after the last test.
 
     What it sees goes with the test's report, from every process in which tests run.
     """
@@ -90,7 +93,7 @@ class JudgeWatch:
 
 
 def note_replaced(item: pytest.Item) -> None:
-    """Look while a number is judged: what a fixture patches may be in place again when its test is called."""
+    """Look while a number is judged: what a fixture patches may have been restored when its test is called."""
     watch = item.config.pluginmanager.getplugin(WATCH)
     if watch is not None:
         note_changed(item, watch.list_replaced())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VALUE_FIXTURE = "scanproof_value"
 """A test with this argument runs once for every published number."""
 FOLDER = "scanproof_selected"
-"""What a worker gets told the folder by."""
+"""Key of `workerinput` under which a worker finds the folder."""
 
 
 def list_numbers(session: pytest.Session) -> dict[str, PublishedValue]:

@@ -24,7 +24,7 @@ LOST = "scanproof tests that are gone"
 SHOWN = 3
 """Names in one line."""
 RAISED = "scanproof tests that raised"
-"""The same, of kernel tests whose reports may say otherwise."""
+"""What a worker hands on of kernel tests whose reports may say otherwise."""
 OUTCOMES = ("passed", "failed", "skipped")
 
 

@@ -286,6 +286,20 @@ def test_a_provider_that_is_not_installed_is_missing() -> None:
     assert by_operation.describe(absent, []) == "missing: no no-such-package"
 
 
+def test_of_kernels_that_need_the_interpreter_a_cpu_runs_the_few_cases_that_are_named() -> None:
+    from scanproof.kernels import cases
+    from scanproof.kernels.providers import by_operation
+    from scanproof.kernels.providers.provider import Provider
+
+    mine = [case for case in cases.load() if case.op == "rmsnorm_fn" and case.on_cpu]
+    everywhere = Provider(operation="rmsnorm_fn", function="pytest:fail", distribution="pytest")
+    interpreted = replace(everywhere, places=("interpreter", "gpu"), interpreted=("no_gate-float32",))
+    assert by_operation.describe(everywhere, mine) == f"ok, {len(mine)} of {len(mine)} cases"
+    assert by_operation.describe(interpreted, mine) == f"ok, 1 of {len(mine)} cases"
+    gated = replace(interpreted, cannot={"it has no gate": lambda case: "z" not in case.given})
+    assert by_operation.describe(gated, mine) == f"ok, 0 of {len(mine)} cases"
+
+
 def test_an_operation_is_of_the_package_that_the_table_of_operations_names() -> None:
     from scanproof.kernels import operation_table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from scanproof.kernels import cases, doctor
 from scanproof.kernels.launches import kernel_table
@@ -14,10 +14,12 @@ from scanproof.kernels.providers.provider_table import PROVIDERS
 
 INSTALLED = "kernels"
 """Column of the package whose kernels an operation is."""
+ON_CPU = frozenset({"cpu", "interpreter"})
+"""Places of a machine without a GPU."""
 
 
 def list_providers(machine: Machine) -> list[dict[str, str]]:
-    """One row for each operation, with a column for each provider: `ok`, `missing` or `cannot`, and a word on it."""
+    """One row for each operation, with a column for each provider: `ok`, `missing`, `cannot` or `when named`."""
     rows = {row.what: row for row in doctor.diagnose(machine)}
     everything = cases.load()
     providers = (*PROVIDERS, *HUB)
@@ -38,10 +40,11 @@ def list_providers(machine: Machine) -> list[dict[str, str]]:
     return listed
 
 
-def describe(provider: Provider | None, on_cpu: Iterable[cases.KernelCase]) -> str:
+def describe(provider: Provider | None, on_cpu: Sequence[cases.KernelCase]) -> str:
     """What a provider is to an operation; of one that is installed, how many of the cases on a CPU it can run.
 
-    A kernel of the hub is not loaded: it runs where it is named.
+    Triton kernels run there in Triton's interpreter, and only a few of the cases.  A kernel of the hub is not loaded:
+    it runs where it is named.
     """
     if provider is None:
         return "cannot"
@@ -50,5 +53,5 @@ def describe(provider: Provider | None, on_cpu: Iterable[cases.KernelCase]) -> s
     if provider.hub is not None:
         # Loading it runs what is downloaded.
         return f"when named: {provider.hub}"
-    reasons = [provider.why_cannot(case) for case in on_cpu]
-    return f"ok, {reasons.count(None)} of {len(reasons)} cases"
+    able = [case for case in on_cpu if ON_CPU & {*provider.places_of(case)} and provider.why_cannot(case) is None]
+    return f"ok, {len(able)} of {len(on_cpu)} cases"

@@ -26,8 +26,8 @@ OURS = compare.compute_reference.__code__, compare.compute_form.__code__
 class EntryWatch:
     """Counts the calls of one function, and keeps the references that are entered by it or by its backward pass.
 
-    It sees the thread that it watches, and those that Python starts meanwhile: on a GPU autograd runs a backward pass
-    in a thread of its own.
+    It sees the thread that it watches, and those that Python starts meanwhile.  It does not see the thread in which
+    autograd runs a backward pass on a GPU.
     """
 
     def __init__(self, target: Any) -> None:
