@@ -15,7 +15,7 @@ from scanproof.plugin import latency, options, own_source, reports
 from scanproof.plugin.options import LIMIT
 from scanproof.plugin.providers import FLAG, SELECT, ProviderTally, name_providers
 from scanproof.plugin.session import Session
-from scanproof.plugin.strict_session import LOST, RAISED, SELECTION, StrictSession, Unkept, why_skipped
+from scanproof.plugin.strict_session import KERNEL_TESTS, LOST, RAISED, SELECTION, StrictSession, Unkept, why_skipped
 
 if TYPE_CHECKING:
     from scanproof.numbers.verdict.paired_tests import PairedComparison
@@ -131,9 +131,7 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Called by pytest-xdist when a worker has ended."""
-        output = getattr(node, "workeroutput", {})
-        self.watched.lost.update(output.get(LOST, ()))
-        self.watched.raised.update(output.get(RAISED, {}))
+        self.watched.take(getattr(node, "workeroutput", {}))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
@@ -199,11 +197,10 @@ class Controller:
         """
         selection = session.config.pluginmanager.getplugin(SELECTION)
         if selection is not None:
-            self.watched.lost.update(selection.lost)
-            self.watched.raised.update(selection.raised)
+            self.watched.take({LOST: selection.lost, RAISED: selection.raised, KERNEL_TESTS: selection.kernel_tests})
         watch = session.config.pluginmanager.getplugin(own_source.WATCH)
         if watch is not None and self.watched.began:
-            self.watched.changed |= watch.list_changed()
+            self.watched.changed |= watch.list_changed() | watch.noted
         hidden = self.list_hidden(session)
         self.finish(session, hidden)
         if hidden and session.exitstatus == pytest.ExitCode.OK:

@@ -81,6 +81,11 @@ def note_raised(item: pytest.Item, when: str, name: str) -> None:
         item.user_properties.append((f"{RAISED} in its {when}", name))
 
 
+def is_noted(report: pytest.TestReport) -> bool:
+    """Whether a report says that it is of a kernel test."""
+    return any(name == KERNEL_TEST for name, _ in report.user_properties)
+
+
 def explain_unearned_pass(report: pytest.TestReport) -> str | None:
     """Why a kernel test that is reported as passed is none; None where it is one, and for every other report."""
     noted = dict(report.user_properties)

@@ -79,6 +79,8 @@ class Option:
 
 
 OFF = ("0", "false", "no", "off")
+ASKED_FOR_STRICT = pytest.StashKey[bool]()
+"""Whether the session was called as a strict one, as it was known before any conftest.py was read."""
 REPORT = Option(
     "--scanproof-report",
     "write the run as one HTML page to this file when the session ends; an earlier page there is replaced at its start",
@@ -301,7 +303,7 @@ def read_settings(config: pytest.Config) -> PluginSettings:
             raise pytest.UsageError(make_printable(f"scanproof: {flag}: there is no folder {path}", LONGEST))
     if values["scanproof_strict"] and values["scanproof_limit"] is not None:
         raise pytest.UsageError("scanproof: a strict run compares every number; leave out --scanproof-limit")
-    if not values["scanproof_strict"] and "--scanproof-strict" in config.invocation_params.args:
+    if not values["scanproof_strict"] and config.stash.get(ASKED_FOR_STRICT, False):
         raise pytest.UsageError("scanproof: a plugin or a conftest.py has switched --scanproof-strict off")
     if values["scanproof_strict"]:
         refuse_new_history(values["scanproof_history"])

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from scanproof.plugin import own_source, strict_session
 from scanproof.plugin.own_process_child import ChildRequest, Event, address
 from scanproof.plugin.own_process_running import Running
 from scanproof.plugin.session import Session
@@ -80,6 +81,8 @@ class OwnProcesses:
         for event in running.events(item.nodeid):
             if event.kind == "warning":
                 self.show_warning(event)
+            elif event.kind in ("raised", "changed"):
+                self.keep_seen(event, item)
             else:
                 yield self.report(event, item)
         ended = running.why_ended_early(item.nodeid)
@@ -109,6 +112,15 @@ class OwnProcesses:
         # pytest-xdist may have added the name of a group to it.
         report.nodeid = item.nodeid
         return report
+
+    def keep_seen(self, event: Event, item: pytest.Item) -> None:
+        """Keep what was seen in the test's process apart from its reports, as if it had been seen in this one."""
+        plugins = self.config.pluginmanager
+        selection, watch = plugins.getplugin(strict_session.SELECTION), plugins.getplugin(own_source.WATCH)
+        if event.kind == "raised" and selection is not None:
+            selection.raised[item.nodeid] = event.data["name"]
+        elif event.kind == "changed" and watch is not None:
+            watch.keep(self.config, event.data["names"])
 
     def show_warning(self, event: Event) -> None:
         """In the session's summary, as one of its own; an error it would have been where it was raised."""

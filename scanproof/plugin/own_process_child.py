@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 import pytest
 
+from scanproof.plugin import kernel_evidence, own_source
 from scanproof.plugin.session import PARENT, ParentSession
 
 PLUGIN = "scanproof.plugin.own_process_child"
@@ -37,7 +38,7 @@ SWITCHED_OFF: Mapping[str, object] = {
 """Option -> what it is in this process, if there is such an option."""
 
 
-EventKind = Literal["started", "report", "warning", "finished", "trouble"]
+EventKind = Literal["started", "report", "raised", "changed", "warning", "finished", "trouble"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,15 @@ class Teller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.tell("started", nodeid)
 
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, object, object]:
+        """Innermost, and not by the report, which others may change."""
+        if call.excinfo is not None and kernel_evidence.is_kernel_test(item):
+            self.tell("raised", item.nodeid, {"name": call.excinfo.typename})
+        return (yield)
+
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
@@ -176,6 +186,9 @@ class Teller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        watch = self.config.pluginmanager.getplugin(own_source.WATCH)
+        if watch is not None and watch.noted:
+            self.tell("changed", nodeid, {"names": sorted(watch.noted)})
         self.tell("finished", nodeid)
 
 

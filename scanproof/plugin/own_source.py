@@ -32,8 +32,8 @@ JUDGE = (
     "scanproof.record", "scanproof.files", "scanproof.errors",
 )  # fmt: skip
 """Packages and modules that decide what passes."""
-OTHERS = frozenset({"scanproof.plugin.options", "scanproof.kernels.device"})
-"""Modules in them that say where things lie, and what the machine has."""
+OTHERS = ("scanproof.plugin.options", "scanproof.kernels.device", "scanproof.evaluation.worker")
+"""What of them decides nothing in the session: where things lie, what the machine has, and what runs in a worker."""
 UNSEEN = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
                     "__builtins__", "__cached__", "__file__", "__spec__", "__loader__", "__path__", "__package__",
                     "_abc_impl", "__firstlineno__", "__signature__", "__static_attributes__",
@@ -49,25 +49,40 @@ WRAPPERS: Mapping[type, tuple[str, ...]] = {
 class JudgeWatch:
     """Compares the judge in this process with its source: before each test's call, and after the last test.
 
-    What it sees goes with the test's report, from every process in which tests run.
+    What it sees goes with the test's report, from every process in which tests run, and is kept here as well: reports
+    can be changed.
     """
 
     def __init__(self) -> None:
         self.sources: dict[str, Mapping[str, Any]] = {}
         """Module of the judge -> its namespace, made again from its source."""
         self.bound: list[Bound] = []
+        self.noted: set[str] = set()
+        """Names that were not what their source says, here or in a process in which tests ran on their own."""
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
         """When all fixtures are there: a patch for the time of the test as well."""
-        note_changed(item, self.list_replaced())
+        self.note(item, self.list_replaced())
         return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         if nextitem is None:
-            note_changed(item, self.list_changed())
+            self.note(item, self.list_changed())
         return (yield)
+
+    def note(self, item: pytest.Item, names: Iterable[str]) -> None:
+        """Keep what is not as its source says, and hand it on with the report of a test."""
+        names = set(names)
+        item.user_properties.extend((CHANGED, name) for name in names if (CHANGED, name) not in item.user_properties)
+        self.keep(item.config, names)
+
+    def keep(self, config: pytest.Config, names: Iterable[str]) -> None:
+        """Keep names; a worker of pytest-xdist hands them on when it ends."""
+        self.noted.update(names)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[CHANGED] = sorted(self.noted)
 
     def list_replaced(self) -> set[str]:
         """Names that are bound to something else than when their module was first seen, or were changed by then."""
@@ -96,12 +111,7 @@ def note_replaced(item: pytest.Item) -> None:
     """Look while a number is judged: what a fixture patches may have been restored when its test is called."""
     watch = item.config.pluginmanager.getplugin(WATCH)
     if watch is not None:
-        note_changed(item, watch.list_replaced())
-
-
-def note_changed(item: pytest.Item, names: Iterable[str]) -> None:
-    """Hand on what is not as its source says, with the report of a test."""
-    item.user_properties.extend((CHANGED, name) for name in names if (CHANGED, name) not in item.user_properties)
+        watch.note(item, watch.list_replaced())
 
 
 def list_judges() -> dict[str, types.ModuleType]:
@@ -109,11 +119,16 @@ def list_judges() -> dict[str, types.ModuleType]:
     return {
         name: module
         for name, module in sorted(sys.modules.items())
-        if name not in OTHERS
-        and any(name == room or name.startswith(f"{room}.") for room in JUDGE)
+        if is_inside(name, JUDGE)
+        and not is_inside(name, OTHERS)
         # Another thread may be at it.
         and not getattr(module.__spec__, "_initializing", False)
     }
+
+
+def is_inside(name: str, packages: Iterable[str]) -> bool:
+    """Whether a module is one of these, or lies in one of them."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def execute_again(module: types.ModuleType) -> dict[str, Any]:

@@ -6,12 +6,14 @@ that a change of the kernels did.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from traceback import walk_tb
 
 import pytest
 
 from scanproof.kernels.launches import kernel_table
+from scanproof.plugin.kernel_evidence import is_kernel_test
 from scanproof.plugin.session import session_of
 
 
@@ -19,15 +21,29 @@ class Refusals:
     """The part of the plugin that takes such an error for a missing package: a skip, under strict a failure."""
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        try:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """What is timed is called in a fixture."""
+        with skip_refusals(item):
             return (yield)
-        except RuntimeError as error:
-            if (reason := find_refusal(error)) is None or "scanproof_kernels" not in getattr(item, "fixturenames", ()):
-                raise
-        if session_of(item.config).settings.strict:
-            pytest.fail(f"{reason} (--scanproof-strict: not a skip)", pytrace=False)
-        pytest.skip(reason)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        with skip_refusals(item):
+            return (yield)
+
+
+@contextmanager
+def skip_refusals(item: pytest.Item) -> Iterator[None]:
+    """A block in which a refusal stops a kernel test with the reason."""
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        if (reason := find_refusal(error)) is None or not is_kernel_test(item):
+            raise
+    if session_of(item.config).settings.strict:
+        pytest.fail(f"{reason} (--scanproof-strict: not a skip)", pytrace=False)
+    pytest.skip(reason)
 
 
 def find_refusal(error: RuntimeError) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,6 +25,8 @@ SHOWN = 3
 """Names in one line."""
 RAISED = "scanproof tests that raised"
 """What a worker hands on of kernel tests whose reports may say otherwise."""
+KERNEL_TESTS = "scanproof kernel tests"
+"""What a worker hands on of which tests are kernel tests: reports may have lost it."""
 OUTCOMES = ("passed", "failed", "skipped")
 
 
@@ -61,6 +63,8 @@ class StrictSelection:
         """Kernel test that raised an error -> which; its report may say otherwise."""
         self.lost: list[str] = []
         """Ids of the tests that are gone."""
+        self.kernel_tests: list[str] = []
+        """Ids of the kernel tests that were selected."""
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self.session = session
@@ -113,8 +117,6 @@ class StrictSelection:
         """What the report says, and which properties it has, others may change."""
         if call.excinfo is not None and kernel_evidence.is_kernel_test(item):
             self.raised[item.nodeid] = call.excinfo.typename
-            if hasattr(self.config, "workeroutput"):
-                self.config.workeroutput[RAISED] = self.raised
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -157,12 +159,14 @@ class StrictSelection:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> Generator[None]:
-        """Compare what pytest collected with what the plugins leave; a worker of pytest-xdist hands it on."""
+        """Compare what pytest collected with what the plugins leave; a worker of pytest-xdist hands on what it sees."""
         yield
         self.lost += sorted(self.broken | self.files)
         self.lost += sorted(self.collected - {item.nodeid for item in session.items} - self.deselected)
+        self.kernel_tests += [item.nodeid for item in session.items if kernel_evidence.is_kernel_test(item)]
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput[LOST] = self.lost
+            # pytest-xdist sends it when the worker ends: with what is added until then.
+            self.config.workeroutput.update({LOST: self.lost, RAISED: self.raised, KERNEL_TESTS: self.kernel_tests})
 
 
 class StrictSession:
@@ -191,6 +195,10 @@ class StrictSession:
         """Names of scanproof that were not what its source says."""
         self.raised: dict[str, str] = {}
         """Kernel test that raised an error -> which, whatever its reports say."""
+        self.kernel_tests: set[str] = set()
+        """Ids of the kernel tests, whatever their reports say."""
+        self.bare: set[str] = set()
+        """Ids of the tests that passed or were skipped, and whose reports do not say that they are kernel tests."""
         self.not_passed: set[str] = set()
         """Ids of the tests of which a report says that they did not pass."""
         self.proved = False
@@ -214,6 +222,15 @@ class StrictSession:
         self.changed.update(str(value) for name, value in report.user_properties if name == own_source.CHANGED)
         if kernel_evidence.is_not_allowed(report):
             self.not_allowed[nodeid] = why_skipped(report)
+        if not report.failed and not is_of_subtest(report) and not kernel_evidence.is_noted(report):
+            self.bare.add(nodeid)
+
+    def take(self, seen: Mapping[str, Any]) -> None:
+        """Take in what was seen in a process that runs tests, apart from reports."""
+        self.lost.update(seen.get(LOST, ()))
+        self.raised.update(seen.get(RAISED, {}))
+        self.kernel_tests.update(seen.get(KERNEL_TESTS, ()))
+        self.changed.update(seen.get(own_source.CHANGED, ()))
 
     def count(self, report: pytest.TestReport) -> None:
         """Count the report of a whole test."""
@@ -253,6 +270,8 @@ class StrictSession:
             yield Unkept("no kernel test is skipped by others", because, frozenset(self.not_allowed))
         for nodeid in self.raised.keys() - self.not_passed:
             self.unearned.setdefault(nodeid, f"it raised {self.raised[nodeid]}")
+        for nodeid in self.bare & self.kernel_tests:
+            self.unearned.setdefault(nodeid, "its report has lost what scanproof noted with it")
         if self.unearned:
             first = min(self.unearned)
             what = f"{len(self.unearned)} kernel tests are reported as passed and are not"

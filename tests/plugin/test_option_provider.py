@@ -146,6 +146,25 @@ def in_thread(**given):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: norms.rmsnorm_fn(**given)[0]).result()
 
+class Kernel:
+    def __getitem__(self, grid): return lambda **given: None
+    def __call__(self, **given): raise RuntimeError("a kernel is called with its grid")
+
+kernel = Kernel()
+NOT_LAUNCHED = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours", adapt=lambda kernel: norm,
+)
+LAUNCHED = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: (kernel[1,](**given), norm(**given))[1],
+)
+
+UNKNOWN = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:norm", known={"no_such-float32": KnownDefect("x", {"out": 1.0}, {})},
+)
+NO_BOUND = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:norm", known={"no_gate-float32": KnownDefect("x", {}, {"out": 0.5})},
+)
 AROUND = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:few", name="ours", adapt=lambda few: norm,
 )
@@ -216,6 +235,7 @@ def test_a_right_function_passes_every_case_that_fits_on_a_cpu(
         ("kept_and_unrepeatable", "*rmsnorm_fn-no_gate-float32: two identical calls gave different bits of out"),
         ("NEVER", "*ours was never entered: nothing is known of it"),
         ("AROUND", "*ours was never entered: nothing is known of it"),
+        ("NOT_LAUNCHED", "*ours was never entered: nothing is known of it"),
     ],
 )
 def test_what_is_wrong_or_proves_nothing_fails(author: pytest.Pytester, name: str, why: str) -> None:
@@ -249,6 +269,12 @@ def test_a_row_of_its_own_renames_arguments_and_says_what_it_cannot_do(author: p
         f"  not compared: {gated} that it says it cannot do; wrong as it says: 0",
         "SKIPPED*ours: it has no gate",
     ])  # fmt: skip
+
+
+def test_a_kernel_of_triton_is_entered_when_it_is_launched(author: pytest.Pytester) -> None:
+    result = run(author, "LAUNCHED", "-k", "no_gate-float32", "--scanproof-strict")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:LAUNCHED: 1 cases were compared and right; Kernel*"])
 
 
 def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pytester) -> None:
@@ -312,6 +338,8 @@ def test_it_can_be_given_otherwise(author: pytest.Pytester, monkeypatch: pytest.
             "*: few (*mypkg/ops.py:*) takes no argument bias, z, * (rmsnorm_fn-edge-d7-float32 passes bias). Give *",
         ),
         ("rmsnorm_fn=mypkg.ops:UNBOUND", "*: known: no_gate-float32: offsets that wrap may break the GPU *"),
+        ("rmsnorm_fn=mypkg.ops:UNKNOWN", "*: known: rmsnorm_fn has no case no_such-float32"),
+        ("rmsnorm_fn=mypkg.ops:NO_BOUND", "*: known: no_gate-float32: times: out: Input should be greater than 1"),
         ("rms_norm_fn=mypkg.ops:ROW", "*: that provider is of rmsnorm_fn; write rmsnorm_fn=mypkg.ops:ROW"),
     ],
 )

@@ -32,6 +32,11 @@ ALWAYS = {
     "a default": (
         f"import {TOLERANCE} as t\nt.compare.__kwdefaults__ = {{'documents': 1}}", f"{TOLERANCE}.compare"),
     "a name that hides a builtin": (f"import {TOLERANCE} as t\nt.abs = lambda value: 0.0", f"{TOLERANCE}.abs"),
+    "whether kernels ran": (
+        "from scanproof.evaluation import kernels_ran as k\nk.require_kernels = lambda *a, **n: None",
+        "scanproof.evaluation.kernels_ran.require_kernels"),
+    "how a record is read": (
+        "from scanproof import files\nfiles.from_json = lambda *a: None", "scanproof.files.from_json"),
     "the watch of skips": (
         "from scanproof.plugin import kernel_evidence as k\nk.is_not_allowed = lambda report: False",
         "scanproof.plugin.kernel_evidence.is_not_allowed"),
@@ -80,6 +85,32 @@ def lenient(monkeypatch):
     result.assert_outcomes(passed=3)
 
 
+@WORKERS
+def test_a_report_that_has_lost_what_was_seen_hides_no_change(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    """The change is there while the test runs, and taken back before the session ends."""
+    pytester.makepyfile(test_it="def test_it(): pass")
+    pytester.makeconftest("""
+        import pytest
+        from scanproof.kernels import criterion
+
+        @pytest.fixture(autouse=True)
+        def lenient(monkeypatch):
+            monkeypatch.setattr(criterion, "ATOL", {})
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_makereport():
+            report = yield
+            report.user_properties = []
+            return report
+    """)
+    result = pytester.runpytest_subprocess("--scanproof-strict", *workers)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([SAID.format("scanproof.kernels.criterion.ATOL")])
+
+
 def test_what_a_replaced_fixture_changes_while_it_judges_is_seen(project: Project) -> None:
     project.document(models=("one",))
     project.answer(BAD)
@@ -124,7 +155,8 @@ def load_all() -> None:
     for room in own_source.JUDGE:
         module = importlib.import_module(room)
         for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{room}."):
-            importlib.import_module(found.name)
+            if not own_source.is_inside(found.name, own_source.OTHERS):
+                importlib.import_module(found.name)
 
 
 def say_changed() -> None:

@@ -55,3 +55,24 @@ def test_a_refusal_is_a_skip_and_fails_a_strict_session(pytester: pytest.Pyteste
 )
 def test_another_error_fails(pytester: pytest.Pytester, source: str, module: str) -> None:
     run_kernel(pytester, source, module=module).assert_outcomes(failed=1)
+
+
+def test_what_is_refused_while_a_latency_is_set_up_is_a_skip_too(pytester: pytest.Pytester) -> None:
+    """What is timed is called in a fixture, which asks for the kernels by their name."""
+    pytester.makepyfile(
+        fla=RAISES.format(kind="RuntimeError", said=SAID),
+        test_it="""
+            import pytest
+            import fla
+
+            @pytest.fixture
+            def timed(request): fla.run()
+
+            @pytest.mark.parametrize("scanproof_place", ["cpu"])
+            def test_latency(scanproof_place, timed): pass
+        """,
+    )
+    pytester.runpytest_subprocess().assert_outcomes(skipped=1)
+    strict = pytester.runpytest_subprocess("--scanproof-strict")
+    assert strict.ret == pytest.ExitCode.TESTS_FAILED
+    strict.stdout.fnmatch_lines(["*not measured: fla-core refuses to compute here*--scanproof-strict: not a skip*"])

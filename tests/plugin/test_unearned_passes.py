@@ -108,6 +108,41 @@ def test_a_case_that_was_not_compared_fails_a_strict_session(
     result.stdout.fnmatch_lines([f"{NOT_GREEN}* kernel tests are reported as passed and are not: *was not compared*"])
 
 
+BARE = """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport():
+    report = yield
+    report.user_properties = []
+    return report
+"""
+UNPROVED = {
+    "nothing is compared": "@pytest.fixture\ndef scanproof_check_kernel(): return lambda case: None\n",
+    "it is skipped": (
+        "def pytest_collection_modifyitems(items):\n"
+        "    for item in items: 'test_error' in item.name and item.add_marker(pytest.mark.skip(reason='slow'))\n"
+    ),
+}
+
+
+@WORKERS
+@pytest.mark.parametrize("how", UNPROVED)
+def test_a_report_without_what_was_noted_proves_nothing(
+    pytester: pytest.Pytester, how: str, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(
+        test_numerics=NUMERICS.read_text(),
+        test_more="import pytest\n@pytest.mark.gpu\ndef test_rmsnorm_fn_no_gate_float16(): pass",
+    )
+    pytester.makeconftest(BARE + UNPROVED[how])
+    call = "-p", "tests.support.as_if_on_gpu", "-m", "gpu", "-k", "rmsnorm_fn-no_gate-float16 or test_more", *workers
+    assert pytester.runpytest_subprocess(*call).ret == pytest.ExitCode.OK
+    result = pytester.runpytest_subprocess("--scanproof-strict", *call)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"{NOT_GREEN}* its report has lost what scanproof noted with it"])
+
+
 RERUN = """
 import pytest
 
@@ -319,6 +354,37 @@ def test_what_lies_beside_the_files_of_a_call_may_be_passed_over(pytester: pytes
     pytester.makeconftest("collect_ignore = ['test_more.py']\n")
     for call in ("test_it.py", "test_it.py::test_it"):
         assert pytester.runpytest_subprocess("--scanproof-strict", call).ret == pytest.ExitCode.OK
+
+
+def test_what_a_test_in_a_process_of_its_own_raised_is_known_whatever_its_report_says(
+    pytester: pytest.Pytester,
+) -> None:
+    marked = TESTS.replace("def test_kernel", "@pytest.mark.own_process\ndef test_kernel")
+    pytester.makepyfile(test_it=marked)
+    pytester.makeconftest(HIDDEN["a report without its properties"][0])
+    result = pytester.runpytest_subprocess("--scanproof-strict")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"{NOT_GREEN}*test_it.py::test_kernel*: it raised AssertionError"])
+
+
+@pytest.mark.parametrize("how", ["variable", "ini", "PYTEST_ADDOPTS"])
+def test_strict_that_is_asked_for_otherwise_is_switched_off_by_nobody(
+    pytester: pytest.Pytester, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_it=TESTS.replace("assert False", "pass"))
+    if how == "variable":
+        monkeypatch.setenv("SCANPROOF_STRICT", "1")
+    elif how == "ini":
+        pytester.makeini("[pytest]\nscanproof_strict = true\n")
+    else:
+        monkeypatch.setenv("PYTEST_ADDOPTS", "--scanproof-strict")
+    assert pytester.runpytest_subprocess().ret == pytest.ExitCode.OK
+    off = "import os, pytest\nos.environ['SCANPROOF_STRICT'] = '0'\n@pytest.hookimpl(tryfirst=True)\n"
+    pytester.makeconftest(f"{off}def pytest_configure(config):\n    config.option.scanproof_strict = None\n")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*a plugin or a conftest.py has switched --scanproof-strict off"])
 
 
 def test_strict_is_switched_off_by_nobody(pytester: pytest.Pytester) -> None:

@@ -65,8 +65,6 @@ class EntryWatch:
         call = bind(self._make_counting() if self.is_counted_itself else self.target)
 
         def call_provider(**arguments: Any) -> Any:
-            # A kernel of Triton is called with its grid, `kernel[grid](...)`; its launch is watched elsewhere.
-            self.entered += self.is_counted_itself and hasattr(self.target, "__getitem__")
             return call(**arguments)
 
         self._call = call_provider.__code__
@@ -75,11 +73,14 @@ class EntryWatch:
     def _make_counting(self) -> Callable[..., Any]:
         target = self.target
 
+        if hasattr(target, "__getitem__"):
+            return CountedKernel(target, self)
+
         def counting(*values: Any, **named: Any) -> Any:
             self.entered += 1
             return target(*values, **named)
 
-        return target if hasattr(target, "__getitem__") else functools.wraps(target)(counting)
+        return functools.wraps(target)(counting)
 
     def _see(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "call":
@@ -115,6 +116,29 @@ class EntryWatch:
         """Which function is watched, of which file and line."""
         where = f" ({self.code.co_filename}:{self.code.co_firstlineno})" if self.code is not None else ""
         return f"{name_of(self.target)}{where}"
+
+
+class CountedKernel:
+    """A kernel of Triton, which is called with its grid, `kernel[grid](...)`, and counted then."""
+
+    def __init__(self, kernel: Any, watch: EntryWatch) -> None:
+        self._kernel, self._watch = kernel, watch
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        launch = self._kernel[grid]
+
+        def counting(*values: Any, **named: Any) -> Any:
+            self._watch.entered += 1
+            return launch(*values, **named)
+
+        return counting
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        self._watch.entered += 1
+        return self._kernel(*values, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
 
 
 def find_code(target: Any) -> CodeType | None:

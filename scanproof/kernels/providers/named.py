@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from scanproof.kernels.cases import KernelCase, suggest_nearest
 from scanproof.kernels.known import KnownForm
 from scanproof.kernels.launches import kernel_table
@@ -83,17 +85,26 @@ def resolve(named: Named, cases: Iterable[KernelCase]) -> Provider:
 
 
 def check_known(provider: Provider, cases: Iterable[KernelCase]) -> None:
-    """See that what a provider is known to get wrong is something, and has bounds.
+    """See that what a provider is known to get wrong is something, of a case that exists, and has bounds.
 
     Raises:
         NoProvider: it is not; the message names the case.
     """
-    for case in cases:
-        if (known := provider.find_known(case)) is None:
-            continue
-        form = KnownForm(because=known.because, rms=dict(known.rms), times=dict(known.times), wraps=known.wraps)
-        if mistake := form.find_mistake(raises=False, alone=case.alone):
-            raise NoProvider(f"known: {case.name}-{case.dtype}: {mistake}")
+    by_name = {f"{case.name}-{case.dtype}": case for case in cases}
+    for name, known in provider.known.items():
+        if name not in by_name:
+            raise NoProvider(f"known: {provider.operation} has no case {name}")
+        try:
+            form = KnownForm(
+                because=known.because, rms=dict(known.rms), times=dict(known.times), wraps=known.wraps,
+                unwritten=list(known.unwritten),
+            )  # fmt: skip
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ": ".join(map(str, first["loc"]))
+            raise NoProvider(f"known: {name}: {place}: {first['msg']}") from error
+        if mistake := form.find_mistake(raises=False, alone=by_name[name].alone):
+            raise NoProvider(f"known: {name}: {mistake}")
 
 
 def check_arguments(call: Any, provider: Provider, cases: Iterable[KernelCase]) -> None:
