@@ -11,7 +11,7 @@ import shutil
 import stat
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -130,6 +130,12 @@ def remove(path: Path) -> None:
 def to_json(record: object, *, indent: int | None = 1) -> bytes:
     """JSON of a dataclass instance; `indent` None for one line."""
     return _adapter(type(record)).dump_json(record, indent=indent)
+
+
+def from_fields(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A dataclass instance of plain fields; raises pydantic.ValidationError."""
+    adapter: TypeAdapter[T] = _adapter(kind)
+    return adapter.validate_python(fields)
 
 
 def from_json(kind: type[T], text: bytes | str) -> T:

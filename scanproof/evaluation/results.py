@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from scanproof import files
 from scanproof.evaluation import right_answers, store
 from scanproof.kernels.launches.launched import Launches
@@ -29,7 +27,6 @@ KERNELS = "kernels.json"
 """File of the kernels that were launched, in a worker's output and in the store."""
 UNMEASURED = "unmeasured.json"
 """File of the tasks that could not be loaded, in a worker's output and in the store; absent where all were."""
-_MEASUREMENT = TypeAdapter(Measurement)
 SCORED = "scored.json"
 """File of the engine that scored, in a worker's output and in the store."""
 
@@ -94,7 +91,7 @@ def read_measurement(fields: Mapping[str, Any]) -> Measurement:
     """A Measurement from its stored fields; NaN and infinity are stored as text."""
     stderr = fields["stderr"]
     numbers = {"value": float(fields["value"]), "stderr": None if stderr is None else float(stderr)}
-    return _MEASUREMENT.validate_python({**fields, **numbers})
+    return files.from_fields(Measurement, {**fields, **numbers})
 
 
 def read_launches(folder: Path) -> Launches | None:
