@@ -60,9 +60,9 @@ class SecondJudge:
         return SecondGate(self.expected, self.history, strict=True, limit=self.run.limit)
 
     @cached_property
-    def evaluations(self) -> dict[str, Evaluation]:
-        """The evaluations by key, with their answers where the run lies now."""
-        return {kept.key: self._beside(kept) for kept in self.run.evaluations}
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """All evaluations, with their answers where the run lies now.  Of two jobs of other names one key may be."""
+        return tuple(map(self._beside, self.run.evaluations))
 
     def _beside(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its answers, and those that it replaced, where the run lies now."""
@@ -119,7 +119,7 @@ class SecondJudge:
     def _judge_evaluations(self, asked: Asked) -> Iterator[str]:
         """The evaluations that are of another job, of another time or without proof, and those without answers."""
         jobs = {value.job.name: value.job for value in self.expected.numbers}
-        for evaluation in self.evaluations.values():
+        for evaluation in self.evaluations:
             name = evaluation.job.name
             if not is_folder(Path(evaluation.samples)):
                 yield f"the answers of {name} are gone: there is no folder {evaluation.samples}"
@@ -153,9 +153,16 @@ class SecondJudge:
                 yield from self._judge(record, values.get(record.id))
 
     def _judge(self, record: Record, value: PublishedValue | None) -> Iterator[str]:
-        evaluation = self.evaluations.get(record.evaluation_key or "")
         if value is None:
             yield f"{record.id}: there is no such number among the expected values"
+            return
+        of_key = [each for each in self.evaluations if each.key == record.evaluation_key]
+        of_job = [each for each in self.evaluations if each.job.name == value.job.name]
+        both = [each for each in of_key if each in of_job]
+        # A job may have been renamed since.
+        evaluation = next(iter(both or of_key), None)
+        if of_key and of_job and not both:
+            yield f"{record.id}: its verdict is of the evaluation of {of_key[0].job.name}, and not of {value.job.name}"
         elif evaluation is None:
             yield f"{record.id}: the run does not have its evaluation"
         elif is_folder(Path(evaluation.samples)):
@@ -174,7 +181,7 @@ class SecondJudge:
         """What many numbers show together, and the run does not say."""
         selected = [value for value in self.expected.numbers if value.id in set(self.run.selected_ids)]
         known = {comparison.subject for comparison in self.run.joint if comparison.changed}
-        run = replace(self.run, evaluations=tuple(self.evaluations.values()))
+        run = replace(self.run, evaluations=self.evaluations)
         for comparison in judge_together(self.gate, run, selected):
             if comparison.changed and comparison.subject not in known:
                 yield f"{comparison.subject}: {comparison.because}, of which the run says nothing"

@@ -180,6 +180,27 @@ def test_a_run_of_before_says_no_digests_and_is_judged_by_its_answers(own: Measu
     assert judge(own, with_evaluation(own, kept={})) == []
 
 
+def test_a_number_is_judged_by_the_evaluation_of_its_own_job(own: Measured) -> None:
+    """The answers of another job are compared with the baseline of that job."""
+    run = own.run
+    (evaluation,) = run.evaluations
+    another = replace(evaluation, key="z" * 64, job=replace(evaluation.job, name="another"))
+    swapped = tuple(replace(record, evaluation_key=another.key) for record in run.records)
+    run = replace(run, evaluations=(evaluation, another), records=swapped)
+    name = evaluation.job.name
+    said = [f"{each.id}: its verdict is of the evaluation of another, and not of {name}" for each in run.records]
+    assert [line for line in judge(own, run) if "verdict" in line] == said
+
+
+def test_of_two_evaluations_of_one_key_both_are_judged(own: Measured) -> None:
+    run = own.run
+    (evaluation,) = run.evaluations
+    gone = replace(evaluation, samples="/elsewhere/gone", job=replace(evaluation.job, name="another"))
+    for evaluations in ((gone, evaluation), (evaluation, gone)):
+        objections = judge(own, replace(run, evaluations=evaluations))
+        assert "the answers of another are gone: there is no folder /elsewhere/gone" in objections
+
+
 def test_answers_lie_beside_the_run_wherever_it_lies_now(own: Measured) -> None:
     assert own.verify("--strict").returncode == 0
     (samples,) = own.store.glob("runs/*/samples/*")
