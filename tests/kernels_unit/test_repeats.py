@@ -134,6 +134,20 @@ def test_a_first_call_that_is_wrong_is_seen() -> None:
     assert f"{CONV}: two identical calls gave different bits of out" in find(CONV, wrong_the_first_time)
 
 
+def test_a_zero_of_another_sign_is_another_bit() -> None:
+    """As where terms are summed in another order."""
+    calls: list[int] = []
+
+    def zeros(call: Call) -> Call:
+        def signed(**given: Any) -> Any:
+            calls.append(1)
+            return call(**given) * torch.tensor(-0.0 if len(calls) == 1 else 0.0)
+
+        return signed
+
+    assert f"{CONV}: two identical calls gave different bits of out" in find(CONV, zeros)
+
+
 def test_buffers_that_are_written_in_turns_are_seen() -> None:
     case_id = "causal_conv1d_update-ring-s4-l3-float32"
     assert f"{case_id}: the second call overwrote out of the first" in find(case_id, two_buffers)
