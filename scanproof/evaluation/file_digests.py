@@ -63,11 +63,14 @@ class FileDigests:
 
     def digest(self, path: Path) -> str:
         """sha256 of a file's bytes, hexadecimal; raises OSError when it cannot be read, or is no regular file."""
-        status = path.stat()
+        return self.digest_with_status(str(path), path.stat())
+
+    def digest_with_status(self, path: str, status: os.stat_result) -> str:
+        """As `digest`, for a file whose status was just asked for."""
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file, and reading it may never end", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file, and reading it may never end", path)
         stamp = stamp_file(status)
-        name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        name = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         known = self._find(name, stamp)
         if known is not None:
             return known
@@ -144,12 +147,9 @@ def walk(
             yield entry
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -163,9 +163,10 @@ class Imports:
             return next((self._digest(path, digests) for path in alone if path.is_file()), None)
         skipped = {str(folder / inner) for outer, inner in NOT_READ if outer == name}
         joined = hashlib.sha256()
+        start = len(os.path.join(folder, ""))
         for entry in walk(str(folder), lambda path: path in skipped or path.endswith(("/__pycache__", "/.git"))):
             digest = self._digest_known(entry.path, entry.stat(), digests)
-            joined.update(f"{os.path.relpath(entry.path, folder)} {digest}\n".encode(errors="surrogateescape"))
+            joined.update(f"{entry.path[start:]} {digest}\n".encode(errors="surrogateescape"))
         if name == "lm_eval":
             # The folders of tasks hold definitions; files beside them are code.
             for path in sorted((folder / "tasks").glob("*.py")):
@@ -189,7 +190,7 @@ class Imports:
         known = self._known.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        digest = digests.digest(Path(path))
+        digest = digests.digest_with_status(path, status)
         if is_settled(status):
             self._known[path] = (stamp, digest)
         return digest

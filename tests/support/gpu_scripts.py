@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import gpu_check
 import gpu_results
 import pytest
 from gpu_steps import Step
+
+from tests.support.known_digests import compute_digests
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -48,8 +51,12 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     for name in [name for name in os.environ if name.startswith(("PYTEST_", "SCANPROOF_"))]:
         monkeypatch.delenv(name)
 
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copyfile(compute_digests() / "cache" / "hashes.sqlite", work / "digests.sqlite")
+
     def run(table: Sequence[Step], *words: str) -> tuple[int, str]:
-        places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+        places = ["--work", str(work), "--out", str(tmp_path / "out")]
         code = gpu_check.main([*places, *words], table)
         return code, capsys.readouterr().out
 
