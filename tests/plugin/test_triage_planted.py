@@ -56,7 +56,7 @@ def test_the_first_finding_is_what_was_planted(tmp_path: Path, good: Path, table
         shutil.copytree(good, store)
     copy = clean_copy(tmp_path)
     fault.plant(copy)
-    result = copy.evaluate(store)
+    result = copy.evaluate(store, *fault.options)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
     looked = copy.triage(store)
     assert looked.returncode == 0, looked.stderr

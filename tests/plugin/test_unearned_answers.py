@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanproof.record import Record, find_run, read_run
-from tests.support.planted import MODEL, Copy, clean_copy
+from tests.support.planted import MODEL, SHARED, Copy, clean_copy
 
 CHOICES = ("piqa", "winogrande", "boolq", "arc_easy")
 
@@ -53,7 +53,7 @@ def test_answers_that_are_nan_are_an_error_by_every_engine(tmp_path: Path, engin
 def test_equal_logits_are_an_error_in_every_task(tmp_path: Path) -> None:
     copy = clean_copy(tmp_path)
     set_last_norm(copy, 0.0)
-    code, records, output = measure(copy, (*CHOICES, "lambada", "hellaswag", "truthfulqa"))
+    code, records, output = measure(copy, (*CHOICES, "lambada", "hellaswag", "truthfulqa"), *SHARED)
     assert code != 0
     assert {record.outcome for record in records.values()} == {"ERROR"}, output
     assert re.match(r"all answers are exactly equal in (\d+) of \1 documents", records["boolq acc"].because)
@@ -110,7 +110,7 @@ def test_a_number_that_is_not_made_of_its_answers_is_an_error(
     copy = clean_copy(tmp_path)
     copy.harness()
     change(copy)
-    code, records, output = measure(copy, tasks)
+    code, records, output = measure(copy, tasks, *SHARED)
     assert code != 0
     for name, said in wrong.items():
         assert records[name].outcome == "ERROR", output

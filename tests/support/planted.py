@@ -215,6 +215,10 @@ def another_checkpoint(copy: Copy) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
+SHARED = ("--scanproof-engine", "shared")
+"""Without it every number that fails is measured a second time, by the plain engine."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is planted, and what triage has to say first."""
@@ -228,10 +232,14 @@ class Fault:
     """Whether a good run lies in the store; else there are the recorded answers alone."""
     substituted: str | None = None
     """What the title names after --substitute."""
+    options: tuple[str, ...] = SHARED
+    """Of the session."""
 
 
 FAULTS = (
-    Fault("a wrong scan", wrong_scan, "numerics", "the computation changed", substituted="selective_scan"),
+    Fault(
+        "a wrong scan", wrong_scan, "numerics", "the computation changed", substituted="selective_scan", options=()
+    ),
     Fault(
         "a scan wrong by 2%", slightly_wrong_scan, "numerics", "the computation changed", substituted="selective_scan"
     ),
@@ -241,6 +249,7 @@ FAULTS = (
         shared_engine_mixes_up_answers,
         "engines",
         "the engines disagree",
+        options=(),
     ),
     Fault("a changed prompt", changed_prompt, "task", "the prompt changed"),
     Fault("a changed dataset", changed_dataset, "task", "the dataset changed"),
