@@ -40,19 +40,23 @@ def baselines(context: typer.Context, history: HistoryOption = HERE, style: Form
 def declare(
     run: Annotated[str, typer.Argument(help="Id of a published run, the beginning of one, or `latest`.")],
     reason: Annotated[str, typer.Option("--reason", help="Why this run is good; kept with it.")],
+    fewer: Annotated[
+        bool, typer.Option("--fewer", help="Tasks that the baselines before hold and this run lacks have none then.")
+    ] = False,
     history: HistoryOption = HERE,
     style: FormatOption = Format.table,
 ) -> None:
     """Declare a run good: from now on every evaluation is compared with its own, document by document.
 
-    Refused for a run that failed, is partial or limited, was not strict, or may have run a fallback.
+    Refused for a run that failed, is partial or limited, was not strict, may have run a fallback, or lacks tasks of a
+    job that the job's baseline holds.
     """
     from scanproof.history import baseline
     from scanproof.history.errors import HistoryError
 
     opened_history = open_or_stop(history)
     try:
-        made = baseline.declare(opened_history, find_or_stop(opened_history, run), reason)
+        made = baseline.declare(opened_history, find_or_stop(opened_history, run), reason, fewer=fewer)
     except HistoryError as error:
         print_problems(opened_history)
         raise stop(str(error), code=1) from None

@@ -199,13 +199,17 @@ def drift(
         int | None,
         typer.Option("--fewest", min=1, help="Nights that are enough (default: those that a drift needs)."),
     ] = None,
+    declared: Annotated[
+        bool, typer.Option("--declared", help="A run on the newest night's GPU has to be declared a baseline.")
+    ] = False,
     style: FormatOption = Format.table,
     expected: ExpectedOption = None,
 ) -> None:
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
 
     Nights are whole runs on the newest one's GPU, since the baseline that holds.  Damage in the history is exit code 1
-    as well, and fewer nights than `--fewest` are 2: nothing to look at is not the same as no drift.
+    as well, and fewer nights than `--fewest` are 2: nothing to look at is not the same as no drift.  With `--declared`
+    so is a history without a baseline: nothing is compared with it, and the one that had a baseline may be lost.
     """
     from scanproof.history import nights
     from scanproof.history.drift import SHORTEST
@@ -220,6 +224,11 @@ def drift(
         raise stop(
             f"too little to look at in {history}: {fewest or 2 * SHORTEST} whole nights on one GPU since the last "
             f"declared baseline are needed, with the same documents; --fewest N is for a history that is younger"
+        )
+    if declared and not found.declared:
+        raise stop(
+            f"no run on this GPU is declared a baseline in {history}, so that no night is compared with one: declare a "
+            "good one, scanproof baseline set latest --reason WHY; or the history that had one is lost, or another"
         )
     if found.rows or any(problem.lost for problem in opened_history.problems):
         raise typer.Exit(1)

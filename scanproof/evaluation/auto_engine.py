@@ -98,6 +98,17 @@ def needs_second_engine(verdict: Verdict) -> bool:
     return rejected or verdict.outcome in (Outcome.OUT_OF_TOLERANCE, Outcome.CHANGED)
 
 
+def find_breakage(replaced: Replaced) -> str | None:
+    """The error by which the shared engine, or a kernel that it called, broke; None where it did not.
+
+    That it did not launch the kernels that the job names is no breakage: it may rotate without the kernel of the
+    rotation, and plain has to launch them all.
+    """
+    if replaced.error is None or replaced.error.startswith("fallback: "):
+        return None
+    return replaced.error.splitlines()[0]
+
+
 def explain_replacement(replaced: Replaced) -> str:
     """Why plain measured a job again, in one line."""
     if replaced.error is not None:

@@ -163,7 +163,7 @@ class Imports:
             return next((self._digest(path, digests) for path in alone if path.is_file()), None)
         skipped = {str(folder / inner) for outer, inner in NOT_READ if outer == name}
         joined = hashlib.sha256()
-        start = len(os.path.join(folder, ""))
+        start = len(f"{folder}{os.sep}")
         for entry in walk(str(folder), lambda path: path in skipped or path.endswith(("/__pycache__", "/.git"))):
             digest = self._digest_known(entry.path, entry.stat(), digests)
             joined.update(f"{entry.path[start:]} {digest}\n".encode(errors="surrogateescape"))

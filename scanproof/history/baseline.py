@@ -135,10 +135,40 @@ def read_run(history: History, published: Published) -> Run:
         raise HistoryError(str(error)) from None
 
 
-def declare(history: History, published: Published, reason: str) -> Declared:
+def list_lost_tasks(history: History, run: Run, current: Mapping[str, Declared]) -> list[str]:
+    """The tasks of each job that its baseline holds and this run lacks: their numbers would be compared no more.
+
+    What a baseline that cannot be read held is not known, and a new one is the remedy.
+    """
+    published = {each.id: each for each in history.runs()}
+    lost = []
+    for evaluation in run.evaluations:
+        declared = current.get(identity(evaluation.job, evaluation.environment))
+        if declared is None or declared.run not in published:
+            continue
+        try:
+            before = read_run(history, published[declared.run])
+        except HistoryError:
+            continue
+        job = declared.evaluations[identity(evaluation.job, evaluation.environment)]
+        held = {one.task for each in before.evaluations if each.job.name == job for one in each.measurements}
+        gone = held - {one.task for one in evaluation.measurements}
+        if gone:
+            lost.append(
+                f"{evaluation.job.name} lacks {', '.join(sorted(gone))}, which its baseline, the run {declared.run}, "
+                "holds: they would be compared no more; run all tasks of the job, or give --fewer if that is meant"
+            )
+    return lost
+
+
+def declare(history: History, published: Published, reason: str, *, fewer: bool = False) -> Declared:
     """Declare a run good for everything that it evaluated.
 
-    Raises HistoryError with every reason when the run is not fit for it.
+    Args:
+        fewer: the run may lack tasks that the baselines which it replaces hold.
+
+    Raises:
+        HistoryError: the run is not fit for it; with every reason.
     """
     if not reason.strip():
         raise HistoryError("a baseline needs a reason: --reason 'why this run is good'")
@@ -146,10 +176,12 @@ def declare(history: History, published: Published, reason: str) -> Declared:
     reasons = why_not_good(run)
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
+    before = list_declarations(history)
+    if not fewer:
+        reasons += list_lost_tasks(history, run, find_current(before))
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
     keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
-    before = list_declarations(history)
     newest = sorted({each.id for each in find_current(before).values()} | {each.id for each in before[-1:]})
     now = datetime.now(UTC)
     content = {

@@ -49,6 +49,8 @@ class Drifts:
     """Nights that can be strung together, up to the newest."""
     series: int
     """Series of enough of these nights."""
+    declared: bool
+    """Whether a run on the GPU of the newest night is a declared baseline."""
 
 
 def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
@@ -60,9 +62,14 @@ def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
     if not whole:
         return []
     same = [run for run in whole if run.gpu == whole[-1].gpu]
-    declared = {each.run for each in baseline.find_current(baseline.list_declarations(history)).values()}
-    starts = [run.started for run in same if run.id in declared]
+    starts = [run.started for run in list_declared(history, same)]
     return [run for run in same if not starts or run.started >= max(starts)]
+
+
+def list_declared(history: History, runs: Sequence[Published]) -> list[Published]:
+    """Those of the runs that are the baseline of something."""
+    declared = {each.run for each in baseline.find_current(baseline.list_declarations(history)).values()}
+    return [run for run in runs if run.id in declared]
 
 
 def series(history: History, runs: Sequence[Published]) -> list[Series]:
@@ -104,7 +111,9 @@ def of_models(rows: Sequence[dict[str, Any]]) -> Iterator[Series]:
 
 def drifts(history: History, constants: Constants) -> Drifts:
     """Every drift up to the newest night, with the night on which it began."""
-    runs = comparable(history, history.runs())
+    published = history.runs()
+    runs = comparable(history, published)
+    declared = list_declared(history, [run for run in published if runs and run.gpu == runs[-1].gpu])
     every_series = series(history, runs)
     started = {run.id: run.started for run in runs}
     level = constants.drift_level(len(every_series))
@@ -113,7 +122,7 @@ def drifts(history: History, constants: Constants) -> Drifts:
         change = drift.find(one_series.values, allowed(one_series, constants, level))
         if change is not None:
             rows.append(row(one_series, change, started))
-    return Drifts(rows, len(runs), len(every_series))
+    return Drifts(rows, len(runs), len(every_series), bool(declared))
 
 
 def allowed(series: Series, constants: Constants, level: float) -> float:

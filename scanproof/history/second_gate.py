@@ -92,7 +92,8 @@ class SecondGate:
         comparison = self.finding(value, evaluation)
         # Elsewhere than on this machine a number may have a baseline that nobody knew of before.
         required = value.id in due or (self.strict and self.limit is None and comparison is not None)
-        verdict = all_gates.conclude(first, comparison, engines, due=required)
+        both = self.strict and self.limit is None
+        verdict = all_gates.conclude(first, comparison, engines, due=required, engines_due=both)
         return Judged(verdict, comparison)
 
     def needs_answers(self, value: PublishedValue) -> bool:
@@ -234,7 +235,8 @@ class SecondGate:
         because = replaced.because.get(value.id) or auto_engine.explain_replacement(replaced)
         made = Engines(
             shared=measured(value, replaced.measurements), plain=measured(value, evaluation.measurements),
-            because=because,
+            because=because, broke=auto_engine.find_breakage(replaced),
+            spot=None if replaced.scoring is None else replaced.scoring.spot,
         )  # fmt: skip
         if replaced.samples is None:
             return made

@@ -169,4 +169,4 @@ def _is_same(first: Tensor, second: Tensor) -> bool:
 
 def _view_bits(value: Tensor) -> Tensor:
     """As integers: then -0.0 is another number than 0.0, and a NaN is equal to itself."""
-    return value.contiguous().view(WORDS[value.element_size()])
+    return value.resolve_conj().resolve_neg().contiguous().view(WORDS[value.element_size()])

@@ -129,9 +129,12 @@ class Controller:
         return (yield)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Called by pytest-xdist when a worker has ended."""
-        self.watched.take(getattr(node, "workeroutput", {}))
+        seen = getattr(node, "workeroutput", None)
+        if seen is None or LOST not in seen:
+            self.watched.dead[node.gateway.id] = str(error or "it said nothing")
+        self.watched.take(seen or {})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:

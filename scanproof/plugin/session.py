@@ -125,7 +125,8 @@ class Session:
         given = self.settings
         before = {}
         if given.strict and given.history is not None:
-            before = list_due_before(self.earlier_runs.before(self.run_id), gpu_name(environment.gpus()))
+            strict = self.earlier_runs.all_before(self.run_id, r'"strict":\s*true')
+            before = list_due_before(strict, gpu_name(environment.gpus()))
         return SecondGate(self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before)
 
     @cached_property
@@ -168,7 +169,7 @@ class Session:
         On whichever device of that kind: drivers name one GPU in several ways.
         """
         compared: dict[tuple[str, str], str] = {}
-        for run in self.earlier_runs.before(self.run_id):
+        for run in self.earlier_runs.all_before(self.run_id, r'"baseline":\s*\{'):
             own = [(case.kind, case.id) for case in run.latencies if case.baseline is not None]
             compared = {**dict.fromkeys(own, run.id), **compared}
         return compared

@@ -53,7 +53,8 @@ class StrictSelection:
         self.config = config
         self.session: pytest.Session | None = None
         """The session that collects; None before it begins."""
-        self.collected: set[str] = set()
+        self.collected: list[tuple[pytest.Item, str]] = []
+        """Tests with their ids at first: pytest-xdist adds the group to the id of a test (`--dist loadgroup`)."""
         self.deselected: set[str] = set()
         self.files: set[str] = set()
         """Files of tests of which nothing has been collected yet, by node id."""
@@ -70,7 +71,7 @@ class StrictSelection:
         self.session = session
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        self.collected.add(item.nodeid)
+        self.collected.append((item, item.nodeid))
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         self.deselected.update(item.nodeid for item in items)
@@ -162,7 +163,10 @@ class StrictSelection:
         """Compare what pytest collected with what the plugins leave; a worker of pytest-xdist hands on what it sees."""
         yield
         self.lost += sorted(self.broken | self.files)
-        self.lost += sorted(self.collected - {item.nodeid for item in session.items} - self.deselected)
+        left = {id(item) for item in session.items}
+        gone = {nodeid for item, nodeid in self.collected if id(item) not in left}
+        self.lost += sorted(gone - {item.nodeid for item in session.items} - self.deselected)
+        self.collected.clear()
         self.kernel_tests += [item.nodeid for item in session.items if kernel_evidence.is_kernel_test(item)]
         if hasattr(self.config, "workeroutput"):
             # pytest-xdist sends it when the worker ends: with what is added until then.
@@ -201,6 +205,8 @@ class StrictSession:
         """Ids of the tests that passed or were skipped, and whose reports do not say that they are kernel tests."""
         self.not_passed: set[str] = set()
         """Ids of the tests of which a report says that they did not pass."""
+        self.dead: dict[str, str] = {}
+        """Worker of pytest-xdist that ended before it said what it had seen -> how it ended."""
         self.proved = False
         """Whether a test passed, or missed as is known."""
 
@@ -281,6 +287,10 @@ class StrictSession:
             what = f"{len(self.changed)} names of scanproof are not what its source says: {names}"
             because = f"{what}; a plugin or a conftest.py set them, or their file was changed while the session ran"
             yield Unkept("scanproof is what its source says", because)
+        if self.dead:
+            worker = min(self.dead)
+            what = f"{len(self.dead)} workers of pytest-xdist ended before they said what they had seen"
+            yield Unkept("every process says what it saw", f"{what}: {worker}: {self.dead[worker]}")
         if self.repeated:
             what = (
                 f"{len(self.repeated)} tests were run again until they passed, or may have been: {min(self.repeated)}"

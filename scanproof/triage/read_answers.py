@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -92,14 +93,37 @@ class Runs:
 
     def before(self, run: str) -> Iterator[Run]:
         """The newest runs that are older than this one; unreadable ones are skipped."""
-        names = sorted((path.parent.name for path in (self.root / "runs").glob(f"*/{record.RUN_FILE}")), reverse=True)
-        for name in [each for each in names if each < run][:LOOKED_AT]:
-            if name not in self.known:
-                with suppress(record.RecordError):
-                    self.known[name] = record.read_run(self.root / "runs" / name / record.RUN_FILE)
-            earlier = self.known.setdefault(name, None)
+        for name in self.list_before(run)[:LOOKED_AT]:
+            earlier = self.read(name)
             if earlier is not None:
                 yield earlier
+
+    def all_before(self, run: str, pattern: str) -> Iterator[Run]:
+        """Every run that is older than this one and whose file has a match of the pattern, the newest first.
+
+        Only these are read as runs: a store may hold thousands of others.
+        """
+        wanted = re.compile(pattern)
+        for name in self.list_before(run):
+            with suppress(OSError, ValueError):
+                if wanted.search(files.read_text(self.place(name))) and (earlier := self.read(name)) is not None:
+                    yield earlier
+
+    def list_before(self, run: str) -> list[str]:
+        """Ids of the runs that are older than this one, the newest first."""
+        names = sorted((path.parent.name for path in (self.root / "runs").glob(f"*/{record.RUN_FILE}")), reverse=True)
+        return [name for name in names if name < run]
+
+    def place(self, name: str) -> Path:
+        """The file of a run."""
+        return self.root / "runs" / name / record.RUN_FILE
+
+    def read(self, name: str) -> Run | None:
+        """A run; None for one that cannot be read."""
+        if name not in self.known:
+            with suppress(record.RecordError):
+                self.known[name] = record.read_run(self.place(name))
+        return self.known.setdefault(name, None)
 
 
 def find_last_good(runs: Runs, run: str, evaluation: Evaluation | None, job: str, tasks: Iterable[str]) -> Side | None:

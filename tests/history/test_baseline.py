@@ -36,6 +36,19 @@ def found(history: History, evaluation: Evaluation) -> str | None:
     return kept.name if kept else None
 
 
+def test_a_run_of_some_tasks_does_not_replace_the_baseline_of_all(tmp_path: Path) -> None:
+    """Numbers of the others would be compared no more, and nothing would say so."""
+    history = filled(tmp_path)
+    for name, tasks in ((FIRST, ("piqa", "winogrande")), (SECOND, ("piqa",)), (THIRD, ("piqa", "winogrande"))):
+        publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
+    declare(history, FIRST)
+    with pytest.raises(HistoryError, match=f"lacks winogrande, which its baseline, the run {FIRST}, holds"):
+        declare(history, SECOND)
+    declare(history, THIRD)
+    baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
+    assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {SECOND}"
+
+
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:
     history = filled(tmp_path, FIRST, SECOND)
     evaluation = evaluation_of(tmp_path, SECOND)

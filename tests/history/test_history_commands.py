@@ -281,6 +281,10 @@ def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path)
     assert "9 nights, 0 series compared" in few.stdout
     assert f"too little to look at in {place}: 10 whole nights" in few.stderr
     scanproof("history", "drift", "--fewest", "9", history=place)
+    refused = scanproof("history", "drift", "--fewest", "9", "--declared", history=place, expect=2)
+    assert "no run on this GPU is declared a baseline" in refused.stderr
+    scanproof("baseline", "set", "20260101", "--reason", "the first night", history=place)
+    scanproof("history", "drift", "--fewest", "9", "--declared", history=place)
     empty = tmp_path / "empty"
     empty.mkdir()
     for asked_for in ((), ("--fewest", "1")):

@@ -245,14 +245,15 @@ def test_reasons_to_hold_a_clock_down_are_told_from_others() -> None:
     assert clocks.throttle_reasons(0x4 | 0x40) == ("software power cap", "hardware thermal slowdown")
 
 
-def test_what_was_seen_of_a_clock_is_its_range_and_every_reason() -> None:
-    seen = iter([(1980.0, ()), (1410.0, ("hardware thermal slowdown",)), (1500.0, ("software power cap",))])
+def test_what_was_seen_of_a_clock_is_its_range_and_why_its_slower_half_was_held() -> None:
+    slow = [(1410.0, ("hardware thermal slowdown",)), (1500.0, ("software power cap",))]
+    seen = iter([(1980.0, ("hardware power brake",)), *slow])
     reader = clocks.ClockReader(lambda: next(seen))
     for _ in range(3):
         reader.read()
     found = timing.summarize_clock(reader)
     assert found is not None
-    assert (found.lowest_mhz, found.highest_mhz) == (1410.0, 1980.0)
+    assert (found.lowest_mhz, found.median_mhz, found.highest_mhz) == (1410.0, 1500.0, 1980.0)
     assert found.throttled == ("hardware thermal slowdown", "software power cap")
     assert timing.summarize_clock(clocks.ClockReader()) is None
     assert clocks.make_reader("cpu").why_not == "not read on a processor"

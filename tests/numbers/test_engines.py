@@ -15,7 +15,7 @@ from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict import all_gates
 from scanproof.numbers.verdict.baseline_gate import Baseline
-from scanproof.numbers.verdict.engines import DISAGREE, EngineDifference, Engines
+from scanproof.numbers.verdict.engines import DISAGREE, EngineDifference, Engines, SpotCheck
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison, refuse
@@ -123,6 +123,38 @@ def test_plains_verdict_counts_and_a_disagreement_fails_what_would_pass(
         assert found.because.startswith(f"{DISAGREE}; shared measured 0.4, plain 0.5; ")
     else:
         assert (found.outcome, found.because) == (outcome, "because")
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize(
+    ("compared", "broke"),
+    [(None, "worker: it broke"), (ComparisonOutcome.REFUSED, None), (ComparisonOutcome.SAME, None), (None, None)],
+)
+@pytest.mark.parametrize("due", [True, False])
+def test_what_is_not_known_of_the_engines_fails_where_their_comparison_is_due(
+    outcome: Outcome, compared: ComparisonOutcome | None, broke: str | None, due: bool
+) -> None:
+    verdict = Verdict(outcome, 0.5, 0.5, 0.0, None, None, None, "because")
+    engines = Engines(
+        shared=None, plain=0.5, because="it broke", finding=finding(compared) if compared else None, broke=broke
+    )
+    unknown = broke is not None or compared is ComparisonOutcome.REFUSED
+    found = all_gates.with_engines(verdict, engines, due=due)
+    fails = due and unknown and outcome in PASSING
+    assert found.outcome is (Outcome.COMPARISON_MISSING if fails else outcome)
+
+
+@pytest.mark.parametrize("compared", [*ComparisonOutcome, None])
+@pytest.mark.parametrize(("plain", "far"), [(-1.007, False), (-1.009, True), (None, True)])
+def test_a_request_that_is_far_off_is_a_disagreement(
+    compared: ComparisonOutcome | None, plain: float | None, far: bool
+) -> None:
+    spot = SpotCheck(requests=8, shared=-1.0, plain=plain, allowed=0.001)
+    engines = Engines(
+        shared=0.5, plain=0.5, because="CHANGED: x", finding=finding(compared) if compared else None, spot=spot
+    )
+    assert engines.disagree is (far or compared is ComparisonOutcome.CHANGED)
+    assert (str(spot) in engines.lines()) is far
 
 
 def test_a_number_that_one_engine_measured_stays_as_it_is() -> None:

@@ -125,14 +125,23 @@ class TestAuto:
 
     def test_a_request_that_plain_scores_otherwise_is_enough(self, engines: Project) -> None:
         """Every number comes out, by either engine, and their answers are the same: the spot check alone asks."""
-        answer(engines, shared=[GOOD, "shared", -4.0])
+        answer(engines, shared=[GOOD, "shared", -1.004])
         result = engines.run()
         result.assert_outcomes(passed=1)
         assert asked(engines) == ["shared", "plain"]
         result.stdout.fnmatch_lines([
             "*measured again by plain, whose verdict counts: of 8 requests that plain scored as well, one got -1 by "
-            "shared and -4 by plain, where 0.001 nats are rounding; the engines agree"
+            "shared and -1.004 by plain, where 0.001 nats are rounding; the engines agree"
         ])  # fmt: skip
+
+    def test_a_request_that_is_far_off_is_a_disagreement_by_itself(self, engines: Project) -> None:
+        """As many answers may have moved up as down: then no test over all documents sees them."""
+        answer(engines, shared=[GOOD, "shared", -4.0])
+        result = engines.run()
+        result.assert_outcomes(failed=1)
+        kept = the_record(engines)
+        assert kept["outcome"] == "ENGINES_DISAGREE"
+        assert "one got -1 by shared and -4 by plain, where 0.001 nats are rounding" in kept["because"]
 
     def test_what_only_plain_has_wrong_is_seen(self, engines: Project) -> None:
         """A fused kernel that the shared engine never calls."""
@@ -157,6 +166,21 @@ class TestAuto:
         result.stdout.fnmatch_lines(
             ["*measured again by plain*the shared engine broke: worker: it broke; nothing of the two can be compared"]
         )
+
+    def test_an_engine_that_broke_fails_a_strict_session(self, engines: Project) -> None:
+        answer(engines, shared={"kind": "worker", "message": "it broke"})
+        result = engines.run("--scanproof-strict")
+        result.assert_outcomes(failed=1)
+        kept = the_record(engines)
+        assert kept["outcome"] == "COMPARISON_MISSING"
+        assert kept["because"].startswith("the shared engine broke, and plain did not: worker: it broke; ")
+        result.stdout.fnmatch_lines(["*triage*engines: the shared engine broke where plain did not: *"])
+
+    def test_a_kernel_that_only_plain_launches_is_left_to_it(self, engines: Project) -> None:
+        answer(engines, shared={"kind": "fallback", "message": "rotary_kernel was not launched"})
+        result = engines.run("--scanproof-strict")
+        result.assert_outcomes(passed=1)
+        assert the_record(engines)["outcome"] == "REPRODUCED"
 
     def test_an_error_of_the_machine_is_not_met_twice(self, engines: Project) -> None:
         answer(engines, shared={"kind": "out_of_memory", "message": "it broke"})

@@ -146,11 +146,33 @@ def in_thread(**given):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: norms.rmsnorm_fn(**given)[0]).result()
 
-class Kernel:
-    def __getitem__(self, grid): return lambda **given: None
+class Kernel:  # as Triton's
     def __call__(self, **given): raise RuntimeError("a kernel is called with its grid")
+    def __getitem__(self, grid): return lambda **given: self.run(grid=grid, warmup=False, **given)
+    def run(self, *, grid, warmup, **given):
+        if not isinstance(grid, tuple):
+            raise RuntimeError("no grid")
 
 kernel = Kernel()
+
+def refused(kernel, **given):
+    try:
+        kernel["grid"](**given)
+    except RuntimeError:
+        return norm(**given)
+
+REFUSED = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: refused(kernel, **given),
+)
+WARMED = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: (kernel.run(grid=(1,), warmup=True, **given), norm(**given))[1],
+)
+RUN = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: (kernel.run(grid=(1,), warmup=False), norm(**given))[1],
+)
 NOT_LAUNCHED = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours", adapt=lambda kernel: norm,
 )
@@ -236,6 +258,8 @@ def test_a_right_function_passes_every_case_that_fits_on_a_cpu(
         ("NEVER", "*ours was never entered: nothing is known of it"),
         ("AROUND", "*ours was never entered: nothing is known of it"),
         ("NOT_LAUNCHED", "*ours was never entered: nothing is known of it"),
+        ("REFUSED", "*ours was never entered: nothing is known of it"),
+        ("WARMED", "*ours was never entered: nothing is known of it"),
     ],
 )
 def test_what_is_wrong_or_proves_nothing_fails(author: pytest.Pytester, name: str, why: str) -> None:
@@ -271,10 +295,11 @@ def test_a_row_of_its_own_renames_arguments_and_says_what_it_cannot_do(author: p
     ])  # fmt: skip
 
 
-def test_a_kernel_of_triton_is_entered_when_it_is_launched(author: pytest.Pytester) -> None:
-    result = run(author, "LAUNCHED", "-k", "no_gate-float32", "--scanproof-strict")
+@pytest.mark.parametrize("name", ["LAUNCHED", "RUN"])
+def test_a_kernel_of_triton_is_entered_when_it_is_launched(author: pytest.Pytester, name: str) -> None:
+    result = run(author, name, "-k", "no_gate-float32", "--scanproof-strict")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:LAUNCHED: 1 cases were compared and right; Kernel*"])
+    result.stdout.fnmatch_lines([f"provider rmsnorm_fn=mypkg.ops:{name}: 1 cases were compared and right; Kernel*"])
 
 
 def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pytester) -> None:

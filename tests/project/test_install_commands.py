@@ -158,7 +158,7 @@ def test_a_runner_makes_the_folder_of_its_history_where_it_is_told_that_the_nigh
     [step] = [step for step in steps if "mkdir" in step.get("run", "")]
     assert step["if"] == "${{ inputs.first_night }}"
     [drift] = [step["run"] for step in steps if "history drift" in step.get("run", "")]
-    assert drift.endswith("--fewest ${{ inputs.first_night && 1 || 2 }}")
+    assert drift.endswith("--fewest ${{ inputs.first_night && '1' || '2 --declared' }}")
     # YAML 1.1 reads the key `on` as true.
     assert workflow[True]["workflow_dispatch"]["inputs"]["first_night"]["default"] is False
     variables = {**os.environ, "SCANPROOF_HISTORY": place}

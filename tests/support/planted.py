@@ -237,9 +237,7 @@ class Fault:
 
 
 FAULTS = (
-    Fault(
-        "a wrong scan", wrong_scan, "numerics", "the computation changed", substituted="selective_scan", options=()
-    ),
+    Fault("a wrong scan", wrong_scan, "numerics", "the computation changed", substituted="selective_scan", options=()),
     Fault(
         "a scan wrong by 2%", slightly_wrong_scan, "numerics", "the computation changed", substituted="selective_scan"
     ),

@@ -31,6 +31,17 @@ def test_the_parts_of_a_fingerprint_that_cannot_be_read_are_not_known(tmp_path: 
     assert read_answers.read_fingerprint_parts(tmp_path, "k" * 64) is None
 
 
+def test_what_an_earlier_run_had_to_compare_is_found_among_any_number_of_others(tmp_path: Path) -> None:
+    """A store that other sessions use as well would soon hide the last strict night behind them."""
+    make_run(tmp_path, "20260101T010000Z-00000001", due=("n",))
+    for number in range(read_answers.LOOKED_AT + 5):
+        make_run(tmp_path, f"20260102T010000Z-{number:08}", strict=False)
+    runs = read_answers.Runs(tmp_path)
+    assert "20260101T010000Z-00000001" not in [run.id for run in runs.before("20260103T010000Z-00000001")]
+    strict = list(runs.all_before("20260103T010000Z-00000001", r'"strict":\s*true'))
+    assert [run.due for run in strict] == [("n",)]
+
+
 @pytest.fixture
 def declared(tmp_path: Path) -> History:
     """A history whose only run is the declared baseline."""

@@ -8,6 +8,7 @@ torch is imported inside the functions, because pytest imports this module while
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -284,9 +285,11 @@ def look_at_clock(work: TimedCalls, timer: Timer, clocks: ClockReader) -> None:
 
 
 def summarize_clock(clocks: ClockReader) -> Clock | None:
-    """Range and throttle reasons of all readings of the clock; None if there are none."""
+    """Range and median of all readings of the clock, and why the slower half of them was held; None without any."""
     if not clocks.seen:
         return None
     speeds = [speed for speed, _ in clocks.seen]
-    reasons = tuple(sorted({reason for _, throttle_reasons in clocks.seen for reason in throttle_reasons}))
-    return Clock(lowest_mhz=min(speeds), highest_mhz=max(speeds), throttled=reasons)
+    median = statistics.median(speeds)
+    slower = [reasons for speed, reasons in clocks.seen if speed <= median]
+    throttled = tuple(sorted({reason for reasons in slower for reason in reasons}))
+    return Clock(lowest_mhz=min(speeds), highest_mhz=max(speeds), median_mhz=median, throttled=throttled)

@@ -1,6 +1,7 @@
 """Watches that a provider's function is entered, and that it does not compute with scanproof's own references.
 
-A PyTorch form launches no kernel that could be watched: what is seen is that Python entered the function.
+A PyTorch form launches no kernel that could be watched.  A function is counted by a wrapper around it, a kernel of
+Triton when it has been launched, a class or a module of torch when Python enters it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class EntryWatch:
         self.target = target
         self.code = find_code(target)
         """What Python enters when the target is called; None: nothing of Python's."""
-        self.is_counted_itself = not isinstance(target, type) and getattr(target, "forward", None) is None
+        self.is_launched = hasattr(target, "__getitem__") and hasattr(target, "run")
+        """Whether it is a kernel of Triton, which is used as it is: `kernel[grid](...)` runs `kernel.run`, and so does
+        `torch.library.wrap_triton`."""
+        self.is_wrapped = not (self.is_launched or isinstance(target, type) or hasattr(target, "forward"))
         """Whether the provider calls the target through a function that counts: several functions may share a code.  A
         class or a module of torch is used as it is, and its entries are counted."""
         self.entered = 0
@@ -50,7 +54,8 @@ class EntryWatch:
         sys.setprofile(see)
         threading.setprofile(see)
         try:
-            yield
+            with self._count_launches() if self.is_launched else contextlib.nullcontext():
+                yield
         finally:
             self.ended_early = sys.getprofile() is not see
             sys.setprofile(before)
@@ -62,7 +67,7 @@ class EntryWatch:
         Args:
             bind: makes the call with the operation's arguments, of the target or of what counts its calls.
         """
-        call = bind(self._make_counting() if self.is_counted_itself else self.target)
+        call = bind(self._make_counting() if self.is_wrapped else self.target)
 
         def call_provider(**arguments: Any) -> Any:
             return call(**arguments)
@@ -73,19 +78,35 @@ class EntryWatch:
     def _make_counting(self) -> Callable[..., Any]:
         target = self.target
 
-        if hasattr(target, "__getitem__"):
-            return CountedKernel(target, self)
-
         def counting(*values: Any, **named: Any) -> Any:
             self.entered += 1
             return target(*values, **named)
 
         return functools.wraps(target)(counting)
 
+    @contextlib.contextmanager
+    def _count_launches(self) -> Iterator[None]:
+        """Count the launches of the kernel that succeed, until the block ends."""
+        run, own = self.target.run, vars(self.target)
+        before = {"run": own["run"]} if "run" in own else {}
+
+        def counting(*values: Any, **named: Any) -> Any:
+            launched = run(*values, **named)
+            # To warm up is to compile.
+            self.entered += not named.get("warmup")
+            return launched
+
+        self.target.run = counting
+        try:
+            yield
+        finally:
+            del self.target.run
+            own.update(before)
+
     def _see(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "call":
             return
-        if not self.is_counted_itself and frame.f_code is self.code:
+        if not self.is_wrapped and not self.is_launched and frame.f_code is self.code:
             self.entered += self._is_called_by_provider(frame)
         module = frame.f_globals.get("__name__") or ""
         if module.startswith(REFERENCES) and module != ALLOWED and not self._is_ours(frame):
@@ -116,29 +137,6 @@ class EntryWatch:
         """Which function is watched, of which file and line."""
         where = f" ({self.code.co_filename}:{self.code.co_firstlineno})" if self.code is not None else ""
         return f"{name_of(self.target)}{where}"
-
-
-class CountedKernel:
-    """A kernel of Triton, which is called with its grid, `kernel[grid](...)`, and counted then."""
-
-    def __init__(self, kernel: Any, watch: EntryWatch) -> None:
-        self._kernel, self._watch = kernel, watch
-
-    def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        launch = self._kernel[grid]
-
-        def counting(*values: Any, **named: Any) -> Any:
-            self._watch.entered += 1
-            return launch(*values, **named)
-
-        return counting
-
-    def __call__(self, *values: Any, **named: Any) -> Any:
-        self._watch.entered += 1
-        return self._kernel(*values, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._kernel, name)
 
 
 def find_code(target: Any) -> CodeType | None:

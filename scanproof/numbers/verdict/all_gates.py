@@ -22,7 +22,14 @@ class Judged:
     """None where there is no baseline, and none is due; also where the answers were rejected before any comparison."""
 
 
-def conclude(first: Verdict, comparison: PairedComparison | None, engines: Engines | None, *, due: bool) -> Verdict:
+def conclude(
+    first: Verdict,
+    comparison: PairedComparison | None,
+    engines: Engines | None,
+    *,
+    due: bool,
+    engines_due: bool = False,
+) -> Verdict:
     """The verdict of all gates together; one that is bad already stays as it is.
 
     Args:
@@ -30,8 +37,9 @@ def conclude(first: Verdict, comparison: PairedComparison | None, engines: Engin
         comparison: document by document with the baseline.
         engines: what both engines measured.
         due: the comparison has to be made: without it the number does not pass.
+        engines_due: what both engines measured has to be compared, as in a strict session.
     """
-    return with_engines(with_comparison(first, comparison, due=due), engines)
+    return with_engines(with_comparison(first, comparison, due=due), engines, due=engines_due)
 
 
 def with_comparison(verdict: Verdict, comparison: PairedComparison | None, *, due: bool) -> Verdict:
@@ -80,12 +88,21 @@ def explain_missing(comparison: PairedComparison | None) -> str:
     return f"{comparison.because}{remedy}"
 
 
-def with_engines(verdict: Verdict, engines: Engines | None) -> Verdict:
-    """Plain's verdict with what both engines measured; a number that would pass fails when the engines disagree."""
+def with_engines(verdict: Verdict, engines: Engines | None, *, due: bool = False) -> Verdict:
+    """Plain's verdict with what both engines measured.
+
+    A number that would pass fails when the engines disagree; where their comparison is due, also when it is not known
+    whether they do: a kernel that breaks under one of them is no better than one that is wrong.
+    """
     if engines is None:
         return verdict
     verdict = replace(verdict, engines=engines)
-    if not engines.disagree or not verdict.outcome.can_still_change:
+    if not verdict.outcome.can_still_change:
         return verdict
-    because = "; ".join([DISAGREE, *engines.lines()[:2]])
-    return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
+    if engines.disagree:
+        because = "; ".join([DISAGREE, *engines.lines()[:2]])
+        return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
+    if due and engines.why_unknown is not None:
+        because = f"{engines.why_unknown}; --scanproof-engine=plain measures without the shared engine"
+        return replace(verdict, outcome=Outcome.COMPARISON_MISSING, because=because)
+    return verdict

@@ -16,6 +16,9 @@ from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComp
 EngineName = Literal["plain", "shared"]
 
 DISAGREE = "the engines disagree: a kernel that carries a state over is wrong, or the engine is"
+FAR = 8.0
+"""A spot-checked request alone shows that the engines disagree where it is this many times further off than rounding
+can explain.  Nearer ones are judged with all documents, which plain answers again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,11 @@ class SpotCheck:
     def differs(self) -> bool:
         """Whether the difference is more than rounding."""
         return self.nats > self.allowed
+
+    @property
+    def is_far_off(self) -> bool:
+        """Whether the difference is far more than rounding, so that no other document can excuse it."""
+        return self.nats > FAR * self.allowed
 
     def __str__(self) -> str:
         return (
@@ -110,25 +118,45 @@ class Engines:
     """The comparison of both, document by document; None where the shared engine left nothing to compare."""
     apart: tuple[EngineDifference, ...] = ()
     """The documents that differ most, when the engines disagree."""
+    broke: str | None = None
+    """The error of the shared engine, where its code or a kernel that it called broke."""
+    spot: SpotCheck | None = None
+    """The request that both engines scored in the shared one's evaluation."""
 
     @property
     def disagree(self) -> bool:
         """Whether the two differ by more than noise."""
-        return self.finding is not None and self.finding.changed
+        return (self.finding is not None and self.finding.changed) or self.is_spot_far_off
 
     @property
     def agree(self) -> bool:
         """Whether the two differ by no more than noise; False, like `disagree`, where they cannot be compared."""
-        return self.finding is not None and self.finding.outcome is ComparisonOutcome.SAME
+        return self.finding is not None and self.finding.outcome is ComparisonOutcome.SAME and not self.disagree
+
+    @property
+    def is_spot_far_off(self) -> bool:
+        """Whether one request shows by itself that the engines disagree."""
+        return self.spot is not None and self.spot.is_far_off
+
+    @property
+    def why_unknown(self) -> str | None:
+        """Why it is not known whether they agree, in words; None where it is, or plain alone has to measure."""
+        if self.broke is not None:
+            return f"the shared engine broke, and plain did not: {self.broke}"
+        if self.finding is not None and self.finding.outcome is ComparisonOutcome.REFUSED and not self.disagree:
+            return f"the engines cannot be compared: {self.finding.because}"
+        return None
 
     def lines(self) -> tuple[str, ...]:
         """Both results and their differences, as lines for a message."""
         tests = self.finding.tests if self.finding is not None else ()
         refused = [self.finding.because] if self.finding is not None and not tests else []
+        spot = [str(self.spot)] if self.is_spot_far_off and str(self.spot) != self.because else []
         return (
             f"shared measured {format_score(self.shared)}, plain {format_score(self.plain)}",
             f"measured again because {self.because}",
             *(f"shared against plain, {test.name}: {test.because}" for test in tests if test.changed),
             *refused,
+            *spot,
             *map(str, self.apart),
         )
