@@ -61,7 +61,7 @@ class SecondJudge:
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """All evaluations, with their answers where the run lies now.  Of two jobs of other names one key may be."""
+        """All evaluations, with their answers where the run lies now.  Two jobs can have the same key."""
         return tuple(map(self._beside, self.run.evaluations))
 
     def _beside(self, evaluation: Evaluation) -> Evaluation:
@@ -153,16 +153,18 @@ class SecondJudge:
                 yield from self._judge(record, values.get(record.id))
 
     def _judge(self, record: Record, value: PublishedValue | None) -> Iterator[str]:
+        """What is wrong with the verdict on a number, judged by the evaluation of its own job where the run has one."""
         if value is None:
             yield f"{record.id}: there is no such number among the expected values"
             return
         of_key = [each for each in self.evaluations if each.key == record.evaluation_key]
         of_job = [each for each in self.evaluations if each.job.name == value.job.name]
-        both = [each for each in of_key if each in of_job]
+        both = [each for each in of_key if each.job.name == value.job.name]
         # A job may have been renamed since.
         evaluation = next(iter(both or of_key), None)
         if of_key and of_job and not both:
-            yield f"{record.id}: its verdict is of the evaluation of {of_key[0].job.name}, and not of {value.job.name}"
+            made = of_key[0].job.name
+            yield f"{record.id}: its verdict was made from the evaluation of {made}; its job is {value.job.name}"
         elif evaluation is None:
             yield f"{record.id}: the run does not have its evaluation"
         elif is_folder(Path(evaluation.samples)):

@@ -1,4 +1,4 @@
-"""Settings that change what a call computes, nearly all of PyTorch, held while a case is compared.
+"""Settings that change what a call computes, most of them PyTorch's; they are held while a case is compared.
 
 A bound is the error of the same-precision PyTorch form: under autocast or TF32 that error grows, and the bound with it,
 whoever switched it on, a fixture or the function under test.
@@ -110,7 +110,7 @@ class Pinned:
 
 @contextlib.contextmanager
 def pin_settings() -> Iterator[Pinned]:
-    """In the block, each setting has its fixed value, or stays as it was found; afterwards it is as before."""
+    """In the block each setting has its fixed value, or the found one where it has none; then all are restored."""
     with torch.inference_mode(False):
         before = [setting.read() for setting in SETTINGS]
         pinned = Pinned(before)

@@ -1,6 +1,6 @@
 """What a call has to leave as it was: modes, hooks, random numbers, threads and functions of torch.
 
-Unlike most settings that are pinned, these have no fixed value, but for the default device: a session may have its own.
+Only the default device is pinned. The others have no fixed value: a session may have its own.
 """
 
 from __future__ import annotations

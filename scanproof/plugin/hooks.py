@@ -88,7 +88,10 @@ class ExitCode:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """What is registered last is asked first: after every conftest.py that pytest reads before it begins."""
+    """Note whether strict was asked for before a conftest.py can change it.
+
+    What is registered last is asked first: after every conftest.py that pytest reads before it begins.
+    """
     early_config.stash[options.ASKED_FOR_STRICT] = options.asks_for_strict(early_config)
     try:
         yield

@@ -2,7 +2,7 @@
 
 Any plugin or conftest.py can mark a test to be skipped or expected to fail, replace its fixtures or change its report.
 What scanproof allows and what it compared it writes into the test's user properties, which come to the controller with
-the report; under --scanproof-strict nothing else counts.
+the report.  Others can change those, so which tests are kernel tests and what they raised is handed on apart as well.
 """
 
 from __future__ import annotations

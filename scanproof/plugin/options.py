@@ -303,7 +303,9 @@ def read_settings(config: pytest.Config) -> PluginSettings:
             raise pytest.UsageError(make_printable(f"scanproof: {flag}: there is no folder {path}", LONGEST))
     if values["scanproof_strict"] and values["scanproof_limit"] is not None:
         raise pytest.UsageError("scanproof: a strict run compares every number; leave out --scanproof-limit")
-    if not values["scanproof_strict"] and config.stash.get(ASKED_FOR_STRICT, False):
+    # By a conftest.py that loads the plugin itself, nothing was known before it.
+    asked = config.stash.get(ASKED_FOR_STRICT, False) or is_typed(config, STRICT.flag)
+    if asked and not values["scanproof_strict"]:
         raise pytest.UsageError("scanproof: a plugin or a conftest.py has switched --scanproof-strict off")
     if values["scanproof_strict"]:
         refuse_new_history(values["scanproof_history"])

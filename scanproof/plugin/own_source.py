@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 CHANGED = "scanproof is not its source"
-"""User property of a test: a name of the judge that was another than its source says."""
+"""User property of a test, and key of what a worker hands on: names of the judge that were not as in its source."""
 WATCH = "scanproof-own-source"
 """Name of the part of the plugin that looks."""
 JUDGE = (
@@ -47,10 +47,10 @@ WRAPPERS: Mapping[type, tuple[str, ...]] = {
 
 
 class JudgeWatch:
-    """Compares the judge in this process with its source: before each test's call, and after the last test.
+    """Asks before each test's call whether every name of the judge in this process is bound to what it was.
 
-    What it sees goes with the test's report, from every process in which tests run, and is kept here as well: reports
-    can be changed.
+    A module is compared with its source when it is first seen, and after the last test.  What it sees goes with the
+    test's report, from every process in which tests run, and is kept here as well: reports can be changed.
     """
 
     def __init__(self) -> None:

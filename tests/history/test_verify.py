@@ -188,7 +188,9 @@ def test_a_number_is_judged_by_the_evaluation_of_its_own_job(own: Measured) -> N
     swapped = tuple(replace(record, evaluation_key=another.key) for record in run.records)
     run = replace(run, evaluations=(evaluation, another), records=swapped)
     name = evaluation.job.name
-    said = [f"{each.id}: its verdict is of the evaluation of another, and not of {name}" for each in run.records]
+    said = [
+        f"{each.id}: its verdict was made from the evaluation of another; its job is {name}" for each in run.records
+    ]
     assert [line for line in judge(own, run) if "verdict" in line] == said
 
 

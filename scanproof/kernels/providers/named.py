@@ -62,7 +62,8 @@ def resolve(named: Named, cases: Iterable[KernelCase]) -> Provider:
         cases: all cases of the operation.
 
     Raises:
-        NoProvider: it is not there, is not to be called, is another operation's, or lacks an argument.
+        NoProvider: it is not there, is not to be called, is another operation's, lacks an argument, or its `known` is
+            wrong.
     """
     try:
         row = hub_table.find_row(named.operation) if named.function == hub_table.NAME else None
@@ -85,10 +86,10 @@ def resolve(named: Named, cases: Iterable[KernelCase]) -> Provider:
 
 
 def check_known(provider: Provider, cases: Iterable[KernelCase]) -> None:
-    """See that what a provider is known to get wrong is something, of a case that exists, and has bounds.
+    """Check a provider's `known`: each entry is of a case that exists, and names a result with a bound.
 
     Raises:
-        NoProvider: it is not; the message names the case.
+        NoProvider: an entry is wrong; the message names its case.
     """
     by_name = {f"{case.name}-{case.dtype}": case for case in cases}
     for name, known in provider.known.items():
