@@ -53,11 +53,20 @@ class Declared:
         """Key of what was evaluated and on what, to the job's name in the run."""
         return dict(self.content["evaluations"])
 
+    @property
+    def accepts_fewer(self) -> bool:
+        """Whether it was meant that its run lacks tasks of the one before; False in those until November 2026."""
+        return self.content.get("fewer") is True
+
 
 def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
     """Key of what was evaluated and on which GPU: two evaluations with one key can be compared."""
-    fields = {name: getattr(job, name) for name in IDENTITY}
-    content = {**fields, "gpu": store.gpu_name(environment.get("gpus"))}
+    return identify(job, store.gpu_name(environment.get("gpus")))
+
+
+def identify(job: EvalJob, gpu: str) -> str:
+    """The key of a job on a GPU of this name."""
+    content = {**{name: getattr(job, name) for name in IDENTITY}, "gpu": gpu}
     return sha256(to_sorted_json(content))
 
 
@@ -150,8 +159,12 @@ def list_lost_tasks(history: History, run: Run, current: Mapping[str, Declared])
             before = read_run(history, published[declared.run])
         except HistoryError:
             continue
-        job = declared.evaluations[identity(evaluation.job, evaluation.environment)]
-        held = {one.task for each in before.evaluations if each.job.name == job for one in each.measurements}
+        held = {
+            one.task
+            for each in before.evaluations
+            if each.job.name == evaluation.job.name and identity(each.job, each.environment) in declared.evaluations
+            for one in each.measurements
+        }
         gone = held - {one.task for one in evaluation.measurements}
         if gone:
             lost.append(
@@ -192,6 +205,7 @@ def declare(history: History, published: Published, reason: str, *, fewer: bool 
         "declared": now.isoformat(timespec="seconds"),
         "replaces": newest,
         "evaluations": keys,
+        "fewer": fewer,
     }
     history.place.add(f"baselines/{content['id']}.json", store.seal(content))
     return Declared(str(content["id"]), content)
@@ -241,6 +255,11 @@ class Baselines:
             probe_tokens=read_probe_tokens(evaluation.environment),
             remedy=DECLARE,
         )
+
+    def accepts_absence(self, job: EvalJob, gpu: str) -> bool:
+        """Whether the baseline of a job on a GPU was declared with fewer tasks than the one before it, by name."""
+        declared = self.by_key.get(identify(job, gpu))
+        return declared is not None and declared.accepts_fewer
 
     def explain_absence(self, number: str, gpu: str | None) -> str | None:
         """Why a number that has a baseline may find none: it was declared for another evaluation.

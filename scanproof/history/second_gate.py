@@ -114,10 +114,10 @@ class SecondGate:
         """
         if self.history is None or not self.strict:
             return False
-        if value.id in self.due_before:
-            return True
         try:
-            return self.opened().explain_absence(value.id, gpu) is not None
+            opened = self.opened()
+            before = value.id in self.due_before and not opened.accepts_absence(value.job, gpu)
+            return before or opened.explain_absence(value.id, gpu) is not None
         except HistoryError:
             return True
 
@@ -222,7 +222,8 @@ class SecondGate:
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
         because = self.opened().explain_absence(value.id, gpu)
-        if because is None and value.id in self.due_before:
+        meant = gpu is not None and self.opened().accepts_absence(evaluation.job, gpu)
+        if because is None and value.id in self.due_before and not meant:
             because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id]} had one"
             return refuse(value.id, "its baseline", because, f"name the history that has it, or {DECLARE}")
         return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None

@@ -91,7 +91,7 @@ def judge(session: Session, measured: Latency) -> Latency:
     baseline = device_file.credible_baseline(measured, path) if device_file and path else None
     if baseline is None:
         because = f"{measured.device} has no baseline of this case; {RECORD} records them"
-        lost = why_baseline_is_missed(session, measured, path) if session.settings.strict else None
+        lost = why_baseline_is_missed(session, measured, path, device_file) if session.settings.strict else None
         if lost is not None:
             because = f"{lost}: bring it back to {path or 'the expected values'}, or record this device's with {RECORD}"
         outcome = outcomes.NO_BASELINE if lost is None else outcomes.NOT_MEASURED
@@ -100,13 +100,16 @@ def judge(session: Session, measured: Latency) -> Latency:
     return replace(measured, outcome=verdict.outcome.value, because=verdict.because, baseline=baseline, verdict=verdict)
 
 
-def why_baseline_is_missed(session: Session, measured: Latency, path: Path | None) -> str | None:
+def why_baseline_is_missed(
+    session: Session, measured: Latency, path: Path | None, device_file: BaselineFile | None
+) -> str | None:
     """Why a latency without a baseline has to have one; None where nothing was ever compared, and nothing is recorded.
 
-    A file of baselines that is lost, or a GPU that is called otherwise, does not switch the comparison off.
+    A file of baselines that is lost, or a GPU that is called otherwise, does not switch the comparison off.  A newer
+    recording of the device without the case does.
     """
     run = session.compared_latencies.get((measured.kind, measured.id))
-    if run is not None:
+    if run is not None and (device_file is None or device_file.stamp < run):
         return f"{measured.device} has no baseline of this case, and run {run} had one"
     others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
     return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None

@@ -57,7 +57,7 @@ class StrictSelection:
         """The session that collects; None before it begins."""
         self.collected: list[tuple[pytest.Item, str]] = []
         """Tests with their ids at first: pytest-xdist adds the group to the id of a test (`--dist loadgroup`)."""
-        self.deselected: set[str] = set()
+        self.deselected: list[pytest.Item] = []
         self.files: set[str] = set()
         """Files of tests of which nothing has been collected yet, by node id."""
         self.broken: set[str] = set()
@@ -76,7 +76,7 @@ class StrictSelection:
         self.collected.append((item, item.nodeid))
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
-        self.deselected.update(item.nodeid for item in items)
+        self.deselected += items
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(
@@ -165,10 +165,11 @@ class StrictSelection:
         """Compare what pytest collected with what the plugins leave; a worker of pytest-xdist hands on what it sees."""
         yield
         self.lost += sorted(self.broken | self.files)
-        left = {id(item) for item in session.items}
-        gone = {nodeid for item, nodeid in self.collected if id(item) not in left}
-        self.lost += sorted(gone - {item.nodeid for item in session.items} - self.deselected)
+        known = [*session.items, *self.deselected]
+        here, ids = {id(item) for item in known}, {item.nodeid for item in known}
+        self.lost += sorted({nodeid for item, nodeid in self.collected if id(item) not in here} - ids)
         self.collected.clear()
+        self.deselected.clear()
         self.kernel_tests += [item.nodeid for item in session.items if kernel_evidence.is_kernel_test(item)]
         if hasattr(self.config, "workeroutput"):
             # pytest-xdist sends it when the worker ends: with what is added until then.
@@ -207,6 +208,8 @@ class StrictSession:
         """Ids of the tests of which a report that is no failure does not say that they are kernel tests."""
         self.not_passed: set[str] = set()
         """Ids of the tests of which a report says that they did not pass."""
+        self.heard: set[str] = set()
+        """Workers of pytest-xdist that have reported of tests."""
         self.dead: dict[str, str] = {}
         """Worker of pytest-xdist that ended before it said what it had seen -> how it ended."""
         self.proved = False
@@ -222,6 +225,7 @@ class StrictSession:
     def see(self, report: pytest.TestReport) -> None:
         """Take in one report."""
         nodeid = report.nodeid
+        self.heard.add(getattr(report, "worker_id", ""))
         if not is_of_subtest(report):
             # The report of its test follows one of a part, and counts.
             self.count(report)
@@ -291,10 +295,10 @@ class StrictSession:
             what = f"{len(self.changed)} names of scanproof are not what its source says: {names}"
             because = f"{what}; a plugin or a conftest.py set them, or their file was changed while the session ran"
             yield Unkept("scanproof is what its source says", because)
-        if self.dead:
-            worker = min(self.dead)
-            what = f"{len(self.dead)} workers of pytest-xdist ended before they said what they had seen"
-            yield Unkept("every process says what it saw", f"{what}: {worker}: {self.dead[worker]}")
+        if dead := self.dead.keys() & self.heard:
+            what = f"{len(dead)} workers of pytest-xdist ended before they said what they had seen"
+            because = f"{what}: {min(dead)}: {self.dead[min(dead)]}; run again, with -n 0 if it ends so again"
+            yield Unkept("every process says what it saw", because)
         if self.repeated:
             what = (
                 f"{len(self.repeated)} tests were run again until they passed, or may have been: {min(self.repeated)}"

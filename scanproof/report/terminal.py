@@ -161,8 +161,6 @@ def describe_failure(value: PublishedValue, verdict: Verdict) -> str:
     """What is wrong with a number, in a few words."""
     if verdict.outcome is Outcome.ENGINES_DISAGREE:
         return "as printed when plain scores, but the engines disagree"
-    if verdict.outcome is Outcome.COMPARISON_MISSING and verdict.engines is not None and verdict.engines.why_unknown:
-        return "as printed when plain scores, but nothing says that the engines agree"
     if verdict.outcome is Outcome.COMPARISON_MISSING:
         return "within tolerance, but not compared document by document, which is due"
     if verdict.outcome is Outcome.CHANGED:

@@ -101,13 +101,13 @@ class Runs:
     def all_before(self, run: str, pattern: str) -> Iterator[Run]:
         """Every run that is older than this one and whose file has a match of the pattern, the newest first.
 
-        Only these are read as runs: a store may hold thousands of others.
+        None is kept: a store may hold thousands.  Unreadable ones are skipped.
         """
         wanted = re.compile(pattern)
         for name in self.list_before(run):
-            with suppress(OSError, ValueError):
-                if wanted.search(files.read_text(self.place(name))) and (earlier := self.read(name)) is not None:
-                    yield earlier
+            with suppress(OSError, ValueError, record.RecordError):
+                if wanted.search(files.read_text(self.place(name))):
+                    yield self.known.get(name) or record.read_run(self.place(name))
 
     def list_before(self, run: str) -> list[str]:
         """Ids of the runs that are older than this one, the newest first."""

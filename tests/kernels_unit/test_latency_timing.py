@@ -309,7 +309,7 @@ def test_a_clock_that_can_no_longer_be_read_does_not_end_the_measurement(
     # One answer when the reader was made, two during the measurement, one refusal, and then no more questions.
     assert library.asked == 4
     assert timing.summarize_clock(reader) == Clock(
-        lowest_mhz=1980.0, highest_mhz=1980.0, throttled=("software power cap",)
+        lowest_mhz=1980.0, highest_mhz=1980.0, median_mhz=1980.0, throttled=("software power cap",)
     )
     assert reader.why_not == "not read: GPU is lost"
 

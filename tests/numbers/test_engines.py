@@ -141,7 +141,7 @@ def test_what_is_not_known_of_the_engines_fails_where_their_comparison_is_due(
     unknown = broke is not None or compared is ComparisonOutcome.REFUSED
     found = all_gates.with_engines(verdict, engines, due=due)
     fails = due and unknown and outcome in PASSING
-    assert found.outcome is (Outcome.COMPARISON_MISSING if fails else outcome)
+    assert found.outcome is (Outcome.ERROR if fails else outcome)
 
 
 @pytest.mark.parametrize("compared", [*ComparisonOutcome, None])

@@ -172,9 +172,9 @@ class TestAuto:
         result = engines.run("--scanproof-strict")
         result.assert_outcomes(failed=1)
         kept = the_record(engines)
-        assert kept["outcome"] == "COMPARISON_MISSING"
+        assert kept["outcome"] == "ERROR"
         assert kept["because"].startswith("the shared engine broke, and plain did not: worker: it broke; ")
-        result.stdout.fnmatch_lines(["*triage*engines: the shared engine broke where plain did not: *"])
+        result.stdout.fnmatch_lines(["*: the shared engine broke, and plain did not: worker: it broke; *"])
 
     def test_a_kernel_that_only_plain_launches_is_left_to_it(self, engines: Project) -> None:
         answer(engines, shared={"kind": "fallback", "message": "rotary_kernel was not launched"})

@@ -10,6 +10,8 @@ import pytest
 
 from scanproof.history import baseline
 from scanproof.history.store import History, open_history
+from scanproof.triage.read_answers import LOOKED_AT
+from tests.support.small_history import make_run
 from tests.support.small_project import GOOD, HOOK, Project
 
 LOST = """
@@ -381,6 +383,9 @@ def test_an_empty_place_for_the_history_does_not_switch_the_comparison_off(
     compared = nightly.latest_run()["id"]
     shutil.move(nightly.root / "history", nightly.root / "away")
     (nightly.root / "history").mkdir()
+    # As of developers who use the same store.
+    for number in range(LOOKED_AT + 1):
+        make_run(nightly.root / ".scanproof", f"{str(compared)[:16]}-zzzzzz{number:02}", strict=False)
     result = nightly.run(*strict)
     result.assert_outcomes(failed=3)
     said = f"*history has no declared baseline of it, and run {compared} had one*"

@@ -33,6 +33,16 @@ def test_tests_of_a_group_are_not_gone(pytester: pytest.Pytester, dist: str) -> 
     assert result.ret == pytest.ExitCode.OK
 
 
+@pytest.mark.parametrize("chosen", [("-k", "other"), ("--deselect", "test_it.py::test_grouped")])
+def test_tests_of_a_group_that_the_call_leaves_out_are_not_gone(
+    pytester: pytest.Pytester, chosen: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_it=TESTS)
+    result = pytester.runpytest_subprocess("--scanproof-strict", "-n", "1", "--dist", "loadgroup", *chosen)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+
+
 @pytest.mark.parametrize(("strict", "code"), [(("--scanproof-strict",), 1), ((), 0)])
 def test_a_worker_that_dies_before_it_says_what_it_saw(
     pytester: pytest.Pytester, strict: tuple[str, ...], code: int
@@ -44,3 +54,23 @@ def test_a_worker_that_dies_before_it_says_what_it_saw(
     if strict:
         said = "not green under --scanproof-strict: 1 workers of pytest-xdist ended before they said what they had seen"
         result.stdout.fnmatch_lines([f"{said}: gw0: *"])
+
+
+def test_a_worker_that_dies_before_its_tests_held_nothing(pytester: pytest.Pytester) -> None:
+    """pytest-xdist starts another one in its place."""
+    pytester.makepyfile(test_it=TESTS)
+    pytester.makeconftest(
+        """
+import os
+from pathlib import Path
+
+def pytest_sessionstart(session):
+    mark = Path(__file__).with_name("died")
+    if hasattr(session.config, "workerinput") and not mark.exists():
+        mark.touch()
+        os._exit(0)
+"""
+    )
+    result = pytester.runpytest_subprocess("--scanproof-strict", "-n", "1")
+    result.assert_outcomes(passed=4)
+    assert result.ret == pytest.ExitCode.OK

@@ -140,7 +140,9 @@ def test_a_report_without_what_was_noted_proves_nothing(
     assert pytester.runpytest_subprocess(*call).ret == pytest.ExitCode.OK
     result = pytester.runpytest_subprocess("--scanproof-strict", *call)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"{NOT_GREEN}[13] kernel tests have a report that lost what scanproof noted with it: *"])
+    result.stdout.fnmatch_lines(
+        [f"{NOT_GREEN}[13] kernel tests have a report that lost what scanproof noted with it: *"]
+    )
 
 
 RERUN = """

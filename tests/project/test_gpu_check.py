@@ -242,7 +242,7 @@ class TestResumption:
 
     def test_what_was_killed_is_repeated(self, check: Check, tmp_path: Path) -> None:
         table = [of_python("first", "")]
-        (tmp_path / "work").mkdir()
+        (tmp_path / "work").mkdir(exist_ok=True)
         (tmp_path / "out").mkdir()
         now = gpu_conditions.of_machine(gpu_results.machine(), tmp_path / "work" / "digests.sqlite")
         begun = {"first": gpu_results.begun(table[0], now)}

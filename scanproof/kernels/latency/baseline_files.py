@@ -116,6 +116,11 @@ class BaselineFile(BaselineForm):
     limits: LimitsForm
     cases: dict[str, CaseForm]
 
+    @property
+    def stamp(self) -> str:
+        """When it was recorded, as ids of runs begin."""
+        return f"{re.sub('[-:]', '', self.recorded)[:15]}Z"
+
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
         """The baseline of one case; None if the file does not have the case.
 
@@ -244,7 +249,7 @@ def collect_repeats(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
     return {
         case: CaseForm.model_construct(
             seconds=tuple(latency.timing.median for latency in measured if latency.timing is not None),
-            clock_mhz=min((latency.clock.lowest_mhz for latency in measured if latency.clock), default=None),
+            clock_mhz=min((latency.clock.typical_mhz for latency in measured if latency.clock), default=None),
             autotuner=group_choices(measured),
         )
         for case, measured in sorted(repeats.items())

@@ -82,6 +82,11 @@ class Clock:
     median_mhz: float | None = None
     """Median of the readings; None in runs until November 2026."""
 
+    @property
+    def typical_mhz(self) -> float:
+        """The median, or what is kept in its place."""
+        return self.lowest_mhz if self.median_mhz is None else self.median_mhz
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -99,7 +104,7 @@ class LatencyBaseline:
     seconds: tuple[float, ...]
     """Median of each repeat, in seconds per call."""
     clock_mhz: float | None = None
-    """Lowest SM clock that was read."""
+    """Lowest median of the SM clock in a repeat; until November 2026 the lowest clock that was read."""
     chosen: tuple[Chosen, ...] = ()
     """Empty for cases without an autotuner, and in older files."""
     source: str = ""
@@ -275,7 +280,7 @@ def _explain_by_clock(excess: float, baseline: LatencyBaseline, clock: Clock | N
     if clock is None or not clock.throttled or baseline.clock_mhz is None:
         return ""
     # The time is a median of rounds: one slow moment does not explain it.
-    held = clock.lowest_mhz if clock.median_mhz is None else clock.median_mhz
+    held = clock.typical_mhz
     if excess > math.log(max(1.0, baseline.clock_mhz / held)):
         return ""
     return (

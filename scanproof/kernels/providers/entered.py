@@ -75,8 +75,10 @@ class EntryWatch:
         self._call = call_provider.__code__
         return call_provider
 
-    def _make_counting(self) -> Callable[..., Any]:
+    def _make_counting(self) -> Any:
         target = self.target
+        if hasattr(target, "__getitem__"):
+            return CountedLauncher(target, self)
 
         def counting(*values: Any, **named: Any) -> Any:
             self.entered += 1
@@ -137,6 +139,26 @@ class EntryWatch:
         """Which function is watched, of which file and line."""
         where = f" ({self.code.co_filename}:{self.code.co_firstlineno})" if self.code is not None else ""
         return f"{name_of(self.target)}{where}"
+
+
+class CountedLauncher:
+    """A kernel that is called with its grid, `kernel[grid](...)`, and has no `run`: its calls are counted."""
+
+    def __init__(self, kernel: Any, watch: EntryWatch) -> None:
+        self._kernel, self._watch = kernel, watch
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        launch = self._kernel[grid]
+
+        def counting(*values: Any, **named: Any) -> Any:
+            launched = launch(*values, **named)
+            self._watch.entered += 1
+            return launched
+
+        return counting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
 
 
 def find_code(target: Any) -> CodeType | None:

@@ -91,8 +91,9 @@ def explain_missing(comparison: PairedComparison | None) -> str:
 def with_engines(verdict: Verdict, engines: Engines | None, *, due: bool = False) -> Verdict:
     """Plain's verdict with what both engines measured.
 
-    A number that would pass fails when the engines disagree; where their comparison is due, also when it is not known
-    whether they do: a kernel that breaks under one of them is no better than one that is wrong.
+    A number that would pass fails when the engines disagree.  Where their comparison is due it is an ERROR when it is
+    not known whether they do: a kernel that breaks under one of them is no better than one that is wrong, and it may
+    have been the machine.
     """
     if engines is None:
         return verdict
@@ -104,5 +105,7 @@ def with_engines(verdict: Verdict, engines: Engines | None, *, due: bool = False
         return replace(verdict, outcome=Outcome.ENGINES_DISAGREE, because=because)
     if due and engines.why_unknown is not None:
         because = f"{engines.why_unknown}; --scanproof-engine=plain measures without the shared engine"
-        return replace(verdict, outcome=Outcome.COMPARISON_MISSING, because=because)
+        return replace(
+            verdict, outcome=Outcome.ERROR, because=because, allowance=None, documents_moved=None, sigmas=None
+        )
     return verdict

@@ -46,11 +46,12 @@ class Outcome(StrEnum):
     ENGINES_DISAGREE = "ENGINES_DISAGREE", Meaning.FAILED, "⇄"
     """Within tolerance by the plain engine, but the shared engine differs from it by more than noise."""
     COMPARISON_MISSING = "COMPARISON_MISSING", Meaning.FAILED, "∅"
-    """Within tolerance, but a comparison that was due, with the baseline or of both engines, could not be made."""
+    """Within tolerance, but a comparison with the baseline that was due could not be made."""
     KNOWN_DISCREPANCY = "KNOWN_DISCREPANCY", Meaning.OPEN, "◇"
     NOT_COMPARABLE = "NOT_COMPARABLE", Meaning.OPEN, "○"
     ERROR = "ERROR", Meaning.BROKEN, "!"
-    """The machine failed, or what was measured is no evidence: answers that are none, or a number not made of them."""
+    """The machine failed, or what was measured is no evidence: answers that are none, a number that is not made of
+    them, or, under strict, one that one engine measured while the other broke."""
     NOT_RUN = "NOT_RUN", Meaning.BROKEN, "–"
     """Skipped before anything was measured."""
 

@@ -21,9 +21,8 @@ def check(evidence: Evidence) -> list[Finding]:
     gpu = evidence.now is not None and evidence.now.job is not None and evidence.now.job.device.startswith("cuda")
     command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
     if both.broke is not None:
-        state = FindingState.CAUSE if evidence.outcome == Outcome.COMPARISON_MISSING else FindingState.SUSPECT
-        title = "the shared engine broke where plain did not: a kernel that carries a state over did, or the engine"
-        return [make_finding(FindingKind.ENGINES, state, title, both.lines(), command)]
+        title = "the shared engine broke where plain did not: the machine, a kernel that carries a state, or the engine"
+        return [make_finding(FindingKind.ENGINES, FindingState.SUSPECT, title, both.lines(), command)]
     if comparison is None:
         title = "the shared engine measured nothing that can be compared; the number is plain's"
         return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, title, both.lines())]
