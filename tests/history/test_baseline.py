@@ -14,13 +14,20 @@ from scanproof.history.baseline import Baselines
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.samples import read_logs
+from scanproof.history.second_gate import SecondGate
 from scanproof.history.store import History, open_history
+from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.verdict.baseline_gate import judge_number
 from scanproof.record import Evaluation, read_run
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
 
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    return load(Path(__file__).parents[2] / "expected")
 
 
 def declare(history: History, run: str, reason: str = "it is good") -> baseline.Declared:
@@ -45,8 +52,32 @@ def test_a_run_of_some_tasks_does_not_replace_the_baseline_of_all(tmp_path: Path
     with pytest.raises(HistoryError, match=f"lacks winogrande, which its baseline, the run {FIRST}, holds"):
         declare(history, SECOND)
     declare(history, THIRD)
+    gpu = store.gpu_name(ENVIRONMENT["gpus"])
+    assert not Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, gpu)
     baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {SECOND}"
+    assert Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, gpu)
+    assert not Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, "another GPU")
+
+
+def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_by_name(
+    tmp_path: Path, expected: Expected
+) -> None:
+    history = filled(tmp_path)
+    for name, tasks in ((FIRST, ("piqa", "winogrande")), (SECOND, ("piqa",))):
+        publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
+    value = published(job=STRICT_JOB, task="winogrande", documents=None, printed="0.7500")
+    gpu = store.gpu_name(ENVIRONMENT["gpus"])
+
+    def is_due() -> bool:
+        place = history.place.name
+        return SecondGate(expected, place, strict=True, due_before={value.id: FIRST}).has_declared(value, gpu)
+
+    assert is_due(), "its history may be lost"
+    declare(history, FIRST)
+    assert is_due()
+    baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
+    assert not is_due()
 
 
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:

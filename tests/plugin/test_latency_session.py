@@ -113,6 +113,9 @@ def test_a_baseline_that_is_lost_fails_a_strict_session(latency_project: Latency
         assert latency_project.latencies()[0]["outcome"] == "NOT_MEASURED"
     path.write_bytes(content)
     latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 SLOWER"])
+    newer = json.loads(content) | {"recorded": "2999-01-01T00:00:00+00:00", "cases": {}}
+    path.write_text(json.dumps(newer))
+    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 NO_BASELINE"])
 
 
 def test_a_device_of_another_name_is_not_compared_with_nothing_under_strict(
