@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +20,8 @@ from scanproof.history.errors import HistoryError
 from scanproof.history.samples import from_parquet
 from scanproof.history.storage import sha256
 from scanproof.history.store import History, Published
-from scanproof.numbers.values import EvalJob
+from scanproof.numbers.values import EvalJob, PublishedValue
+from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.baseline_gate import Baseline
 from scanproof.numbers.verdict.outcome import LatencyOutcome, number_outcome
 from scanproof.record import Evaluation, Run
@@ -54,19 +56,15 @@ class Declared:
         return dict(self.content["evaluations"])
 
     @property
-    def accepts_fewer(self) -> bool:
-        """Whether it was meant that its run lacks tasks of the one before; False in those until November 2026."""
-        return self.content.get("fewer") is True
+    def without(self) -> frozenset[tuple[str, str]]:
+        """Job and task of what the baseline before it held and its run lacks, as was meant."""
+        return frozenset((str(job), str(task)) for job, task in self.content.get("without", ()))
 
 
 def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
     """Key of what was evaluated and on which GPU: two evaluations with one key can be compared."""
-    return identify(job, store.gpu_name(environment.get("gpus")))
-
-
-def identify(job: EvalJob, gpu: str) -> str:
-    """The key of a job on a GPU of this name."""
-    content = {**{name: getattr(job, name) for name in IDENTITY}, "gpu": gpu}
+    fields = {name: getattr(job, name) for name in IDENTITY}
+    content = {**fields, "gpu": store.gpu_name(environment.get("gpus"))}
     return sha256(to_sorted_json(content))
 
 
@@ -144,34 +142,32 @@ def read_run(history: History, published: Published) -> Run:
         raise HistoryError(str(error)) from None
 
 
-def list_lost_tasks(history: History, run: Run, current: Mapping[str, Declared]) -> list[str]:
-    """The tasks of each job that its baseline holds and this run lacks: their numbers would be compared no more.
+def list_lost_tasks(history: History, run: Run, current: Mapping[str, Declared]) -> list[tuple[str, str, str]]:
+    """Job, task and baseline of what a baseline holds and this run lacks: its numbers would be compared no more.
 
     What a baseline that cannot be read held is not known, and a new one is the remedy.
     """
     published = {each.id: each for each in history.runs()}
-    lost = []
-    for evaluation in run.evaluations:
-        declared = current.get(identity(evaluation.job, evaluation.environment))
-        if declared is None or declared.run not in published:
-            continue
-        try:
-            before = read_run(history, published[declared.run])
-        except HistoryError:
-            continue
-        held = {
-            one.task
-            for each in before.evaluations
-            if each.job.name == evaluation.job.name and identity(each.job, each.environment) in declared.evaluations
-            for one in each.measurements
-        }
-        gone = held - {one.task for one in evaluation.measurements}
-        if gone:
-            lost.append(
-                f"{evaluation.job.name} lacks {', '.join(sorted(gone))}, which its baseline, the run {declared.run}, "
-                "holds: they would be compared no more; run all tasks of the job, or give --fewer if that is meant"
-            )
-    return lost
+    now = {(key, task) for key, _, task in list_measured_tasks(run)}
+    lost = set()
+    for key in sorted({key for key, _ in now}):
+        declared = current.get(key)
+        if declared is not None and declared.run in published:
+            with suppress(HistoryError):
+                before = list_measured_tasks(read_run(history, published[declared.run]))
+                lost |= {
+                    (job, task, declared.run) for one, job, task in before if one == key and (key, task) not in now
+                }
+    return sorted(lost)
+
+
+def list_measured_tasks(run: Run) -> list[tuple[str, str, str]]:
+    """Key, job and task of everything that a run measured; several jobs may have one key."""
+    return [
+        (identity(each.job, each.environment), each.job.name, measurement.task)
+        for each in run.evaluations
+        for measurement in each.measurements
+    ]
 
 
 def declare(history: History, published: Published, reason: str, *, fewer: bool = False) -> Declared:
@@ -190,8 +186,13 @@ def declare(history: History, published: Published, reason: str, *, fewer: bool 
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
     before = list_declarations(history)
+    lost = list_lost_tasks(history, run, find_current(before))
     if not fewer:
-        reasons += list_lost_tasks(history, run, find_current(before))
+        reasons += [
+            f"it lacks {task} of {job}, which its baseline, the run {name}, holds: that would be compared no more; "
+            "run all tasks of the job, or give --fewer if that is meant"
+            for job, task, name in lost
+        ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
     keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
@@ -205,7 +206,7 @@ def declare(history: History, published: Published, reason: str, *, fewer: bool 
         "declared": now.isoformat(timespec="seconds"),
         "replaces": newest,
         "evaluations": keys,
-        "fewer": fewer,
+        "without": [[job, task] for job, task, _ in lost],
     }
     history.place.add(f"baselines/{content['id']}.json", store.seal(content))
     return Declared(str(content["id"]), content)
@@ -216,7 +217,9 @@ class Baselines:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.by_key = find_current(list_declarations(history))
+        declarations = list_declarations(history)
+        self.by_key = find_current(declarations)
+        self.accepted = frozenset(lost for declared in declarations for lost in declared.without)
         self.damaged_declarations = list(history.problems)
         self.runs = {run.id: run for run in history.runs()} if self.by_key else {}
         self.read: dict[str, Baseline | None] = {}
@@ -256,10 +259,12 @@ class Baselines:
             remedy=DECLARE,
         )
 
-    def accepts_absence(self, job: EvalJob, gpu: str) -> bool:
-        """Whether the baseline of a job on a GPU was declared with fewer tasks than the one before it, by name."""
-        declared = self.by_key.get(identify(job, gpu))
-        return declared is not None and declared.accepts_fewer
+    def accepts_absence(self, value: PublishedValue) -> bool:
+        """Whether somebody declared a baseline without a task of the number, by name: it is compared no more.
+
+        Until a baseline holds it again, which is said by `explain_absence`.
+        """
+        return any((value.job.name, task) in self.accepted for task, _ in baseline_gate.list_tasks(value))
 
     def explain_absence(self, number: str, gpu: str | None) -> str | None:
         """Why a number that has a baseline may find none: it was declared for another evaluation.

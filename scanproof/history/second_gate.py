@@ -31,7 +31,7 @@ from scanproof.numbers.verdict.paired_tests import (
 )
 from scanproof.numbers.verdict.rounding import is_bounded
 from scanproof.numbers.verdict.scores import MissingEvidenceError
-from scanproof.record import Evaluation, Run
+from scanproof.record import Evaluation, Record, Run
 
 MEASURE_TOKENS = (
     "measure it again; where a hook measures, let it return environment['probe_tokens'] as "
@@ -116,7 +116,7 @@ class SecondGate:
             return False
         try:
             opened = self.opened()
-            before = value.id in self.due_before and not opened.accepts_absence(value.job, gpu)
+            before = value.id in self.due_before and not opened.accepts_absence(value)
             return before or opened.explain_absence(value.id, gpu) is not None
         except HistoryError:
             return True
@@ -222,8 +222,7 @@ class SecondGate:
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
         because = self.opened().explain_absence(value.id, gpu)
-        meant = gpu is not None and self.opened().accepts_absence(evaluation.job, gpu)
-        if because is None and value.id in self.due_before and not meant:
+        if because is None and value.id in self.due_before and not self.opened().accepts_absence(value):
             because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id]} had one"
             return refuse(value.id, "its baseline", because, f"name the history that has it, or {DECLARE}")
         return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None
@@ -322,12 +321,21 @@ class SecondGate:
 
 
 def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, str]:
-    """Number -> the newest of these runs, the newest first, that was strict, on this GPU, and had to compare it."""
+    """Number -> the newest of these runs, the newest first, that was strict, on this GPU, had to compare it, and did.
+
+    Not where it only had to: a history that could not be reached does not say which numbers have a baseline.
+    """
     due: dict[str, str] = {}
     for run in runs:
         if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            due = {**dict.fromkeys(run.due, run.id), **due}
+            compared = {kept.id for kept in run.records if is_compared(kept)}
+            due = {**dict.fromkeys(compared.intersection(run.due), run.id), **due}
     return due
+
+
+def is_compared(kept: Record) -> bool:
+    """Whether a number was compared with a baseline, whatever came out."""
+    return kept.gate is not None and kept.gate.outcome is not ComparisonOutcome.REFUSED
 
 
 def list_measured(evaluation: Evaluation) -> set[str]:

@@ -157,21 +157,21 @@ class Session:
 
     @cached_property
     def earlier_runs(self) -> Runs:
-        """The runs of the store, each read once."""
+        """The runs of the store."""
         from scanproof.triage.read_answers import Runs
 
         return Runs(self.settings.store)
 
     @cached_property
-    def compared_latencies(self) -> dict[tuple[str, str], str]:
-        """Kind of device and id of a latency -> the newest earlier run of the store that compared it with a baseline.
-
-        On whichever device of that kind: drivers name one GPU in several ways.
+    def compared_latencies(self) -> dict[tuple[str, str], dict[str, str]]:
+        """Kind of device and id of a latency -> device -> the newest earlier run of the store that compared it there
+        with a baseline.
         """
-        compared: dict[tuple[str, str], str] = {}
+        compared: dict[tuple[str, str], dict[str, str]] = {}
         for run in self.earlier_runs.all_before(self.run_id, r'"baseline":\s*\{'):
-            own = [(case.kind, case.id) for case in run.latencies if case.baseline is not None]
-            compared = {**dict.fromkeys(own, run.id), **compared}
+            for case in run.latencies:
+                if case.baseline is not None:
+                    compared.setdefault((case.kind, case.id), {}).setdefault(case.device, run.id)
         return compared
 
     @cached_property

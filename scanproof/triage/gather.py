@@ -95,6 +95,8 @@ def find_error(path: Path, record: Record) -> Broken | None:
     """How the job of a number without a verdict ended: the error kept beside the run, else what its record says."""
     if meaning_of(record.outcome) is not Meaning.BROKEN:
         return None
+    if record.verdict is not None and record.verdict.engines is not None and record.verdict.engines.why_unknown:
+        return None  # One engine measured it; what the other did is a finding of its own.
     try:
         kind, message, words, log = files.read_json(path)
         return Broken(kind=kind, message=message, last_words=words, log=log)

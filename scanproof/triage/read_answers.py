@@ -85,7 +85,7 @@ def read_fingerprint_parts(root: Path, key: str) -> Mapping[str, Any] | None:
 
 @dataclass
 class Runs:
-    """The runs of a store; each is read once, because a session may have many failing numbers."""
+    """The runs of a store; the newest are kept once they are read, because a session may have many failing numbers."""
 
     root: Path
     """Folder of the store."""

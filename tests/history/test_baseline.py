@@ -14,14 +14,16 @@ from scanproof.history.baseline import Baselines
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.samples import read_logs
-from scanproof.history.second_gate import SecondGate
+from scanproof.history.second_gate import SecondGate, list_due_before
 from scanproof.history.store import History, open_history
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.verdict.baseline_gate import judge_number
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.record import Evaluation, read_run
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
 
+RENAMED = replace(STRICT_JOB, name="of-another-name")
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
 
 
@@ -49,15 +51,33 @@ def test_a_run_of_some_tasks_does_not_replace_the_baseline_of_all(tmp_path: Path
     for name, tasks in ((FIRST, ("piqa", "winogrande")), (SECOND, ("piqa",)), (THIRD, ("piqa", "winogrande"))):
         publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
     declare(history, FIRST)
-    with pytest.raises(HistoryError, match=f"lacks winogrande, which its baseline, the run {FIRST}, holds"):
+    with pytest.raises(HistoryError, match=f"it lacks winogrande of {JOB.name}, which its baseline, the run {FIRST}"):
         declare(history, SECOND)
     declare(history, THIRD)
-    gpu = store.gpu_name(ENVIRONMENT["gpus"])
-    assert not Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, gpu)
     baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {SECOND}"
-    assert Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, gpu)
-    assert not Baselines(open_history(history.place.name)).accepts_absence(STRICT_JOB, "another GPU")
+
+
+def test_a_job_of_another_name_does_not_hide_that_a_task_is_lost(tmp_path: Path) -> None:
+    history = filled(tmp_path)
+    for name, job, tasks in ((FIRST, STRICT_JOB, ("piqa", "winogrande")), (SECOND, RENAMED, ("piqa",))):
+        made = make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}, job=job)
+        publish(made, history.place)
+    declare(history, FIRST)
+    with pytest.raises(HistoryError, match=f"it lacks winogrande of {JOB.name}"):
+        declare(history, SECOND)
+
+
+@pytest.mark.parametrize(("gate", "due"), [("SAME", True), ("CHANGED", True), ("REFUSED", False), (None, False)])
+def test_only_what_a_strict_run_did_compare_is_due_after_it(tmp_path: Path, gate: str | None, due: bool) -> None:
+    """A night whose history could not be reached had to compare everything, and says nothing of what has a baseline."""
+    run = read_run(make_run(tmp_path, FIRST))
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run r", because="why")
+    run = replace(run, due=(run.records[0].id,), records=(replace(run.records[0], gate=found or None),))
+    gpu = store.gpu_name(ENVIRONMENT["gpus"])
+    assert list_due_before([run], gpu) == ({run.records[0].id: FIRST} if due else {})
+    assert list_due_before([run], "another GPU") == {}
+    assert list_due_before([replace(run, strict=False)], gpu) == {}
 
 
 def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_by_name(
@@ -78,6 +98,11 @@ def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_
     assert is_due()
     baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
     assert not is_due()
+    publish(make_run(tmp_path / "store", THIRD), history.place)
+    declare(history, THIRD)
+    assert not is_due(), "it is not said again at every declaration"
+    declare(history, FIRST)
+    assert is_due()
 
 
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:

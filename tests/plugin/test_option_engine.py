@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scanproof.record import Run, find_run, read_run
+from scanproof.triage import gather
 from tests.support.engines_project import BAD, GOOD, NUMBER, answer, asked, prepare
 from tests.support.planted import REFERENCE, Copy, clean_copy, state_of_the_neighbour
 from tests.support.small_project import Project
@@ -175,6 +176,8 @@ class TestAuto:
         assert kept["outcome"] == "ERROR"
         assert kept["because"].startswith("the shared engine broke, and plain did not: worker: it broke; ")
         result.stdout.fnmatch_lines(["*: the shared engine broke, and plain did not: worker: it broke; *"])
+        run = read_run(find_run(engines.root / ".scanproof" / "runs", "latest"))
+        assert gather.find_error(engines.root / "none.json", run.records[0]) is None, "it is no broken run"
 
     def test_a_kernel_that_only_plain_launches_is_left_to_it(self, engines: Project) -> None:
         answer(engines, shared={"kind": "fallback", "message": "rotary_kernel was not launched"})

@@ -355,6 +355,13 @@ class TestEngines:
         assert alone.state is FindingState.UNKNOWN
         assert alone.next == "pytest tests/published -k model-piqa-acc-paper --scanproof-engine=auto"
 
+    @pytest.mark.parametrize("broke", ["worker: CUDA error: an illegal memory access was encountered", None])
+    def test_that_one_broke_is_the_cause_of_an_error_and_accuses_nobody(self, broke: str | None) -> None:
+        made = replace(engines(None if broke else ComparisonOutcome.REFUSED), broke=broke)
+        first, *_ = diagnose(evidence(None, side("this run", CALM), engines=made, outcome="ERROR"))
+        assert (first.kind, first.state) == (FindingKind.ENGINES, FindingState.CAUSE)
+        assert first.title.startswith("the shared engine broke where plain did not: the machine, " if broke else "why")
+
     @pytest.mark.parametrize("outcome", [ComparisonOutcome.REFUSED, None])
     def test_what_cannot_be_compared_is_unknown(self, outcome: ComparisonOutcome | None) -> None:
         found = diagnose(evidence(None, side("this run", CALM), engines=engines(outcome)))

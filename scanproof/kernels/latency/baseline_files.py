@@ -89,7 +89,7 @@ class CaseForm(BaselineForm):
     seconds: Annotated[tuple[Positive, ...], Field(min_length=FEWEST_REPEATS)]
     """Median of each repeat, in seconds per call, in the order of measurement."""
     clock_mhz: Positive | None = None
-    """Lowest SM clock that was read, in MHz."""
+    """Lowest median of the SM clock in a repeat, in MHz; in files until November 2026 the lowest reading of all."""
     autotuner: tuple[ChosenForm, ...] = ()
     """Empty for cases without an autotuner, and in older files."""
 

@@ -142,14 +142,18 @@ class EntryWatch:
 
 
 class CountedLauncher:
-    """A kernel that is called with its grid, `kernel[grid](...)`, and has no `run`: its calls are counted."""
+    """A kernel that is called with its grid, `kernel[grid](...)`, or as it is, and has no `run`: calls are counted."""
 
     def __init__(self, kernel: Any, watch: EntryWatch) -> None:
         self._kernel, self._watch = kernel, watch
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        launch = self._kernel[grid]
+        return self._count(self._kernel[grid])
 
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        return self._count(self._kernel)(*values, **named)
+
+    def _count(self, launch: Callable[..., Any]) -> Callable[..., Any]:
         def counting(*values: Any, **named: Any) -> Any:
             launched = launch(*values, **named)
             self._watch.entered += 1

@@ -51,13 +51,13 @@ class Outcome(StrEnum):
     NOT_COMPARABLE = "NOT_COMPARABLE", Meaning.OPEN, "○"
     ERROR = "ERROR", Meaning.BROKEN, "!"
     """The machine failed, or what was measured is no evidence: answers that are none, a number that is not made of
-    them, or, under strict, one that one engine measured while the other broke."""
+    them, or, under strict, one of which both engines were asked and cannot be compared."""
     NOT_RUN = "NOT_RUN", Meaning.BROKEN, "–"
     """Skipped before anything was measured."""
 
     @property
     def can_still_change(self) -> bool:
-        """Whether the comparison of documents may turn it into CHANGED, COMPARISON_MISSING or ENGINES_DISAGREE."""
+        """Whether the comparison of documents, or of both engines, may turn it into one that is bad."""
         return not self.meaning.is_bad
 
     @property

@@ -22,7 +22,8 @@ def check(evidence: Evidence) -> list[Finding]:
     command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
     if both.broke is not None:
         title = "the shared engine broke where plain did not: the machine, a kernel that carries a state, or the engine"
-        return [make_finding(FindingKind.ENGINES, FindingState.SUSPECT, title, both.lines(), command)]
+        state = FindingState.CAUSE if evidence.outcome == Outcome.ERROR else FindingState.SUSPECT
+        return [make_finding(FindingKind.ENGINES, state, title, both.lines(), command)]
     if comparison is None:
         title = "the shared engine measured nothing that can be compared; the number is plain's"
         return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, title, both.lines())]
@@ -31,7 +32,8 @@ def check(evidence: Evidence) -> list[Finding]:
         state = FindingState.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else FindingState.SUSPECT
         return [make_finding(FindingKind.ENGINES, state, DISAGREE, both.lines(), command)]
     if comparison.outcome is ComparisonOutcome.REFUSED:
-        return [make_finding(FindingKind.ENGINES, FindingState.UNKNOWN, comparison.because, both.lines())]
+        state = FindingState.CAUSE if evidence.outcome == Outcome.ERROR else FindingState.UNKNOWN
+        return [make_finding(FindingKind.ENGINES, state, comparison.because, both.lines())]
     title = "the engine: plain and shared give the same answers, document by document"
     return [make_finding(FindingKind.ENGINES, FindingState.RULED_OUT, title, both.lines())]
 
