@@ -87,7 +87,12 @@ class KernelCase:
 
     @property
     def id(self) -> str:
-        return f"{self.op}-{self.name}-{self.dtype}"
+        return f"{self.op}-{self.short_id}"
+
+    @property
+    def short_id(self) -> str:
+        """Its id among the cases of its operation."""
+        return f"{self.name}-{self.dtype}"
 
     @property
     def places(self) -> tuple[str, ...]:

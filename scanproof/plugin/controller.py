@@ -15,7 +15,7 @@ from scanproof.plugin import latency, options, own_source, reports
 from scanproof.plugin.options import LIMIT
 from scanproof.plugin.providers import FLAG, SELECT, ProviderTally, name_providers
 from scanproof.plugin.session import Session
-from scanproof.plugin.strict_session import KERNEL_TESTS, LOST, RAISED, SELECTION, StrictSession, Unkept, why_skipped
+from scanproof.plugin.strict_session import LOST, SELECTION, StrictSession, Unkept, why_skipped
 
 if TYPE_CHECKING:
     from scanproof.numbers.verdict.paired_tests import PairedComparison
@@ -134,7 +134,7 @@ class Controller:
         seen = getattr(node, "workeroutput", None)
         if seen is None or LOST not in seen:
             self.watched.dead[node.gateway.id] = str(error or "it said nothing")
-        self.watched.take(seen or {})
+        self.watched.take_seen(seen or {})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
@@ -200,7 +200,7 @@ class Controller:
         """
         selection = session.config.pluginmanager.getplugin(SELECTION)
         if selection is not None:
-            self.watched.take({LOST: selection.lost, RAISED: selection.raised, KERNEL_TESTS: selection.kernel_tests})
+            self.watched.take_seen(selection.list_seen())
         watch = session.config.pluginmanager.getplugin(own_source.WATCH)
         if watch is not None and self.watched.began:
             self.watched.changed |= watch.list_changed() | watch.noted

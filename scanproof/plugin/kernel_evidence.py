@@ -31,7 +31,7 @@ PROVIDER = "scanproof provider"
 PROVIDER_FIXTURE = "scanproof_provider"
 ENTERED = "scanproof provider entered"
 """User property of a test whose provider was seen to be entered: which function, where it stands."""
-RAISED = "scanproof saw it raise"
+RAISED_IN_REPORT = "scanproof saw it raise"
 """Beginning of the user property of a test that raised an error, whatever its report says; its phase follows."""
 
 
@@ -69,16 +69,21 @@ def skip_as_allowed(item: pytest.Item, reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def find_error(item: pytest.Item, call: pytest.CallInfo[None]) -> str | None:
+    """Name of the error that a phase of a kernel test raised; None where it raised none, and for every other test."""
+    return call.excinfo.typename if call.excinfo is not None and is_kernel_test(item) else None
+
+
 def note_error(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Note with a kernel test that it raised, before any plugin makes a report of it."""
-    if call.excinfo is not None:
-        note_raised(item, call.when, call.excinfo.typename)
+    if (name := find_error(item, call)) is not None:
+        note_raised(item, call.when, name)
 
 
 def note_raised(item: pytest.Item, when: str, name: str) -> None:
     """Note with a kernel test in which phase it raised what."""
     if is_kernel_test(item):
-        item.user_properties.append((f"{RAISED} in its {when}", name))
+        item.user_properties.append((f"{RAISED_IN_REPORT} in its {when}", name))
 
 
 def is_noted(report: pytest.TestReport) -> bool:
@@ -91,7 +96,7 @@ def explain_unearned_pass(report: pytest.TestReport) -> str | None:
     noted = dict(report.user_properties)
     if not report.passed or KERNEL_TEST not in noted:
         return None
-    raised = noted.get(f"{RAISED} in its {report.when}")
+    raised = noted.get(f"{RAISED_IN_REPORT} in its {report.when}")
     if raised is not None:
         return f"it raised {raised}"
     if report.when == "call" and noted[KERNEL_TEST] == CHECK and not (CHECKED in noted and LAUNCHED in noted):

@@ -155,8 +155,8 @@ class Teller:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, object, object]:
         """Innermost, and not by the report, which others may change."""
-        if call.excinfo is not None and kernel_evidence.is_kernel_test(item):
-            self.tell("raised", item.nodeid, {"name": call.excinfo.typename})
+        if (name := kernel_evidence.find_error(item, call)) is not None:
+            self.tell("raised", item.nodeid, {"name": name})
         return (yield)
 
     @pytest.hookimpl(trylast=True)

@@ -118,8 +118,8 @@ class StrictSelection:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         """What the report says, and which properties it has, others may change."""
-        if call.excinfo is not None and kernel_evidence.is_kernel_test(item):
-            self.raised[item.nodeid] = call.excinfo.typename
+        if (name := kernel_evidence.find_error(item, call)) is not None:
+            self.raised[item.nodeid] = name
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -173,7 +173,11 @@ class StrictSelection:
         self.kernel_tests += [item.nodeid for item in session.items if kernel_evidence.is_kernel_test(item)]
         if hasattr(self.config, "workeroutput"):
             # pytest-xdist sends it when the worker ends: with what is added until then.
-            self.config.workeroutput.update({LOST: self.lost, RAISED: self.raised, KERNEL_TESTS: self.kernel_tests})
+            self.config.workeroutput.update(self.list_seen())
+
+    def list_seen(self) -> dict[str, Any]:
+        """What `StrictSession.take_seen` takes in; the values grow until the session ends."""
+        return {LOST: self.lost, RAISED: self.raised, KERNEL_TESTS: self.kernel_tests}
 
 
 class StrictSession:
@@ -237,7 +241,7 @@ class StrictSession:
         if not report.failed and not is_of_subtest(report) and not kernel_evidence.is_noted(report):
             self.unmarked.add(nodeid)
 
-    def take(self, seen: Mapping[str, Any]) -> None:
+    def take_seen(self, seen: Mapping[str, Any]) -> None:
         """Take in what was seen in a process that runs tests, apart from reports."""
         self.lost.update(seen.get(LOST, ()))
         self.raised.update(seen.get(RAISED, {}))

@@ -25,7 +25,7 @@ def test_a_title_stands_once_for_an_operation() -> None:
 @pytest.mark.parametrize("provider", ROWS)
 def test_a_row_can_run_a_case_and_names_known_ones(provider: Provider) -> None:
     mine = provider_reasons.small_cases(provider)
-    assert set(provider.known) <= {f"{case.name}-{case.dtype}" for case in mine}
+    assert set(provider.known) <= {case.short_id for case in mine}
     assert any(provider.why_cannot(case) is None and provider.find_known(case) is None for case in mine)
 
 
@@ -38,7 +38,7 @@ def test_what_it_is_said_not_to_do_it_does_not(provider: Provider, reason: str) 
 @pytest.mark.parametrize("provider", INTERPRETED, ids=lambda provider: f"{provider.operation}, {provider.title}")
 def test_what_the_interpreter_runs_are_cases_that_it_can_run(provider: Provider) -> None:
     """Few of them, in float32 or bfloat16 or both, and every name is a case's."""
-    mine = {f"{case.name}-{case.dtype}": case for case in provider_reasons.small_cases(provider)}
+    mine = {case.short_id: case for case in provider_reasons.small_cases(provider)}
     chosen = [mine[name] for name in provider.interpreted]
     assert chosen
     assert all(provider.why_cannot(case) is None and "interpreter" in provider.places_of(case) for case in chosen)

@@ -46,7 +46,9 @@ def describe_origin(kernel: HubKernel) -> str:
 
     module = load(kernel)
     folder = Path(module.__file__ or "").parent
-    loaded: list[Any] = kernels.get_loaded_kernels() if hasattr(kernels, "get_loaded_kernels") else []
+    if not hasattr(kernels, "get_loaded_kernels"):
+        return f"{kernel}, from {folder}; the installed package kernels does not say which revision"
+    loaded: list[Any] = kernels.get_loaded_kernels()
     info = next((one.repo_info for one in loaded if one.module is module), None)
     if info is None:
         return f"the folder {folder} in place of {kernel}"

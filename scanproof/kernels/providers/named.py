@@ -91,7 +91,7 @@ def check_known(provider: Provider, cases: Iterable[KernelCase]) -> None:
     Raises:
         NoProvider: an entry is wrong; the message names its case.
     """
-    by_name = {f"{case.name}-{case.dtype}": case for case in cases}
+    by_name = {case.short_id: case for case in cases}
     for name, known in provider.known.items():
         if name not in by_name:
             raise NoProvider(f"known: {provider.operation} has no case {name}")

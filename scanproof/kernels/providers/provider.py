@@ -83,7 +83,7 @@ class Provider:
 
     def places_of(self, case: KernelCase) -> tuple[str, ...]:
         """Where it runs a case."""
-        interpreted = ("interpreter",) if f"{case.name}-{case.dtype}" in self.interpreted else ()
+        interpreted = ("interpreter",) if case.short_id in self.interpreted else ()
         return tuple(place for place in (*case.places, *interpreted) if place in self.places)
 
     def why_cannot(self, case: KernelCase) -> str | None:
@@ -94,7 +94,7 @@ class Provider:
 
     def find_known(self, case: KernelCase) -> KnownDefect | None:
         """What it is known to get wrong in a case; None: nothing."""
-        return self.known.get(f"{case.name}-{case.dtype}")
+        return self.known.get(case.short_id)
 
     def load(self) -> Any:
         """Import what `function` names.
