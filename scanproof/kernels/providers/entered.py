@@ -37,7 +37,7 @@ class EntryWatch:
         """What Python enters when the target is called; None: nothing of Python's."""
         self.is_launched = hasattr(target, "__getitem__") and hasattr(target, "run")
         """Whether it is a kernel of Triton, which is used as it is: `kernel[grid](...)` runs `kernel.run`, and so does
-        `torch.library.wrap_triton`."""
+        PyTorch's `wrap_triton`."""
         self.is_wrapped = not (self.is_launched or isinstance(target, type) or hasattr(target, "forward"))
         """Whether the provider calls the target through a function that counts: several functions may share a code.  A
         class or a module of torch is used as it is, and its entries are counted."""
