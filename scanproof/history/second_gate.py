@@ -239,7 +239,8 @@ class SecondGate:
             spot=None if replaced.scoring is None else replaced.scoring.spot,
         )  # fmt: skip
         if replaced.samples is None:
-            return made
+            lost = refuse(value.id, "plain", "the answers of the shared engine were not kept")
+            return made if replaced.error is not None else replace(made, finding=lost)
         try:
             by_plain, by_shared = self.samples(evaluation), self.logged(evaluation.job.name, replaced.samples)
         except HistoryError as error:

@@ -105,6 +105,19 @@ def test_answers_that_are_gone_are_refused_and_neither_agree_nor_disagree(expect
     assert found.finding.because in found.lines()
 
 
+def test_answers_that_were_not_kept_are_no_agreement(expected: Expected, tmp_path: Path) -> None:
+    made: Evaluation = evaluation({"piqa": rows(400, 300)}, STRICT_JOB, {})
+    made = replace(made, samples=log(tmp_path / "plain", rows(400, 300)), replaced=Replaced(because={VALUE.id: "why"}))
+    found = SecondGate(expected, None).engines(VALUE, made)
+    assert found is not None
+    assert found.why_unknown is not None
+    assert "were not kept" in found.why_unknown
+    fallback = replace(made, replaced=Replaced(because={}, error="fallback: rotary_kernel was not launched"))
+    found = SecondGate(expected, None).engines(VALUE, fallback)
+    assert found is not None
+    assert found.why_unknown is None
+
+
 def finding(outcome: ComparisonOutcome) -> PairedComparison:
     return PairedComparison(subject="n", outcome=outcome, baseline="plain", because="why")
 
