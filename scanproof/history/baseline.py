@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from scanproof import record
 from scanproof.files import to_sorted_json
@@ -35,6 +35,17 @@ IDENTITY = (
 """Fields of a job that two evaluations must share to be compared; tasks are compared one by one."""
 
 
+class LeftOut(NamedTuple):
+    """A task that somebody declared to be compared no more."""
+
+    job: str
+    gpu: str
+    """That the run was on whose declaration left it out."""
+    task: str
+    declaration: str
+    """Id of the first declaration without it; it begins with its time, as ids of runs do."""
+
+
 @dataclass(frozen=True)
 class Declared:
     """One declaration."""
@@ -56,9 +67,9 @@ class Declared:
         return dict(self.content["evaluations"])
 
     @property
-    def without(self) -> frozenset[tuple[str, str]]:
-        """Job and task of what the baseline before it held and its run lacks, as was meant."""
-        return frozenset((str(job), str(task)) for job, task in self.content.get("without", ()))
+    def without(self) -> frozenset[LeftOut]:
+        """What earlier baselines held and its run lacks, as was meant."""
+        return frozenset(LeftOut(*map(str, each)) for each in self.content.get("without", ()))
 
 
 def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:
@@ -148,26 +159,33 @@ def list_lost_tasks(history: History, run: Run, current: Mapping[str, Declared])
     What a baseline that cannot be read held is not known, and a new one is the remedy.
     """
     published = {each.id: each for each in history.runs()}
-    now = {(key, task) for key, _, task in list_measured_tasks(run)}
+    now = list_tasks_of_jobs(run)
     lost = set()
-    for key in sorted({key for key, _ in now}):
+    for key, job in list_jobs(run).items():
         declared = current.get(key)
         if declared is not None and declared.run in published:
             with suppress(HistoryError):
-                before = list_measured_tasks(read_run(history, published[declared.run]))
-                lost |= {
-                    (job, task, declared.run) for one, job, task in before if one == key and (key, task) not in now
-                }
+                before = declared.evaluations[key]
+                held = list_tasks_of_jobs(read_run(history, published[declared.run])).get(before, set())
+                lost |= {(before, task, declared.run) for task in held - now[job]}
     return sorted(lost)
 
 
-def list_measured_tasks(run: Run) -> list[tuple[str, str, str]]:
-    """Key, job and task of everything that a run measured; several jobs may have one key."""
-    return [
-        (identity(each.job, each.environment), each.job.name, measurement.task)
-        for each in run.evaluations
-        for measurement in each.measurements
-    ]
+def list_jobs(run: Run) -> dict[str, str]:
+    """Key of everything that a run evaluated -> the job whose answers count for it: of two with one key the last."""
+    return {identity(each.job, each.environment): each.job.name for each in run.evaluations}
+
+
+def list_tasks_of_jobs(run: Run) -> dict[str, set[str]]:
+    """Job -> the tasks that it measured."""
+    return {each.job.name: {measurement.task for measurement in each.measurements} for each in run.evaluations}
+
+
+def list_left_out(run: Run, current: Mapping[str, Declared]) -> set[LeftOut]:
+    """What the baselines before left out by name, and this run still lacks."""
+    now = list_tasks_of_jobs(run)
+    before = [current[key] for key in list_jobs(run) if key in current]
+    return {each for declared in before for each in declared.without if each.task not in now.get(each.job, ())}
 
 
 def declare(history: History, published: Published, reason: str, *, fewer: bool = False) -> Declared:
@@ -186,7 +204,8 @@ def declare(history: History, published: Published, reason: str, *, fewer: bool 
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
     before = list_declarations(history)
-    lost = list_lost_tasks(history, run, find_current(before))
+    current = find_current(before)
+    lost = list_lost_tasks(history, run, current)
     if not fewer:
         reasons += [
             f"it lacks {task} of {job}, which its baseline, the run {name}, holds: that would be compared no more; "
@@ -195,18 +214,19 @@ def declare(history: History, published: Published, reason: str, *, fewer: bool 
         ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
-    keys = {identity(each.job, each.environment): each.job.name for each in run.evaluations}
-    newest = sorted({each.id for each in find_current(before).values()} | {each.id for each in before[-1:]})
+    newest = sorted({each.id for each in current.values()} | {each.id for each in before[-1:]})
     now = datetime.now(UTC)
+    name = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    left_out = list_left_out(run, current) | {LeftOut(job, published.gpu, task, name) for job, task, _ in lost}
     content = {
         "format": store.FORMAT,
-        "id": f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
+        "id": name,
         "run": published.id,
         "reason": reason.strip(),
         "declared": now.isoformat(timespec="seconds"),
         "replaces": newest,
-        "evaluations": keys,
-        "without": [[job, task] for job, task, _ in lost],
+        "evaluations": list_jobs(run),
+        "without": sorted(left_out),
     }
     history.place.add(f"baselines/{content['id']}.json", store.seal(content))
     return Declared(str(content["id"]), content)
@@ -217,9 +237,7 @@ class Baselines:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        declarations = list_declarations(history)
-        self.by_key = find_current(declarations)
-        self.accepted = frozenset(lost for declared in declarations for lost in declared.without)
+        self.by_key = find_current(list_declarations(history))
         self.damaged_declarations = list(history.problems)
         self.runs = {run.id: run for run in history.runs()} if self.by_key else {}
         self.read: dict[str, Baseline | None] = {}
@@ -259,12 +277,20 @@ class Baselines:
             remedy=DECLARE,
         )
 
-    def accepts_absence(self, value: PublishedValue) -> bool:
-        """Whether somebody declared a baseline without a task of the number, by name: it is compared no more.
+    def leaves_out(self, value: PublishedValue, gpu: str | None, since: str) -> bool:
+        """Whether the baselines leave out a number by name: all of its tasks, and since a run that compared it.
 
-        Until a baseline holds it again, which is said by `explain_absence`.
+        Args:
+            gpu: of the session; None: whichever.
+            since: id of that run.
         """
-        return any((value.job.name, task) in self.accepted for task, _ in baseline_gate.list_tasks(value))
+        left_out = {
+            each.task
+            for declared in self.by_key.values()
+            for each in declared.without
+            if each.job == value.job.name and gpu in (None, each.gpu) and each.declaration > since
+        }
+        return left_out.issuperset(task for task, _ in baseline_gate.list_tasks(value))
 
     def explain_absence(self, number: str, gpu: str | None) -> str | None:
         """Why a number that has a baseline may find none: it was declared for another evaluation.

@@ -55,7 +55,9 @@ class SecondGate:
     limit: int | None = None
     """Documents of each task that a session was asked to stop at; then no comparison is due."""
     due_before: Mapping[str, str] = field(default_factory=dict)
-    """Number -> an earlier strict run that had to compare it, as `list_due_before` says."""
+    """Number -> the newest earlier strict run that compared it, as `list_due_before` says."""
+    gpu: str | None = None
+    """The GPU of those runs; None where that does not matter."""
     logs: dict[tuple[str, str], Samples] = field(default_factory=dict)
     """The answers in each folder that was read, by job and folder: one evaluation may serve two jobs."""
     recorded: dict[Path, Baseline] = field(default_factory=dict)
@@ -91,9 +93,9 @@ class SecondGate:
             first = all_gates.without_answers(first, missing, needed=self.needs_answers(value))
         comparison = self.finding(value, evaluation)
         # Elsewhere than on this machine a number may have a baseline that nobody knew of before.
-        required = value.id in due or (self.strict and self.limit is None and comparison is not None)
-        both = self.strict and self.limit is None
-        verdict = all_gates.conclude(first, comparison, engines, due=required, engines_due=both)
+        whole = self.strict and self.limit is None
+        required = value.id in due or (whole and comparison is not None)
+        verdict = all_gates.conclude(first, comparison, engines, due=required, engines_due=whole)
         return Judged(verdict, comparison)
 
     def needs_answers(self, value: PublishedValue) -> bool:
@@ -116,10 +118,17 @@ class SecondGate:
             return False
         try:
             opened = self.opened()
-            before = value.id in self.due_before and not opened.accepts_absence(value)
-            return before or opened.explain_absence(value.id, gpu) is not None
+            return self.owes(value) or opened.explain_absence(value.id, gpu) is not None
         except HistoryError:
             return True
+
+    def owes(self, value: PublishedValue) -> bool:
+        """Whether an earlier strict run compared a number, and no baseline declared since leaves it out by name.
+
+        Raises HistoryError when the baselines cannot be read.
+        """
+        run = self.due_before.get(value.id)
+        return run is not None and not self.opened().leaves_out(value, self.gpu, since=run)
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""
@@ -222,7 +231,7 @@ class SecondGate:
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
         because = self.opened().explain_absence(value.id, gpu)
-        if because is None and value.id in self.due_before and not self.opened().accepts_absence(value):
+        if because is None and self.owes(value):
             because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id]} had one"
             return refuse(value.id, "its baseline", because, f"name the history that has it, or {DECLARE}")
         return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None

@@ -105,12 +105,12 @@ def why_baseline_is_missed(
 ) -> str | None:
     """Why a latency without a baseline has to have one; None where nothing was ever compared, and nothing is recorded.
 
-    A file of baselines that is lost, or a GPU that is called otherwise, does not switch the comparison off: without a
-    file, a comparison on any device of the kind counts.  A newer recording of the device without the case does.
+    A file of baselines that is lost, recorded anew without the case, or of a GPU that is called otherwise does not
+    switch the comparison off.  Without a file of the device, a comparison on any device of the kind counts.
     """
     compared = session.compared_latencies.get((measured.kind, measured.id), {})
     run = max(compared.values(), default=None) if device_file is None else compared.get(measured.device)
-    if run is not None and (device_file is None or device_file.stamp < run):
+    if run is not None:
         return f"{measured.device} has no baseline of this case, and run {run} had one"
     others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
     return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None

@@ -123,11 +123,13 @@ class Session:
         from scanproof.history.store import gpu_name
 
         given = self.settings
-        before = {}
+        before, gpu = {}, gpu_name(environment.gpus())
         if given.strict and given.history is not None:
-            strict = self.earlier_runs.all_before(self.run_id, r'"strict":\s*true')
-            before = list_due_before(strict, gpu_name(environment.gpus()))
-        return SecondGate(self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before)
+            strict = self.earlier_runs.all_before(self.run_id, rb'"strict":\s*true')
+            before = list_due_before(strict, gpu)
+        return SecondGate(
+            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=gpu
+        )
 
     @cached_property
     def due(self) -> tuple[str, ...]:
@@ -168,7 +170,7 @@ class Session:
         with a baseline.
         """
         compared: dict[tuple[str, str], dict[str, str]] = {}
-        for run in self.earlier_runs.all_before(self.run_id, r'"baseline":\s*\{'):
+        for run in self.earlier_runs.all_before(self.run_id, rb'"baseline":\s*\{'):
             for case in run.latencies:
                 if case.baseline is not None:
                     compared.setdefault((case.kind, case.id), {}).setdefault(case.device, run.id)

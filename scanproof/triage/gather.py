@@ -12,6 +12,7 @@ from scanproof.history.errors import HistoryError
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.verdict import baseline_gate
 from scanproof.numbers.verdict.outcome import Meaning, Outcome, meaning_of, number_outcome
+from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation, Record, Run
 from scanproof.triage import published_environment, read_answers
 from scanproof.triage.evidence import NO_EVIDENCE, Bisected, Broken, Evidence, Substituted
@@ -95,8 +96,8 @@ def find_error(path: Path, record: Record) -> Broken | None:
     """How the job of a number without a verdict ended: the error kept beside the run, else what its record says."""
     if meaning_of(record.outcome) is not Meaning.BROKEN:
         return None
-    if record.verdict is not None and record.verdict.engines is not None and record.verdict.engines.why_unknown:
-        return None  # One engine measured it; what the other did is a finding of its own.
+    if is_of_engines(record.verdict):
+        return None
     try:
         kind, message, words, log = files.read_json(path)
         return Broken(kind=kind, message=message, last_words=words, log=log)
@@ -107,6 +108,13 @@ def find_error(path: Path, record: Record) -> Broken | None:
         if record.verdict is not None:
             return Broken(kind=NO_EVIDENCE, message=record.because)
         return Broken(kind="missing" if record.outcome == Outcome.NOT_RUN else None, message=record.because)
+
+
+def is_of_engines(verdict: Verdict | None) -> bool:
+    """Whether a number was measured, and is an error for want of a comparison of both engines alone."""
+    if verdict is None or verdict.measured is None or verdict.engines is None:
+        return False
+    return verdict.not_made_again is None and verdict.engines.why_unknown is not None
 
 
 def substituted_file(folder: Path, number: str) -> Path:

@@ -98,7 +98,7 @@ class Runs:
             if earlier is not None:
                 yield earlier
 
-    def all_before(self, run: str, pattern: str) -> Iterator[Run]:
+    def all_before(self, run: str, pattern: bytes) -> Iterator[Run]:
         """Every run that is older than this one and whose file has a match of the pattern, the newest first.
 
         None is kept: a store may hold thousands.  Unreadable ones are skipped.
@@ -106,8 +106,9 @@ class Runs:
         wanted = re.compile(pattern)
         for name in self.list_before(run):
             with suppress(OSError, ValueError, record.RecordError):
-                if wanted.search(files.read_text(self.place(name))):
-                    yield self.known.get(name) or record.read_run(self.place(name))
+                content = files.read_bytes(self.place(name))
+                if wanted.search(content):
+                    yield self.known.get(name) or record.parse_run(content, str(self.place(name)))
 
     def list_before(self, run: str) -> list[str]:
         """Ids of the runs that are older than this one, the newest first."""

@@ -23,6 +23,7 @@ from scanproof.record import Evaluation, read_run
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
 
+NOW = "29990101T010000Z-00000001"
 RENAMED = replace(STRICT_JOB, name="of-another-name")
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
 
@@ -89,9 +90,9 @@ def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_
     value = published(job=STRICT_JOB, task="winogrande", documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
 
-    def is_due() -> bool:
+    def is_due(before: str = FIRST, on: str = gpu) -> bool:
         place = history.place.name
-        return SecondGate(expected, place, strict=True, due_before={value.id: FIRST}).has_declared(value, gpu)
+        return SecondGate(expected, place, strict=True, due_before={value.id: before}, gpu=on).has_declared(value, on)
 
     assert is_due(), "its history may be lost"
     declare(history, FIRST)
@@ -101,6 +102,8 @@ def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_
     publish(make_run(tmp_path / "store", THIRD), history.place)
     declare(history, THIRD)
     assert not is_due(), "it is not said again at every declaration"
+    assert is_due(NOW), "it was compared after it was left out: the declaration that held it again is lost"
+    assert is_due(on="another GPU")
     declare(history, FIRST)
     assert is_due()
 

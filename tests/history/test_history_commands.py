@@ -283,6 +283,10 @@ def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path)
     scanproof("history", "drift", "--fewest", "9", history=place)
     refused = scanproof("history", "drift", "--fewest", "9", "--declared", history=place, expect=2)
     assert "no run on this GPU is declared a baseline" in refused.stderr
+    other = {**ENVIRONMENT, "gpus": [{"name": "Another GPU", "driver_version": "1"}]}
+    publish(make_run(tmp_path / "other", "20251231T010000Z-0000000x", environment=other), open_history(place).place)
+    scanproof("baseline", "set", "20251231", "--reason", "of another GPU", history=place)
+    scanproof("history", "drift", "--fewest", "9", "--declared", history=place, expect=2)
     scanproof("baseline", "set", "20260101", "--reason", "the first night", history=place)
     scanproof("history", "drift", "--fewest", "9", "--declared", history=place)
     empty = tmp_path / "empty"

@@ -147,13 +147,14 @@ def test_a_change_that_matters_is_rarely_called_the_same() -> None:
 
 def test_a_throttled_clock_that_explains_the_difference_is_no_measurement() -> None:
     """Nor is it a pass: on a device that is always held down, a slower kernel would never fail."""
-    baseline = replace(QUIET, clock_mhz=1980.0)
+    baseline = replace(QUIET, clock_mhz=1410.0, median_mhz=1980.0)
     held = Clock(lowest_mhz=1200.0, highest_mhz=1600.0, median_mhz=1500.0, throttled=("hardware thermal slowdown",))
     verdict = judge(baseline, 1.3e-3, 0.001, held)
     assert verdict.outcome is NOT_MEASURED
     assert "held at 1500 MHz (hardware thermal slowdown), 1980 MHz in the baseline" in verdict.because
     assert judge(baseline, 1.5e-3, 0.001, held).outcome is SLOWER, "the lowest reading explains no median"
-    assert judge(baseline, 1.5e-3, 0.001, replace(held, median_mhz=None)).outcome is NOT_MEASURED, "of an old run"
+    old = replace(baseline, clock_mhz=1980.0, median_mhz=None)
+    assert judge(old, 1.5e-3, 0.001, held).outcome is NOT_MEASURED, "of an old file: lowest with lowest"
     assert judge(baseline, 2e-3, 0.001, held).outcome is SLOWER
     assert judge(baseline, 1.3e-3, 0.001, replace(held, throttled=())).outcome is SLOWER
     assert judge(baseline, 0.7e-3, 0.001, held).outcome is FASTER

@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 
 from scanproof.history.run_failures import list_failures
+from scanproof.kernels.latency.baseline_files import BaselineFile
+from scanproof.kernels.latency.latency_verdict import Latency
+from scanproof.plugin.latency import why_baseline_is_missed
+from scanproof.plugin.options import read_settings
+from scanproof.plugin.session import Session
 from tests.support.latency_project import LatencyProject
 from tests.support.small_project import Project
 
@@ -113,9 +118,21 @@ def test_a_baseline_that_is_lost_fails_a_strict_session(latency_project: Latency
         assert latency_project.latencies()[0]["outcome"] == "NOT_MEASURED"
     path.write_bytes(content)
     latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 SLOWER"])
+    # Nor does a recording of other cases, however new.
     newer = json.loads(content) | {"recorded": "2999-01-01T00:00:00+00:00", "cases": {}}
     path.write_text(json.dumps(newer))
-    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 NO_BASELINE"])
+    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 NOT_MEASURED"])
+
+
+def test_a_comparison_on_another_device_is_not_asked_of_one_that_has_its_own_file(pytestconfig: pytest.Config) -> None:
+    session = Session(pytestconfig, read_settings(pytestconfig))
+    session.compared_latencies = {("cuda", "a"): {"NVIDIA H100": "20260101T010000Z-1"}}
+    measured = Latency(id="a", nodeid="a", op="o", direction="forward", kind="cuda", device="NVIDIA H200")
+    assert "run 20260101T010000Z-1 had one" in str(why_baseline_is_missed(session, measured, None, None))
+    own = BaselineFile.model_construct()
+    assert why_baseline_is_missed(session, measured, None, own) is None
+    session.compared_latencies = {("cuda", "a"): {"NVIDIA H200": "20260101T010000Z-1"}}
+    assert "run 20260101T010000Z-1 had one" in str(why_baseline_is_missed(session, measured, None, own))
 
 
 def test_a_device_of_another_name_is_not_compared_with_nothing_under_strict(

@@ -177,6 +177,10 @@ WARMED = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
     adapt=lambda kernel: lambda **given: (kernel.run(grid=(1,), warmup=True, **given), norm(**given))[1],
 )
+EMPTY = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: (kernel[(0,)](**given), norm(**given))[1],
+)
 RUN = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
     adapt=lambda kernel: lambda **given: (kernel.run(grid=(1,), warmup=False), norm(**given))[1],
@@ -268,6 +272,7 @@ def test_a_right_function_passes_every_case_that_fits_on_a_cpu(
         ("NOT_LAUNCHED", "*ours was never entered: nothing is known of it"),
         ("REFUSED", "*ours was never entered: nothing is known of it"),
         ("WARMED", "*ours was never entered: nothing is known of it"),
+        ("EMPTY", "*ours was never entered: nothing is known of it"),
     ],
 )
 def test_what_is_wrong_or_proves_nothing_fails(author: pytest.Pytester, name: str, why: str) -> None:

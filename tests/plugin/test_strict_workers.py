@@ -43,6 +43,14 @@ def test_tests_of_a_group_that_the_call_leaves_out_are_not_gone(
     assert result.ret == pytest.ExitCode.OK
 
 
+def test_a_test_of_a_group_that_is_taken_away_unsaid_is_gone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=TESTS)
+    pytester.makeconftest("def pytest_collection_modifyitems(items):\n    del items[0]\n")
+    result = pytester.runpytest_subprocess("--scanproof-strict", "-n", "1", "--dist", "loadgroup")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*: 1 tests were collected and are gone: test_it.py::test_grouped?0?*"])
+
+
 @pytest.mark.parametrize(("strict", "code"), [(("--scanproof-strict",), 1), ((), 0)])
 def test_a_worker_that_dies_before_it_says_what_it_saw(
     pytester: pytest.Pytester, strict: tuple[str, ...], code: int

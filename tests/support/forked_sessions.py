@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,16 @@ WITH_TORCH = (
 """What sessions that compute import besides; of torch also what it imports at the first backward pass."""
 UNUSED = "-p no:hypothesispytest -p no:anyio"
 """Plugins that no session of the tests uses, and that take 0.3 s to import."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Load NumPy before a test that uses `pytester`, which forgets what is imported meanwhile.
+
+    NumPy's extensions load once per process: a later test would fail that imports them again.
+    """
+    if "pytester" in getattr(item, "fixturenames", ()) and find_spec("numpy") is not None:
+        for name in ("numpy", "numpy.fft", "numpy.linalg", "numpy.random"):
+            importlib.import_module(name)
 
 
 class Server:

@@ -38,7 +38,7 @@ def test_what_an_earlier_run_had_to_compare_is_found_among_any_number_of_others(
         make_run(tmp_path, f"20260102T010000Z-{number:08}", strict=False)
     runs = read_answers.Runs(tmp_path)
     assert "20260101T010000Z-00000001" not in [run.id for run in runs.before("20260103T010000Z-00000001")]
-    strict = list(runs.all_before("20260103T010000Z-00000001", r'"strict":\s*true'))
+    strict = list(runs.all_before("20260103T010000Z-00000001", rb'"strict":\s*true'))
     assert [run.due for run in strict] == [("n",)]
 
 

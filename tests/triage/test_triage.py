@@ -360,7 +360,12 @@ class TestEngines:
         made = replace(engines(None if broke else ComparisonOutcome.REFUSED), broke=broke)
         first, *_ = diagnose(evidence(None, side("this run", CALM), engines=made, outcome="ERROR"))
         assert (first.kind, first.state) == (FindingKind.ENGINES, FindingState.CAUSE)
-        assert first.title.startswith("the shared engine broke where plain did not: the machine, " if broke else "why")
+        assert first.title.startswith("the shared engine broke, and plain measured: the machine, " if broke else "why")
+        answers = Broken(kind="no evidence", message="400 of 400 answers are no finite number")
+        first, *others = diagnose(evidence(None, side("this run", CALM), engines=made, outcome="ERROR", broken=answers))
+        assert first.kind is FindingKind.BROKEN, "plain's answers are the error"
+        (found,) = [each for each in others if each.kind is FindingKind.ENGINES]
+        assert found.state in (FindingState.SUSPECT, FindingState.UNKNOWN)
 
     @pytest.mark.parametrize("outcome", [ComparisonOutcome.REFUSED, None])
     def test_what_cannot_be_compared_is_unknown(self, outcome: ComparisonOutcome | None) -> None:

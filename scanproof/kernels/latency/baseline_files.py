@@ -89,7 +89,9 @@ class CaseForm(BaselineForm):
     seconds: Annotated[tuple[Positive, ...], Field(min_length=FEWEST_REPEATS)]
     """Median of each repeat, in seconds per call, in the order of measurement."""
     clock_mhz: Positive | None = None
-    """Lowest median of the SM clock in a repeat, in MHz; in files until November 2026 the lowest reading of all."""
+    """Lowest SM clock that was read, in MHz."""
+    median_mhz: Positive | None = None
+    """Lowest median of the SM clock in a repeat, in MHz; not in files until November 2026."""
     autotuner: tuple[ChosenForm, ...] = ()
     """Empty for cases without an autotuner, and in older files."""
 
@@ -116,11 +118,6 @@ class BaselineFile(BaselineForm):
     limits: LimitsForm
     cases: dict[str, CaseForm]
 
-    @property
-    def stamp(self) -> str:
-        """When it was recorded, as ids of runs begin."""
-        return f"{re.sub('[-:]', '', self.recorded)[:15]}Z"
-
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
         """The baseline of one case; None if the file does not have the case.
 
@@ -138,7 +135,10 @@ class BaselineFile(BaselineForm):
             )
             for group in recorded.autotuner
         )
-        return LatencyBaseline(seconds=recorded.seconds, clock_mhz=recorded.clock_mhz, chosen=chosen, source=source)
+        return LatencyBaseline(
+            seconds=recorded.seconds, clock_mhz=recorded.clock_mhz, median_mhz=recorded.median_mhz, chosen=chosen,
+            source=source,
+        )  # fmt: skip
 
     def credible_baseline(self, measured: Latency, path: Path) -> LatencyBaseline | None:
         """The baseline of a case that was measured; None if the file does not have the case.
@@ -249,7 +249,10 @@ def collect_repeats(latencies: Iterable[Latency]) -> dict[str, CaseForm]:
     return {
         case: CaseForm.model_construct(
             seconds=tuple(latency.timing.median for latency in measured if latency.timing is not None),
-            clock_mhz=min((latency.clock.typical_mhz for latency in measured if latency.clock), default=None),
+            clock_mhz=min((latency.clock.lowest_mhz for latency in measured if latency.clock), default=None),
+            median_mhz=min(
+                (each.clock.median_mhz for each in measured if each.clock and each.clock.median_mhz), default=None
+            ),
             autotuner=group_choices(measured),
         )
         for case, measured in sorted(repeats.items())

@@ -82,11 +82,6 @@ class Clock:
     median_mhz: float | None = None
     """Median of the readings; None in runs until November 2026."""
 
-    @property
-    def typical_mhz(self) -> float:
-        """The median, or what is kept in its place."""
-        return self.lowest_mhz if self.median_mhz is None else self.median_mhz
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -104,7 +99,9 @@ class LatencyBaseline:
     seconds: tuple[float, ...]
     """Median of each repeat, in seconds per call."""
     clock_mhz: float | None = None
-    """Lowest median of the SM clock in a repeat; until November 2026 the lowest clock that was read."""
+    """Lowest SM clock that was read."""
+    median_mhz: float | None = None
+    """Lowest median of the SM clock in a repeat; None in files until November 2026."""
     chosen: tuple[Chosen, ...] = ()
     """Empty for cases without an autotuner, and in older files."""
     source: str = ""
@@ -279,13 +276,15 @@ def _explain_by_clock(excess: float, baseline: LatencyBaseline, clock: Clock | N
     """
     if clock is None or not clock.throttled or baseline.clock_mhz is None:
         return ""
-    # The time is a median of rounds: one slow moment does not explain it.
-    held = clock.typical_mhz
-    if excess > math.log(max(1.0, baseline.clock_mhz / held)):
+    before, held = baseline.clock_mhz, clock.lowest_mhz
+    if baseline.median_mhz is not None and clock.median_mhz is not None:
+        # The time is a median of rounds: one slow moment does not explain it.
+        before, held = baseline.median_mhz, clock.median_mhz
+    if excess > math.log(max(1.0, before / held)):
         return ""
     return (
         f"the clock was held at {held:.0f} MHz ({', '.join(clock.throttled)}), "
-        f"{baseline.clock_mhz:.0f} MHz in the baseline, which explains the difference: run again on a cool device"
+        f"{before:.0f} MHz in the baseline, which explains the difference: run again on a cool device"
     )
 
 

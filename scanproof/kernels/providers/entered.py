@@ -35,10 +35,11 @@ class EntryWatch:
         self.target = target
         self.code = find_code(target)
         """What Python enters when the target is called; None: nothing of Python's."""
-        self.is_launched = hasattr(target, "__getitem__") and hasattr(target, "run")
+        is_class_or_module = isinstance(target, type) or getattr(target, "forward", None) is not None
+        self.is_launched = not is_class_or_module and hasattr(target, "__getitem__") and hasattr(target, "run")
         """Whether it is a kernel of Triton, which is used as it is: `kernel[grid](...)` runs `kernel.run`, and so does
         PyTorch's `wrap_triton`."""
-        self.is_wrapped = not (self.is_launched or isinstance(target, type) or hasattr(target, "forward"))
+        self.is_wrapped = not (self.is_launched or is_class_or_module)
         """Whether the provider calls the target through a function that counts: several functions may share a code.  A
         class or a module of torch is used as it is, and its entries are counted."""
         self.entered = 0
@@ -94,8 +95,10 @@ class EntryWatch:
 
         def counting(*values: Any, **named: Any) -> Any:
             launched = run(*values, **named)
-            # To warm up is to compile.
-            self.entered += not named.get("warmup")
+            grid = named.get("grid")
+            # To warm up is to compile; a grid with a side of 0 computes nothing.
+            if not named.get("warmup") and not (isinstance(grid, tuple | list) and 0 in grid):
+                self.entered += self._is_below_provider(sys._getframe())
             return launched
 
         self.target.run = counting
@@ -120,6 +123,10 @@ class EntryWatch:
         own = frame.f_locals.get("self")
         if not (isinstance(own, self.target) if isinstance(self.target, type) else own is self.target):
             return False
+        return self._is_below_provider(frame)
+
+    def _is_below_provider(self, frame: FrameType | None) -> bool:
+        """Whether the provider's call is above a frame."""
         while frame is not None and frame.f_code is not self._call:
             frame = frame.f_back
         return frame is not None

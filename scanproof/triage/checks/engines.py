@@ -20,9 +20,11 @@ def check(evidence: Evidence) -> list[Finding]:
     comparison = both.finding
     gpu = evidence.now is not None and evidence.now.job is not None and evidence.now.job.device.startswith("cuda")
     command = KERNELS.format("-m gpu tests/kernels" if gpu else "tests/kernels")
+    # Where answers were rejected as well, that is the error.
+    is_cause = evidence.outcome == Outcome.ERROR and evidence.broken is None
     if both.broke is not None:
-        title = "the shared engine broke where plain did not: the machine, a kernel that carries a state, or the engine"
-        state = FindingState.CAUSE if evidence.outcome == Outcome.ERROR else FindingState.SUSPECT
+        title = "the shared engine broke, and plain measured: the machine, a kernel that carries a state, or the engine"
+        state = FindingState.CAUSE if is_cause else FindingState.SUSPECT
         return [make_finding(FindingKind.ENGINES, state, title, both.lines(), command)]
     if comparison is None:
         title = "the shared engine measured nothing that can be compared; the number is plain's"
@@ -32,7 +34,7 @@ def check(evidence: Evidence) -> list[Finding]:
         state = FindingState.CAUSE if evidence.outcome == Outcome.ENGINES_DISAGREE else FindingState.SUSPECT
         return [make_finding(FindingKind.ENGINES, state, DISAGREE, both.lines(), command)]
     if comparison.outcome is ComparisonOutcome.REFUSED:
-        state = FindingState.CAUSE if evidence.outcome == Outcome.ERROR else FindingState.UNKNOWN
+        state = FindingState.CAUSE if is_cause else FindingState.UNKNOWN
         return [make_finding(FindingKind.ENGINES, state, comparison.because, both.lines())]
     title = "the engine: plain and shared give the same answers, document by document"
     return [make_finding(FindingKind.ENGINES, FindingState.RULED_OUT, title, both.lines())]
