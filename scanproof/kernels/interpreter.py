@@ -249,11 +249,19 @@ def _give_loops_tensors() -> None:
 def _overflow_silently() -> None:
     """Let an exponential be infinite without a warning, as on a GPU, and what is made of it no number.
 
-    Kernels compute what they then do not choose.
+    Kernels compute what they then do not choose.  Only while a kernel runs: the process has NumPy code of its own.
     """
     import numpy as np
+    from triton.runtime import interpreter
 
-    np.seterr(over="ignore", invalid="ignore")
+    launch = interpreter.GridExecutor.__call__
+
+    @functools.wraps(launch)
+    def launch_silently(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return launch(self, *args, **kwargs)
+
+    interpreter.GridExecutor.__call__ = launch_silently
 
 
 def _leave_out_unseen_checks() -> None:

@@ -324,6 +324,18 @@ def test_a_cache_that_no_layer_was_given_is_an_error(tmp_path: Path, monkeypatch
         lm(torch.tensor([[1]]), use_cache=True)
 
 
+def test_a_cache_that_no_layer_is_given_any_more_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of the call before are there, and say nothing of this one."""
+    lm = loaded(tmp_path, "mamba2", "8b")
+    layer = type(next(each for each in lm.model.layers if hasattr(each, "mamba")))
+    forward = layer.forward
+    with torch.no_grad():
+        held = cache_names.read_cache(lm(torch.tensor([[1]]), use_cache=True))
+        monkeypatch.setattr(layer, "forward", lambda self, hidden, **_: forward(self, hidden))
+        with pytest.raises(RuntimeError, match="did not hand the cache to layer 0"):
+            lm(torch.tensor([[2]]), past_key_values=held)
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_fresh_model_learns(mixer: str) -> None:
     """Gradients reach every parameter."""

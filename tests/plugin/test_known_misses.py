@@ -147,7 +147,7 @@ def test_right(): pass
 
 
 def test_where_offsets_wrap_an_overwritten_argument_and_an_illegal_access_are_known_and_nothing_else(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, forked_passes: None
 ) -> None:
     pytester.makepyfile(test_rows=WRAPPING)
     result = pytester.runpytest_subprocess("-rA", "--scanproof-strict")

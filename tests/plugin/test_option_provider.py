@@ -315,6 +315,12 @@ def test_a_kernel_of_triton_is_entered_when_it_is_launched(author: pytest.Pytest
     result.stdout.fnmatch_lines([f"provider rmsnorm_fn=mypkg.ops:{name}: 1 cases were compared and right; *"])
 
 
+def test_a_batch_of_0_is_a_launch_of_an_empty_grid(author: pytest.Pytester) -> None:
+    result = run(author, "EMPTY", "-k", "empty_batch-float32", "--scanproof-strict")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:EMPTY: 1 cases were compared and right; *"])
+
+
 def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pytester) -> None:
     path = author.path / "test_numerics.py"
     path.write_text(path.read_text().replace("    scanproof_check_kernel(scanproof_case)", "    return"))

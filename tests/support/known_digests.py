@@ -1,4 +1,4 @@
-"""Digests of the installed packages for new stores of tests: a session in a new process takes seconds for them."""
+"""What a session finds out about the installed packages, for new stores of tests: a new process takes seconds for it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from scanproof.evaluation.request import open_digests
 
 @cache
 def compute_digests() -> Path:
-    """A store that knows the packages of this environment; one for all tests of this process."""
+    """A store that knows this environment's packages and lm-eval's tasks; one for all tests of this process."""
     store = Path(tempfile.mkdtemp(prefix="scanproof-digests-"))
     atexit.register(shutil.rmtree, store, ignore_errors=True)
+    imports = Imports()
     with open_digests(store) as digests:
-        Imports().packages(digests)
+        imports.packages(digests)
+    imports.task_index(store / "cache")
     return store
 
 
 def copy_digests(store: Path) -> None:
-    """Copy the digests into a store that has no cache yet."""
+    """Copy what is known into a store that has no cache yet."""
     if not (store / "cache").exists():
         shutil.copytree(compute_digests() / "cache", store / "cache")

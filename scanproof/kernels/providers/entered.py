@@ -47,6 +47,8 @@ class EntryWatch:
         """`module.function` of a reference -> how often it was entered."""
         self.ended_early = False
         """Whether something else watches in its place when the block ends."""
+        self._given_nothing = False
+        """Whether an argument of the provider's call has no element."""
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -71,6 +73,7 @@ class EntryWatch:
         call = bind(self._make_counting() if self.is_wrapped else self.target)
 
         def call_provider(**arguments: Any) -> Any:
+            self._given_nothing = any(getattr(given, "numel", lambda: 1)() == 0 for given in arguments.values())
             return call(**arguments)
 
         self._call = call_provider.__code__
@@ -96,8 +99,9 @@ class EntryWatch:
         def counting(*values: Any, **named: Any) -> Any:
             launched = run(*values, **named)
             grid = named.get("grid")
-            # To warm up is to compile; a grid with a side of 0 computes nothing.
-            if not named.get("warmup") and not (isinstance(grid, tuple | list) and 0 in grid):
+            empty = isinstance(grid, tuple | list) and 0 in grid
+            # To warm up is to compile; a grid with a side of 0 computes nothing, as is right for a batch of 0.
+            if not named.get("warmup") and (self._given_nothing or not empty):
                 self.entered += self._is_below_provider(sys._getframe())
             return launched
 

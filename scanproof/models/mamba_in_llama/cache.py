@@ -25,9 +25,12 @@ class HybridCache(_Cache):  # type: ignore[misc]
         """Number of positions that the model has read so far."""
         self.real: Tensor | None = None
         """(b, l) bool, for the current call: False where a position is padding; None where there is none."""
+        self.asked: set[int] = set()
+        """Layers that asked for their state in the current call."""
 
     def state(self, layer: int) -> MixerState:
         """The state of the mixer in `layer`, empty at first."""
+        self.asked.add(layer)
         return self.states.setdefault(layer, MixerState())
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

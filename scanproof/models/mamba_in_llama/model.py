@@ -106,6 +106,8 @@ class HybridLlama(_Llama):  # type: ignore[misc]
             raise TypeError(f"a hybrid needs a HybridCache, not a {type(held).__name__}")
         if held is not None:
             held.real = real
+        if isinstance(held, HybridCache):
+            held.asked = set()
         output = super().forward(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=bool(use_cache), **{_CACHE: held}, **kwargs
         )
@@ -118,7 +120,7 @@ class HybridLlama(_Llama):  # type: ignore[misc]
     def _check_states(self, held: HybridCache) -> None:
         # A layer that is given no cache computes as at the first position, and nothing else would say so.
         layers = [layer.index for layer in self.model.layers if isinstance(layer, ConvertedLayer)]
-        if lacking := [index for index in layers if index not in held.states]:
+        if lacking := [index for index in layers if index not in held.asked]:
             raise RuntimeError(
                 f"transformers {transformers.__version__} did not hand the cache to layer {lacking[0]}: this version "
                 "is not supported by scanproof's MambaInLlama"
