@@ -17,22 +17,23 @@ def baselines(context: typer.Context, history: HistoryOption = HERE, style: Form
     """Print every baseline that was declared, oldest first, and for how many evaluations it still holds."""
     if context.invoked_subcommand is not None:
         return
-    from scanproof.history import baseline
+    from scanproof.history import declarations
 
     opened_history = open_or_stop(history)
-    declared = baseline.list_declarations(opened_history)
-    holds = baseline.find_current(declared)
+    declared = declarations.list_declarations(opened_history)
+    holds = declarations.find_current(declared)
     rows = [
         {
             "run": declaration.run,
             "declared": declaration.content["declared"],
             "evaluations": len(declaration.evaluations),
             "holds": sum(current.id == declaration.id for current in holds.values()),
+            "without": " ".join(sorted({each.task for each in declaration.without})),
             "reason": declaration.content["reason"],
         }
         for declaration in declared
     ]
-    print_rows(rows, ("run", "declared", "evaluations", "holds", "reason"), style)
+    print_rows(rows, ("run", "declared", "evaluations", "holds", "without", "reason"), style)
     print_problems(opened_history)
 
 
@@ -40,9 +41,15 @@ def baselines(context: typer.Context, history: HistoryOption = HERE, style: Form
 def declare(
     run: Annotated[str, typer.Argument(help="Id of a published run, the beginning of one, or `latest`.")],
     reason: Annotated[str, typer.Option("--reason", help="Why this run is good; kept with it.")],
-    fewer: Annotated[
-        bool, typer.Option("--fewer", help="Tasks that the baselines before hold and this run lacks have none then.")
-    ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="TASK",
+            help="A task, or pattern such as 'mmlu_*', that a baseline before holds, this run lacks, and that is to be "
+            "compared no more. Repeatable.",
+        ),
+    ] = None,
     history: HistoryOption = HERE,
     style: FormatOption = Format.table,
 ) -> None:
@@ -51,15 +58,20 @@ def declare(
     Refused for a run that failed, is partial or limited, was not strict, may have run a fallback, or lacks tasks of a
     job that the job's baseline holds.
     """
-    from scanproof.history import baseline
+    from scanproof.history import new_baseline
     from scanproof.history.errors import HistoryError
 
     opened_history = open_or_stop(history)
     try:
-        made = baseline.declare(opened_history, find_or_stop(opened_history, run), reason, fewer=fewer)
+        made = new_baseline.declare(
+            opened_history, find_or_stop(opened_history, run), reason, without=tuple(without or ())
+        )
     except HistoryError as error:
         print_problems(opened_history)
         raise stop(str(error), code=1) from None
-    line = f"{made.run} is the baseline of {len(made.evaluations)} evaluations"
-    print_result([line], [{"run": made.run, "evaluations": len(made.evaluations), "reason": reason}], style)
+    lines = [f"{made.run} is the baseline of {len(made.evaluations)} evaluations"]
+    lines += [f"compared no more: {each.task} of {each.job} on {each.gpu}" for each in sorted(made.without)]
+    tasks = sorted({each.task for each in made.without})
+    row = {"run": made.run, "evaluations": len(made.evaluations), "without": " ".join(tasks), "reason": reason}
+    print_result(lines, [row], style)
     print_problems(opened_history)

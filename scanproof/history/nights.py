@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scanproof.history import baseline, drift, queries
+from scanproof.history import declarations, drift, queries
 from scanproof.history.store import History, Published
 from scanproof.numbers.expected.constants import Constants
 from scanproof.numbers.verdict.outcome import Meaning, names
@@ -68,7 +68,7 @@ def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
 
 def list_declared(history: History, runs: Sequence[Published]) -> list[Published]:
     """Those of the runs that are the baseline of something."""
-    declared = {each.run for each in baseline.find_current(baseline.list_declarations(history)).values()}
+    declared = {each.run for each in declarations.find_current(declarations.list_declarations(history)).values()}
     return [run for run in runs if run.id in declared]
 
 

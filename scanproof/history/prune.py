@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from scanproof.history import baseline, store
+from scanproof.history import declarations, store
 from scanproof.history.store import History, Published
 
 UNFINISHED = timedelta(days=2)
@@ -25,7 +25,7 @@ class Doomed:
 
 def plan(history: History, before: datetime, *, samples_only: bool) -> list[Doomed]:
     """What a run's age condemns.  Runs that a baseline names stay, those that were replaced as well."""
-    kept = {each.run for each in baseline.list_declarations(history)}
+    kept = {each.run for each in declarations.list_declarations(history)}
     old = [run for run in history.runs() if run.id not in kept and datetime.fromisoformat(run.started) < before]
     if samples_only:
         with_samples = [(run, run.file("samples")) for run in old if not run.samples_pruned]

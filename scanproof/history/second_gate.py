@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from scanproof.evaluation import auto_engine
-from scanproof.history.baseline import DECLARE, Baselines, identity, read_probe_tokens
+from scanproof.history.baseline import DECLARE, Baselines, read_probe_tokens
+from scanproof.history.declarations import identity
+from scanproof.history.due_before import Held
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import read_recorded_baseline, recorded_file, refuse_other_expectation
 from scanproof.history.samples import read_logs
@@ -31,7 +33,7 @@ from scanproof.numbers.verdict.paired_tests import (
 )
 from scanproof.numbers.verdict.rounding import is_bounded
 from scanproof.numbers.verdict.scores import MissingEvidenceError
-from scanproof.record import Evaluation, Record, Run
+from scanproof.record import Evaluation
 
 MEASURE_TOKENS = (
     "measure it again; where a hook measures, let it return environment['probe_tokens'] as "
@@ -54,8 +56,8 @@ class SecondGate:
     """Whether a number that has a declared baseline fails where it cannot be compared with it."""
     limit: int | None = None
     """Documents of each task that a session was asked to stop at; then no comparison is due."""
-    due_before: Mapping[str, str] = field(default_factory=dict)
-    """Number -> the newest earlier strict run that compared it, as `list_due_before` says."""
+    due_before: Mapping[str, Held] = field(default_factory=dict)
+    """Number -> the newest earlier strict run in which it had a declared baseline, as `list_due_before` says."""
     gpu: str | None = None
     """The GPU of those runs; None where that does not matter."""
     logs: dict[tuple[str, str], Samples] = field(default_factory=dict)
@@ -123,12 +125,25 @@ class SecondGate:
             return True
 
     def owes(self, value: PublishedValue) -> bool:
-        """Whether an earlier strict run compared a number, and no baseline declared since leaves it out by name.
+        """Whether a number had a declared baseline before, and none that was declared since leaves it out by name.
 
         Raises HistoryError when the baselines cannot be read.
         """
-        run = self.due_before.get(value.id)
-        return run is not None and not self.opened().leaves_out(value, self.gpu, since=run)
+        held = self.due_before.get(value.id)
+        return held is not None and not self.opened().leaves_out(value, self.gpu, held.baseline)
+
+    def list_held(self, values: Iterable[PublishedValue], gpu: str) -> dict[str, str]:
+        """Number -> the declared run on this GPU that holds a baseline of it; empty where the history cannot be read.
+
+        An empty history tells a later session nothing; what a run says of it does.
+        """
+        if self.history is None:
+            return {}
+        try:
+            held = {value.id: self.opened().find_holder(value.id, gpu) for value in values}
+        except HistoryError:
+            return {}
+        return {number: run for number, run in held.items() if run is not None}
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""
@@ -232,7 +247,7 @@ class SecondGate:
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
         because = self.opened().explain_absence(value.id, gpu)
         if because is None and self.owes(value):
-            because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id]} had one"
+            because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id].run} had one"
             return refuse(value.id, "its baseline", because, f"name the history that has it, or {DECLARE}")
         return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None
 
@@ -328,24 +343,6 @@ class SecondGate:
                 )
             )
         return tuple(findings)
-
-
-def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, str]:
-    """Number -> the newest of these runs, the newest first, that was strict, on this GPU, had to compare it, and did.
-
-    Not where it only had to: a history that could not be reached does not say which numbers have a baseline.
-    """
-    due: dict[str, str] = {}
-    for run in runs:
-        if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            compared = {kept.id for kept in run.records if is_compared(kept)}
-            due = {**dict.fromkeys(compared.intersection(run.due), run.id), **due}
-    return due
-
-
-def is_compared(kept: Record) -> bool:
-    """Whether a number was compared with a baseline, whatever came out."""
-    return kept.gate is not None and kept.gate.outcome is not ComparisonOutcome.REFUSED
 
 
 def list_measured(evaluation: Evaluation) -> set[str]:

@@ -13,6 +13,7 @@ from scanproof.evaluation.job_match import list_differences
 from scanproof.evaluation.kernels_ran import require_kernels
 from scanproof.files import is_folder
 from scanproof.history.dropped_numbers import list_dropped
+from scanproof.history.due_before import was_compared
 from scanproof.history.joint_findings import judge_together
 from scanproof.history.kept_files import list_other_files
 from scanproof.history.run_failures import (
@@ -176,7 +177,8 @@ class SecondJudge:
             if judged.verdict.outcome.value != record.outcome:
                 now = f"{judged.verdict.outcome.value}, {judged.verdict.because}"
                 yield f"{record.id}: the run says {record.outcome}, its answers {now}"
-            elif record.gate is not None and judged.comparison is None:
+            elif was_compared(record) and judged.comparison is None:
+                assert record.gate is not None
                 yield f"{record.id}: the run was compared with {record.gate.baseline}; name that history with --history"
 
     def _judge_together(self) -> Iterator[str]:

@@ -47,6 +47,7 @@ def start_run(session: Session) -> None:
         selected=len(selected),
         selected_ids=selected,
         due=session.due if selected else (),
+        held=session.held if selected else {},
         providers=name_providers(session.settings.providers, session.providers),
     )
     recorder = run_recorder.Recorder(session.runs_folder, run)
@@ -343,7 +344,8 @@ class Controller:
             from scanproof.plugin import summary
 
             loaded, history = self.session.expected_if_read, self.session.settings.history
-            summary.write(terminalreporter, recorder, loaded, self.not_written, self.published, history)
+            unread = self.session.unread_runs
+            summary.write(terminalreporter, recorder, loaded, self.not_written, self.published, history, unread)
         under = " under --scanproof-strict" if self.session.settings.strict else ""
         for line in self.tally.lines():
             terminalreporter.write_line(line)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scanproof.plugin import latency, own_source
+from scanproof.plugin import latency, latency_baselines, own_source
 from scanproof.plugin.controller import PROPERTY
 from scanproof.plugin.session import Session, session_of
 
@@ -160,7 +160,7 @@ def scanproof_latency(request: pytest.FixtureRequest) -> Callable[[Latency], Lat
     def judge(measured: Latency) -> Latency:
         wrong = ""
         try:
-            judged = latency.judge(session_of(request.config), measured)
+            judged = latency_baselines.judge(session_of(request.config), measured)
         except baseline_files.BaselineError as error:
             wrong = str(error)
         if wrong:

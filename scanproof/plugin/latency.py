@@ -1,17 +1,15 @@
-"""Latencies in a session: which baseline each is compared with, and what the session leaves of them."""
+"""Latencies in a session: whether they can be measured, and what the session leaves of them."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scanproof.numbers.verdict.outcome import LatencyOutcome
-from scanproof.plugin import options, own_process
+from scanproof.plugin import latency_baselines, options, own_process
+from scanproof.plugin.latency_baselines import RECORD
 from scanproof.plugin.session import Session
 from scanproof.plugin.strict_session import Unkept
 
@@ -24,7 +22,6 @@ PROPERTY = "scanproof-latency"
 REPEAT_FIXTURE = "scanproof_repeat"
 """A test with this argument runs once for every repeat while baselines are recorded."""
 PACKAGES = ("causal-conv1d", "fla-core", "flash-attn", "mamba-ssm", "scanproof", "torch", "triton")
-RECORD = "--scanproof-record-latency"
 LATENCIES = "scanproof-latencies"
 """Name of the part of the plugin that keeps latencies."""
 
@@ -55,65 +52,6 @@ def check_options(session: Session) -> None:
             f"scanproof: {RECORD}: baselines are kept beside the expected values; "
             "name a folder of your own with --scanproof-expected=DIR"
         )
-
-
-def baseline_path(session: Session, kind: str, device: str) -> Path | None:
-    """Where the baselines of a device lie; None without a folder of expected values.
-
-    Those of a CPU stay in the store: they are for trying the path, and never lie beside those of a GPU.
-    """
-    from scanproof.kernels.latency import baseline_files
-
-    given = session.settings
-    if kind != "cuda":
-        return given.store / baseline_files.FOLDER / "cpu.json"
-    return given.expected / baseline_files.FOLDER / baseline_files.file_name(device) if given.expected else None
-
-
-def judge(session: Session, measured: Latency) -> Latency:
-    """A measurement with its verdict; raises baseline_files.BaselineError for a file that cannot be used."""
-    from scanproof.kernels.latency import baseline_files, latency_verdict
-
-    outcomes = LatencyOutcome
-    if measured.outcome == outcomes.WRONG.value:
-        return measured
-    if measured.timing is None:
-        return replace(measured, outcome=outcomes.NOT_MEASURED.value)
-    if measured.provider:
-        because = f"baselines are of what is installed; {measured.provider} is timed beside it"
-        return replace(measured, outcome=outcomes.NO_BASELINE.value, because=because)
-    if session.settings.record_latency:
-        return replace(measured, outcome=outcomes.RECORDED.value)
-    if because := latency_verdict.why_the_host_was_timed(measured.timing):
-        return replace(measured, outcome=outcomes.NOT_MEASURED.value, because=because)
-    path = baseline_path(session, measured.kind, measured.device)
-    device_file = baseline_files.read_for_device(path, measured.kind, measured.device) if path else None
-    baseline = device_file.credible_baseline(measured, path) if device_file and path else None
-    if baseline is None:
-        because = f"{measured.device} has no baseline of this case; {RECORD} records them"
-        lost = why_baseline_is_missed(session, measured, path, device_file) if session.settings.strict else None
-        if lost is not None:
-            because = f"{lost}: bring it back to {path or 'the expected values'}, or record this device's with {RECORD}"
-        outcome = outcomes.NO_BASELINE if lost is None else outcomes.NOT_MEASURED
-        return replace(measured, outcome=outcome.value, because=because)
-    verdict = latency_verdict.judge(baseline, measured.timing.median, measured.timing.noise, measured.clock)
-    return replace(measured, outcome=verdict.outcome.value, because=verdict.because, baseline=baseline, verdict=verdict)
-
-
-def why_baseline_is_missed(
-    session: Session, measured: Latency, path: Path | None, device_file: BaselineFile | None
-) -> str | None:
-    """Why a latency without a baseline has to have one; None where nothing was ever compared, and nothing is recorded.
-
-    A file of baselines that is lost, recorded anew without the case, or of a GPU that is called otherwise does not
-    switch the comparison off.  Without a file of the device, a comparison on any device of the kind counts.
-    """
-    compared = session.compared_latencies.get((measured.kind, measured.id), {})
-    run = max(compared.values(), default=None) if device_file is None else compared.get(measured.device)
-    if run is not None:
-        return f"{measured.device} has no baseline of this case, and run {run} had one"
-    others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
-    return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None
 
 
 def repeat_of(item: pytest.Item) -> int:
@@ -222,7 +160,7 @@ class Latencies:
             return
         for kind, device in sorted({(latency.kind, latency.device) for latency in latencies}):
             own = [latency for latency in latencies if (latency.kind, latency.device) == (kind, device)]
-            path = baseline_path(self.session, kind, device)
+            path = latency_baselines.baseline_path(self.session, kind, device)
             try:
                 if path is None:
                     raise baseline_files.BaselineError(

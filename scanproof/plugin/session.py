@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scanproof.history.second_gate import SecondGate
     from scanproof.kernels.providers.provider import Provider
     from scanproof.numbers.expected.reader import Expected
-    from scanproof.numbers.values import EvalJob
+    from scanproof.numbers.values import EvalJob, PublishedValue
     from scanproof.plugin.evaluator import Evaluator
     from scanproof.plugin.ownership import TaskVersions
     from scanproof.plugin.run_recorder import Recorder
@@ -119,7 +119,8 @@ class Session:
     def second_gate(self) -> SecondGate:
         """The comparison with the baseline, document by document."""
         from scanproof import environment
-        from scanproof.history.second_gate import SecondGate, list_due_before
+        from scanproof.history.due_before import list_due_before
+        from scanproof.history.second_gate import SecondGate
         from scanproof.history.store import gpu_name
 
         given = self.settings
@@ -137,9 +138,23 @@ class Session:
         from scanproof import environment
         from scanproof.history.store import gpu_name
 
+        return self.second_gate.list_due(self.selected_values, gpu_name(environment.gpus()))
+
+    @cached_property
+    def held(self) -> dict[str, str]:
+        """Selected number -> the declared run that holds its baseline for this machine, under strict."""
+        from scanproof import environment
+        from scanproof.history.store import gpu_name
+
+        if not self.settings.strict:
+            return {}
+        return self.second_gate.list_held(self.selected_values, gpu_name(environment.gpus()))
+
+    @property
+    def selected_values(self) -> list[PublishedValue]:
+        """The numbers that this session is to compare."""
         wanted = set(self.selected)
-        values = [value for value in self.expected.numbers if value.id in wanted]
-        return self.second_gate.list_due(values, gpu_name(environment.gpus()))
+        return [value for value in self.expected.numbers if value.id in wanted]
 
     @cached_property
     def imports(self) -> Imports:
@@ -163,6 +178,11 @@ class Session:
         from scanproof.triage.read_answers import Runs
 
         return Runs(self.settings.store)
+
+    @property
+    def unread_runs(self) -> frozenset[str]:
+        """Ids of the earlier runs that were looked for and cannot be read."""
+        return frozenset(self.earlier_runs.unread if "earlier_runs" in vars(self) else ())
 
     @cached_property
     def compared_latencies(self) -> dict[tuple[str, str], dict[str, str]]:

@@ -90,6 +90,8 @@ class Runs:
     root: Path
     """Folder of the store."""
     known: dict[str, Run | None] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    """Ids of runs that `all_before` could not read."""
 
     def before(self, run: str) -> Iterator[Run]:
         """The newest runs that are older than this one; unreadable ones are skipped."""
@@ -101,14 +103,18 @@ class Runs:
     def all_before(self, run: str, pattern: bytes) -> Iterator[Run]:
         """Every run that is older than this one and whose file has a match of the pattern, the newest first.
 
-        None is kept: a store may hold thousands.  Unreadable ones are skipped.
+        None is kept: a store may hold thousands.  Unreadable ones are skipped, and named in `unread`.
         """
         wanted = re.compile(pattern)
         for name in self.list_before(run):
-            with suppress(OSError, ValueError, record.RecordError):
+            try:
                 content = files.read_bytes(self.place(name))
-                if wanted.search(content):
-                    yield self.known.get(name) or record.parse_run(content, str(self.place(name)))
+                found = record.parse_run(content, str(self.place(name))) if wanted.search(content) else None
+            except (OSError, ValueError, record.RecordError):
+                self.unread.add(name)
+                continue
+            if found is not None:
+                yield found
 
     def list_before(self, run: str) -> list[str]:
         """Ids of the runs that are older than this one, the newest first."""

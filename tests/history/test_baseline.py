@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import pytest
 
-from scanproof.history import baseline, store
+from scanproof.history import declarations, new_baseline, store
 from scanproof.history.baseline import Baselines
+from scanproof.history.due_before import Held, list_due_before
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.samples import read_logs
-from scanproof.history.second_gate import SecondGate, list_due_before
+from scanproof.history.second_gate import SecondGate
 from scanproof.history.store import History, open_history
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.verdict.baseline_gate import judge_number
@@ -33,8 +34,8 @@ def expected() -> Expected:
     return load(Path(__file__).parents[2] / "expected")
 
 
-def declare(history: History, run: str, reason: str = "it is good") -> baseline.Declared:
-    return baseline.declare(history, history.find(run), reason)
+def declare(history: History, run: str, reason: str = "it is good") -> declarations.Declared:
+    return new_baseline.declare(history, history.find(run), reason)
 
 
 def evaluation_of(tmp_path: Path, run: str) -> Evaluation:
@@ -46,66 +47,148 @@ def found(history: History, evaluation: Evaluation) -> str | None:
     return kept.name if kept else None
 
 
+def declare_without(history: History, run: str, *tasks: str) -> declarations.Declared:
+    return new_baseline.declare(history, history.find(run), "they are measured no more", without=tasks)
+
+
+def publish_tasks(tmp_path: Path, history: History, runs: dict[str, tuple[str, ...]], **changes: Any) -> None:
+    for name, tasks in runs.items():
+        made = make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}, **changes)
+        publish(made, history.place)
+
+
 def test_a_run_of_some_tasks_does_not_replace_the_baseline_of_all(tmp_path: Path) -> None:
     """Numbers of the others would be compared no more, and nothing would say so."""
     history = filled(tmp_path)
-    for name, tasks in ((FIRST, ("piqa", "winogrande")), (SECOND, ("piqa",)), (THIRD, ("piqa", "winogrande"))):
-        publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",), THIRD: ("piqa", "winogrande")})
     declare(history, FIRST)
     with pytest.raises(HistoryError, match=f"it lacks winogrande of {JOB.name}, which its baseline, the run {FIRST}"):
         declare(history, SECOND)
     declare(history, THIRD)
-    baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
+    declare_without(history, SECOND, "winogrande")
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {SECOND}"
+
+
+def test_only_the_tasks_that_are_named_are_left_out(tmp_path: Path) -> None:
+    history = filled(tmp_path)
+    runs: dict[str, tuple[str, ...]] = {FIRST: ("piqa", "winogrande", "mmlu_a", "mmlu_b"), SECOND: ("piqa",)}
+    publish_tasks(tmp_path, history, runs)
+    declare(history, FIRST)
+    with pytest.raises(HistoryError, match="it lacks winogrande of ") as caught:
+        declare_without(history, SECOND, "mmlu_*")
+    assert "mmlu_a" not in str(caught.value)
+    with pytest.raises(HistoryError, match="--without mmlu_c: it lacks no such task that a baseline holds"):
+        declare_without(history, SECOND, "mmlu_*", "winogrande", "mmlu_c")
+    made = declare_without(history, SECOND, "mmlu_*", "winogrande")
+    assert {each.task for each in made.without} == {"mmlu_a", "mmlu_b", "winogrande"}
+
+
+def test_what_a_baseline_held_that_cannot_be_read_is_not_left_out_unsaid(tmp_path: Path) -> None:
+    history = filled(tmp_path)
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
+    declare(history, FIRST)
+    shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
+    with pytest.raises(HistoryError, match=f"what its baseline, the run {FIRST}, holds of {JOB.name} cannot be read"):
+        declare_without(history, SECOND)
+    assert [each.task for each in declare_without(history, SECOND, "*").without] == ["*"]
 
 
 def test_a_job_of_another_name_does_not_hide_that_a_task_is_lost(tmp_path: Path) -> None:
     history = filled(tmp_path)
-    for name, job, tasks in ((FIRST, STRICT_JOB, ("piqa", "winogrande")), (SECOND, RENAMED, ("piqa",))):
-        made = make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}, job=job)
-        publish(made, history.place)
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande")})
+    publish_tasks(tmp_path, history, {SECOND: ("piqa",)}, job=RENAMED)
+    publish_tasks(tmp_path, history, {THIRD: ("piqa",)})
     declare(history, FIRST)
-    with pytest.raises(HistoryError, match=f"it lacks winogrande of {JOB.name}"):
+    with pytest.raises(HistoryError, match=f"it lacks winogrande of {RENAMED.name}"):
         declare(history, SECOND)
+    (left,) = declare_without(history, SECOND, "winogrande").without
+    assert (left.job, left.task) == (RENAMED.name, "winogrande")
+    (carried,) = declare(history, THIRD).without
+    assert carried == left._replace(job=STRICT_JOB.name), "the same job under its first name"
 
 
-@pytest.mark.parametrize(("gate", "due"), [("SAME", True), ("CHANGED", True), ("REFUSED", False), (None, False)])
-def test_only_what_a_strict_run_did_compare_is_due_after_it(tmp_path: Path, gate: str | None, due: bool) -> None:
+@pytest.mark.parametrize(
+    ("gate", "baseline", "due"),
+    [
+        ("SAME", f"the run {SECOND}", True),
+        ("CHANGED", f"the run {SECOND}", True),
+        ("REFUSED", f"the run {SECOND}", False),
+        ("SAME", "the recorded answers", False),
+        (None, "", False),
+    ],
+)
+def test_only_what_had_a_declared_baseline_in_a_strict_run_is_due_after_it(
+    tmp_path: Path, gate: str | None, baseline: str, due: bool
+) -> None:
     """A night whose history could not be reached had to compare everything, and says nothing of what has a baseline."""
     run = read_run(make_run(tmp_path, FIRST))
-    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run r", because="why")
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline=baseline, because="why")
     run = replace(run, due=(run.records[0].id,), records=(replace(run.records[0], gate=found or None),))
-    gpu = store.gpu_name(ENVIRONMENT["gpus"])
-    assert list_due_before([run], gpu) == ({run.records[0].id: FIRST} if due else {})
-    assert list_due_before([run], "another GPU") == {}
-    assert list_due_before([replace(run, strict=False)], gpu) == {}
+    gpu, held = store.gpu_name(ENVIRONMENT["gpus"]), {run.records[0].id: Held(FIRST, SECOND)}
+    assert list_due_before([run], gpu) == (held if due else {})
+    # It had one, and was refused the comparison, or broke.
+    told = replace(run, held={run.records[0].id: SECOND})
+    assert list_due_before([told], gpu) == held
+    assert list_due_before([told], "another GPU") == {}
+    assert list_due_before([replace(told, strict=False)], gpu) == {}
+    newer = replace(told, id=THIRD, held={run.records[0].id: NOW}, records=())
+    assert list_due_before([newer, told], gpu) == {run.records[0].id: Held(THIRD, NOW)}
 
 
 def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_by_name(
     tmp_path: Path, expected: Expected
 ) -> None:
     history = filled(tmp_path)
-    for name, tasks in ((FIRST, ("piqa", "winogrande")), (SECOND, ("piqa",))):
-        publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
     value = published(job=STRICT_JOB, task="winogrande", documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
 
-    def is_due(before: str = FIRST, on: str = gpu) -> bool:
-        place = history.place.name
-        return SecondGate(expected, place, strict=True, due_before={value.id: before}, gpu=on).has_declared(value, on)
+    def is_due(held_by: str = FIRST, on: str = gpu) -> bool:
+        due_before, place = {value.id: Held("20260101T020000Z-1", held_by)}, history.place.name
+        return SecondGate(expected, place, strict=True, due_before=due_before, gpu=on).has_declared(value, on)
 
     assert is_due(), "its history may be lost"
     declare(history, FIRST)
     assert is_due()
-    baseline.declare(history, history.find(SECOND), "winogrande is measured no more", fewer=True)
+    declare_without(history, SECOND, "winogrande")
     assert not is_due()
     publish(make_run(tmp_path / "store", THIRD), history.place)
     declare(history, THIRD)
     assert not is_due(), "it is not said again at every declaration"
-    assert is_due(NOW), "it was compared after it was left out: the declaration that held it again is lost"
+    assert is_due(NOW), "a run held it whose declaration is lost"
     assert is_due(on="another GPU")
     declare(history, FIRST)
-    assert is_due()
+    assert is_due(), "a later baseline holds it again"
+    declare_without(history, SECOND, "winogrande")
+    assert not is_due()
+
+
+def test_a_task_that_is_left_out_can_be_left_out_again(tmp_path: Path) -> None:
+    """A baseline of before may have been declared again in between, and that declaration lost."""
+    history = filled(tmp_path)
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
+    declare(history, FIRST)
+    (first,) = declare_without(history, SECOND, "winogrande").without
+    (again,) = declare_without(history, SECOND, "winogrande").without
+    assert again == first._replace(declaration=again.declaration)
+    assert again != first
+    assert declare(history, SECOND).without == {again}
+
+
+def test_a_session_says_which_declared_run_holds_a_number(tmp_path: Path, expected: Expected) -> None:
+    history = filled(tmp_path, FIRST)
+    value = published(job=STRICT_JOB, documents=None, printed="0.7500")
+    gpu = store.gpu_name(ENVIRONMENT["gpus"])
+
+    def held(on: str = gpu) -> dict[str, str]:
+        return SecondGate(expected, history.place.name, strict=True).list_held([value], on)
+
+    assert held() == {}
+    declare(history, FIRST)
+    assert held() == {value.id: FIRST}
+    assert held("another GPU") == {}
+    shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
+    assert held() == {}, "what it holds is not known"
 
 
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:
@@ -139,20 +222,20 @@ def test_a_run_that_proves_nothing_is_refused_with_every_reason(
     with pytest.raises(HistoryError) as caught:
         declare(history, FIRST)
     assert said in str(caught.value)
-    assert baseline.list_declarations(history) == []
+    assert declarations.list_declarations(history) == []
 
 
 @pytest.mark.parametrize("outcome", ["ERROR", "NOT_RUN", "OUT_OF_TOLERANCE"])
 def test_no_number_of_a_baseline_may_be_missing(tmp_path: Path, outcome: str) -> None:
     run = read_run(make_run(tmp_path / "store", FIRST))
     bad = replace(run, records=(replace(run.records[0], outcome=outcome),))
-    assert any(f"({outcome})" in reason for reason in baseline.why_not_good(bad))
+    assert any(f"({outcome})" in reason for reason in new_baseline.why_not_good(bad))
 
 
 def test_a_change_is_accepted_by_moving_the_baseline(tmp_path: Path) -> None:
     """A run that differs from the old baseline may be the new one, or no change could ever be accepted."""
     run = read_run(make_run(tmp_path / "store", FIRST))
-    assert baseline.why_not_good(replace(run, records=(replace(run.records[0], outcome="CHANGED"),))) == []
+    assert new_baseline.why_not_good(replace(run, records=(replace(run.records[0], outcome="CHANGED"),))) == []
 
 
 @pytest.mark.parametrize("reason", ["", "   "])
@@ -173,7 +256,7 @@ def test_the_last_declaration_holds_whatever_the_clocks_say(tmp_path: Path) -> N
     assert found(history, evaluation) == f"the run {SECOND}"
     declare(history, FIRST, "declared after it")
     assert found(history, evaluation) == f"the run {FIRST}"
-    assert [each.run for each in baseline.list_declarations(history)] == [SECOND, FIRST]
+    assert [each.run for each in declarations.list_declarations(history)] == [SECOND, FIRST]
 
 
 def test_a_newer_run_moves_nothing(tmp_path: Path) -> None:
@@ -228,7 +311,7 @@ def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-9])
     history = open_history(history.place.name)
     assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {FIRST}"
-    baseline.list_declarations(history)
+    declarations.list_declarations(history)
     assert second.id in str(history.problems[0])
 
 

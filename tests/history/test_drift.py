@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanproof.history import baseline, drift, nights
+from scanproof.history import drift, new_baseline, nights
 from scanproof.history.publish import publish
 from scanproof.history.store import History, open_history
 from tests.support.builders import CONSTANTS
@@ -114,7 +114,7 @@ def test_steady_nights_are_quiet_and_few_nights_say_nothing(tmp_path: Path) -> N
 def test_declaring_a_baseline_accepts_what_came_before(tmp_path: Path) -> None:
     history = published(tmp_path, [300] * 8 + [292] * 12)
     assert nights.drifts(history, CONSTANTS).rows != []
-    baseline.declare(history, history.find("20260109"), "a faster kernel, looked at")
+    new_baseline.declare(history, history.find("20260109"), "a faster kernel, looked at")
     assert nights.drifts(history, CONSTANTS).rows == []
 
 

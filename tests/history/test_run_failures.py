@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scanproof.history import baseline, run_failures
+from scanproof.history import new_baseline, run_failures
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
 from scanproof.kernels.latency.latency_verdict import Latency
@@ -103,7 +103,7 @@ def test_what_is_not_green_is_so_on_every_surface(tmp_path: Path, fault: str) ->
     publish(paths[-1], history.place)
     assert history.runs()[0].manifest["failures"] == failures
     fits = fault in FIT_FOR_A_BASELINE
-    assert (baseline.why_not_good(spoiled) == []) == fits
+    assert (new_baseline.why_not_good(spoiled) == []) == fits
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -12,7 +12,7 @@ import pytest
 from rich.text import Text
 
 from scanproof import record
-from scanproof.history import baseline, queries
+from scanproof.history import new_baseline, queries
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
 from scanproof.numbers.verdict import outcome
@@ -105,7 +105,7 @@ def test_junit_the_table_and_the_history(tmp_path: Path, night: Path, found: Out
     publish(night, history.place)
     (published,) = history.runs()
     assert queries.run_row(published)["failed"] == int(found.needs_triage)
-    reasons = " ".join(baseline.why_not_good(run))
+    reasons = " ".join(new_baseline.why_not_good(run))
     assert (NUMBER in reasons) == (found.meaning.is_bad and found not in (Outcome.CHANGED, Outcome.COMPARISON_MISSING))
 
 

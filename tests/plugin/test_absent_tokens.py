@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scanproof.history import baseline
+from scanproof.history import new_baseline
 from scanproof.history.store import open_history
 from scanproof.numbers.verdict.paired_tests import compare_tokens, explain_absent_tokens
 from tests.support.small_project import Project
@@ -69,7 +69,7 @@ def test_where_neither_of_two_runs_says_its_tokens_the_documents_are_compared(pr
     (project.root / "history").mkdir()
     project.run(*options)
     history = open_history(str(project.root / "history"))
-    baseline.declare(history, history.find("latest"), "the first night")
+    new_baseline.declare(history, history.find("latest"), "the first night")
     result = project.run(*options)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["document by document: 3 numbers as in their baseline"])
@@ -86,7 +86,7 @@ def test_a_declared_run_that_does_not_say_its_tokens_is_not_compared_and_fails_u
     (project.root / "history").mkdir()
     project.run("--scanproof-history=history", "--scanproof-strict").assert_outcomes(passed=3)
     history = open_history(str(project.root / "history"))
-    baseline.declare(history, history.find("latest"), "the first night")
+    new_baseline.declare(history, history.find("latest"), "the first night")
     evidence.write_text(text)
     result = project.run("--scanproof-history=history", *(["--scanproof-strict"] if strict else []))
     result.assert_outcomes(**{"failed" if strict else "passed": 3})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scanproof.history import baseline
+from scanproof.history import new_baseline
 from scanproof.history.errors import HistoryError
 from scanproof.history.store import open_history
 from tests.support.small_project import HOOK, Project
@@ -43,7 +43,7 @@ def test_for_stand_ins_and_under_strict_it_is_an_error(lossy: Project, suite: st
     assert kept["because"].startswith(f"its scores cannot be made again: {MISSING}; measure it again; where a hook")
     history = open_history(str(lossy.root / "history"))
     with pytest.raises(HistoryError, match=rf"it failed: 1 of 3 numbers, first {NUMBER}-\w+ \(ERROR\)"):
-        baseline.declare(history, history.find("latest"), "it was as printed")
+        new_baseline.declare(history, history.find("latest"), "it was as printed")
 
 
 def test_elsewhere_the_reason_stands_beside_the_verdict_and_is_counted(lossy: Project) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.small_project import Project
 
-pytestmark = pytest.mark.usefixtures("sessions_with_torch")
+pytestmark = pytest.mark.usefixtures("forked_passes")
 
 KERNELS = """
 import pytest

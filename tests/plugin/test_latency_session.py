@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from typing import Any
 
 import pytest
 
 from scanproof.history.run_failures import list_failures
-from scanproof.kernels.latency.baseline_files import BaselineFile
-from scanproof.kernels.latency.latency_verdict import Latency
-from scanproof.plugin.latency import why_baseline_is_missed
-from scanproof.plugin.options import read_settings
-from scanproof.plugin.session import Session
-from tests.support.latency_project import LatencyProject
+from tests.support.latency_project import CASE, LatencyProject, cpu_baseline
 from tests.support.small_project import Project
 
-CASE = "rms_norm_fn-small-float32-forward"
 DYING = """
 @pytest.fixture(autouse=True)
 def dies():
@@ -25,21 +18,6 @@ def dies():
     assert False, "the device is gone"
 """
 WRONG = "return tuple(value * 1.5 for value in call(**arguments))"
-
-
-def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
-    """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
-    content = {
-        "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},
-        "recorded": "2026-11-21T09:00:00+00:00",
-        "command": "pytest",
-        "packages": {"torch": "2.13.0"},
-        "limits": {"bytes_per_s": 1e10, "flop_per_s": {"float32": 1e11}},
-        "cases": {CASE: {"seconds": seconds}},
-    }
-    path = project.root / ".scanproof" / "latency" / "cpu.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(content))
 
 
 def test_without_a_baseline_a_latency_is_recorded_said_and_not_failed(latency_project: LatencyProject) -> None:
@@ -96,66 +74,6 @@ def test_a_latency_is_compared_with_its_baseline(
     assert result.ret == exit_code
     assert latency_project.latencies()[0]["outcome"] == outcome
     result.stdout.fnmatch_lines([f"1 latencies: 1 {outcome}"])
-
-
-def test_a_baseline_that_is_lost_fails_a_strict_session(latency_project: LatencyProject) -> None:
-    """It switched the comparison off: a kernel of any speed had no baseline."""
-    latency_project.taking(1e-3)
-    latency_project.measure("--scanproof-strict").assert_outcomes(passed=1)
-    cpu_baseline(latency_project, 1.000e-3, 1.001e-3, 1.002e-3, 1.001e-3, 1.000e-3)
-    latency_project.measure().assert_outcomes(passed=1)
-    compared = latency_project.newest().id
-    path = latency_project.root / ".scanproof" / "latency" / "cpu.json"
-    content = path.read_bytes()
-    path.unlink()
-    latency_project.taking(1e-2)
-    latency_project.measure().stdout.fnmatch_lines(["1 latencies: 1 NO_BASELINE"])
-    for _ in range(2):
-        result = latency_project.measure("--scanproof-strict")
-        result.assert_outcomes(failed=1)
-        because = f"* has no baseline of this case, and run {compared} had one: bring it back to {path}, or record *"
-        result.stdout.fnmatch_lines([f"*latency was not judged: {because}"])
-        assert latency_project.latencies()[0]["outcome"] == "NOT_MEASURED"
-    path.write_bytes(content)
-    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 SLOWER"])
-    # Nor does a recording of other cases, however new.
-    newer = json.loads(content) | {"recorded": "2999-01-01T00:00:00+00:00", "cases": {}}
-    path.write_text(json.dumps(newer))
-    latency_project.measure("--scanproof-strict").stdout.fnmatch_lines(["1 latencies: 1 NOT_MEASURED"])
-
-
-def test_a_comparison_on_another_device_is_not_asked_of_one_that_has_its_own_file(pytestconfig: pytest.Config) -> None:
-    session = Session(pytestconfig, read_settings(pytestconfig))
-    session.compared_latencies = {("cuda", "a"): {"NVIDIA H100": "20260101T010000Z-1"}}
-    measured = Latency(id="a", nodeid="a", op="o", direction="forward", kind="cuda", device="NVIDIA H200")
-    assert "run 20260101T010000Z-1 had one" in str(why_baseline_is_missed(session, measured, None, None))
-    own = BaselineFile.model_construct()
-    assert why_baseline_is_missed(session, measured, None, own) is None
-    session.compared_latencies = {("cuda", "a"): {"NVIDIA H200": "20260101T010000Z-1"}}
-    assert "run 20260101T010000Z-1 had one" in str(why_baseline_is_missed(session, measured, None, own))
-
-
-def test_a_device_of_another_name_is_not_compared_with_nothing_under_strict(
-    latency_project: LatencyProject, project: Project
-) -> None:
-    """Its first night is told by recording: then its baselines are there."""
-    project.document()
-    latency_project.given(a=1e-3)
-    latency_project.run("test_given.py", "--scanproof-strict").assert_outcomes(passed=1)
-    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=7)
-    folder = latency_project.root / "expected" / "latency"
-    text = (folder / "nvidia-h200.json").read_text()
-    (folder / "nvidia-h200.json").unlink()
-    (folder / "nvidia-h200-nvl.json").write_text(text.replace("NVIDIA H200", "NVIDIA H200 NVL"))
-    result = latency_project.run("test_given.py", "--scanproof-strict")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    said = (
-        "NVIDIA H200 has no baselines, and other devices have (nvidia-h200-nvl.json): bring it back to *, or record *"
-    )
-    result.stdout.fnmatch_lines([f"not judged: a: {said}"])
-    assert latency_project.run("test_given.py").ret == pytest.ExitCode.OK
-    latency_project.run("test_given.py", "--scanproof-record-latency").assert_outcomes(passed=7)
-    assert latency_project.run("test_given.py", "--scanproof-strict").ret == pytest.ExitCode.OK
 
 
 def test_a_baseline_too_noisy_to_judge_by_is_a_skip_and_under_strict_a_failure(

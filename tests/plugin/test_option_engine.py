@@ -242,6 +242,7 @@ def stand_in(tmp_path: Path) -> Callable[..., Ran]:
     return evaluate
 
 
+@pytest.mark.usefixtures("warm_copies")
 class TestOnAStandIn:
     def test_plain_does_without_the_shared_engine_altogether(self, stand_in: Callable[..., Ran]) -> None:
         def gone(copy: Copy) -> None:

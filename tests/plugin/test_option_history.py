@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scanproof.history import baseline
+from scanproof.history import new_baseline
 from scanproof.history.store import History, open_history
 from scanproof.triage.read_answers import LOOKED_AT
 from tests.support.small_history import make_run
@@ -56,7 +56,7 @@ def with_baseline(project: Project) -> None:
     """A first strict night, declared good."""
     project.run("--scanproof-history=history", "--scanproof-strict").assert_outcomes(passed=3)
     kept = history(project)
-    baseline.declare(kept, kept.find("latest"), "the first night")
+    new_baseline.declare(kept, kept.find("latest"), "the first night")
 
 
 def test_a_finished_run_is_published(nightly: Project) -> None:
@@ -105,7 +105,7 @@ def test_the_first_strict_night_begins_its_history_in_a_folder_that_was_made(
 def test_numbers_beside_those_with_a_baseline_are_counted(nightly: Project) -> None:
     nightly.run("--scanproof-history=history", "--scanproof-strict", "-k", "arc_easy").assert_outcomes(passed=2)
     kept = history(nightly)
-    baseline.declare(kept, kept.find("latest"), "two numbers")
+    new_baseline.declare(kept, kept.find("latest"), "two numbers")
     result = nightly.run("--scanproof-history=history", "--scanproof-strict")
     result.stdout.fnmatch_lines([
         "document by document: 2 numbers as in their baseline", "no declared baseline in *: 1 of 3 measured numbers; *"
@@ -199,7 +199,7 @@ def test_a_baseline_of_some_tasks_is_compared_with_these_together_and_by_tokens(
     """Whichever number of the job comes last in the expected file; perplexity does, and the baseline lacks it."""
     nightly.run("--scanproof-history=history", "--scanproof-strict", "-k", "arc_easy").assert_outcomes(passed=2)
     kept = history(nightly)
-    declared = baseline.declare(kept, kept.find("latest"), "two numbers")
+    declared = new_baseline.declare(kept, kept.find("latest"), "two numbers")
     read_otherwise(nightly)
     result = nightly.run("--scanproof-history=history", *selected)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -290,7 +290,7 @@ def test_a_limited_run_is_not_compared(nightly: Project) -> None:
     assert {record["outcome"] for record in run["records"]} == {"NOT_COMPARABLE"}
     kept = history(nightly)
     with pytest.raises(Exception, match="it is limited to the first 10 documents"):
-        baseline.declare(kept, kept.find("latest"), "x")
+        new_baseline.declare(kept, kept.find("latest"), "x")
 
 
 def test_a_history_that_cannot_be_written_turns_nothing_red(nightly: Project) -> None:
@@ -362,7 +362,7 @@ def test_no_declared_run_stands_in_for_the_answers_of_a_stand_in(project: Projec
     (project.root / "history").mkdir()
     assert changed(project, *options) == 2
     kept = history(project)
-    baseline.declare(kept, kept.find("latest"), "a change that is meant")
+    new_baseline.declare(kept, kept.find("latest"), "a change that is meant")
     assert changed(project, *options) == 2
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from scanproof.history import baseline, run_failures
+from scanproof.history import new_baseline, run_failures
 from scanproof.record import read_run
 from tests.support.small_project import GOOD, Project
 
@@ -58,7 +58,7 @@ def test_a_judge_that_is_changed_fails_a_strict_session(project: Project, what: 
     judge_is_changed(project, *ALWAYS[what])
     run = read_run(project.newest_file)
     assert ALWAYS[what][1] in "".join(run_failures.list_failures(run))
-    assert any(ALWAYS[what][1] in why for why in baseline.why_not_good(run)), "it would be the measure of others"
+    assert any(ALWAYS[what][1] in why for why in new_baseline.why_not_good(run)), "it would be the measure of others"
 
 
 @WORKERS

@@ -13,6 +13,8 @@ import pytest
 from scanproof.record import find_run, read_run
 from tests.support.known_digests import copy_digests
 
+pytestmark = pytest.mark.usefixtures("warm_copies")
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = "scanproof/kernels/references/papers.py"
 LINE = {

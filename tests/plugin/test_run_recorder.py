@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scanproof import record
-from scanproof.history import baseline, run_failures
+from scanproof.history import new_baseline, run_failures
 from tests.support.small_jobs import wait_until
 from tests.support.small_project import Project
 
@@ -53,7 +53,7 @@ def test_a_failed_test_beside_the_numbers_leaves_no_run_that_is_called_good(proj
     run = record.read_run(record.find_run(project.root / ".scanproof" / "runs", "latest"))
     said = "1 tests failed without a record that says so: test_kernel.py::test_kernel"
     assert run_failures.list_failures(run) == [said]
-    assert f"it failed: {said}" in baseline.why_not_good(run)
+    assert f"it failed: {said}" in new_baseline.why_not_good(run)
 
 
 def records(project: Project) -> object:

@@ -10,6 +10,8 @@ import pytest
 from scanproof.record import find_run, read_run
 from tests.support.planted import REFERENCE, Copy, clean_copy
 
+pytestmark = pytest.mark.usefixtures("warm_copies")
+
 LONG = ("lambada_openai acc", "lambada_openai perplexity", "boolq acc", "pubmedqa acc", "race acc")
 """The numbers whose tasks have documents of more than 64 and 256 tokens."""
 MMLU = ("mmlu_stem acc",)

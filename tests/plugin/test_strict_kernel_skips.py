@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scanproof import record
-from scanproof.history import baseline, run_failures
+from scanproof.history import new_baseline, run_failures
 from tests.support.small_project import Project
 
 TESTS = """
@@ -81,7 +81,7 @@ def test_numbers_beside_it_are_in_a_run_that_is_not_good(project: Project, mark:
     run = record.read_run(record.find_run(project.root / ".scanproof" / "runs", "latest"))
     (said,) = run_failures.list_failures(run)
     assert said.startswith("1 tests failed without a record that says so: test_it.py::test_kernel")
-    assert f"it failed: {said}" in baseline.why_not_good(run)
+    assert f"it failed: {said}" in new_baseline.why_not_good(run)
 
 
 def test_other_tests_may_be_skipped_by_a_mark(pytester: pytest.Pytester) -> None:
@@ -92,6 +92,7 @@ def test_other_tests_may_be_skipped_by_a_mark(pytester: pytest.Pytester) -> None
     assert result.ret == pytest.ExitCode.OK
 
 
+@pytest.mark.usefixtures("forked_passes")
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
 def test_what_scanproof_allows_fails_no_strict_session(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     pytester.makepyfile(
@@ -128,6 +129,7 @@ def test_a_skip_of_the_tests_own_has_to_go_through_a_fixture(pytester: pytest.Py
     result.stdout.fnmatch_lines([f"{FAILED}*test_kernel*: no machine; *scanproof_missing or scanproof_cannot_run"])
 
 
+@pytest.mark.usefixtures("sessions_with_torch")
 @pytest.mark.parametrize(
     ("name", "selected"),
     [
@@ -146,6 +148,7 @@ def test_a_case_of_the_suite_that_a_conftest_marks_to_skip_fails_a_strict_sessio
     result.stdout.fnmatch_lines([f"{FAILED}{name}::*: unconditional skip; *"])
 
 
+@pytest.mark.usefixtures("sessions_with_torch")
 def test_a_gpu_that_is_too_small_for_a_case_fails_no_strict_session(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

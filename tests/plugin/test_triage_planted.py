@@ -49,7 +49,11 @@ def with_rows(text: str, rows: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_the_first_finding_is_what_was_planted(tmp_path: Path, good: Path, table: dict[str, str], fault: Fault) -> None:
+def test_the_first_finding_is_what_was_planted(
+    request: pytest.FixtureRequest, tmp_path: Path, good: Path, table: dict[str, str], fault: Fault
+) -> None:
+    if fault.forked:
+        request.getfixturevalue("warm_copies")
     store = tmp_path / "store"
     if fault.good:
         # A copy: what one fault leaves in the store is not for the next one to find.

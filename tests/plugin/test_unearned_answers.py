@@ -14,6 +14,8 @@ import pytest
 from scanproof.record import Record, find_run, read_run
 from tests.support.planted import MODEL, SHARED, Copy, clean_copy
 
+pytestmark = pytest.mark.usefixtures("warm_copies")
+
 CHOICES = ("piqa", "winogrande", "boolq", "arc_easy")
 
 

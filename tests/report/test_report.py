@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scanproof import files, record
-from scanproof.history import baseline
+from scanproof.history import new_baseline
 from scanproof.history.publish import publish
 from scanproof.history.store import open_history
 from scanproof.kernels.latency.latency_verdict import DeviceLimits, Latency, LatencyBaseline, LatencyVerdict, Timing
@@ -185,7 +185,7 @@ class TestHistory:
     def test_documents_are_compared_with_the_declared_baseline(self, tmp_path: Path) -> None:
         path, name = self.published(tmp_path)
         history = open_history(name)
-        baseline.declare(history, history.find(NAMES[0]), "the first night")
+        new_baseline.declare(history, history.find(NAMES[0]), "the first night")
         found = of(report(path, history=name)).samples
         assert found is not None
         assert found.compared_with == f"the run {NAMES[0]}"

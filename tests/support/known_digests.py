@@ -1,4 +1,4 @@
-"""What a session finds out about the installed packages, for new stores of tests: a new process takes seconds for it."""
+"""What a session finds out about installed packages, for new stores of tests: a new process takes seconds for it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from scanproof.record import Run, read_run
 from tests.support.pytester_project import PytesterProject
 
 KERNELS = Path(__file__).parents[1] / "kernels"
+CASE = "rms_norm_fn-small-float32-forward"
+"""The case that is measured."""
 
 CONFTEST = """
 import pytest
@@ -195,3 +198,18 @@ def latency_project(pytester: pytest.Pytester, forked_passes: None, monkeypatch:
         monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
     return LatencyProject(pytester)
+
+
+def cpu_baseline(project: LatencyProject, *seconds: float) -> None:
+    """A baseline of this CPU, as `--scanproof-record-latency` leaves it."""
+    content = {
+        "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},
+        "recorded": "2026-11-21T09:00:00+00:00",
+        "command": "pytest",
+        "packages": {"torch": "2.13.0"},
+        "limits": {"bytes_per_s": 1e10, "flop_per_s": {"float32": 1e11}},
+        "cases": {CASE: {"seconds": seconds}},
+    }
+    path = project.root / ".scanproof" / "latency" / "cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))

@@ -234,6 +234,8 @@ class Fault:
     """What the title names after --substitute."""
     options: tuple[str, ...] = SHARED
     """Of the session."""
+    forked: bool = True
+    """Whether its processes may be forks of one that has their imports; not where it is about how a worker ends."""
 
 
 FAULTS = (
@@ -254,7 +256,7 @@ FAULTS = (
     Fault("a changed BOS", changed_bos, "task", "BOS"),
     Fault("another lm-eval version", another_harness, "environment", "another lm-eval"),
     Fault("a fallback", fallback, "fallback", "a fallback was measured"),
-    Fault("an out-of-memory kill", killed, "broken run", "not a regression"),
+    Fault("an out-of-memory kill", killed, "broken run", "not a regression", forked=False),
     Fault("another dtype", another_dtype, "environment", "another dtype"),
     Fault("another checkpoint", another_checkpoint, "environment", "another checkpoint"),
     Fault("noise only", noise, "noise", "noise of this size explains", good=False),

@@ -10,7 +10,7 @@ import pytest
 
 from scanproof import record
 from scanproof.evaluation import store
-from scanproof.history import baseline
+from scanproof.history import new_baseline
 from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, seal, unseal
 from scanproof.record import Evaluation
@@ -46,7 +46,7 @@ def test_what_an_earlier_run_had_to_compare_is_found_among_any_number_of_others(
 def declared(tmp_path: Path) -> History:
     """A history whose only run is the declared baseline."""
     history = filled(tmp_path, GOOD)
-    baseline.declare(history, history.find(GOOD), "it is good")
+    new_baseline.declare(history, history.find(GOOD), "it is good")
     return history
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from scanproof.history import baseline
+from scanproof.history import baseline, new_baseline
 from scanproof.history.publish import publish
 from scanproof.history.second_gate import SecondGate
 from scanproof.history.store import open_history
@@ -55,7 +55,7 @@ def test_a_declared_baseline(
     evaluation = evaluate(tmp_path, NOW, job, now_on)
     history = open_history(str(tmp_path / "history"))
     publish(tmp_path / "store" / "runs" / GOOD / "run.json", history.place)
-    baseline.declare(history, history.find(GOOD), "it is good")
+    new_baseline.declare(history, history.find(GOOD), "it is good")
 
     declared = baseline.Baselines(history).find(evaluation)
     judged = declared.fitted_to(evaluation) if declared is not None else None

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from typing import Any
 from scanproof.evaluation.request import OFFLINE, REPEATABLE
 from scanproof.faults.gates.gate_fault import MARK, PLANTED
 
-WORKER = ["-m", "scanproof.evaluation.worker.run"]
+SERVER = "scanproof.faults.gates.warm_workers"
+WORKER = "scanproof.evaluation.worker.run"
 BROKEN = 70
 """Exit code where a fork died without one."""
 LAUNCHER = """\
@@ -33,28 +34,38 @@ import os
 import socket
 import sys
 
-if sys.argv[1:3] != {worker!r}:
+option, name = [*sys.argv[1:3], "", ""][:2]
+place = {servers!r}.get(name) if option == "-m" else None
+if place is None:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-request = dict(arguments=sys.argv[3:], folder=os.getcwd(), variables=dict(os.environ))
+request = dict(module=name, arguments=sys.argv[3:], folder=os.getcwd(), variables=dict(os.environ), python=sys.argv[0])
 with socket.socket(socket.AF_UNIX) as server:
-    server.connect({socket!r})
+    server.connect(place)
     socket.send_fds(server, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
-    code = server.makefile().readline()
-sys.exit(int(code or {broken}))
+    code = int(server.makefile().readline() or {broken})
+if code < 0:
+    os.kill(os.getpid(), -code)
+sys.exit(code)
 """
 SECONDS = 600.0
 """Longest time that the server may take to begin."""
 
 
 @contextmanager
-def serve_workers(folder: Path, variables: Mapping[str, str]) -> Iterator[Path]:
+def serve_workers(
+    folder: Path, variables: Mapping[str, str], server_module: Sequence[str] = (SERVER,)
+) -> Iterator[Path]:
     """Run the server while the block runs; yields the path of its socket.
+
+    Args:
+        folder: a folder of this server alone.
+        server_module: the module that serves, and arguments in front of the path of its socket.
 
     Raises OSError where it does not begin.
     """
     path = folder / "workers.socket"
     with (folder / "workers.log").open("wb") as log:
-        command = [sys.executable, "-m", "scanproof.faults.gates.warm_workers", str(path)]
+        command = [sys.executable, "-m", *server_module, str(path)]
         environment = {**variables, **REPEATABLE, **OFFLINE}
         server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
         try:
@@ -69,9 +80,16 @@ def serve_workers(folder: Path, variables: Mapping[str, str]) -> Iterator[Path]:
             server.communicate()
 
 
-def write_launcher(place: Path, server: Path) -> None:
-    """Write the program that a session starts in place of Python."""
-    text = LAUNCHER.format(python=sys.executable, worker=WORKER, socket=str(server), broken=BROKEN)
+def write_launcher(place: Path, server: Path, more: Mapping[str, Path] | None = None) -> None:
+    """Write the program that a session starts in place of Python.
+
+    Args:
+        place: the file to write.
+        server: the socket of the server of workers.
+        more: the servers of other modules that are started by `python -m`.
+    """
+    servers = {name: str(path) for name, path in {WORKER: server, **(more or {})}.items()}
+    text = LAUNCHER.format(python=sys.executable, servers=servers, broken=BROKEN)
     place.write_text(text)
     place.chmod(0o755)
 
@@ -103,10 +121,12 @@ def end_with_exam() -> None:
     threading.Thread(target=watch, name="end-with-exam", daemon=True).start()
 
 
-def serve(path: str) -> None:
-    """Fork once for each launcher that connects."""
-    end_with_exam()
-    load_packages()
+def serve(path: str) -> tuple[dict[str, Any], list[int], socket.socket]:
+    """Fork once for each launcher that connects; returns in the fork alone.
+
+    Returns:
+        The request, the standard streams, and the connection that the exit code goes to.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}.new")
@@ -118,8 +138,8 @@ def serve(path: str) -> None:
             with connection, suppress(OSError):
                 content, streams = receive(connection)
                 if content and os.fork() == 0:
-                    listener.close()
-                    work(json.loads(content), streams, connection)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    return json.loads(content), streams, connection.dup()
                 for stream in streams:
                     os.close(stream)
 
@@ -135,17 +155,22 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     return content, list(streams)
 
 
+def become(request: Mapping[str, Any], streams: list[int]) -> None:
+    """Make this process the one that was asked for: its group, streams, variables and folder."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["variables"])
+    os.chdir(request["folder"])
+
+
 def work(request: Mapping[str, Any], streams: list[int], connection: socket.socket) -> None:
     """Be the worker of a request; does not return."""
     status = BROKEN
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-        os.environ.clear()
-        os.environ.update(request["variables"])
-        os.chdir(request["folder"])
+        become(request, streams)
         status = run_worker(request["arguments"])
     finally:
         with suppress(OSError, ValueError):
@@ -171,4 +196,6 @@ def run_worker(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    end_with_exam()
+    load_packages()
+    work(*serve(sys.argv[1]))

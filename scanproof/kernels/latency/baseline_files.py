@@ -117,6 +117,8 @@ class BaselineFile(BaselineForm):
     """Package -> version; None: not installed."""
     limits: LimitsForm
     cases: dict[str, CaseForm]
+    without: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    """Case that is compared no more -> why; written by hand, and kept when the file is recorded anew."""
 
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
         """The baseline of one case; None if the file does not have the case.
@@ -284,7 +286,10 @@ def write(path: Path, content: BaselineFile) -> None:
             read, or the file cannot be written; the existing file is not changed.
     """
     if path.is_file():
-        lost = sorted(read(path).cases.keys() - content.cases.keys())
+        before = read(path)
+        kept = {case: why for case, why in before.without.items() if case not in content.cases}
+        content = content.model_copy(update={"without": kept})
+        lost = sorted(before.cases.keys() - content.cases.keys() - kept.keys())
         if lost:
             raise BaselineError(
                 f"{path}: has {len(lost)} cases that this session did not measure ({', '.join(lost[:3])}, ...); "

@@ -1,13 +1,14 @@
 """Watches that a provider's function is entered, and that it does not compute with scanproof's own references.
 
-A PyTorch form launches no kernel that could be watched.  A function is counted by a wrapper around it, a kernel of
-Triton when it has been launched, a class or a module of torch when Python enters it.
+A PyTorch form launches no kernel that could be watched.  A function is counted when it has returned, a kernel when it
+has been launched, a class or a module of torch when its `forward` has returned.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import sys
 import threading
 from collections import Counter
@@ -25,28 +26,35 @@ OURS = compare.compute_reference.__code__, compare.compute_form.__code__
 
 
 class EntryWatch:
-    """Counts the calls of one function, and keeps the references that are entered by it or by its backward pass.
+    """Counts how often a provider's call uses one function, and keeps the references that it or its backward enters.
 
-    It sees the thread that it watches, and those that Python starts meanwhile.  It does not see the thread in which
-    autograd runs a backward pass on a GPU.
+    A use counts when it has succeeded while the provider's call runs, in any thread.  A kernel that is only compiled
+    counts nothing, nor does an empty grid, unless an argument of the provider's call is empty: then there is nothing to
+    compute.  A kernel then need not even be launched, since its wrapper may return early; a function is called anyway.
+
+    Modules and references are seen in the thread that watches, and in those that Python starts meanwhile.  Not seen is
+    the thread in which autograd runs a backward pass on a GPU.
     """
 
     def __init__(self, target: Any) -> None:
         self.target = target
         self.code = find_code(target)
         """What Python enters when the target is called; None: nothing of Python's."""
-        is_class_or_module = isinstance(target, type) or getattr(target, "forward", None) is not None
-        self.is_launched = not is_class_or_module and hasattr(target, "__getitem__") and hasattr(target, "run")
+        self.is_class_or_module = isinstance(target, type) or getattr(target, "forward", None) is not None
+        """Whether it is used as it is, and the returns of its code are counted.  One of None is not told from an error,
+        and counts nothing."""
+        self.is_kernel = not self.is_class_or_module and hasattr(target, "__getitem__")
+        """Whether it is launched on a grid, `kernel[grid](...)`."""
+        self.is_launched = self.is_kernel and can_replace_run(target)
         """Whether it is a kernel of Triton, which is used as it is: `kernel[grid](...)` runs `kernel.run`, and so does
-        PyTorch's `wrap_triton`."""
-        self.is_wrapped = not (self.is_launched or is_class_or_module)
-        """Whether the provider calls the target through a function that counts: several functions may share a code.  A
-        class or a module of torch is used as it is, and its entries are counted."""
+        PyTorch's `wrap_triton`.  Anything else is used through what counts: several functions may share a code."""
         self.entered = 0
         self.references: Counter[str] = Counter()
         """`module.function` of a reference -> how often it was entered."""
         self.ended_early = False
         """Whether something else watches in its place when the block ends."""
+        self._active = 0
+        """How many calls of the provider run now."""
         self._given_nothing = False
         """Whether an argument of the provider's call has no element."""
 
@@ -57,7 +65,7 @@ class EntryWatch:
         sys.setprofile(see)
         threading.setprofile(see)
         try:
-            with self._count_launches() if self.is_launched else contextlib.nullcontext():
+            with self._replace_run() if self.is_launched else contextlib.nullcontext():
                 yield
         finally:
             self.ended_early = sys.getprofile() is not see
@@ -70,70 +78,85 @@ class EntryWatch:
         Args:
             bind: makes the call with the operation's arguments, of the target or of what counts its calls.
         """
-        call = bind(self._make_counting() if self.is_wrapped else self.target)
+        call = bind(self.target if self.is_launched or self.is_class_or_module else self._make_counting())
 
         def call_provider(**arguments: Any) -> Any:
             self._given_nothing = any(getattr(given, "numel", lambda: 1)() == 0 for given in arguments.values())
-            return call(**arguments)
+            before = self.entered
+            self._active += 1
+            try:
+                returned = call(**arguments)
+            finally:
+                self._active -= 1
+            if self.is_kernel and self._given_nothing and self.entered == before:
+                self.entered += 1
+            return returned
 
         self._call = call_provider.__code__
         return call_provider
 
+    def _note(self, size: Any = 1, warmup: Any = False) -> None:
+        """Count a call, or a launch on a grid of a size, that has succeeded.
+
+        Args:
+            warmup: whether the kernel was only compiled.
+        """
+        if self._active and not warmup and (self._given_nothing or not is_empty(size)):
+            self.entered += 1
+
     def _make_counting(self) -> Any:
         target = self.target
-        if hasattr(target, "__getitem__"):
+        if self.is_kernel:
             return CountedLauncher(target, self)
 
         def counting(*values: Any, **named: Any) -> Any:
-            self.entered += 1
-            return target(*values, **named)
+            returned = target(*values, **named)
+            self._note()
+            return returned
 
         return functools.wraps(target)(counting)
 
-    @contextlib.contextmanager
-    def _count_launches(self) -> Iterator[None]:
-        """Count the launches of the kernel that succeed, until the block ends."""
-        run, own = self.target.run, vars(self.target)
-        before = {"run": own["run"]} if "run" in own else {}
+    def count_launches(self, launch: Callable[..., Any], grid: WatchedGrid | None = None) -> Callable[..., Any]:
+        """A function that launches a kernel, and counts it.
+
+        Args:
+            grid: what the kernel was given before; None: it is an argument of the launch, if there is one.
+        """
 
         def counting(*values: Any, **named: Any) -> Any:
-            launched = run(*values, **named)
-            grid = named.get("grid")
-            empty = isinstance(grid, tuple | list) and 0 in grid
-            # To warm up is to compile; a grid with a side of 0 computes nothing, as is right for a batch of 0.
-            if not named.get("warmup") and (self._given_nothing or not empty):
-                self.entered += self._is_below_provider(sys._getframe())
+            watched = grid
+            if watched is None:
+                watched = WatchedGrid(named.get("grid"))
+                if "grid" in named:
+                    named["grid"] = watched.given
+            launched = launch(*values, **named)
+            self._note(watched.size, named.get("warmup"))
             return launched
 
-        self.target.run = counting
+        return counting
+
+    @contextlib.contextmanager
+    def _replace_run(self) -> Iterator[None]:
+        """Count the launches of a kernel of Triton until the block ends."""
+        own = vars(self.target)
+        before = {"run": own["run"]} if "run" in own else {}
+        own["run"] = self.count_launches(self.target.run)
         try:
             yield
         finally:
-            del self.target.run
+            del own["run"]
             own.update(before)
 
     def _see(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "return" and self.is_class_or_module and frame.f_code is self.code and argument is not None:
+            own = frame.f_locals.get("self")
+            if isinstance(own, self.target) if isinstance(self.target, type) else own is self.target:
+                self._note()
         if event != "call":
             return
-        if not self.is_wrapped and not self.is_launched and frame.f_code is self.code:
-            self.entered += self._is_called_by_provider(frame)
         module = frame.f_globals.get("__name__") or ""
         if module.startswith(REFERENCES) and module != ALLOWED and not self._is_ours(frame):
             self.references[f"{module}.{frame.f_code.co_name}"] += 1
-
-    def _is_called_by_provider(self, frame: FrameType | None) -> bool:
-        """Whether the provider's call is above, and the frame is of the target's own object."""
-        assert frame is not None
-        own = frame.f_locals.get("self")
-        if not (isinstance(own, self.target) if isinstance(self.target, type) else own is self.target):
-            return False
-        return self._is_below_provider(frame)
-
-    def _is_below_provider(self, frame: FrameType | None) -> bool:
-        """Whether the provider's call is above a frame."""
-        while frame is not None and frame.f_code is not self._call:
-            frame = frame.f_back
-        return frame is not None
 
     def _is_ours(self, frame: FrameType) -> bool:
         """Whether the comparison entered it, and not the provider."""
@@ -153,27 +176,64 @@ class EntryWatch:
 
 
 class CountedLauncher:
-    """A kernel that is called with its grid, `kernel[grid](...)`, or as it is, and has no `run`: calls are counted."""
+    """A kernel that is launched with its grid, `kernel[grid](...)`, or as it is, and whose `run` cannot be replaced."""
 
     def __init__(self, kernel: Any, watch: EntryWatch) -> None:
         self._kernel, self._watch = kernel, watch
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        return self._count(self._kernel[grid])
+        watched = WatchedGrid(grid)
+        return self._watch.count_launches(self._kernel[watched.given], watched)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        return self._count(self._kernel)(*values, **named)
-
-    def _count(self, launch: Callable[..., Any]) -> Callable[..., Any]:
-        def counting(*values: Any, **named: Any) -> Any:
-            launched = launch(*values, **named)
-            self._watch.entered += 1
-            return launched
-
-        return counting
+        return self._watch.count_launches(self._kernel)(*values, **named)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._kernel, name)
+        found = getattr(self._kernel, name)
+        return self._watch.count_launches(found) if name == "run" else found
+
+
+class WatchedGrid:
+    """A grid as a kernel is given it, and its size: of a function what it returned last, 0 until it is called."""
+
+    def __init__(self, grid: Any) -> None:
+        self.given = self.size = grid
+        if not callable(grid):
+            return
+        self.size = 0
+
+        @functools.wraps(grid)
+        def sized(*values: Any, **named: Any) -> Any:
+            self.size = grid(*values, **named)
+            return self.size
+
+        self.given = sized
+
+
+def is_empty(grid: Any) -> bool:
+    """Whether a grid has a side below 1, on which nothing runs.
+
+    Where blocks of threads are given beside it, `kernel[(4, 4), (32, 1), 0]`, what follows them is no side.
+    """
+    sides = list(grid) if isinstance(grid, tuple | list) else [grid]
+    if len(sides) > 3 or any(isinstance(side, tuple | list) for side in sides):
+        sides = sides[:2]
+    return any(is_empty(side) if isinstance(side, tuple | list) else _is_below_1(side) for side in sides)
+
+
+def _is_below_1(side: Any) -> bool:
+    try:
+        return operator.index(side) < 1
+    except TypeError:
+        # Not a number: nothing is known of it.
+        return False
+
+
+def can_replace_run(target: Any) -> bool:
+    """Whether an object has a method `run` that another one can stand in for."""
+    of_class = getattr(type(target), "run", None)
+    has_own = isinstance(getattr(target, "__dict__", None), dict)
+    return hasattr(target, "run") and has_own and not hasattr(of_class, "__set__")
 
 
 def find_code(target: Any) -> CodeType | None:

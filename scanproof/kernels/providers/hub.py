@@ -41,13 +41,16 @@ def load(kernel: HubKernel) -> ModuleType:
 
 
 def describe_origin(kernel: HubKernel) -> str:
-    """Repository and revision that a kernel was loaded from, or the folder that was taken in its place."""
+    """Repository and revision that a kernel was loaded from, or the folder that was taken in its place.
+
+    An older package `kernels` does not say which of the two a folder is.
+    """
     import kernels
 
     module = load(kernel)
     folder = Path(module.__file__ or "").parent
     if not hasattr(kernels, "get_loaded_kernels"):
-        return f"{kernel}, from {folder}; the installed package kernels does not say which revision"
+        return f"what was loaded from {folder} (whether that is {kernel} is not known)"
     loaded: list[Any] = kernels.get_loaded_kernels()
     info = next((one.repo_info for one in loaded if one.module is module), None)
     if info is None:
