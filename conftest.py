@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.support.deadline",
     "tests.support.forked_sessions",
     "tests.support.small_project",
+    "tests.support.nightly_project",
     "tests.support.latency_project",
     "tests.support.small_jobs",
     "tests.support.offline",

@@ -161,7 +161,7 @@ class Run:
     due: tuple[str, ...] = ()
     """Ids of the numbers whose comparison with a baseline was due, known before anything ran."""
     held: dict[str, str] = field(default_factory=dict)
-    """Number -> the declared run on this GPU that held a baseline of it before anything ran; under strict alone."""
+    """Number -> the declaration of its baseline on this GPU, before anything ran; under strict alone."""
     providers: dict[str, str] = field(default_factory=dict)
     """Operation -> what was named to run its kernel cases in place of the installed one."""
     evaluations: tuple[Evaluation, ...] = ()

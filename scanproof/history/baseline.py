@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from scanproof import record
 from scanproof.history.declarations import ALL, Declared, find_current, identity, list_declarations
+from scanproof.history.due_before import Held
 from scanproof.history.errors import HistoryError
 from scanproof.history.samples import from_parquet
 from scanproof.history.store import History, Published
@@ -19,8 +19,6 @@ from scanproof.record import Evaluation, Run
 
 DECLARE = "if the change is meant, declare a new baseline: scanproof baseline set RUN --reason WHY"
 RESTORE_RUN = "restore the history, or declare another run: scanproof baseline set RUN --reason WHY"
-RUN = "the run "
-"""How the name of a declared run as a baseline begins."""
 
 
 def read_run(history: History, published: Published) -> Run:
@@ -32,16 +30,6 @@ def read_run(history: History, published: Published) -> Run:
         return record.parse_run(content, history.place.shown("runs", published.id))
     except record.RecordError as error:
         raise HistoryError(str(error)) from None
-
-
-def name_run(run: str) -> str:
-    """Name of a declared run as a baseline."""
-    return f"{RUN}{run}"
-
-
-def read_run_name(baseline: str) -> str | None:
-    """Id of the declared run that a baseline's name is of; None for another kind of baseline."""
-    return baseline.removeprefix(RUN) if baseline.startswith(RUN) else None
 
 
 class Baselines:
@@ -82,7 +70,7 @@ class Baselines:
             why = f"the baseline run {declared.run} cannot be read: it did not evaluate {job}"
             raise HistoryError(why, RESTORE_RUN)
         return Baseline(
-            name=name_run(declared.run),
+            name=f"the run {declared.run}",
             samples=from_parquet(content, {job}),
             engine=evaluation.engine,
             evaluation=evaluation,
@@ -90,38 +78,46 @@ class Baselines:
             remedy=DECLARE,
         )
 
-    def leaves_out(self, value: PublishedValue, gpu: str | None, held_by: str) -> bool:
-        """Whether the baselines leave out a number by name: all of its tasks, since the one that held it was declared.
+    def leaves_out(self, value: PublishedValue, gpu: str | None, held: Held) -> bool:
+        """Whether the baselines leave out a number by name: all of its tasks, and later than it was held.
 
         Args:
             gpu: of the session; None: whichever.
-            held_by: id of that baseline's run.  Where no declaration names it, some are lost.
+            held: what held it before.  Where its declaration is not here, the times of both decide.
         """
         order = {each.id: place for place, each in enumerate(self.declarations)}
-        held = max((order[each.id] for each in self.declarations if each.run == held_by), default=math.inf)
+
+        def is_later(declaration: str) -> bool:
+            if held.declaration in order:
+                return order.get(declaration, -1) > order[held.declaration]
+            return declaration > held.run
+
         left_out = {
             each.task
             for declared in self.by_key.values()
             for each in declared.without
-            if each.job == value.job.name and gpu in (None, each.gpu) and order.get(each.declaration, -1) > held
+            if each.job == value.job.name and gpu in (None, each.gpu) and is_later(each.declaration)
         }
         return ALL in left_out or left_out.issuperset(task for task, _ in baseline_gate.list_tasks(value))
 
-    def find_holder(self, number: str, gpu: str) -> str | None:
-        """Id of the declared run on a GPU that holds a number; None where none does."""
-        return next((each.id for each, numbers in self.numbers if number in numbers and each.gpu == gpu), None)
+    def find_holder(self, number: str, gpu: str | None) -> Held | None:
+        """The newest declared run on a GPU (None: on any) that holds a number, and its declaration; None: none does."""
+        holders = {run.id for run, numbers in self.numbers if number in numbers and gpu in (None, run.gpu)}
+        newest = next((each for each in reversed(self.declarations) if each.run in holders), None)
+        return Held(newest.run, newest.id) if newest is not None else None
 
-    def explain_absence(self, number: str, gpu: str | None) -> str | None:
+    def explain_absence(self, value: PublishedValue, gpu: str | None) -> str | None:
         """Why a number that has a baseline may find none: it was declared for another evaluation.
 
-        None where no declared run on this GPU (None: on any) holds the number, and all declarations can be read.
+        None where no declared run on this GPU (None: on any) holds the number, or it was left out since, and all
+        declarations can be read.
         """
         if self.unreadable:
             return f"it is not known which numbers have one: {self.unreadable[0]}"
-        for published, numbers in self.numbers:
-            if number in numbers and gpu in (None, published.gpu):
-                return f"the run {published.id} was declared for another evaluation of this number"
-        return None
+        held = self.find_holder(value.id, gpu)
+        if held is None or self.leaves_out(value, gpu, held):
+            return None
+        return f"the run {held.run} was declared for another evaluation of this number"
 
     @cached_property
     def numbers(self) -> list[tuple[Published, frozenset[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -82,35 +82,68 @@ class Lost(NamedTuple):
         )
 
 
-def list_lost(history: History, run: Run, current: Mapping[str, Declared]) -> list[Lost]:
+class Before(NamedTuple):
+    """The baseline that a job of a new run had before."""
+
+    declared: Declared
+    job: str
+    """Its name in that baseline's run."""
+
+
+def find_before(history: History, run: Run, gpu: str, declared: Sequence[Declared]) -> dict[str, Before]:
+    """Job of a run -> its baseline before: of the same evaluation, else the last of that name on the same GPU.
+
+    With another batch size it is another evaluation, and its tasks are those that were compared.
+    """
+    current = find_current(declared)
+    gpus = {each.id: each.gpu for each in history.runs()}
+    found = {}
+    for key, job in list_jobs(run).items():
+        same = [each for each in declared if job in each.evaluations.values() and gpus.get(each.run, gpu) == gpu]
+        if key in current:
+            found[job] = Before(current[key], current[key].evaluations[key])
+        elif same:
+            found[job] = Before(same[-1], job)
+    return found
+
+
+def list_lost(history: History, run: Run, before: Mapping[str, Before]) -> list[Lost]:
     """What the baselines of a run's jobs hold and the run lacks, whatever the jobs were called in them."""
     published = {each.id: each for each in history.runs()}
     now = list_tasks_of_jobs(run)
     lost = set()
-    for key, job in list_jobs(run).items():
-        declared = current.get(key)
-        if declared is None:
-            continue
+    for job, (declared, named) in before.items():
         try:
-            before = list_tasks_of_jobs(read_run(history, published[declared.run]))[declared.evaluations[key]]
+            held = list_tasks_of_jobs(read_run(history, published[declared.run]))[named]
         except (HistoryError, KeyError):
-            before = {ALL}
-        lost |= {Lost(job, task, declared.run) for task in before - now[job]}
+            held = {ALL}
+        lost |= {Lost(job, task, declared.run) for task in held - now[job]}
     return sorted(lost)
 
 
-def list_left_out(run: Run, current: Mapping[str, Declared]) -> Iterator[LeftOut]:
+def list_left_out(run: Run, before: Mapping[str, Before]) -> Iterator[LeftOut]:
     """What the baselines before left out by name, and this run still lacks, under the jobs' names in this run."""
     now = list_tasks_of_jobs(run)
-    for key, job in list_jobs(run).items():
-        declared = current.get(key)
-        for each in declared.without if declared is not None else ():
-            if declared is not None and each.job == declared.evaluations[key] and each.task not in now[job]:
+    for job, (declared, named) in before.items():
+        for each in declared.without:
+            if each.job == named and each.task not in now[job]:
                 yield each._replace(job=job)
+
+
+def list_unknown(run: Run, before: Mapping[str, Before], without: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Jobs without a baseline before, with the tasks that are named and they lack.
+
+    Their baselines may have been in a history that is lost: earlier runs of a store say so.
+    """
+    for job, tasks in list_tasks_of_jobs(run).items():
+        if job not in before:
+            yield from ((job, task) for task in without if task not in tasks and not set("*?[") & set(task))
 
 
 def is_named(task: str, without: Collection[str]) -> bool:
     """Whether one of some names or patterns, such as `mmlu_*`, is of a task; only `*` is of what is not known."""
+    if task == ALL:
+        return ALL in without
     return any(fnmatchcase(task, pattern) for pattern in without)
 
 
@@ -129,23 +162,25 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     reasons = why_not_good(run)
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
-    before = list_declarations(history)
-    current = find_current(before)
-    lost, left_out = list_lost(history, run, current), set(list_left_out(run, current))
+    declared = list_declarations(history)
+    before = find_before(history, run, published.gpu, declared)
+    lost, left_out = list_lost(history, run, before), set(list_left_out(run, before))
     reasons += [each.reason for each in lost if not is_named(each.task, without)]
-    missing = {each.task for each in lost} | {each.task for each in left_out}
+    unknown = set(list_unknown(run, before, without))
+    missing = {task for _, task, _ in lost} | {each.task for each in left_out} | {task for _, task in unknown}
     reasons += [
         f"--without {pattern}: it lacks no such task that a baseline holds"
         for pattern in without
-        if not any(fnmatchcase(task, pattern) for task in missing)
+        if not any(is_named(task, [pattern]) for task in missing)
     ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
-    newest = sorted({each.id for each in current.values()} | {each.id for each in before[-1:]})
+    newest = sorted({each.id for each in find_current(declared).values()} | {each.id for each in declared[-1:]})
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     # What is left out once more is left out from now on.
     kept = {each._replace(declaration=name) if is_named(each.task, without) else each for each in left_out}
+    new = {(each.job, each.task) for each in lost} | unknown
     content = {
         "format": store.FORMAT,
         "id": name,
@@ -154,7 +189,7 @@ def declare(history: History, published: Published, reason: str, *, without: Col
         "declared": now.isoformat(timespec="seconds"),
         "replaces": newest,
         "evaluations": list_jobs(run),
-        "without": sorted(kept | {LeftOut(each.job, published.gpu, each.task, name) for each in lost}),
+        "without": sorted(kept | {LeftOut(job, published.gpu, task, name) for job, task in new}),
     }
     history.place.add(f"baselines/{content['id']}.json", store.seal(content))
     return Declared(str(content["id"]), content)

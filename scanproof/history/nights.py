@@ -14,14 +14,21 @@ from scanproof.numbers.verdict.outcome import Meaning, names
 
 SERIES = """
     SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,
-           any_value(job) AS job, list(place) AS places, list(measured) AS measured, max(documents) AS documents
-    FROM numbers JOIN (SELECT run, row_number() OVER (ORDER BY started, run) - 1 AS place FROM runs) USING (run)
-    WHERE measured IS NOT NULL AND documents IS NOT NULL AND NOT list_contains(?, outcome)
+           any_value(job) AS job, list(place) AS places, list(measured) AS measured, any_value(documents) AS documents
+    FROM (
+        SELECT *, arg_max(documents, place) OVER (PARTITION BY id) AS newest
+        FROM numbers JOIN (SELECT run, row_number() OVER (ORDER BY started, run) - 1 AS place FROM runs) USING (run)
+        WHERE measured IS NOT NULL AND documents IS NOT NULL AND NOT list_contains(?, outcome)
+    )
+    WHERE documents = newest
     GROUP BY id
-    HAVING count(*) >= ? AND max(documents) = min(documents)
+    HAVING count(*) >= ?
     ORDER BY id
 """
-"""Nights in any order: DuckDB takes longer to order lists than to read them."""
+"""Nights in any order: DuckDB takes longer to order lists than to read them.
+
+Of each number the nights of as many documents as the newest: one night of others does not end its series.
+"""
 
 
 @dataclass(frozen=True)

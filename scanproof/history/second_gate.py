@@ -40,6 +40,10 @@ MEASURE_TOKENS = (
     "`scanproof.plugin.hookspecs` says"
 )
 SUBSET = "a subset of the documents was scored"
+FORGOTTEN = (
+    "name the history that has it, or declare a run that measured it: scanproof baseline set RUN --reason WHY; with "
+    "--without TASK one that did not, to compare it no more"
+)
 REACH = "mend the history, or leave out --scanproof-history"
 APART = 8
 """Most documents that are named when the two engines disagree."""
@@ -120,7 +124,7 @@ class SecondGate:
             return False
         try:
             opened = self.opened()
-            return self.owes(value) or opened.explain_absence(value.id, gpu) is not None
+            return self.owes(value) or opened.explain_absence(value, gpu) is not None
         except HistoryError:
             return True
 
@@ -130,20 +134,20 @@ class SecondGate:
         Raises HistoryError when the baselines cannot be read.
         """
         held = self.due_before.get(value.id)
-        return held is not None and not self.opened().leaves_out(value, self.gpu, held.baseline)
+        return held is not None and not self.opened().leaves_out(value, self.gpu, held)
 
     def list_held(self, values: Iterable[PublishedValue], gpu: str) -> dict[str, str]:
-        """Number -> the declared run on this GPU that holds a baseline of it; empty where the history cannot be read.
+        """Number -> the declaration of its baseline on this GPU; empty where the history cannot be read.
 
-        An empty history tells a later session nothing; what a run says of it does.
+        A history that is empty tells a later session nothing.  What an earlier run says of it does.
         """
         if self.history is None:
             return {}
         try:
-            held = {value.id: self.opened().find_holder(value.id, gpu) for value in values}
+            found = {value.id: self.opened().find_holder(value.id, gpu) for value in values}
         except HistoryError:
             return {}
-        return {number: run for number, run in held.items() if run is not None}
+        return {number: held.declaration for number, held in found.items() if held and held.declaration}
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""
@@ -245,10 +249,10 @@ class SecondGate:
             return None
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
-        because = self.opened().explain_absence(value.id, gpu)
+        because = self.opened().explain_absence(value, gpu)
         if because is None and self.owes(value):
             because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id].run} had one"
-            return refuse(value.id, "its baseline", because, f"name the history that has it, or {DECLARE}")
+            return refuse(value.id, "its baseline", because, FORGOTTEN)
         return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None
 
     def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:

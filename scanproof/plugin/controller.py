@@ -61,6 +61,16 @@ def start_run(session: Session) -> None:
     session.recorder = recorder
 
 
+def explain_unread(runs: Sequence[str]) -> str:
+    """That earlier runs of the store cannot be read, and what to do."""
+    from scanproof.history.run_failures import name_some
+
+    return (
+        f"{len(runs)} earlier runs of the store cannot be read, so that nobody knows what they compared: "
+        f"{name_some(runs)}; `scanproof list --run ID` says why: mend them, or move their folders away"
+    )
+
+
 def refuse_unsupported_harness(session: Session) -> None:
     """Say once, in place of an error per number, that the installed lm-eval cannot evaluate anything.
 
@@ -316,6 +326,8 @@ class Controller:
             if unused := self.tally.list_unused():
                 because = f"no case was compared and right of what {FLAG} names: {', '.join(unused)}; {SELECT}"
                 hidden.append(Unkept("a provider that is named is compared", because))
+            if unread := sorted(self.session.unread_runs):
+                hidden.append(Unkept("earlier runs can be read", explain_unread(unread)))
         return hidden if session.exitstatus == pytest.ExitCode.OK else []
 
     def explain_limit(self, config: pytest.Config) -> str | None:
@@ -344,8 +356,7 @@ class Controller:
             from scanproof.plugin import summary
 
             loaded, history = self.session.expected_if_read, self.session.settings.history
-            unread = self.session.unread_runs
-            summary.write(terminalreporter, recorder, loaded, self.not_written, self.published, history, unread)
+            summary.write(terminalreporter, recorder, loaded, self.not_written, self.published, history)
         under = " under --scanproof-strict" if self.session.settings.strict else ""
         for line in self.tally.lines():
             terminalreporter.write_line(line)

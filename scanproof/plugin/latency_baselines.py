@@ -82,22 +82,20 @@ def why_baseline_is_missed(
     also those on devices whose own file is gone.
     """
     compared = session.compared_latencies.get((measured.kind, measured.id), {})
-    run = max(
-        (
-            run
-            for device, run in compared.items()
-            if device == measured.device or device_file is None or not has_file(path, device)
-        ),
-        default=None,
-    )
-    if run is not None:
-        return f"{measured.device} has no baseline of this case, and run {run} had one"
+    owed = {
+        run: device
+        for device, run in compared.items()
+        if device == measured.device or device_file is None or not has_file(session, measured.kind, device)
+    }
+    if owed:
+        run = max(owed)
+        where = "" if owed[run] == measured.device else f" on {owed[run]}"
+        return f"{measured.device} has no baseline of this case, and run {run} had one{where}"
     others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
     return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None
 
 
-def has_file(path: Path | None, device: str) -> bool:
-    """Whether another device has a file of baselines beside this one."""
-    from scanproof.kernels.latency import baseline_files
-
-    return path is not None and (path.parent / baseline_files.file_name(device)).is_file()
+def has_file(session: Session, kind: str, device: str) -> bool:
+    """Whether a device has a file of baselines."""
+    path = baseline_path(session, kind, device)
+    return path is not None and path.is_file()

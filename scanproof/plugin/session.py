@@ -142,7 +142,7 @@ class Session:
 
     @cached_property
     def held(self) -> dict[str, str]:
-        """Selected number -> the declared run that holds its baseline for this machine, under strict."""
+        """Selected number -> the declaration of its baseline for this machine, under strict."""
         from scanproof import environment
         from scanproof.history.store import gpu_name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import pytest
 
@@ -135,16 +135,6 @@ def no_baseline_lines(records: list[Record], history: str | None) -> list[str]:
     ]
 
 
-def unread_lines(unread: Collection[str]) -> list[str]:
-    """Which earlier runs cannot be read: what they were compared with may be due, and nobody knows."""
-    if not unread:
-        return []
-    return [
-        f"{len(unread)} earlier runs cannot be read, so that what they compared is not asked for: "
-        f"{name_some(sorted(unread))}; `scanproof list --run ID` says why"
-    ]
-
-
 def not_made_again_lines(records: list[Record]) -> list[str]:
     """How many numbers could not be made again from their answers, a line per reason."""
     reasons = Counter(kept.verdict.not_made_again for kept in records if kept.verdict and kept.verdict.not_made_again)
@@ -166,12 +156,10 @@ def write(
     not_written: str | None,
     published: str | None = None,
     history: str | None = None,
-    unread: Collection[str] = (),
 ) -> None:
     """Write the summary section of a session.
 
-    `not_written` says why the run could not be recorded, `published` what became of its publication to `history`,
-    `unread` names earlier runs that were looked for and cannot be read.
+    `not_written` says why the run could not be recorded, `published` what became of its publication to `history`.
     `expected` is None where no published number was asked for.
     """
     records = list(recorder.records.values())
@@ -189,7 +177,6 @@ def write(
         *gate_lines(records),
         *not_made_again_lines(records),
         *no_baseline_lines(records, history),
-        *unread_lines(unread),
         *job_lines(recorder),
         *engine_lines(recorder.run),
     ]:

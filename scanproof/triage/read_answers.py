@@ -103,12 +103,15 @@ class Runs:
     def all_before(self, run: str, pattern: bytes) -> Iterator[Run]:
         """Every run that is older than this one and whose file has a match of the pattern, the newest first.
 
-        None is kept: a store may hold thousands.  Unreadable ones are skipped, and named in `unread`.
+        None is kept: a store may hold thousands.  Those that cannot be read, or are not as their sessions wrote them,
+        are skipped, and named in `unread`.
         """
         wanted = re.compile(pattern)
         for name in self.list_before(run):
             try:
                 content = files.read_bytes(self.place(name))
+                if record.has_other_digest(content) or not content.rstrip().endswith(b"}"):
+                    raise record.RecordError("it is damaged")
                 found = record.parse_run(content, str(self.place(name))) if wanted.search(content) else None
             except (OSError, ValueError, record.RecordError):
                 self.unread.add(name)

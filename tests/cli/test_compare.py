@@ -58,6 +58,17 @@ def test_one_answer_beyond_the_ceiling_of_the_stand_in_is_a_change(
     assert row["difference"] == 0, "no document flipped"
 
 
+@pytest.mark.parametrize(("by", "same"), [(0.9 * ROW.ceiling, 1), (1.1 * ROW.ceiling, 0)])
+def test_the_table_counts_what_a_session_calls_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], by: float, same: int
+) -> None:
+    compared(tmp_path, capsys, by)
+    assert run(["compare", FIRST, SECOND, "--store", str(tmp_path / "store")]) == 0
+    shown = capsys.readouterr().out
+    assert f"1 numbers, {same} of them the same in both runs" in shown
+    assert ("CHANGED" in shown) == (same == 0)
+
+
 def test_another_stand_in_has_its_own_ceiling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One that was not measured has the highest: what is a change of the first is none of it."""
     row = compared(tmp_path, capsys, 1.1 * ROW.ceiling, pretrained="scanproof/unknown")

@@ -133,6 +133,13 @@ def test_the_checkpoint_is_small(name: str) -> None:
     assert sum(path.stat().st_size for path in (MIRROR / name).rglob("*") if path.is_file()) < 0.8 * 2**20
 
 
+def test_all_that_is_shipped_is_small() -> None:
+    """Checkpoints, data and recorded answers: 20 MiB is the bound."""
+    answers = MIRROR.parents[2] / "expected" / "embedded"
+    files = [path for folder in (MIRROR, answers) for path in folder.rglob("*") if path.is_file()]
+    assert 5 * 2**20 < sum(path.stat().st_size for path in files) < 20 * 2**20
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_checkpoint_has_the_planned_shape(name: str) -> None:
     shapes = {key: value.shape for key, value in architectures.make_blank(name.rpartition("/")[2]).state_dict().items()}

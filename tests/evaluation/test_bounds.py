@@ -151,9 +151,16 @@ def test_a_hub_cache_with_links_to_its_blobs_is_read_and_identified_by_content(m
     assert resolve_job(small.JOB, settings).fingerprint.key != before.key
 
 
-@pytest.mark.parametrize("name", ["__pycache__", "release"])
-def test_every_folder_that_a_tracker_can_name_is_in_the_fingerprint(mirror: Path, tmp_path: Path, name: str) -> None:
-    weights = mirror / small.MODEL / name / "mp_rank_00" / "model_optim_rng.pt"
+@pytest.mark.parametrize(("name", "linked"), [("__pycache__", False), ("release", False), ("release", True)])
+def test_every_folder_that_a_tracker_can_name_is_in_the_fingerprint(
+    mirror: Path, tmp_path: Path, name: str, linked: bool
+) -> None:
+    """Where the folder is a link to somewhere else, too."""
+    folder = mirror / small.MODEL / name
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    weights = folder / "mp_rank_00" / "model_optim_rng.pt"
     weights.parent.mkdir(parents=True)
     settings = small.settings(tmp_path, mirror)
     keys = set()

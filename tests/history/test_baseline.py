@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,8 +88,9 @@ def test_what_a_baseline_held_that_cannot_be_read_is_not_left_out_unsaid(tmp_pat
     publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
     declare(history, FIRST)
     shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
-    with pytest.raises(HistoryError, match=f"what its baseline, the run {FIRST}, holds of {JOB.name} cannot be read"):
-        declare_without(history, SECOND)
+    for without in ((), ("?",), ("w*",)):
+        with pytest.raises(HistoryError, match=f"what its baseline, the run {FIRST}, holds of {JOB.name} cannot be"):
+            declare_without(history, SECOND, *without)
     assert [each.task for each in declare_without(history, SECOND, "*").without] == ["*"]
 
 
@@ -107,66 +108,101 @@ def test_a_job_of_another_name_does_not_hide_that_a_task_is_lost(tmp_path: Path)
     assert carried == left._replace(job=STRICT_JOB.name), "the same job under its first name"
 
 
-@pytest.mark.parametrize(
-    ("gate", "baseline", "due"),
-    [
-        ("SAME", f"the run {SECOND}", True),
-        ("CHANGED", f"the run {SECOND}", True),
-        ("REFUSED", f"the run {SECOND}", False),
-        ("SAME", "the recorded answers", False),
-        (None, "", False),
-    ],
-)
-def test_only_what_had_a_declared_baseline_in_a_strict_run_is_due_after_it(
-    tmp_path: Path, gate: str | None, baseline: str, due: bool
-) -> None:
+@pytest.mark.parametrize(("gate", "due"), [("SAME", True), ("CHANGED", True), ("REFUSED", False), (None, False)])
+def test_only_what_had_a_baseline_in_a_strict_run_is_due_after_it(tmp_path: Path, gate: str | None, due: bool) -> None:
     """A night whose history could not be reached had to compare everything, and says nothing of what has a baseline."""
     run = read_run(make_run(tmp_path, FIRST))
-    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline=baseline, because="why")
-    run = replace(run, due=(run.records[0].id,), records=(replace(run.records[0], gate=found or None),))
-    gpu, held = store.gpu_name(ENVIRONMENT["gpus"]), {run.records[0].id: Held(FIRST, SECOND)}
-    assert list_due_before([run], gpu) == (held if due else {})
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run r", because="why")
+    (number,) = (kept.id for kept in run.records)
+    run = replace(run, due=(number,), records=(replace(run.records[0], gate=found or None),))
+    gpu = store.gpu_name(ENVIRONMENT["gpus"])
+    assert list_due_before([run], gpu) == ({number: Held(FIRST, None)} if due else {})
     # It had one, and was refused the comparison, or broke.
-    told = replace(run, held={run.records[0].id: SECOND})
-    assert list_due_before([told], gpu) == held
+    told = replace(run, held={number: "a"})
+    assert list_due_before([told], gpu) == {number: Held(FIRST, "a")}
     assert list_due_before([told], "another GPU") == {}
     assert list_due_before([replace(told, strict=False)], gpu) == {}
-    newer = replace(told, id=THIRD, held={run.records[0].id: NOW}, records=())
-    assert list_due_before([newer, told], gpu) == {run.records[0].id: Held(THIRD, NOW)}
+    newer = replace(told, id=THIRD, held={number: "b"}, records=())
+    assert list_due_before([newer, told], gpu) == {number: Held(THIRD, "b")}
 
 
-def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_by_name(
-    tmp_path: Path, expected: Expected
-) -> None:
-    history = filled(tmp_path)
-    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
+@dataclass
+class WinograndeMeasuredNoMore:
+    """A history whose runs measure piqa and winogrande (FIRST), or piqa alone (SECOND, THIRD)."""
+
+    history: History
+    expected: Expected
     value = published(job=STRICT_JOB, task="winogrande", documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
 
-    def is_due(held_by: str = FIRST, on: str = gpu) -> bool:
-        due_before, place = {value.id: Held("20260101T020000Z-1", held_by)}, history.place.name
-        return SecondGate(expected, place, strict=True, due_before=due_before, gpu=on).has_declared(value, on)
-
-    assert is_due(), "its history may be lost"
-    declare(history, FIRST)
-    assert is_due()
-    declare_without(history, SECOND, "winogrande")
-    assert not is_due()
-    publish(make_run(tmp_path / "store", THIRD), history.place)
-    declare(history, THIRD)
-    assert not is_due(), "it is not said again at every declaration"
-    assert is_due(NOW), "a run held it whose declaration is lost"
-    assert is_due(on="another GPU")
-    declare(history, FIRST)
-    assert is_due(), "a later baseline holds it again"
-    declare_without(history, SECOND, "winogrande")
-    assert not is_due()
+    def is_due(self, held: Held, on: str | None = None) -> bool:
+        """Whether its comparison is due after a run in which winogrande was held."""
+        gate = SecondGate(
+            self.expected, self.history.place.name, strict=True, due_before={self.value.id: held}, gpu=on or self.gpu
+        )
+        return gate.has_declared(self.value, on or self.gpu)
 
 
-def test_a_task_that_is_left_out_can_be_left_out_again(tmp_path: Path) -> None:
-    """A baseline of before may have been declared again in between, and that declaration lost."""
+@pytest.fixture
+def no_more(tmp_path: Path, expected: Expected) -> WinograndeMeasuredNoMore:
     history = filled(tmp_path)
-    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",)})
+    publish_tasks(tmp_path, history, {FIRST: ("piqa", "winogrande"), SECOND: ("piqa",), THIRD: ("piqa",)})
+    return WinograndeMeasuredNoMore(history, expected)
+
+
+def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_by_name(
+    no_more: WinograndeMeasuredNoMore,
+) -> None:
+    history, is_due = no_more.history, no_more.is_due
+    assert is_due(Held(FIRST, "lost")), "its history may be lost"
+    held = Held(FIRST, declare(history, FIRST).id)
+    assert is_due(held)
+    declare_without(history, SECOND, "winogrande")
+    assert not is_due(held)
+    declare(history, THIRD)
+    assert not is_due(held), "it is not said again at every declaration"
+    assert is_due(Held(NOW, "lost")), "a later declaration held it, and is lost"
+    assert is_due(held, on="another GPU")
+    later = Held(NOW, declare(history, FIRST).id)
+    assert is_due(later), "a later baseline holds it again"
+    declare_without(history, SECOND, "winogrande")
+    assert not is_due(later)
+
+
+def test_a_declaration_that_is_lost_ends_no_comparison(no_more: WinograndeMeasuredNoMore) -> None:
+    """The run that it names was declared before, and left out since."""
+    history = no_more.history
+    declare(history, FIRST)
+    declare_without(history, SECOND, "winogrande")
+    again = declare(history, FIRST)
+    assert no_more.is_due(Held(NOW, again.id))
+    (Path(history.place.root) / "baselines" / f"{again.id}.json").unlink()
+    assert no_more.is_due(Held(NOW, again.id))
+
+
+def test_a_task_whose_baseline_is_lost_can_be_left_out(no_more: WinograndeMeasuredNoMore) -> None:
+    declare_without(no_more.history, SECOND, "winogrande")
+    assert not no_more.is_due(Held(FIRST, "lost"))
+    assert no_more.is_due(Held(NOW, "lost")), "it was held after that"
+
+
+def test_other_settings_of_a_job_hide_no_lost_task_and_it_can_be_left_out(
+    tmp_path: Path, no_more: WinograndeMeasuredNoMore
+) -> None:
+    """Another batch size is another evaluation, without a baseline of its own."""
+    history, other = no_more.history, "20260104T010000Z-00000004"
+    publish_tasks(tmp_path, history, {other: ("piqa",)}, job=replace(STRICT_JOB, batch_size=1))
+    held = Held(FIRST, declare(history, FIRST).id)
+    with pytest.raises(HistoryError, match=f"it lacks winogrande of {JOB.name}, which its baseline, the run {FIRST}"):
+        declare(history, other)
+    assert no_more.is_due(held)
+    declare_without(history, other, "winogrande")
+    assert not no_more.is_due(held)
+
+
+def test_a_task_that_is_left_out_can_be_left_out_again(no_more: WinograndeMeasuredNoMore) -> None:
+    """From then on: a declaration of before may have been made again in between, and be lost."""
+    history = no_more.history
     declare(history, FIRST)
     (first,) = declare_without(history, SECOND, "winogrande").without
     (again,) = declare_without(history, SECOND, "winogrande").without
@@ -175,7 +211,7 @@ def test_a_task_that_is_left_out_can_be_left_out_again(tmp_path: Path) -> None:
     assert declare(history, SECOND).without == {again}
 
 
-def test_a_session_says_which_declared_run_holds_a_number(tmp_path: Path, expected: Expected) -> None:
+def test_a_session_says_which_declaration_holds_a_number(tmp_path: Path, expected: Expected) -> None:
     history = filled(tmp_path, FIRST)
     value = published(job=STRICT_JOB, documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
@@ -184,8 +220,8 @@ def test_a_session_says_which_declared_run_holds_a_number(tmp_path: Path, expect
         return SecondGate(expected, history.place.name, strict=True).list_held([value], on)
 
     assert held() == {}
-    declare(history, FIRST)
-    assert held() == {value.id: FIRST}
+    declared = declare(history, FIRST)
+    assert held() == {value.id: declared.id}
     assert held("another GPU") == {}
     shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
     assert held() == {}, "what it holds is not known"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from scanproof.history.publish import publish
 from scanproof.history.store import History, open_history
 from tests.support.builders import CONSTANTS
 from tests.support.late import Late
-from tests.support.small_history import make_run, rows
+from tests.support.small_history import STRICT_JOB, make_run, rows
 
 if TYPE_CHECKING:
     from scipy import stats
@@ -109,6 +110,22 @@ def test_steady_nights_are_quiet_and_few_nights_say_nothing(tmp_path: Path) -> N
     assert nights.drifts(published(tmp_path / "a", [300, 298, 301] * 4), CONSTANTS).rows == []
     assert nights.drifts(published(tmp_path / "b", [300] * 4 + [200] * 4), CONSTANTS).rows == []
     assert nights.drifts(open_history(str(tmp_path / "none")), CONSTANTS).rows == []
+
+
+@pytest.mark.parametrize("documents", [3, 500], ids=["a limit of the job", "another dataset"])
+def test_a_night_of_other_documents_does_not_end_a_series(tmp_path: Path, documents: int) -> None:
+    """It hid a drift: a series of nights with unequal documents was left out, and nothing said so."""
+    history = published(tmp_path, [300] * 8)
+    limited = replace(STRICT_JOB, limit=3) if documents == 3 else STRICT_JOB
+    odd = {task: rows(documents, documents) for task in TASKS}
+    publish(make_run(tmp_path / "store", "20260109T010000Z-99999999", odd, job=limited), history.place)
+    for index in range(6):
+        logs = {task: rows(400, 250) for task in TASKS}
+        publish(make_run(tmp_path / "store", f"202602{index + 1:02}T010000Z-{index:08}", logs), history.place)
+    found = nights.drifts(history, CONSTANTS)
+    assert {row["kind"] for row in found.rows} == {"number", "model"}
+    assert {row["run"] for row in found.rows} == {"20260201T010000Z-00000000"}
+    assert {row["nights"] for row in found.rows} == {14}
 
 
 def test_declaring_a_baseline_accepts_what_came_before(tmp_path: Path) -> None:

@@ -161,6 +161,22 @@ def test_a_baseline_is_set_listed_and_refused(history: History) -> None:
     assert (row["run"], row["reason"], row["holds"]) == (FIRST, "a clean night", 1)
 
 
+def test_a_task_is_left_out_of_a_baseline_by_name_and_it_is_said(tmp_path: Path) -> None:
+    history = open_history(str(tmp_path / "history"))
+    for name, tasks in ((FIRST, ("piqa", "winogrande", "boolq")), (SECOND, ("piqa",))):
+        publish(make_run(tmp_path / "store", name, {task: rows(400, 300) for task in tasks}), history.place)
+    place = history.place.name
+    scanproof("baseline", "set", FIRST, "--reason", "x", history=place)
+    refused = scanproof("baseline", "set", SECOND, "--reason", "x", "--without", "boolq", history=place, expect=1)
+    assert "give --without winogrande if that is meant" in refused.stderr
+    both = ("--without", "boolq", "--without", "wino*")
+    said = scanproof("baseline", "set", SECOND, "--reason", "x", *both, history=place)
+    assert [line for line in said.stdout.splitlines() if line.startswith("compared no more: ")] == [
+        f"compared no more: {task} of 001-mamba-130m-0shot on NVIDIA H200" for task in ("boolq", "winogrande")
+    ]
+    assert [row["without"] for row in asked("baseline", history=history)] == ["", "boolq winogrande"]
+
+
 def comparable(tmp_path: Path, second: list[dict[str, Any]]) -> History:
     """Two runs of a number that scanproof ships, so that its documents are known."""
     made = open_history(str(tmp_path / "history"))

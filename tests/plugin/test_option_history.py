@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
 import pytest
 
 from scanproof.history import new_baseline
-from scanproof.history.store import History, open_history
-from scanproof.triage.read_answers import LOOKED_AT
-from tests.support.small_history import make_run
-from tests.support.small_project import GOOD, HOOK, Project
-
-LOST = """
-    lost = json.loads((HERE / "lost.json").read_text())
-    for task, metrics in wanted.items():
-        if task == "lambada_openai":
-            metrics["acc"] = 0.5, min(5153, job.limit or 5153)
-        for name, (value, documents) in metrics.items():
-            if name != "perplexity":
-                metrics[name] = (round(value * documents) - lost.get(task, 0)) / documents, documents
-"""
-ASKED = """
-    for path in samples.glob("*.jsonl"):
-        path.write_text(path.read_text().replace('"question_hash": "q', '"question_hash": "' + lost.get("asked", "q")))
-    ENVIRONMENT["packages"]["lm-eval"] = lost.get("harness", "0.0")
-"""
-
-
-@pytest.fixture
-def nightly(project: Project) -> Project:
-    """A project whose evaluations leave samples; `lost.json` says how many documents of a task are lost."""
-    kept = "    samples = settings.store"
-    text = HOOK.replace(kept, LOST.lstrip("\n") + kept).replace(
-        "    return Evaluation(", ASKED + "    return Evaluation("
-    )
-    project.pytester.makeconftest(text)
-    project.document(models=("one",))
-    lose(project)
-    (project.root / "history").mkdir()
-    return project
-
-
-def lose(project: Project, **lost: Any) -> None:
-    (project.root / "lost.json").write_text(json.dumps(lost))
-
-
-def history(project: Project) -> History:
-    return open_history(str(project.root / "history"))
-
-
-def with_baseline(project: Project) -> None:
-    """A first strict night, declared good."""
-    project.run("--scanproof-history=history", "--scanproof-strict").assert_outcomes(passed=3)
-    kept = history(project)
-    new_baseline.declare(kept, kept.find("latest"), "the first night")
+from tests.support.nightly_project import history, lose, with_baseline
+from tests.support.small_project import GOOD, Project
 
 
 def test_a_finished_run_is_published(nightly: Project) -> None:
@@ -371,28 +324,3 @@ def changed(project: Project, *options: str) -> int:
     project.run(*options)
     run: Any = project.latest_run()
     return sum(record["outcome"] == "CHANGED" for record in run["records"])
-
-
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
-def test_an_empty_place_for_the_history_does_not_switch_the_comparison_off(
-    nightly: Project, workers: tuple[str, ...]
-) -> None:
-    with_baseline(nightly)
-    strict = ("--scanproof-strict", "--scanproof-history=history", *workers)
-    nightly.run(*strict).assert_outcomes(passed=3)
-    compared = nightly.latest_run()["id"]
-    shutil.move(nightly.root / "history", nightly.root / "away")
-    (nightly.root / "history").mkdir()
-    # As of developers who use the same store.
-    for number in range(LOOKED_AT + 1):
-        make_run(nightly.root / ".scanproof", f"{str(compared)[:16]}-zzzzzz{number:02}", strict=False)
-    result = nightly.run(*strict)
-    result.assert_outcomes(failed=3)
-    said = f"*history has no declared baseline of it, and run {compared} had one*"
-    result.stdout.fnmatch_lines([said, "*3 COMPARISON_MISSING*"])
-    # Whoever does not ask for a history compares with none; and it ends where one is declared again.
-    nightly.run("--scanproof-strict", *workers).assert_outcomes(passed=3)
-    nightly.run(*strict).assert_outcomes(failed=3)
-    shutil.rmtree(nightly.root / "history")
-    shutil.move(nightly.root / "away", nightly.root / "history")
-    nightly.run(*strict).assert_outcomes(passed=3)

@@ -1,6 +1,6 @@
 """A stand-in whose answers are none, or whose scores lm-eval makes of something else than its answers, does not pass.
 
-Each case is a session of its own over a copy of the project, as a user would run it.
+Each case is a session of its own over a copy of the project.
 """
 
 from __future__ import annotations
@@ -50,6 +50,18 @@ def test_answers_that_are_nan_are_an_error_by_every_engine(tmp_path: Path, engin
     assert re.match(said, records["piqa acc"].because), records["piqa acc"].because
     assert "ENGINES_DISAGREE" not in output
     assert "a kernel that carries a state over is wrong" not in output
+
+
+def test_answers_that_are_nan_are_an_error_where_shared_scoring_hands_the_job_to_plain(tmp_path: Path) -> None:
+    """As it does with architectures whose state it cannot carry."""
+    copy = clean_copy(tmp_path)
+    call = "tally = scoring.install(model, say=print)"
+    copy.edit("scanproof/evaluation/worker/run.py", call, 'raise scoring.Unsupported("it takes no state")')
+    set_last_norm(copy, float("nan"))
+    code, records, output = measure(copy, CHOICES, "--scanproof-engine", "auto")
+    assert code != 0
+    assert "scored plain: it takes no state (1 jobs)" in output
+    assert {record.outcome for record in records.values()} == {"ERROR"}, output
 
 
 def test_equal_logits_are_an_error_in_every_task(tmp_path: Path) -> None:

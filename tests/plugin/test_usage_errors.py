@@ -59,6 +59,9 @@ MISTAKES: dict[str, Spoil] = {
     "options that contradict each other": options("--scanproof-fresh", "--scanproof-reuse"),
     "a limit under strict": options("--scanproof-strict", "--scanproof-limit=3"),
     "a folder that is not there": options("--scanproof-expected=nowhere"),
+    "a folder of a name too long for any": options(f"--scanproof-expected={'x' * 5000}"),
+    "a store of a name too long for any": options(f"--scanproof-store={'x' * 5000}"),
+    "a history of a name too long for any": options("--scanproof-strict", f"--scanproof-history={'x' * 5000}"),
     "a test that is not there": options("test_published.py::nobody"),
     "a -k that cannot be read": options("-k", "one and"),
     "a variable with another value": in_environment,
@@ -77,6 +80,8 @@ def test_nothing_is_recorded_and_latest_stays(project: Project, monkeypatch: pyt
     before = kept_under(runs)
     result = project.run(*MISTAKES[mistake](project, monkeypatch))
     assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
+    assert len(result.stderr.str()) < 3000
+    assert "INTERNALERROR" not in result.stdout.str()
     assert kept_under(runs) == before
     assert find_run(runs, "latest") == measured
 
@@ -86,16 +91,18 @@ def kept_under(runs: Path) -> list[tuple[Path, bytes]]:
     return [(path, path.read_bytes()) for path in sorted(runs.rglob("*")) if path.is_file()]
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    ("version", "workers"), [("0.4.3", ()), ("0.4.3", ("-n", "2")), ("0.4.11", ()), ("0.5.0.dev1", ())]
+)
 def test_an_lm_eval_that_is_not_supported_is_said_once_and_not_for_each_number(
-    project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+    project: Project, monkeypatch: pytest.MonkeyPatch, version: str, workers: tuple[str, ...]
 ) -> None:
     project.document()
-    install_lm_eval(project, monkeypatch, "0.4.3")
+    install_lm_eval(project, monkeypatch, version)
     result = project.run(*workers)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     shown = result.stdout.str() + result.stderr.str()
-    problem = f"lm-eval 0.4.3 is not supported: python -m pip install 'lm-eval[hf]{harness_version.SUPPORTED}'"
+    problem = f"lm-eval {version} is not supported: python -m pip install 'lm-eval[hf]{harness_version.SUPPORTED}'"
     assert shown.count(problem) == 1
     assert "Traceback" not in shown
     assert "NOT_RUN" not in shown

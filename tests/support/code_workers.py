@@ -1,9 +1,9 @@
 """Sessions and workers as forks of processes that have loaded other projects' packages, and nothing of ours.
 
 A copy of the project with a fault in its code is run so: the fork imports scanproof from the copy, and lm-eval where
-the copy has its own.  Half of the time of a small session goes to the imports that are there already.  What a session
-or a worker is given, reads and writes is the same; a test that is about what they import or how they end starts real
-ones.
+the copy has its own.  Half of the time of a small session goes to the imports that are there already.  Not the same
+as in a new process: hashes are not random, and what warned while it was imported does not warn again.  A test that is
+about imports, or about how a worker ends, starts real processes.
 
 `python -m tests.support.code_workers KIND SOCKET` serves; `scanproof.faults.gates.warm_workers` says how.
 """
@@ -31,6 +31,7 @@ from scanproof.faults.gates import warm_workers
 from tests.support.forked_sessions import IMPORTED
 from tests.support.session_server import import_modules
 
+ROOT = Path(__file__).parents[2]
 SUBSTITUTION = "scanproof.evaluation.worker.substitution.score"
 LOADED = {
     "session": (
@@ -117,15 +118,26 @@ def tell_end(child: int, streams: Iterable[int], connection: socket.socket) -> N
         os.close(stream)
 
     def watch() -> None:
-        connection.recv(1)
+        with suppress(OSError):
+            connection.recv(1)
+        end_group(child)
+        # It may not have a group of its own yet.
         with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
     _, status = os.waitpid(child, 0)
+    # What it has started ends before anybody hears that it has ended.
+    end_group(child)
     with suppress(OSError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
+
+
+def end_group(leader: int) -> None:
+    """End every process of a group that is still there."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def begin(request: Mapping[str, Any], installed: Iterable[str]) -> None:

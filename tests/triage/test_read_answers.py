@@ -42,6 +42,24 @@ def test_what_an_earlier_run_had_to_compare_is_found_among_any_number_of_others(
     assert [run.due for run in strict] == [("n",)]
 
 
+def test_a_run_that_is_not_as_its_session_wrote_it_is_named(tmp_path: Path) -> None:
+    """What it compared is not known: whether its file is empty, cut off, or says now that it was not strict."""
+    empty, cut, edited, whole = (f"20260101T010000Z-0000000{number}" for number in range(4))
+    for name in (empty, cut, edited, whole):
+        path = make_run(tmp_path, name)
+        content = path.read_bytes()
+        if name == empty:
+            path.write_bytes(b"")
+        if name == cut:
+            path.write_bytes(content[:40])
+        if name == edited:
+            path.write_bytes(content.replace(b'"strict": true', b'"strict": false'))
+            assert path.read_bytes() != content
+    runs = read_answers.Runs(tmp_path)
+    assert [run.id for run in runs.all_before(NOW, rb'"strict":\s*true')] == [whole]
+    assert runs.unread == {empty, cut, edited}
+
+
 @pytest.fixture
 def declared(tmp_path: Path) -> History:
     """A history whose only run is the declared baseline."""

@@ -137,9 +137,11 @@ def serve(path: str) -> tuple[dict[str, Any], list[int], socket.socket]:
             # A launcher that was killed meanwhile breaks its own connection only.
             with connection, suppress(OSError):
                 content, streams = receive(connection)
+                answer = connection.dup()
                 if content and os.fork() == 0:
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    return json.loads(content), streams, connection.dup()
+                    return json.loads(content), streams, answer
+                answer.close()
                 for stream in streams:
                     os.close(stream)
 

@@ -118,7 +118,7 @@ class BaselineFile(BaselineForm):
     limits: LimitsForm
     cases: dict[str, CaseForm]
     without: dict[str, Annotated[str, Field(min_length=1)]] = {}
-    """Case that is compared no more -> why; written by hand, and kept when the file is recorded anew."""
+    """Case that is compared no more -> why; written by hand, and kept until a recording measures the case."""
 
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
         """The baseline of one case; None if the file does not have the case.

@@ -29,8 +29,8 @@ class EntryWatch:
     """Counts how often a provider's call uses one function, and keeps the references that it or its backward enters.
 
     A use counts when it has succeeded while the provider's call runs, in any thread.  A kernel that is only compiled
-    counts nothing, nor does an empty grid, unless an argument of the provider's call is empty: then there is nothing to
-    compute.  A kernel then need not even be launched, since its wrapper may return early; a function is called anyway.
+    counts nothing, nor does an empty grid.  Where an argument of the provider's call is empty there may be nothing to
+    compute: then a call without a launch counts once.  A function is called anyway.
 
     Modules and references are seen in the thread that watches, and in those that Python starts meanwhile.  Not seen is
     the thread in which autograd runs a backward pass on a GPU.
@@ -55,8 +55,6 @@ class EntryWatch:
         """Whether something else watches in its place when the block ends."""
         self._active = 0
         """How many calls of the provider run now."""
-        self._given_nothing = False
-        """Whether an argument of the provider's call has no element."""
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -81,14 +79,14 @@ class EntryWatch:
         call = bind(self.target if self.is_launched or self.is_class_or_module else self._make_counting())
 
         def call_provider(**arguments: Any) -> Any:
-            self._given_nothing = any(getattr(given, "numel", lambda: 1)() == 0 for given in arguments.values())
+            is_given_nothing = any(getattr(given, "numel", lambda: 1)() == 0 for given in arguments.values())
             before = self.entered
             self._active += 1
             try:
                 returned = call(**arguments)
             finally:
                 self._active -= 1
-            if self.is_kernel and self._given_nothing and self.entered == before:
+            if self.is_kernel and is_given_nothing and self.entered == before:
                 self.entered += 1
             return returned
 
@@ -101,7 +99,7 @@ class EntryWatch:
         Args:
             warmup: whether the kernel was only compiled.
         """
-        if self._active and not warmup and (self._given_nothing or not is_empty(size)):
+        if self._active and not warmup and not is_empty(size):
             self.entered += 1
 
     def _make_counting(self) -> Any:

@@ -1,0 +1,69 @@
+"""A history that is lost, or that nobody could compare with, does not switch a comparison off that had a baseline."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from scanproof.triage.read_answers import LOOKED_AT
+from tests.support.nightly_project import with_baseline
+from tests.support.small_history import make_run
+from tests.support.small_project import Project
+
+STRICT = "--scanproof-strict", "--scanproof-history=history"
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+def test_an_empty_place_for_the_history_does_not_switch_the_comparison_off(
+    nightly: Project, workers: tuple[str, ...]
+) -> None:
+    with_baseline(nightly)
+    strict = (*STRICT, *workers)
+    nightly.run(*strict).assert_outcomes(passed=3)
+    compared = nightly.latest_run()["id"]
+    shutil.move(nightly.root / "history", nightly.root / "away")
+    (nightly.root / "history").mkdir()
+    # As of developers who use the same store.
+    for number in range(LOOKED_AT + 1):
+        make_run(nightly.root / ".scanproof", f"{str(compared)[:16]}-zzzzzz{number:02}", strict=False)
+    result = nightly.run(*strict)
+    result.assert_outcomes(failed=3)
+    said = f"*history has no declared baseline of it, and run {compared} had one*"
+    result.stdout.fnmatch_lines([said, "*3 COMPARISON_MISSING*"])
+    # Whoever does not ask for a history compares with none; and it ends where one is declared again.
+    nightly.run("--scanproof-strict", *workers).assert_outcomes(passed=3)
+    nightly.run(*strict).assert_outcomes(failed=3)
+    shutil.rmtree(nightly.root / "history")
+    shutil.move(nightly.root / "away", nightly.root / "history")
+    nightly.run(*strict).assert_outcomes(passed=3)
+
+
+def test_a_night_that_broke_before_it_compared_knows_which_numbers_have_a_baseline(nightly: Project) -> None:
+    declared = with_baseline(nightly)
+    nightly.answer({"kind": "out_of_memory", "message": "no memory"})
+    nightly.run(*STRICT).assert_outcomes(errors=3)
+    broken: Any = nightly.latest_run()
+    assert [record.get("gate") for record in broken["records"]] == [None] * 3
+    assert broken["held"] == dict.fromkeys(broken["selected_ids"], declared.id)
+    shutil.rmtree(nightly.root / "history")
+    (nightly.root / "history").mkdir()
+    nightly.answer()
+    result = nightly.run(*STRICT)
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines([f"*no declared baseline of it, and run {broken['id']} had one*"])
+
+
+def test_an_earlier_run_that_cannot_be_read_fails_a_strict_session_until_it_is_gone(nightly: Project) -> None:
+    with_baseline(nightly)
+    nightly.run(*STRICT).assert_outcomes(passed=3)
+    path = nightly.root / ".scanproof" / "runs" / str(nightly.latest_run()["id"]) / "run.json"
+    path.write_bytes(path.read_bytes().replace(b'"strict": true', b'"strict": false'))
+    result = nightly.run(*STRICT)
+    assert (result.parseoutcomes(), result.ret) == ({"passed": 3}, pytest.ExitCode.TESTS_FAILED)
+    said = f"*1 earlier runs of the store cannot be read, so that nobody knows what they compared: {path.parent.name}*"
+    result.stdout.fnmatch_lines([said])
+    assert nightly.run("--scanproof-history=history").ret == pytest.ExitCode.OK
+    shutil.rmtree(path.parent)
+    assert nightly.run(*STRICT).ret == pytest.ExitCode.OK
