@@ -5,7 +5,7 @@ A declaration names the ones that it replaces.  So the newest is known without t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,7 +98,7 @@ def order_declarations(declarations: Mapping[str, Declared]) -> list[Declared]:
     return ordered
 
 
-def find_current(declarations: list[Declared]) -> dict[str, Declared]:
+def find_current(declarations: Iterable[Declared]) -> dict[str, Declared]:
     """The declaration that counts for each key: the last one that names it."""
     return {key: declaration for declaration in declarations for key in declaration.evaluations}
 
