@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,14 @@ def test_which_comparison_a_device_owes(
     pytestconfig: pytest.Config, tmp_path: Path, compared_on: str, own_file: bool, missed: bool
 ) -> None:
     """Another device's comparison is not asked of one that has its own file, as long as that one has its file too."""
-    session = Session(pytestconfig, read_settings(pytestconfig))
+    session = Session(pytestconfig, replace(read_settings(pytestconfig), expected=tmp_path))
     session.compared_latencies = {("cuda", "a"): {compared_on: "20260101T010000Z-1"}}
     measured = Latency(id="a", nodeid="a", op="o", direction="forward", kind="cuda", device="NVIDIA H200")
-    (tmp_path / "nvidia-h100.json").write_text("{}")
+    folder = tmp_path / baseline_files.FOLDER
+    folder.mkdir()
+    (folder / "nvidia-h100.json").write_text("{}")
     own = BaselineFile.model_construct() if own_file else None
-    why = latency_baselines.why_baseline_is_missed(session, measured, tmp_path / "nvidia-h200.json", own)
+    why = latency_baselines.why_baseline_is_missed(session, measured, folder / "nvidia-h200.json", own)
     assert ("run 20260101T010000Z-1 had one" in str(why)) == missed
 
 
