@@ -128,7 +128,7 @@ def watch_provider(item: pytest.Item, provided: Provided, name: str) -> Iterator
         yield
     watch, title = provided.watch, provided.provider.title
     launches = observer.launches()
-    if not watch.entered:
+    if not watch.entered and not watch.had_nothing_to_do:
         pytest.fail(f"{name}: {title} was never entered: nothing is known of it", pytrace=False)
     if watch.ended_early:
         pytest.fail(f"{name}: {title} set another function with sys.setprofile: it was not watched", pytrace=False)
@@ -198,14 +198,17 @@ class ProviderTally:
         seen.kernels.update(launch["name"] for launch in noted[LAUNCHED])
 
     def list_unused(self) -> list[str]:
-        """The providers of which no case was compared and right."""
-        return [str(named) for named, seen in self.seen.values() if not seen.compared]
+        """The providers of which no case was compared and right in which they were entered."""
+        return [str(named) for named, seen in self.seen.values() if not seen.times]
 
     def lines(self) -> Iterator[str]:
         """One line for each named provider: what was proven of it."""
         for named, seen in self.seen.values():
-            if not seen.compared:
-                yield f"provider {named}: no case of it was compared and right; {SELECT}"
+            if not seen.times:
+                what = "no case of it was compared and right"
+                if seen.compared:
+                    what = f"in the {seen.compared} cases that were compared there was nothing to launch"
+                yield f"provider {named}: {what}; {SELECT}"
                 continue
             names = [name for name, _ in seen.kernels.most_common(KERNELS_SHOWN)]
             launched = f"launched {', '.join(names)}" if names else "launched no kernel that is watched"

@@ -280,10 +280,14 @@ def test_a_kernel_of_triton_is_entered_when_it_is_launched(author: pytest.Pytest
     result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:LAUNCHED: 1 cases were compared and right; *"])
 
 
-def test_a_batch_of_0_is_a_launch_of_an_empty_grid(author: pytest.Pytester) -> None:
+def test_where_there_is_nothing_to_launch_a_case_passes_and_proves_nothing_of_the_kernel(
+    author: pytest.Pytester,
+) -> None:
     result = run(author, "EMPTY", "-k", "empty_batch-float32", "--scanproof-strict")
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:EMPTY: 1 cases were compared and right; *"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "failed" not in result.parseoutcomes()
+    said = "in the 1 cases that were compared there was nothing to launch; select them: *"
+    result.stdout.fnmatch_lines([f"provider rmsnorm_fn=mypkg.ops:EMPTY: {said}"])
 
 
 def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pytester) -> None:

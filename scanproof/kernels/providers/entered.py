@@ -30,7 +30,7 @@ class EntryWatch:
 
     A use counts when it has succeeded while the provider's call runs, in any thread.  A kernel that is only compiled
     counts nothing, nor does an empty grid.  Where an argument of the provider's call is empty there may be nothing to
-    compute: then a call without a launch counts once.  A function is called anyway.
+    launch: that is kept apart.  A function is called anyway.
 
     Modules and references are seen in the thread that watches, and in those that Python starts meanwhile.  Not seen is
     the thread in which autograd runs a backward pass on a GPU.
@@ -49,6 +49,8 @@ class EntryWatch:
         """Whether it is a kernel of Triton, which is used as it is: `kernel[grid](...)` runs `kernel.run`, and so does
         PyTorch's `wrap_triton`.  Anything else is used through what counts: several functions may share a code."""
         self.entered = 0
+        self.had_nothing_to_do = False
+        """Whether a call of the provider was given an empty argument and launched nothing."""
         self.references: Counter[str] = Counter()
         """`module.function` of a reference -> how often it was entered."""
         self.ended_early = False
@@ -87,7 +89,7 @@ class EntryWatch:
             finally:
                 self._active -= 1
             if self.is_kernel and is_given_nothing and self.entered == before:
-                self.entered += 1
+                self.had_nothing_to_do = True
             return returned
 
         self._call = call_provider.__code__
