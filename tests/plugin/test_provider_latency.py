@@ -41,7 +41,8 @@ def test_a_named_provider_is_timed_beside_what_is_installed(measuring: LatencyPr
     result.stdout.fnmatch_lines([
         f"{CASE}-mypkg.ops:norm * NO_BASELINE",
         "side by side * PyTorch form * mypkg.ops:norm",
-        f"{CASE} * us (*x)",
+        # How often as fast, or, on a busy machine, that noise hides it.
+        f"{CASE} * us (*)",
         "1 not compared: baselines are of what is installed; mypkg.ops:norm is timed beside it",
     ])  # fmt: skip
     own, named = measuring.latencies()
