@@ -160,8 +160,9 @@ class Run:
     """Ids of these numbers; empty in runs until November 2026."""
     due: tuple[str, ...] = ()
     """Ids of the numbers whose comparison with a baseline was due, known before anything ran."""
-    held: dict[str, str] = field(default_factory=dict)
-    """Number -> the declaration of its baseline on this GPU, before anything ran; under strict alone."""
+    held: dict[str, str] | None = None
+    """Number -> the declaration of its baseline on this GPU, before anything ran; None where that is not known: without
+    strict or a history, where not all of the history can be read, and in runs until November 2026."""
     providers: dict[str, str] = field(default_factory=dict)
     """Operation -> what was named to run its kernel cases in place of the installed one."""
     evaluations: tuple[Evaluation, ...] = ()

@@ -22,20 +22,23 @@ class Held(NamedTuple):
 def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, Held]:
     """Number -> the newest of these runs that was strict, on this GPU, and in which it had a baseline.
 
-    Not where its comparison was only due: a history that could not be reached does not say which numbers have one.
-
     Args:
         runs: the newest first.
     """
     due: dict[str, Held] = {}
     for run in runs:
         if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            compared = {kept.id: None for kept in run.records if was_compared(kept)}
-            held = {number: Held(run.id, declaration) for number, declaration in {**compared, **run.held}.items()}
+            had = {kept.id: None for kept in run.records if had_baseline(kept, run)}
+            held = {number: Held(run.id, declaration) for number, declaration in {**had, **(run.held or {})}.items()}
             due = {**held, **due}
     return due
 
 
-def was_compared(kept: Record) -> bool:
-    """Whether a number was compared with a baseline, whatever came out."""
-    return kept.gate is not None and kept.gate.outcome is not ComparisonOutcome.REFUSED
+def had_baseline(kept: Record, run: Run) -> bool:
+    """Whether a number has a comparison with a baseline in its run, made or refused.
+
+    Not a refused one of a run that could not read its history: it does not know which numbers have a baseline.
+    """
+    if kept.gate is None:
+        return False
+    return kept.gate.outcome is not ComparisonOutcome.REFUSED or run.held is not None

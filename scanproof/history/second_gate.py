@@ -136,17 +136,19 @@ class SecondGate:
         held = self.due_before.get(value.id)
         return held is not None and not self.opened().leaves_out(value, self.gpu, held)
 
-    def list_held(self, values: Iterable[PublishedValue], gpu: str) -> dict[str, str]:
-        """Number -> the declaration of its baseline on this GPU; empty where the history cannot be read.
+    def list_held(self, values: Iterable[PublishedValue], gpu: str) -> dict[str, str] | None:
+        """Number -> the declaration of its baseline on this GPU; None where not all of the history can be read.
 
         A history that is empty tells a later session nothing.  What an earlier run says of it does.
         """
-        if self.history is None:
-            return {}
+        if self.history is None or not self.strict:
+            return None
         try:
             found = {value.id: self.opened().find_holder(value.id, gpu) for value in values}
+            if self.opened().unreadable:
+                return None
         except HistoryError:
-            return {}
+            return None
         return {number: held.declaration for number, held in found.items() if held and held.declaration}
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:

@@ -13,7 +13,6 @@ from scanproof.evaluation.job_match import list_differences
 from scanproof.evaluation.kernels_ran import require_kernels
 from scanproof.files import is_folder
 from scanproof.history.dropped_numbers import list_dropped
-from scanproof.history.due_before import was_compared
 from scanproof.history.joint_findings import judge_together
 from scanproof.history.kept_files import list_other_files
 from scanproof.history.run_failures import (
@@ -27,6 +26,8 @@ from scanproof.history.second_gate import SecondGate
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue, Suite
 from scanproof.numbers.verdict import derive
+from scanproof.numbers.verdict.outcome import Outcome
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.record import Evaluation, Record, Run
 
 LATE = "the session left no run, or a clock was set"
@@ -177,9 +178,14 @@ class SecondJudge:
             if judged.verdict.outcome.value != record.outcome:
                 now = f"{judged.verdict.outcome.value}, {judged.verdict.because}"
                 yield f"{record.id}: the run says {record.outcome}, its answers {now}"
-            elif was_compared(record) and judged.comparison is None:
-                assert record.gate is not None
-                yield f"{record.id}: the run was compared with {record.gate.baseline}; name that history with --history"
+            elif record.gate is not None and judged.comparison is None:
+                yield from self._ask_for_history(record, record.gate)
+
+    def _ask_for_history(self, record: Record, gate: PairedComparison) -> Iterator[str]:
+        """That a comparison of the run can not be made here; one that was due and refused fails its number anyway."""
+        if record.outcome != Outcome.COMPARISON_MISSING:
+            done = "refused a comparison" if gate.outcome is ComparisonOutcome.REFUSED else "compared"
+            yield f"{record.id}: the run was {done} with {gate.baseline}; name that history with --history"
 
     def _judge_together(self) -> Iterator[str]:
         """What many numbers show together, and the run does not say."""

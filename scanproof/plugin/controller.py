@@ -47,7 +47,7 @@ def start_run(session: Session) -> None:
         selected=len(selected),
         selected_ids=selected,
         due=session.due if selected else (),
-        held=session.held if selected else {},
+        held=session.held if selected else None,
         providers=name_providers(session.settings.providers, session.providers),
     )
     recorder = run_recorder.Recorder(session.runs_folder, run)

@@ -141,13 +141,11 @@ class Session:
         return self.second_gate.list_due(self.selected_values, gpu_name(environment.gpus()))
 
     @cached_property
-    def held(self) -> dict[str, str]:
-        """Selected number -> the declaration of its baseline for this machine, under strict."""
+    def held(self) -> dict[str, str] | None:
+        """Selected number -> the declaration of its baseline for this machine; None where that is not known."""
         from scanproof import environment
         from scanproof.history.store import gpu_name
 
-        if not self.settings.strict:
-            return {}
         return self.second_gate.list_held(self.selected_values, gpu_name(environment.gpus()))
 
     @property

@@ -117,7 +117,10 @@ def test_only_what_had_a_baseline_in_a_strict_run_is_due_after_it(tmp_path: Path
     run = replace(run, due=(number,), records=(replace(run.records[0], gate=found or None),))
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
     assert list_due_before([run], gpu) == ({number: Held(FIRST, None)} if due else {})
-    # It had one, and was refused the comparison, or broke.
+    # The history could be read: then what was refused has a baseline, perhaps of the GPU where it was measured.
+    told = replace(run, held={})
+    assert list_due_before([told], gpu) == ({number: Held(FIRST, None)} if gate else {})
+    # It had one here, and was refused the comparison, or broke.
     told = replace(run, held={number: "a"})
     assert list_due_before([told], gpu) == {number: Held(FIRST, "a")}
     assert list_due_before([told], "another GPU") == {}
@@ -216,7 +219,7 @@ def test_a_session_says_which_declaration_holds_a_number(tmp_path: Path, expecte
     value = published(job=STRICT_JOB, documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
 
-    def held(on: str = gpu) -> dict[str, str]:
+    def held(on: str = gpu) -> dict[str, str] | None:
         return SecondGate(expected, history.place.name, strict=True).list_held([value], on)
 
     assert held() == {}
@@ -224,7 +227,8 @@ def test_a_session_says_which_declaration_holds_a_number(tmp_path: Path, expecte
     assert held() == {value.id: declared.id}
     assert held("another GPU") == {}
     shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
-    assert held() == {}, "what it holds is not known"
+    assert held() is None, "what it holds is not known"
+    assert SecondGate(expected, history.place.name).list_held([value], gpu) is None, "without strict nobody asks"
 
 
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:

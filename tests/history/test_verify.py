@@ -15,9 +15,11 @@ import pytest
 
 from scanproof.history import verify
 from scanproof.numbers.expected import reader
-from scanproof.record import Replaced, write_run
+from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
+from scanproof.record import Replaced, read_run, write_run
 from tests.support.measured_run import Measured, judge, measure, with_evaluation
-from tests.support.planted import wrong_scan
+from tests.support.planted import ROOT, wrong_scan
+from tests.support.small_history import make_run, rows
 
 BEFORE, LATER = "2026-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00"
 AT_EXIT = "import atexit, os\natexit.register(os._exit, 0)"
@@ -314,3 +316,29 @@ def test_a_time_that_is_none_is_a_usage_error(good: Measured, time: str) -> None
     assert ended.returncode == 2
     asked = "--after is a time with its offset from UTC, such as 2026-11-27T01:17:00Z or 2026-11-27T03:17:00+02:00"
     assert ended.stderr == f"scanproof: {asked}; {time!r} is none\n"
+
+
+@pytest.mark.parametrize(("gate", "done"), [(None, ""), ("SAME", "compared"), ("REFUSED", "refused a comparison")])
+def test_a_comparison_with_a_history_that_is_not_named_cannot_be_judged(
+    tmp_path: Path, gate: str | None, done: str
+) -> None:
+    """A refused one as well: outside of strict its number passed all the same."""
+    expected = reader.load(ROOT / "expected")
+    (value,) = (each for each in expected.numbers if each.id == "mamba-130m-piqa-acc-reproduced")
+    assert value.documents is not None
+    log = rows(value.documents, round(value.documents * value.expected))
+    for doc, row in enumerate(log):
+        row["loglikelihoods"] = [answer - doc / 1024 for answer in row["loglikelihoods"]]
+    path = make_run(tmp_path, "20260101T010000Z-00000001", {"piqa": log}, job=value.job)
+    run = read_run(path)
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run x", because="why")
+    (evaluation,) = run.evaluations
+    samples = path.parent / "samples" / value.job.name
+    run = replace(
+        run,
+        records=(replace(run.records[0], gate=found or None, outcome="REPRODUCED"),),
+        evaluations=(replace(evaluation, samples=str(samples)),),
+    )
+    objections = verify.SecondJudge(run, path, expected, None).list_objections(verify.Asked())
+    said = [f"{value.id}: the run was {done} with the run x; name that history with --history"] if gate else []
+    assert [line for line in objections if line.startswith(f"{value.id}: ")] == said
