@@ -207,12 +207,14 @@ def drift(
 ) -> None:
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
 
-    Nights are whole runs on the newest one's GPU, since the baseline that holds.  Damage in the history is exit code 1
-    as well, and fewer nights than `--fewest` are 2: nothing to look at is not the same as no drift.  With `--declared`
-    so is a history without a baseline: nothing is compared with it, and the one that had a baseline may be lost.
+    Nights are whole runs on the newest one's GPU, since the baseline that holds.  Exit code 1 is also damage in the
+    history, and a number whose newest night has other documents than most.  Fewer nights than `--fewest` are 2: nothing
+    to look at is not the same as no drift.  With `--declared` so is a history without a baseline: nothing is compared
+    with it, and the one that had a baseline may be lost.
     """
     from scanproof.history import nights
     from scanproof.history.drift import SHORTEST
+    from scanproof.history.run_failures import name_some
 
     opened_history = open_or_stop(history)
     found = nights.drifts(opened_history, load_expected(expected).constants)
@@ -230,7 +232,14 @@ def drift(
             f"no run on this GPU is declared a baseline in {history}, so that no night is compared with one: declare a "
             "good one, scanproof baseline set latest --reason WHY; or the history that had one is lost, or another"
         )
-    if found.rows or any(problem.lost for problem in opened_history.problems):
+    if found.other_documents:
+        say(
+            f"{len(found.other_documents)} numbers were measured on another count of documents than on most nights, so "
+            f"that no drift of them can be seen: {name_some(found.other_documents)}; measure all documents, or declare "
+            "a baseline that has these",
+            err=True,
+        )
+    if found.rows or found.other_documents or any(problem.lost for problem in opened_history.problems):
         raise typer.Exit(1)
 
 

@@ -13,21 +13,21 @@ from scanproof.numbers.expected.constants import Constants
 from scanproof.numbers.verdict.outcome import Meaning, names
 
 SERIES = """
-    SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,
-           any_value(job) AS job, list(place) AS places, list(measured) AS measured, any_value(documents) AS documents
+    SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task, any_value(job) AS job,
+           list(place) FILTER (documents = newest) AS places, list(measured) FILTER (documents = newest) AS measured,
+           any_value(newest) AS documents, mode(documents) AS usual
     FROM (
         SELECT *, arg_max(documents, place) OVER (PARTITION BY id) AS newest
         FROM numbers JOIN (SELECT run, row_number() OVER (ORDER BY started, run) - 1 AS place FROM runs) USING (run)
         WHERE measured IS NOT NULL AND documents IS NOT NULL AND NOT list_contains(?, outcome)
     )
-    WHERE documents = newest
     GROUP BY id
     HAVING count(*) >= ?
     ORDER BY id
 """
 """Nights in any order: DuckDB takes longer to order lists than to read them.
 
-Of each number the nights of as many documents as the newest: one night of others does not end its series.
+Of each number the nights of as many documents as its newest: one night of others does not end its series.
 """
 
 
@@ -58,6 +58,8 @@ class Drifts:
     """Series of enough of these nights."""
     declared: bool
     """Whether a run on the GPU of the newest night is a declared baseline."""
+    other_documents: tuple[str, ...]
+    """Numbers that their newest night measured on another count of documents than most nights: no drift in these."""
 
 
 def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
@@ -79,15 +81,21 @@ def list_declared(history: History, runs: Sequence[Published]) -> list[Published
     return [run for run in runs if run.id in declared]
 
 
-def series(history: History, runs: Sequence[Published]) -> list[Series]:
-    """Every number with enough nights, and every model over the numbers that all of its nights share."""
+def read_numbers(history: History, runs: Sequence[Published]) -> list[dict[str, Any]]:
+    """Every number with enough nights: what `SERIES` selects, with the runs of its nights, oldest first."""
     tables = {"numbers": queries.numbers(history, runs), "runs": queries.runs_table(runs)}
     rows = queries.ask(SERIES, tables, [sorted(names(Meaning.BROKEN)), 2 * drift.SHORTEST])
     in_order = [run.id for run in sorted(runs, key=lambda run: (run.started, run.id))]
     for row in rows:
         places, measured = zip(*sorted(zip(row["places"], row["measured"], strict=True)), strict=True)
         row |= {"nights": [in_order[place] for place in places], "measured": measured}
-    return [*map(of_number, rows), *of_models(rows)]
+    return rows
+
+
+def make_series(rows: Sequence[dict[str, Any]]) -> list[Series]:
+    """Every number with enough nights of equal documents, and every model over the numbers that its nights share."""
+    whole = [row for row in rows if len(row["nights"]) >= 2 * drift.SHORTEST]
+    return [*map(of_number, whole), *of_models(whole)]
 
 
 def of_number(row: dict[str, Any]) -> Series:
@@ -121,7 +129,8 @@ def drifts(history: History, constants: Constants) -> Drifts:
     published = history.runs()
     runs = comparable(history, published)
     declared = list_declared(history, [run for run in published if runs and run.gpu == runs[-1].gpu])
-    every_series = series(history, runs)
+    numbers = read_numbers(history, runs)
+    every_series = make_series(numbers)
     started = {run.id: run.started for run in runs}
     level = constants.drift_level(len(every_series))
     rows = []
@@ -129,7 +138,8 @@ def drifts(history: History, constants: Constants) -> Drifts:
         change = drift.find(one_series.values, allowed(one_series, constants, level))
         if change is not None:
             rows.append(row(one_series, change, started))
-    return Drifts(rows, len(runs), len(every_series), bool(declared))
+    others = tuple(number["id"] for number in numbers if number["documents"] != number["usual"])
+    return Drifts(rows, len(runs), len(every_series), bool(declared), others)
 
 
 def allowed(series: Series, constants: Constants, level: float) -> float:

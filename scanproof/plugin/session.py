@@ -126,7 +126,7 @@ class Session:
         given = self.settings
         before, gpu = {}, gpu_name(environment.gpus())
         if given.strict and given.history is not None:
-            strict = self.earlier_runs.all_before(self.run_id, rb'"strict":\s*true')
+            strict = self.earlier_runs.all_others(self.run_id, rb'"strict":\s*true')
             before = list_due_before(strict, gpu)
         return SecondGate(
             self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=gpu
@@ -188,7 +188,7 @@ class Session:
         with a baseline.
         """
         compared: dict[tuple[str, str], dict[str, str]] = {}
-        for run in self.earlier_runs.all_before(self.run_id, rb'"baseline":\s*\{'):
+        for run in self.earlier_runs.all_others(self.run_id, rb'"baseline":\s*\{'):
             for case in run.latencies:
                 if case.baseline is not None:
                     compared.setdefault((case.kind, case.id), {}).setdefault(case.device, run.id)

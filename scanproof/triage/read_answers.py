@@ -91,7 +91,7 @@ class Runs:
     """Folder of the store."""
     known: dict[str, Run | None] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
-    """Ids of runs that `all_before` could not read."""
+    """Ids of runs that `all_others` could not read."""
 
     def before(self, run: str) -> Iterator[Run]:
         """The newest runs that are older than this one; unreadable ones are skipped."""
@@ -100,24 +100,41 @@ class Runs:
             if earlier is not None:
                 yield earlier
 
-    def all_before(self, run: str, pattern: bytes) -> Iterator[Run]:
-        """Every run that is older than this one and whose file has a match of the pattern, the newest first.
+    def all_others(self, run: str, pattern: bytes) -> Iterator[Run]:
+        """Every other run whose file has a match of the pattern, the newest first.
 
-        None is kept: a store may hold thousands.  Those that cannot be read, or are not as their sessions wrote them,
-        are skipped, and named in `unread`.
+        Whether they are older is not asked: ids begin with the time of a clock.  None is kept: a store may hold
+        thousands.  Those that cannot be read, or are not as their sessions wrote them, are skipped, and named in
+        `unread`.
         """
         wanted = re.compile(pattern)
-        for name in self.list_before(run):
+        for name in sorted((path.name for path in (self.root / "runs").glob("*/") if path.name != run), reverse=True):
             try:
-                content = files.read_bytes(self.place(name))
-                if record.has_other_digest(content) or not content.rstrip().endswith(b"}"):
-                    raise record.RecordError("it is damaged")
-                found = record.parse_run(content, str(self.place(name))) if wanted.search(content) else None
+                found = self.read_if_wanted(name, wanted)
+            except FileNotFoundError:
+                # A session that begins just now has no folder in its own yet.
+                if any(self.place(name).parent.glob("*/")):
+                    self.unread.add(name)
             except (OSError, ValueError, record.RecordError):
                 self.unread.add(name)
-                continue
-            if found is not None:
-                yield found
+            else:
+                if found is not None:
+                    yield found
+
+    def read_if_wanted(self, name: str, wanted: re.Pattern[bytes]) -> Run | None:
+        """A run whose file has a match; None for a sound one without.
+
+        Raises OSError or RecordError: it cannot be read, or is not as its session wrote it.
+        """
+        content = files.read_bytes(self.place(name))
+        is_wanted = wanted.search(content) is not None
+        # One that names no digest is of before there was any, or cut off, which only reading it shows.
+        if is_wanted or record.DIGEST.search(content) is None:
+            run = record.parse_run(content, str(self.place(name)))
+            return run if is_wanted else None
+        if record.has_other_digest(content):
+            raise record.RecordError(f"{name} is damaged")
+        return None
 
     def list_before(self, run: str) -> list[str]:
         """Ids of the runs that are older than this one, the newest first."""

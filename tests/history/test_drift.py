@@ -126,6 +126,17 @@ def test_a_night_of_other_documents_does_not_end_a_series(tmp_path: Path, docume
     assert {row["kind"] for row in found.rows} == {"number", "model"}
     assert {row["run"] for row in found.rows} == {"20260201T010000Z-00000000"}
     assert {row["nights"] for row in found.rows} == {14}
+    assert found.other_documents == ()
+
+
+@pytest.mark.parametrize("documents", [3, 500])
+def test_numbers_whose_newest_night_has_other_documents_are_named(tmp_path: Path, documents: int) -> None:
+    """Their series begins anew: nothing was looked at, which is not the same as no drift."""
+    history = published(tmp_path, [300] * 11)
+    odd = {task: rows(documents, documents) for task in TASKS}
+    publish(make_run(tmp_path / "store", "20260201T010000Z-99999999", odd), history.place)
+    found = nights.drifts(history, CONSTANTS)
+    assert (len(found.other_documents), found.series, found.rows) == (len(TASKS), 0, [])
 
 
 def test_declaring_a_baseline_accepts_what_came_before(tmp_path: Path) -> None:

@@ -311,6 +311,16 @@ def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path)
         assert "0 nights, 0 series" in scanproof("history", "drift", *asked_for, history=empty, expect=2).stdout
 
 
+def test_drift_is_no_success_where_the_newest_night_has_other_documents(tmp_path: Path) -> None:
+    made = nights_of(tmp_path, 11)
+    publish(make_run(tmp_path / "store", "20260201T010000Z-00000012", {"piqa": rows(100, 75)}), made.place)
+    told = scanproof("history", "drift", "--fewest", "2", history=made.place.name, expect=1)
+    assert (
+        f"1 numbers were measured on another count of documents than on most nights, so that no drift of them can "
+        f"be seen: {NUMBER}; " in told.stderr
+    )
+
+
 @pytest.mark.parametrize("cut", [1, 11])
 def test_drift_is_no_success_where_nights_are_damaged(tmp_path: Path, cut: int) -> None:
     place = nights_of(tmp_path, 11).place.name

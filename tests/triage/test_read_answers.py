@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from scanproof.record import Evaluation
 from scanproof.triage import read_answers
 from tests.support.small_history import filled, make_run
 
+STRICT = rb'"strict":\s*true'
 GOOD, NOW = "20260101T010000Z-00000001", "20260102T010000Z-00000002"
 
 
@@ -31,33 +33,57 @@ def test_the_parts_of_a_fingerprint_that_cannot_be_read_are_not_known(tmp_path: 
     assert read_answers.read_fingerprint_parts(tmp_path, "k" * 64) is None
 
 
-def test_what_an_earlier_run_had_to_compare_is_found_among_any_number_of_others(tmp_path: Path) -> None:
+def test_what_another_run_had_to_compare_is_found_among_any_number_of_others(tmp_path: Path) -> None:
     """A store that other sessions use as well would soon hide the last strict night behind them."""
     make_run(tmp_path, "20260101T010000Z-00000001", due=("n",))
     for number in range(read_answers.LOOKED_AT + 5):
         make_run(tmp_path, f"20260102T010000Z-{number:08}", strict=False)
     runs = read_answers.Runs(tmp_path)
     assert "20260101T010000Z-00000001" not in [run.id for run in runs.before("20260103T010000Z-00000001")]
-    strict = list(runs.all_before("20260103T010000Z-00000001", rb'"strict":\s*true'))
+    strict = list(runs.all_others("20260103T010000Z-00000001", STRICT))
     assert [run.due for run in strict] == [("n",)]
 
 
-def test_a_run_that_is_not_as_its_session_wrote_it_is_named(tmp_path: Path) -> None:
-    """What it compared is not known: whether its file is empty, cut off, or says now that it was not strict."""
-    empty, cut, edited, whole = (f"20260101T010000Z-0000000{number}" for number in range(4))
-    for name in (empty, cut, edited, whole):
-        path = make_run(tmp_path, name)
-        content = path.read_bytes()
-        if name == empty:
-            path.write_bytes(b"")
-        if name == cut:
-            path.write_bytes(content[:40])
-        if name == edited:
-            path.write_bytes(content.replace(b'"strict": true', b'"strict": false'))
-            assert path.read_bytes() != content
+def test_a_clock_that_was_set_back_hides_no_run(tmp_path: Path) -> None:
+    ahead = "20990101T010000Z-00000001"
+    make_run(tmp_path, ahead)
+    make_run(tmp_path, NOW)
+    assert [run.id for run in read_answers.Runs(tmp_path).all_others(NOW, STRICT)] == [ahead]
+
+
+SPOILED: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: content[:40],
+    "cut off at a bracket": lambda content: content[: content.index(b"}") + 1],
+    "another object": lambda content: b"{}",
+    "another list": lambda content: b"[]",
+    "not strict any more": lambda content: content.replace(b'"strict": true', b'"strict": false'),
+    "without strict": lambda content: content.replace(b' "strict": true,\n', b""),
+    "somebody else's": lambda content: content.replace(GOOD.encode(), NOW.encode()),
+    "doubled": lambda content: content + content,
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_run_that_is_not_as_its_session_wrote_it_is_named(tmp_path: Path, how: str) -> None:
+    """What it compared is not known."""
+    whole = "20260101T010000Z-00000002"
+    make_run(tmp_path, whole)
+    path = make_run(tmp_path, GOOD)
+    content = path.read_bytes()
+    path.write_bytes(SPOILED[how](content))
+    assert path.read_bytes() != content
     runs = read_answers.Runs(tmp_path)
-    assert [run.id for run in runs.all_before(NOW, rb'"strict":\s*true')] == [whole]
-    assert runs.unread == {empty, cut, edited}
+    assert [run.id for run in runs.all_others(NOW, STRICT)] == [whole]
+    assert runs.unread == {GOOD}
+
+
+def test_a_run_whose_file_is_gone_is_named_and_one_that_just_begins_is_not(tmp_path: Path) -> None:
+    make_run(tmp_path, GOOD).unlink()
+    (tmp_path / "runs" / "20260101T010000Z-00000002").mkdir()
+    runs = read_answers.Runs(tmp_path)
+    assert list(runs.all_others(NOW, STRICT)) == []
+    assert runs.unread == {GOOD}
 
 
 @pytest.fixture
