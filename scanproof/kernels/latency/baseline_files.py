@@ -117,7 +117,7 @@ class BaselineFile(BaselineForm):
     """Package -> version; None: not installed."""
     limits: LimitsForm
     cases: dict[str, CaseForm]
-    without: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    without: dict[str, Annotated[str, Field(pattern=r"\S")]] = {}
     """Case that is compared no more -> why; written by hand, and kept until a recording measures the case."""
 
     def baseline(self, case: str, path: Path) -> LatencyBaseline | None:
