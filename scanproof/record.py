@@ -142,6 +142,16 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownBaselines:
+    """What a session knew of the baselines in its history before anything ran."""
+
+    newest: str | None
+    """Id of the newest declaration; None: there was none."""
+    numbers: tuple[str, ...]
+    """Ids of the selected numbers that have a declared baseline on this GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One session."""
 
@@ -160,9 +170,9 @@ class Run:
     """Ids of these numbers; empty in runs until November 2026."""
     due: tuple[str, ...] = ()
     """Ids of the numbers whose comparison with a baseline was due, known before anything ran."""
-    held: dict[str, str] | None = None
-    """Number -> the declaration of its baseline on this GPU, before anything ran; None where that is not known: without
-    strict or a history, where not all of the history can be read, and in runs until November 2026."""
+    baselines: KnownBaselines | None = None
+    """None where they are not known: without strict or a history, where not all of the history can be read, and in runs
+    until November 2026."""
     providers: dict[str, str] = field(default_factory=dict)
     """Operation -> what was named to run its kernel cases in place of the installed one."""
     evaluations: tuple[Evaluation, ...] = ()

@@ -59,6 +59,7 @@ def declare(
     job that the job's baseline holds.
     """
     from scanproof.history import new_baseline
+    from scanproof.history.declarations import ALL
     from scanproof.history.errors import HistoryError
 
     opened_history = open_or_stop(history)
@@ -70,7 +71,10 @@ def declare(
         print_problems(opened_history)
         raise stop(str(error), code=1) from None
     lines = [f"{made.run} is the baseline of {len(made.evaluations)} evaluations"]
-    lines += [f"compared no more: {each.task} of {each.job} on {each.gpu}" for each in sorted(made.without)]
+    lines += [
+        f"compared no more: {'whatever this run lacks' if each.task == ALL else each.task} of {each.job} on {each.gpu}"
+        for each in sorted(made.without)
+    ]
     tasks = sorted({each.task for each in made.without})
     row = {"run": made.run, "evaluations": len(made.evaluations), "without": " ".join(tasks), "reason": reason}
     print_result(lines, [row], style)

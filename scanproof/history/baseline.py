@@ -79,18 +79,18 @@ class Baselines:
         )
 
     def leaves_out(self, value: PublishedValue, gpu: str | None, held: Held) -> bool:
-        """Whether the baselines leave out a number by name: all of its tasks, and later than it was held.
+        """Whether the baselines leave out a number by name: all of its tasks, and later than it had a baseline.
 
         Args:
             gpu: of the session; None: whichever.
-            held: what held it before.  Where its declaration is not here, the times of both decide.
+            held: when it had one.  Where the newest declaration of then is not here, times decide.
         """
         order = {each.id: place for place, each in enumerate(self.declarations)}
 
         def is_later(declaration: str) -> bool:
-            if held.declaration in order:
-                return order.get(declaration, -1) > order[held.declaration]
-            return declaration > held.run
+            if held.newest in order:
+                return order.get(declaration, -1) > order[held.newest]
+            return declaration > max(held.run, held.newest or "")
 
         left_out = {
             each.task
@@ -100,24 +100,24 @@ class Baselines:
         }
         return ALL in left_out or left_out.issuperset(task for task, _ in baseline_gate.list_tasks(value))
 
-    def find_holder(self, number: str, gpu: str | None) -> Held | None:
-        """The newest declared run on a GPU (None: on any) that holds a number, and its declaration; None: none does."""
-        holders = {run.id for run, numbers in self.numbers if number in numbers and gpu in (None, run.gpu)}
+    def find_holder(self, value: PublishedValue, gpu: str | None) -> Declared | None:
+        """The newest declaration of a run on a GPU (None: on any) that holds a number; None: none, or it was left out.
+
+        Raises HistoryError where a declared run cannot be read.
+        """
+        holders = {run.id for run, numbers in self.numbers if value.id in numbers and gpu in (None, run.gpu)}
         newest = next((each for each in reversed(self.declarations) if each.run in holders), None)
-        return Held(newest.run, newest.id) if newest is not None else None
+        return None if newest is None or self.leaves_out(value, gpu, Held(newest.run, newest.id)) else newest
 
     def explain_absence(self, value: PublishedValue, gpu: str | None) -> str | None:
         """Why a number that has a baseline may find none: it was declared for another evaluation.
 
-        None where no declared run on this GPU (None: on any) holds the number, or it was left out since, and all
-        declarations can be read.
+        None where no declaration on this GPU (None: on any) holds the number, and all can be read.
         """
         if self.unreadable:
             return f"it is not known which numbers have one: {self.unreadable[0]}"
-        held = self.find_holder(value.id, gpu)
-        if held is None or self.leaves_out(value, gpu, held):
-            return None
-        return f"the run {held.run} was declared for another evaluation of this number"
+        holder = self.find_holder(value, gpu)
+        return None if holder is None else f"the run {holder.run} was declared for another evaluation of this number"
 
     @cached_property
     def numbers(self) -> list[tuple[Published, frozenset[str]]]:

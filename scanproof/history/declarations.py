@@ -52,6 +52,11 @@ class Declared:
         return str(self.content["run"])
 
     @property
+    def gpu(self) -> str | None:
+        """GPU of its run; None in declarations until November 2026."""
+        return self.content.get("gpu")
+
+    @property
     def replaces(self) -> frozenset[str]:
         return frozenset(self.content["replaces"])
 

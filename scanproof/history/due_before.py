@@ -1,13 +1,19 @@
-"""Which numbers had a declared baseline in earlier runs of a store: a history that is lost does not end that."""
+"""Which numbers had a baseline in other runs of a store: a history that is lost does not end their comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from scanproof.history.run_failures import name_some
 from scanproof.history.store import gpu_name
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from scanproof.record import Record, Run
+
+MEND_RUN = (
+    "put an untouched copy of their files in place; to forget what they compared, move their folders away "
+    "(`scanproof list --run ID` says what is wrong)"
+)
 
 
 class Held(NamedTuple):
@@ -15,8 +21,8 @@ class Held(NamedTuple):
 
     run: str
     """Id of the run that says so."""
-    declaration: str | None
-    """Id of the declaration of that baseline; None: it is not known."""
+    newest: str | None
+    """Id of the newest declaration at that time; None: it is not known."""
 
 
 def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, Held]:
@@ -28,10 +34,15 @@ def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, Held]:
     due: dict[str, Held] = {}
     for run in runs:
         if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            had = {kept.id: None for kept in run.records if had_baseline(kept, run)}
-            held = {number: Held(run.id, declaration) for number, declaration in {**had, **(run.held or {})}.items()}
-            due = {**held, **due}
+            known = run.baselines
+            had = {kept.id for kept in run.records if had_baseline(kept, run)}.union(known.numbers if known else ())
+            due = {**dict.fromkeys(had, Held(run.id, known.newest if known else None)), **due}
     return due
+
+
+def describe_unread(runs: Collection[str]) -> str:
+    """That runs of the store cannot be read."""
+    return f"of the store's runs {len(runs)} cannot be read: {name_some(sorted(runs))}"
 
 
 def had_baseline(kept: Record, run: Run) -> bool:
@@ -41,4 +52,4 @@ def had_baseline(kept: Record, run: Run) -> bool:
     """
     if kept.gate is None:
         return False
-    return kept.gate.outcome is not ComparisonOutcome.REFUSED or run.held is not None
+    return kept.gate.outcome is not ComparisonOutcome.REFUSED or run.baselines is not None

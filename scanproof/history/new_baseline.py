@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -23,6 +23,9 @@ from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published
 from scanproof.numbers.verdict.outcome import LatencyOutcome, number_outcome
 from scanproof.record import Run
+
+PATTERN = frozenset("*?[")
+"""What makes a name a pattern."""
 
 
 def why_not_good(run: Run) -> list[str]:
@@ -74,7 +77,7 @@ class Lost(NamedTuple):
         if self.task == ALL:
             return (
                 f"what its baseline, the run {self.baseline}, holds of {self.job} cannot be read: restore the history, "
-                f"or give --without '{ALL}' to compare what this run lacks no more"
+                f"or give --without '{ALL}' to stop comparing what this run lacks"
             )
         return (
             f"it lacks {self.task} of {self.job}, which its baseline, the run {self.baseline}, holds: that would be "
@@ -83,36 +86,48 @@ class Lost(NamedTuple):
 
 
 class Before(NamedTuple):
-    """The baseline that a job of a new run had before."""
+    """A baseline that a job of a new run had before."""
 
-    declared: Declared
     job: str
-    """Its name in that baseline's run."""
+    """Its name in the new run."""
+    declared: Declared
+    named: str
+    """Its name in the run of that baseline."""
 
 
-def find_before(history: History, run: Run, gpu: str, declared: Sequence[Declared]) -> dict[str, Before]:
-    """Job of a run -> its baseline before: of the same evaluation, else the last of that name on the same GPU.
+def find_before(run: Run, published: Mapping[str, Published], gpu: str, declared: Sequence[Declared]) -> list[Before]:
+    """What the jobs of a run are compared with: that of the same evaluation, and the last of the name on the same GPU.
 
     With another batch size it is another evaluation, and its tasks are those that were compared.
+
+    Args:
+        published: the runs of the history, by id.
+        gpu: of the run.
+        declared: all declarations, in order.
     """
     current = find_current(declared)
-    gpus = {each.id: each.gpu for each in history.runs()}
-    found = {}
+    found = []
     for key, job in list_jobs(run).items():
-        same = [each for each in declared if job in each.evaluations.values() and gpus.get(each.run, gpu) == gpu]
+        held = {each.id for other, each in current.items() if each.evaluations[other] == job}
+        same = [each for each in declared if each.id in held and gpu_of(each, published) in (None, gpu)]
         if key in current:
-            found[job] = Before(current[key], current[key].evaluations[key])
-        elif same:
-            found[job] = Before(same[-1], job)
+            found.append(Before(job, current[key], current[key].evaluations[key]))
+        if same and same[-1] != current.get(key):
+            found.append(Before(job, same[-1], job))
     return found
 
 
-def list_lost(history: History, run: Run, before: Mapping[str, Before]) -> list[Lost]:
+def gpu_of(declared: Declared, published: Mapping[str, Published]) -> str | None:
+    """The GPU of a declared run; None where nothing says it."""
+    run = published.get(declared.run)
+    return declared.gpu or (None if run is None else run.gpu)
+
+
+def list_lost(history: History, published: Mapping[str, Published], run: Run, before: Iterable[Before]) -> list[Lost]:
     """What the baselines of a run's jobs hold and the run lacks, whatever the jobs were called in them."""
-    published = {each.id: each for each in history.runs()}
     now = list_tasks_of_jobs(run)
     lost = set()
-    for job, (declared, named) in before.items():
+    for job, declared, named in before:
         try:
             held = list_tasks_of_jobs(read_run(history, published[declared.run]))[named]
         except (HistoryError, KeyError):
@@ -121,23 +136,27 @@ def list_lost(history: History, run: Run, before: Mapping[str, Before]) -> list[
     return sorted(lost)
 
 
-def list_left_out(run: Run, before: Mapping[str, Before]) -> Iterator[LeftOut]:
+def list_left_out(run: Run, before: Iterable[Before]) -> Iterator[LeftOut]:
     """What the baselines before left out by name, and this run still lacks, under the jobs' names in this run."""
     now = list_tasks_of_jobs(run)
-    for job, (declared, named) in before.items():
+    for job, declared, named in before:
         for each in declared.without:
             if each.job == named and each.task not in now[job]:
                 yield each._replace(job=job)
 
 
-def list_unknown(run: Run, before: Mapping[str, Before], without: Collection[str]) -> Iterator[tuple[str, str]]:
+def list_unknown(run: Run, before: Iterable[Before], names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Jobs without a baseline before, with the tasks that are named and they lack.
 
     Their baselines may have been in a history that is lost: earlier runs of a store say so.
+
+    Args:
+        names: those that are of nothing that is known to be lost.
     """
+    known = {each.job for each in before}
     for job, tasks in list_tasks_of_jobs(run).items():
-        if job not in before:
-            yield from ((job, task) for task in without if task not in tasks and not set("*?[") & set(task))
+        if job not in known:
+            yield from ((job, task) for task in names if task not in tasks and not PATTERN & set(task))
 
 
 def is_named(task: str, without: Collection[str]) -> bool:
@@ -163,15 +182,18 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
     declared = list_declarations(history)
-    before = find_before(history, run, published.gpu, declared)
-    lost, left_out = list_lost(history, run, before), set(list_left_out(run, before))
+    runs = {each.id: each for each in history.runs()}
+    before = find_before(run, runs, published.gpu, declared)
+    lost, left_out = list_lost(history, runs, run, before), set(list_left_out(run, before))
     reasons += [each.reason for each in lost if not is_named(each.task, without)]
-    unknown = set(list_unknown(run, before, without))
-    missing = {task for _, task, _ in lost} | {each.task for each in left_out} | {task for _, task in unknown}
+    missing = {each.task for each in lost} | {each.task for each in left_out}
+    others = [name for name in without if not any(is_named(task, [name]) for task in missing)]
+    unknown = set(list_unknown(run, before, others))
     reasons += [
-        f"--without {pattern}: it lacks no such task that a baseline holds"
-        for pattern in without
-        if not any(is_named(task, [pattern]) for task in missing)
+        f"--without {name}: it lacks no such task that a baseline holds; of a job that has none here, patterns are not "
+        "taken, only names"
+        for name in others
+        if name not in {task for _, task in unknown}
     ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
@@ -185,6 +207,7 @@ def declare(history: History, published: Published, reason: str, *, without: Col
         "format": store.FORMAT,
         "id": name,
         "run": published.id,
+        "gpu": published.gpu,
         "reason": reason.strip(),
         "declared": now.isoformat(timespec="seconds"),
         "replaces": newest,

@@ -27,7 +27,7 @@ SERIES = """
 """
 """Nights in any order: DuckDB takes longer to order lists than to read them.
 
-Of each number the nights of as many documents as its newest: one night of others does not end its series.
+Of each number the nights of as many documents as its newest: one night of others in between does not end its series.
 """
 
 

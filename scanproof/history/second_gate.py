@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from scanproof.evaluation import auto_engine
+from scanproof.history.apart import list_apart
 from scanproof.history.baseline import DECLARE, Baselines, read_probe_tokens
 from scanproof.history.declarations import identity
-from scanproof.history.due_before import Held
+from scanproof.history.due_before import MEND_RUN, Held, describe_unread
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import read_recorded_baseline, recorded_file, refuse_other_expectation
 from scanproof.history.samples import read_logs
@@ -22,7 +23,7 @@ from scanproof.numbers.verdict import all_gates, answer_gate, baseline_gate, der
 from scanproof.numbers.verdict.all_gates import Judged
 from scanproof.numbers.verdict.answers import Samples
 from scanproof.numbers.verdict.baseline_gate import Baseline, TaskPair
-from scanproof.numbers.verdict.engines import EngineDifference, Engines
+from scanproof.numbers.verdict.engines import Engines
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.paired_tests import (
     ComparisonOutcome,
@@ -33,7 +34,7 @@ from scanproof.numbers.verdict.paired_tests import (
 )
 from scanproof.numbers.verdict.rounding import is_bounded
 from scanproof.numbers.verdict.scores import MissingEvidenceError
-from scanproof.record import Evaluation
+from scanproof.record import Evaluation, KnownBaselines
 
 MEASURE_TOKENS = (
     "measure it again; where a hook measures, let it return environment['probe_tokens'] as "
@@ -41,12 +42,10 @@ MEASURE_TOKENS = (
 )
 SUBSET = "a subset of the documents was scored"
 FORGOTTEN = (
-    "name the history that has it, or declare a run that measured it: scanproof baseline set RUN --reason WHY; with "
-    "--without TASK one that did not, to compare it no more"
+    "name the history that has it, or declare a run that measured it: scanproof baseline set RUN --reason WHY; to "
+    "compare it no more, declare a run that did not measure it, with --without TASK"
 )
 REACH = "mend the history, or leave out --scanproof-history"
-APART = 8
-"""Most documents that are named when the two engines disagree."""
 
 
 @dataclass
@@ -64,6 +63,8 @@ class SecondGate:
     """Number -> the newest earlier strict run in which it had a declared baseline, as `list_due_before` says."""
     gpu: str | None = None
     """The GPU of those runs; None where that does not matter."""
+    unread: Collection[str] = ()
+    """Ids of runs of the store that cannot be read: nobody knows which numbers had a baseline in them."""
     logs: dict[tuple[str, str], Samples] = field(default_factory=dict)
     """The answers in each folder that was read, by job and folder: one evaluation may serve two jobs."""
     recorded: dict[Path, Baseline] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class SecondGate:
             return False
         try:
             opened = self.opened()
-            return self.owes(value) or opened.explain_absence(value, gpu) is not None
+            return self.owes(value) or opened.explain_absence(value, gpu) is not None or bool(self.unread)
         except HistoryError:
             return True
 
@@ -136,20 +137,20 @@ class SecondGate:
         held = self.due_before.get(value.id)
         return held is not None and not self.opened().leaves_out(value, self.gpu, held)
 
-    def list_held(self, values: Iterable[PublishedValue], gpu: str) -> dict[str, str] | None:
-        """Number -> the declaration of its baseline on this GPU; None where not all of the history can be read.
+    def known_baselines(self, values: Iterable[PublishedValue], gpu: str) -> KnownBaselines | None:
+        """Which of these numbers have a declared baseline on this GPU; None where not all of the history can be read.
 
         A history that is empty tells a later session nothing.  What an earlier run says of it does.
         """
         if self.history is None or not self.strict:
             return None
         try:
-            found = {value.id: self.opened().find_holder(value.id, gpu) for value in values}
-            if self.opened().unreadable:
-                return None
+            opened = self.opened()
+            numbers = tuple(value.id for value in values if opened.find_holder(value, gpu) is not None)
         except HistoryError:
             return None
-        return {number: held.declaration for number, held in found.items() if held and held.declaration}
+        newest = opened.declarations[-1].id if opened.declarations else None
+        return None if opened.unreadable else KnownBaselines(newest=newest, numbers=numbers)
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""
@@ -251,11 +252,15 @@ class SecondGate:
             return None
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
-        because = self.opened().explain_absence(value, gpu)
-        if because is None and self.owes(value):
+        if because := self.opened().explain_absence(value, gpu):
+            return refuse(value.id, "its baseline", because, DECLARE)
+        if self.owes(value):
             because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id].run} had one"
             return refuse(value.id, "its baseline", because, FORGOTTEN)
-        return refuse(value.id, "its baseline", because, DECLARE) if because is not None else None
+        if self.unread:
+            because = f"it has none, and it is not known whether it had one: {describe_unread(self.unread)}"
+            return refuse(value.id, "its baseline", because, MEND_RUN)
+        return None
 
     def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
         """Compare both engines on one number; None unless plain measured again what shared had measured."""
@@ -282,7 +287,7 @@ class SecondGate:
         pairs, _ = baseline_gate.pair_tasks(
             baseline, by_shared, evaluation.job.name, [task for task, _ in baseline_gate.list_tasks(value)]
         )
-        return replace(made, finding=comparison, apart=apart(pairs, value))
+        return replace(made, finding=comparison, apart=list_apart(pairs, value))
 
     def joint(self, evaluations: Iterable[Evaluation]) -> tuple[PairedComparison, ...]:
         """Test each model that has a baseline, and all of them together, on the documents that can be paired."""
@@ -372,24 +377,3 @@ def measured(value: PublishedValue, measurements: tuple[Measurement, ...]) -> fl
     except derive.DeriveError:
         return None
     return number if math.isfinite(number) else None
-
-
-def apart(pairs: Iterable[TaskPair], value: PublishedValue) -> tuple[EngineDifference, ...]:
-    """The documents that two engines score most differently; documents whose score differs come first."""
-    metrics = dict(baseline_gate.list_tasks(value))
-    differences = []
-    for pair in pairs:
-        plain, shared = pair.before, pair.now
-        scores = (side.metrics.get(metrics[plain.task], (None,) * len(plain.doc_ids)) for side in (shared, plain))
-        rows = zip(plain.doc_ids, shared.loglikelihoods, plain.loglikelihoods, *scores, strict=True)
-        for doc, mine, other, score, plain_score in rows:
-            moved = [0.0 if a == b else a - b for a, b in zip(mine, other, strict=True)]
-            finite = all(map(math.isfinite, moved))
-            nats = max(moved, key=abs, default=0.0) if finite else None
-            differences.append(
-                EngineDifference(task=plain.task, doc_id=doc, nats=nats, shared=score, plain=plain_score)
-            )
-    differences.sort(key=lambda one: -math.inf if one.nats is None else -abs(one.nats))
-    if value.binary:
-        differences.sort(key=lambda one: one.shared == one.plain)
-    return tuple(one for one in differences[:APART] if one.nats != 0.0)

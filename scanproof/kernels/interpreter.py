@@ -247,7 +247,7 @@ def _give_loops_tensors() -> None:
 
 
 def _overflow_silently() -> None:
-    """Let an exponential, or a logarithm of 0, be infinite without a warning, as on a GPU, and what follows no number.
+    """Let an exponential be infinite without a warning, as on a GPU, and what is made of it no number.
 
     Kernels compute what they then do not choose.  Only while a kernel runs: the process has NumPy code of its own.
     """
@@ -258,7 +258,7 @@ def _overflow_silently() -> None:
 
     @functools.wraps(launch)
     def launch_silently(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return launch(self, *args, **kwargs)
 
     interpreter.GridExecutor.__call__ = launch_silently

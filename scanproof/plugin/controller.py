@@ -47,7 +47,7 @@ def start_run(session: Session) -> None:
         selected=len(selected),
         selected_ids=selected,
         due=session.due if selected else (),
-        held=session.held if selected else None,
+        baselines=session.baselines if selected else None,
         providers=name_providers(session.settings.providers, session.providers),
     )
     recorder = run_recorder.Recorder(session.runs_folder, run)
@@ -59,16 +59,6 @@ def start_run(session: Session) -> None:
             "name another folder with --scanproof-store=DIR"
         ) from None
     session.recorder = recorder
-
-
-def explain_unread(runs: Sequence[str]) -> str:
-    """That earlier runs of the store cannot be read, and what to do."""
-    from scanproof.history.run_failures import name_some
-
-    return (
-        f"{len(runs)} earlier runs of the store cannot be read, so that nobody knows what they compared: "
-        f"{name_some(runs)}; `scanproof list --run ID` says why: mend them, or move their folders away"
-    )
 
 
 def refuse_unsupported_harness(session: Session) -> None:
@@ -324,10 +314,8 @@ class Controller:
                 self.failed.update(nodeid for nodeid in unkept.nodeids if self.value(nodeid) is None)
                 hidden.append(unkept)
             if unused := self.tally.list_unused():
-                because = f"no case was compared and right of what {FLAG} names: {', '.join(unused)}; {SELECT}"
+                because = f"no case ran and was right of what {FLAG} names: {', '.join(unused)}; {SELECT}"
                 hidden.append(Unkept("a provider that is named is compared", because))
-            if unread := sorted(self.session.unread_runs):
-                hidden.append(Unkept("earlier runs can be read", explain_unread(unread)))
         return hidden if session.exitstatus == pytest.ExitCode.OK else []
 
     def explain_limit(self, config: pytest.Config) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scanproof.history.due_before import describe_unread
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.plugin.session import Session
 
@@ -91,6 +92,9 @@ def why_baseline_is_missed(
         run = max(owed)
         where = "" if owed[run] == measured.device else f" on {owed[run]}"
         return f"{measured.device} has no baseline of this case, and run {run} had one{where}"
+    if unread := session.earlier_runs.unread:
+        none = f"{measured.device} has no baseline of this case"
+        return f"{none}, and it is not known whether it had one: {describe_unread(unread)}"
     others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
     return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None
 

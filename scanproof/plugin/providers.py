@@ -144,6 +144,7 @@ def watch_provider(item: pytest.Item, provided: Provided, name: str) -> Iterator
     item.user_properties.append(("autotuner", [asdict(choice) for choice in launches.choices]))
     origin = provided.provider.find_origin()
     entered = f"{watch.describe()} of {origin}" if origin else watch.describe()
+    entered = entered if watch.entered else f"nothing to launch: {entered}"
     item.user_properties += [(ENTERED, entered), (TIMES, watch.entered)]
 
 
@@ -163,7 +164,9 @@ class Seen:
     """What a session saw of a provider."""
 
     compared: int = 0
-    """Cases that were compared and right."""
+    """Cases that were compared and right, and in which it was entered."""
+    idle: int = 0
+    """Cases that were right and had nothing to launch."""
     refused: int = 0
     """Cases that it says it cannot do."""
     known: int = 0
@@ -192,27 +195,28 @@ class ProviderTally:
             seen.refused += not hasattr(report, "wasxfail")
         if not report.passed or not {CHECKED, ENTERED} <= noted.keys():
             return
-        seen.compared += 1
+        seen.idle += not noted[TIMES]
+        seen.compared += bool(noted[TIMES])
         seen.entered = str(noted[ENTERED])
         seen.times += noted[TIMES]
         seen.kernels.update(launch["name"] for launch in noted[LAUNCHED])
 
     def list_unused(self) -> list[str]:
-        """The providers of which no case was compared and right in which they were entered."""
-        return [str(named) for named, seen in self.seen.values() if not seen.times]
+        """The providers of which no case ran and was right."""
+        return [str(named) for named, seen in self.seen.values() if not seen.compared]
 
     def lines(self) -> Iterator[str]:
         """One line for each named provider: what was proven of it."""
         for named, seen in self.seen.values():
-            if not seen.times:
-                what = "no case of it was compared and right"
-                if seen.compared:
-                    what = f"in the {seen.compared} cases that were compared there was nothing to launch"
-                yield f"provider {named}: {what}; {SELECT}"
+            if not seen.compared:
+                idle = f", and {seen.idle} had nothing to launch" if seen.idle else ""
+                yield f"provider {named}: no case of it ran and was right{idle}; {SELECT}"
                 continue
             names = [name for name, _ in seen.kernels.most_common(KERNELS_SHOWN)]
             launched = f"launched {', '.join(names)}" if names else "launched no kernel that is watched"
             proven = f"{seen.compared} cases were compared and right; {seen.entered} was entered {seen.times} times"
             yield f"provider {named}: {proven} and {launched}"
+            if seen.idle:
+                yield f"  nothing to launch: {seen.idle} cases without an element"
             if seen.refused or seen.known:
                 yield f"  not compared: {seen.refused} that it says it cannot do; wrong as it says: {seen.known}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scanproof.plugin.ownership import TaskVersions
     from scanproof.plugin.run_recorder import Recorder
     from scanproof.plugin.side_by_side import SideBySide
-    from scanproof.record import Evaluation
+    from scanproof.record import Evaluation, KnownBaselines
     from scanproof.triage.read_answers import Runs
 
 
@@ -124,29 +124,24 @@ class Session:
         from scanproof.history.store import gpu_name
 
         given = self.settings
-        before, gpu = {}, gpu_name(environment.gpus())
+        before, gpu, unread = {}, gpu_name(environment.gpus()), frozenset[str]()
         if given.strict and given.history is not None:
             strict = self.earlier_runs.all_others(self.run_id, rb'"strict":\s*true')
-            before = list_due_before(strict, gpu)
+            before, unread = list_due_before(strict, gpu), frozenset(self.earlier_runs.unread)
         return SecondGate(
-            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=gpu
-        )
+            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=gpu,
+            unread=unread,
+        )  # fmt: skip
 
     @cached_property
     def due(self) -> tuple[str, ...]:
         """Ids of the selected numbers whose comparison with a baseline is due on this machine, as the run says."""
-        from scanproof import environment
-        from scanproof.history.store import gpu_name
-
-        return self.second_gate.list_due(self.selected_values, gpu_name(environment.gpus()))
+        return self.second_gate.list_due(self.selected_values, str(self.second_gate.gpu))
 
     @cached_property
-    def held(self) -> dict[str, str] | None:
-        """Selected number -> the declaration of its baseline for this machine; None where that is not known."""
-        from scanproof import environment
-        from scanproof.history.store import gpu_name
-
-        return self.second_gate.list_held(self.selected_values, gpu_name(environment.gpus()))
+    def baselines(self) -> KnownBaselines | None:
+        """What is known of the declared baselines of the selected numbers, for this machine."""
+        return self.second_gate.known_baselines(self.selected_values, str(self.second_gate.gpu))
 
     @property
     def selected_values(self) -> list[PublishedValue]:
@@ -176,11 +171,6 @@ class Session:
         from scanproof.triage.read_answers import Runs
 
         return Runs(self.settings.store)
-
-    @property
-    def unread_runs(self) -> frozenset[str]:
-        """Ids of the earlier runs that were looked for and cannot be read."""
-        return frozenset(self.earlier_runs.unread if "earlier_runs" in vars(self) else ())
 
     @cached_property
     def compared_latencies(self) -> dict[tuple[str, str], dict[str, str]]:

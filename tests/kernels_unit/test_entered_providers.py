@@ -238,6 +238,12 @@ def test_a_function_that_is_called_when_the_call_is_made_counts_nothing() -> Non
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_launch_that_raises_counts_nothing(kernel: type) -> None:
     assert count(kernel(), swallowing(lambda kernel: kernel["refused"]())) == 0
+    # An empty argument makes no error of a launch that it had nothing to do.
+    watch = entered.EntryWatch(kernel())
+    provider = watch.wrap(swallowing(lambda kernel: kernel["refused"]()))
+    with watch.watch():
+        provider(x=torch.ones(0))
+    assert not watch.had_nothing_to_do
 
 
 @pytest.mark.parametrize(

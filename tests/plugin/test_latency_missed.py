@@ -66,7 +66,8 @@ def test_which_comparison_a_device_owes(
     (folder / "nvidia-h100.json").write_text("{}")
     own = BaselineFile.model_construct() if own_file else None
     why = latency_baselines.why_baseline_is_missed(session, measured, folder / "nvidia-h200.json", own)
-    assert ("run 20260101T010000Z-1 had one" in str(why)) == missed
+    where = "" if compared_on == measured.device else f" on {compared_on}"
+    assert str(why).endswith(f"run 20260101T010000Z-1 had one{where}") == missed
 
 
 def test_a_comparison_is_ended_by_hand_with_a_reason_and_stays_ended(latency_project: LatencyProject) -> None:

@@ -286,7 +286,7 @@ def test_where_there_is_nothing_to_launch_a_case_passes_and_proves_nothing_of_th
     result = run(author, "EMPTY", "-k", "empty_batch-float32", "--scanproof-strict")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "failed" not in result.parseoutcomes()
-    said = "in the 1 cases that were compared there was nothing to launch; select them: *"
+    said = "no case of it ran and was right, and 1 had nothing to launch; select them: *"
     result.stdout.fnmatch_lines([f"provider rmsnorm_fn=mypkg.ops:EMPTY: {said}"])
 
 
@@ -296,8 +296,8 @@ def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pyte
     result = run(author, "norm", "-k", "no_gate-float32", "--scanproof-strict")
     assert (result.parseoutcomes()["passed"], result.ret) == (1, pytest.ExitCode.TESTS_FAILED)
     result.stdout.fnmatch_lines([
-        "provider rmsnorm_fn=mypkg.ops:norm: no case of it was compared and right; *",
-        "not green under --scanproof-strict: no case was compared and right of what --scanproof-provider names: r*",
+        "provider rmsnorm_fn=mypkg.ops:norm: no case of it ran and was right; *",
+        "not green under --scanproof-strict: no case ran and was right of what --scanproof-provider names: r*",
     ])  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def test_a_provider_of_which_no_case_ran_fails_a_strict_session(author: pytest.P
     result.stdout.fnmatch_lines(["not green*names: rmsnorm_fn=mypkg.ops:norm; select them: -m provider on the CPU*"])
     result = author.runpytest_subprocess(named, "test_own.py")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:norm: no case of it was compared and right; select*"])
+    result.stdout.fnmatch_lines(["provider rmsnorm_fn=mypkg.ops:norm: no case of it ran and was right; select*"])
 
 
 def test_it_stands_in_place_of_the_installed_one(author: pytest.Pytester) -> None:

@@ -60,7 +60,8 @@ def serve_copies(folder: Path) -> Iterator[Path]:
     for kind in LOADED:
         (folder / kind).mkdir()
     # Read at imports.  Sessions give workers of stand-ins one thread, and a folder for what comes from the hub.
-    variables = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HOME": str(folder / "hf")}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HOME": str(folder / "hf"), "PYTHONPATH": path}
     with (
         warm_workers.serve_workers(folder / "worker", variables, (__name__, "worker")) as workers,
         warm_workers.serve_workers(folder / "session", variables, (__name__, "session")) as sessions,

@@ -29,8 +29,8 @@ class EntryWatch:
     """Counts how often a provider's call uses one function, and keeps the references that it or its backward enters.
 
     A use counts when it has succeeded while the provider's call runs, in any thread.  A kernel that is only compiled
-    counts nothing, nor does an empty grid.  Where an argument of the provider's call is empty there may be nothing to
-    launch: that is kept apart.  A function is called anyway.
+    counts nothing, nor does an empty grid.  Where an argument of the provider's call is empty and no launch raised, a
+    kernel had nothing to do; a function has to be called all the same.
 
     Modules and references are seen in the thread that watches, and in those that Python starts meanwhile.  Not seen is
     the thread in which autograd runs a backward pass on a GPU.
@@ -51,6 +51,8 @@ class EntryWatch:
         self.entered = 0
         self.had_nothing_to_do = False
         """Whether a call of the provider was given an empty argument and launched nothing."""
+        self.raised = False
+        """Whether a launch of the kernel raised, whatever was made of the error."""
         self.references: Counter[str] = Counter()
         """`module.function` of a reference -> how often it was entered."""
         self.ended_early = False
@@ -88,7 +90,7 @@ class EntryWatch:
                 returned = call(**arguments)
             finally:
                 self._active -= 1
-            if self.is_kernel and is_given_nothing and self.entered == before:
+            if self.is_kernel and is_given_nothing and self.entered == before and not self.raised:
                 self.had_nothing_to_do = True
             return returned
 
@@ -129,11 +131,21 @@ class EntryWatch:
                 watched = WatchedGrid(named.get("grid"))
                 if "grid" in named:
                     named["grid"] = watched.given
-            launched = launch(*values, **named)
+            with self.seeing_errors():
+                launched = launch(*values, **named)
             self._note(watched.size, named.get("warmup"))
             return launched
 
         return counting
+
+    @contextlib.contextmanager
+    def seeing_errors(self) -> Iterator[None]:
+        """Remember an error of a launch."""
+        try:
+            yield
+        except BaseException:
+            self.raised = True
+            raise
 
     @contextlib.contextmanager
     def _replace_run(self) -> Iterator[None]:
@@ -183,7 +195,9 @@ class CountedLauncher:
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
         watched = WatchedGrid(grid)
-        return self._watch.count_launches(self._kernel[watched.given], watched)
+        with self._watch.seeing_errors():
+            launch = self._kernel[watched.given]
+        return self._watch.count_launches(launch, watched)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
         return self._watch.count_launches(self._kernel)(*values, **named)
