@@ -172,7 +172,7 @@ class TestVerdicts:
         ("text", "words", "reason"),
         [
             ("import pytest\ndef test_a(): pytest.skip('no memory')", (), "no test passed: nothing was proved"),
-            ("def test_a(): pass", ("-k", "nothing"), "its selection is empty: nothing was tested"),
+            ("def test_a(): pass", ("-k", "of_no_such_name"), "its selection is empty: nothing was tested"),
             ("import no_such_module", (), "pytest ended with 2"),
             ("def test_a(): pass", ("--no-such-option",), "pytest ended with 4"),
             ("import os\ndef test_a(): os._exit(0)", (), "there is no report of its tests"),
