@@ -47,7 +47,7 @@ def declare(
             "--without",
             metavar="TASK",
             help="A task, or pattern such as 'mmlu_*', that a baseline before holds, this run lacks, and that is to be "
-            "compared no more. Repeatable.",
+            "compared no more; JOB:TASK means one job. Repeatable.",
         ),
     ] = None,
     history: HistoryOption = HERE,

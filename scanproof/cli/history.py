@@ -208,9 +208,9 @@ def drift(
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
 
     Nights are whole runs on the newest one's GPU, since the baseline that holds.  Exit code 1 is also damage in the
-    history, and a number whose newest night has other documents than most.  Fewer nights than `--fewest` are 2: nothing
-    to look at is not the same as no drift.  With `--declared` so is a history without a baseline: nothing is compared
-    with it, and the one that had a baseline may be lost.
+    history, and a number with too few nights on as many documents as its newest.  Fewer nights than `--fewest` are 2:
+    nothing to look at is not the same as no drift.  With `--declared` so is a history without a baseline: nothing is
+    compared with it, and the one that had a baseline may be lost.
     """
     from scanproof.history import nights
     from scanproof.history.drift import SHORTEST
@@ -222,6 +222,13 @@ def drift(
     print_problems(opened_history)
     # Beside the rows of a program, and below those of a person.
     say(f"{found.nights} nights, {found.series} series compared", err=style is not Format.table)
+    if found.other_documents:
+        say(
+            f"{len(found.other_documents)} numbers have too few nights on as many documents as their newest, so that "
+            f"no drift of them can be seen: {name_some(found.other_documents)}; measure all documents, or declare a "
+            "baseline that has these",
+            err=True,
+        )
     if found.nights < (fewest or 2 * SHORTEST) or not (fewest or found.series):
         raise stop(
             f"too little to look at in {history}: {fewest or 2 * SHORTEST} whole nights on one GPU since the last "
@@ -231,13 +238,6 @@ def drift(
         raise stop(
             f"no run on this GPU is declared a baseline in {history}, so that no night is compared with one: declare a "
             "good one, scanproof baseline set latest --reason WHY; or the history that had one is lost, or another"
-        )
-    if found.other_documents:
-        say(
-            f"{len(found.other_documents)} numbers were measured on another count of documents than on most nights, so "
-            f"that no drift of them can be seen: {name_some(found.other_documents)}; measure all documents, or declare "
-            "a baseline that has these",
-            err=True,
         )
     if found.rows or found.other_documents or any(problem.lost for problem in opened_history.problems):
         raise typer.Exit(1)

@@ -70,7 +70,7 @@ class Baselines:
             why = f"the baseline run {declared.run} cannot be read: it did not evaluate {job}"
             raise HistoryError(why, RESTORE_RUN)
         return Baseline(
-            name=f"the run {declared.run}",
+            name=declared.name,
             samples=from_parquet(content, {job}),
             engine=evaluation.engine,
             evaluation=evaluation,
@@ -108,16 +108,6 @@ class Baselines:
         holders = {run.id for run, numbers in self.numbers if value.id in numbers and gpu in (None, run.gpu)}
         newest = next((each for each in reversed(self.declarations) if each.run in holders), None)
         return None if newest is None or self.leaves_out(value, gpu, Held(newest.run, newest.id)) else newest
-
-    def explain_absence(self, value: PublishedValue, gpu: str | None) -> str | None:
-        """Why a number that has a baseline may find none: it was declared for another evaluation.
-
-        None where no declaration on this GPU (None: on any) holds the number, and all can be read.
-        """
-        if self.unreadable:
-            return f"it is not known which numbers have one: {self.unreadable[0]}"
-        holder = self.find_holder(value, gpu)
-        return None if holder is None else f"the run {holder.run} was declared for another evaluation of this number"
 
     @cached_property
     def numbers(self) -> list[tuple[Published, frozenset[str]]]:

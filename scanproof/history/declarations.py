@@ -25,6 +25,8 @@ IDENTITY = (
 
 ALL = "*"
 """In place of a task: every task."""
+NAME = "the run "
+"""What the name of a declared run in a comparison begins with."""
 
 
 class LeftOut(NamedTuple):
@@ -52,6 +54,11 @@ class Declared:
         return str(self.content["run"])
 
     @property
+    def name(self) -> str:
+        """Its run as comparisons name it."""
+        return f"{NAME}{self.run}"
+
+    @property
     def gpu(self) -> str | None:
         """GPU of its run; None in declarations until November 2026."""
         return self.content.get("gpu")
@@ -69,6 +76,11 @@ class Declared:
     def without(self) -> frozenset[LeftOut]:
         """What earlier baselines held and its run lacks, as was meant."""
         return frozenset(LeftOut(*map(str, each)) for each in self.content.get("without", ()))
+
+
+def is_name(baseline: str) -> bool:
+    """Whether what a comparison names is a declared run."""
+    return baseline.startswith(NAME)
 
 
 def identity(job: EvalJob, environment: Mapping[str, Any]) -> str:

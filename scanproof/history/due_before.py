@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from scanproof.history.run_failures import name_some
+from scanproof.history.declarations import is_name
+from scanproof.history.run_failures import has_compared_documents, name_some
 from scanproof.history.store import gpu_name
-from scanproof.numbers.verdict.paired_tests import ComparisonOutcome
 from scanproof.record import Record, Run
 
 MEND_RUN = (
@@ -22,34 +22,32 @@ class Held(NamedTuple):
     run: str
     """Id of the run that says so."""
     newest: str | None
-    """Id of the newest declaration at that time; None: it is not known."""
+    """Id of the newest declaration in the history when that run began; None: it is not known."""
 
 
-def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, Held]:
-    """Number -> the newest of these runs that was strict, on this GPU, and in which it had a baseline.
+def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, tuple[Held, ...]]:
+    """Number -> the strict runs on this GPU in which it had a baseline; for each newest declaration the newest of them.
 
     Args:
         runs: the newest first.
     """
-    due: dict[str, Held] = {}
+    due: dict[str, dict[str | None, Held]] = {}
     for run in runs:
         if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            known = run.baselines
-            had = {kept.id for kept in run.records if had_baseline(kept, run)}.union(known.numbers if known else ())
-            due = {**dict.fromkeys(had, Held(run.id, known.newest if known else None)), **due}
-    return due
+            newest, numbers = (run.baselines.newest, run.baselines.numbers) if run.baselines else (None, ())
+            for number in {kept.id for kept in run.records if had_baseline(kept)}.union(numbers):
+                due.setdefault(number, {}).setdefault(newest, Held(run.id, newest))
+    return {number: tuple(held.values()) for number, held in due.items()}
 
 
 def describe_unread(runs: Collection[str]) -> str:
     """That runs of the store cannot be read."""
-    return f"of the store's runs {len(runs)} cannot be read: {name_some(sorted(runs))}"
+    return f"{len(runs)} of the store's runs cannot be read: {name_some(sorted(runs))}"
 
 
-def had_baseline(kept: Record, run: Run) -> bool:
-    """Whether a number has a comparison with a baseline in its run, made or refused.
+def had_baseline(kept: Record) -> bool:
+    """Whether a number was compared with a baseline, or was refused that with a declared run, which is named.
 
-    Not a refused one of a run that could not read its history: it does not know which numbers have a baseline.
+    Other refusals are those of a run that could not know whether the number has one.
     """
-    if kept.gate is None:
-        return False
-    return kept.gate.outcome is not ComparisonOutcome.REFUSED or run.baselines is not None
+    return has_compared_documents(kept) or (kept.gate is not None and is_name(kept.gate.baseline))

@@ -156,14 +156,20 @@ def list_unknown(run: Run, before: Iterable[Before], names: Iterable[str]) -> It
     known = {each.job for each in before}
     for job, tasks in list_tasks_of_jobs(run).items():
         if job not in known:
-            yield from ((job, task) for task in names if task not in tasks and not PATTERN & set(task))
+            prefix = f"{job}:"
+            named = (name.removeprefix(prefix) for name in names if name.startswith(prefix) or ":" not in name)
+            yield from ((job, task) for task in named if task not in tasks and not PATTERN & set(task))
 
 
-def is_named(task: str, without: Collection[str]) -> bool:
-    """Whether one of some names or patterns, such as `mmlu_*`, is of a task; only `*` is of what is not known."""
+def is_named(job: str, task: str, without: Collection[str]) -> bool:
+    """Whether one of some names or patterns is of a task of a job; only `*` is of what is not known.
+
+    Args:
+        without: such as `piqa`, `mmlu_*`, `JOB:piqa`.
+    """
     if task == ALL:
-        return ALL in without
-    return any(fnmatchcase(task, pattern) for pattern in without)
+        return not {ALL, f"{job}:{ALL}"}.isdisjoint(without)
+    return any(fnmatchcase(name, pattern) for pattern in without for name in (task, f"{job}:{task}"))
 
 
 def declare(history: History, published: Published, reason: str, *, without: Collection[str] = ()) -> Declared:
@@ -185,15 +191,15 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     runs = {each.id: each for each in history.runs()}
     before = find_before(run, runs, published.gpu, declared)
     lost, left_out = list_lost(history, runs, run, before), set(list_left_out(run, before))
-    reasons += [each.reason for each in lost if not is_named(each.task, without)]
-    missing = {each.task for each in lost} | {each.task for each in left_out}
-    others = [name for name in without if not any(is_named(task, [name]) for task in missing)]
+    reasons += [each.reason for each in lost if not is_named(each.job, each.task, without)]
+    missing = {(each.job, each.task) for each in (*lost, *left_out)}
+    others = [name for name in without if not any(is_named(*each, [name]) for each in missing)]
     unknown = set(list_unknown(run, before, others))
     reasons += [
-        f"--without {name}: it lacks no such task that a baseline holds; of a job that has none here, patterns are not "
-        "taken, only names"
+        f"--without {name}: it lacks no such task that a baseline holds; of a job without a baseline in this history "
+        "only names of tasks are taken, no patterns"
         for name in others
-        if name not in {task for _, task in unknown}
+        if not any(name in (task, f"{job}:{task}") for job, task in unknown)
     ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
@@ -201,7 +207,7 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     # What is left out once more is left out from now on.
-    kept = {each._replace(declaration=name) if is_named(each.task, without) else each for each in left_out}
+    kept = {each._replace(declaration=name) if is_named(each.job, each.task, without) else each for each in left_out}
     new = {(each.job, each.task) for each in lost} | unknown
     content = {
         "format": store.FORMAT,

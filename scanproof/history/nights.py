@@ -15,7 +15,7 @@ from scanproof.numbers.verdict.outcome import Meaning, names
 SERIES = """
     SELECT id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task, any_value(job) AS job,
            list(place) FILTER (documents = newest) AS places, list(measured) FILTER (documents = newest) AS measured,
-           any_value(newest) AS documents, mode(documents) AS usual
+           any_value(newest) AS documents
     FROM (
         SELECT *, arg_max(documents, place) OVER (PARTITION BY id) AS newest
         FROM numbers JOIN (SELECT run, row_number() OVER (ORDER BY started, run) - 1 AS place FROM runs) USING (run)
@@ -59,7 +59,7 @@ class Drifts:
     declared: bool
     """Whether a run on the GPU of the newest night is a declared baseline."""
     other_documents: tuple[str, ...]
-    """Numbers that their newest night measured on another count of documents than most nights: no drift in these."""
+    """Numbers with enough nights, but too few of as many documents as their newest: no drift in these."""
 
 
 def comparable(history: History, runs: Sequence[Published]) -> list[Published]:
@@ -92,9 +92,14 @@ def read_numbers(history: History, runs: Sequence[Published]) -> list[dict[str, 
     return rows
 
 
+def is_long_enough(row: dict[str, Any]) -> bool:
+    """Whether a number has enough nights of as many documents as its newest."""
+    return len(row["nights"]) >= 2 * drift.SHORTEST
+
+
 def make_series(rows: Sequence[dict[str, Any]]) -> list[Series]:
     """Every number with enough nights of equal documents, and every model over the numbers that its nights share."""
-    whole = [row for row in rows if len(row["nights"]) >= 2 * drift.SHORTEST]
+    whole = [row for row in rows if is_long_enough(row)]
     return [*map(of_number, whole), *of_models(whole)]
 
 
@@ -138,7 +143,7 @@ def drifts(history: History, constants: Constants) -> Drifts:
         change = drift.find(one_series.values, allowed(one_series, constants, level))
         if change is not None:
             rows.append(row(one_series, change, started))
-    others = tuple(number["id"] for number in numbers if number["documents"] != number["usual"])
+    others = tuple(number["id"] for number in numbers if not is_long_enough(number))
     return Drifts(rows, len(runs), len(every_series), bool(declared), others)
 
 

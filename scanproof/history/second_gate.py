@@ -43,7 +43,7 @@ MEASURE_TOKENS = (
 SUBSET = "a subset of the documents was scored"
 FORGOTTEN = (
     "name the history that has it, or declare a run that measured it: scanproof baseline set RUN --reason WHY; to "
-    "compare it no more, declare a run that did not measure it, with --without TASK"
+    "compare it no more, declare a run that did not measure it, with --without JOB:TASK"
 )
 REACH = "mend the history, or leave out --scanproof-history"
 
@@ -59,8 +59,8 @@ class SecondGate:
     """Whether a number that has a declared baseline fails where it cannot be compared with it."""
     limit: int | None = None
     """Documents of each task that a session was asked to stop at; then no comparison is due."""
-    due_before: Mapping[str, Held] = field(default_factory=dict)
-    """Number -> the newest earlier strict run in which it had a declared baseline, as `list_due_before` says."""
+    due_before: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+    """Number -> other strict runs in which it had a declared baseline, as `list_due_before` says."""
     gpu: str | None = None
     """The GPU of those runs; None where that does not matter."""
     unread: Collection[str] = ()
@@ -124,23 +124,40 @@ class SecondGate:
         if self.history is None or not self.strict:
             return False
         try:
-            opened = self.opened()
-            return self.owes(value) or opened.explain_absence(value, gpu) is not None or bool(self.unread)
+            return self.explain_absence(value, gpu) is not None
         except HistoryError:
             return True
 
-    def owes(self, value: PublishedValue) -> bool:
-        """Whether a number had a declared baseline before, and none that was declared since leaves it out by name.
+    def explain_absence(self, value: PublishedValue, gpu: str | None) -> PairedComparison | None:
+        """Refused where a number may find no baseline and has one, or had one; None where it never had.
+
+        It has one on this GPU (None: on any), of another evaluation; or it had one in another run of the store, and
+        none that was declared since leaves it out by name; or nobody knows.
 
         Raises HistoryError when the baselines cannot be read.
         """
-        held = self.due_before.get(value.id)
-        return held is not None and not self.opened().leaves_out(value, self.gpu, held)
+        opened = self.opened()
+        if opened.unreadable:
+            because = f"it is not known which numbers have one: {opened.unreadable[0]}"
+            return refuse(value.id, "its baseline", because, DECLARE)
+        holder = opened.find_holder(value, gpu)
+        if holder is not None:
+            because = "it was declared for another evaluation of this number"
+            return refuse(value.id, holder.name, because, DECLARE)
+        for held in self.due_before.get(value.id, ()):
+            if not opened.leaves_out(value, self.gpu, held):
+                because = f"{self.history} has no declared baseline of it, and run {held.run} had one"
+                return refuse(value.id, "its baseline", because, FORGOTTEN)
+        unread = [run for run in self.unread if not opened.leaves_out(value, self.gpu, Held(run, None))]
+        if unread:
+            because = f"it has none, and it is not known whether it had one: {describe_unread(unread)}"
+            return refuse(value.id, "its baseline", because, MEND_RUN)
+        return None
 
     def known_baselines(self, values: Iterable[PublishedValue], gpu: str) -> KnownBaselines | None:
         """Which of these numbers have a declared baseline on this GPU; None where not all of the history can be read.
 
-        A history that is empty tells a later session nothing.  What an earlier run says of it does.
+        The run keeps it: a history that is lost later does not say what it held.
         """
         if self.history is None or not self.strict:
             return None
@@ -247,20 +264,12 @@ class SecondGate:
             return refuse(value.id, "the baseline", str(error), error.remedy)
 
     def explain_no_baseline(self, value: PublishedValue, evaluation: Evaluation) -> PairedComparison | None:
-        """Refused where the number has a declared baseline that was another evaluation's; None where it has none."""
+        """Refused where a number has, or had, a declared baseline that is not this evaluation's; else None."""
         if self.history is None:
             return None
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
-        if because := self.opened().explain_absence(value, gpu):
-            return refuse(value.id, "its baseline", because, DECLARE)
-        if self.owes(value):
-            because = f"{self.history} has no declared baseline of it, and run {self.due_before[value.id].run} had one"
-            return refuse(value.id, "its baseline", because, FORGOTTEN)
-        if self.unread:
-            because = f"it has none, and it is not known whether it had one: {describe_unread(self.unread)}"
-            return refuse(value.id, "its baseline", because, MEND_RUN)
-        return None
+        return self.explain_absence(value, gpu)
 
     def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
         """Compare both engines on one number; None unless plain measured again what shared had measured."""

@@ -12,6 +12,7 @@ from scanproof.errors import EvaluationError
 from scanproof.evaluation.job_match import list_differences
 from scanproof.evaluation.kernels_ran import require_kernels
 from scanproof.files import is_folder
+from scanproof.history.declarations import is_name
 from scanproof.history.dropped_numbers import list_dropped
 from scanproof.history.joint_findings import judge_together
 from scanproof.history.kept_files import list_other_files
@@ -182,8 +183,11 @@ class SecondJudge:
                 yield from self._ask_for_history(record, record.gate)
 
     def _ask_for_history(self, record: Record, gate: PairedComparison) -> Iterator[str]:
-        """That a comparison of the run can not be made here; one that was due and refused fails its number anyway."""
-        if record.outcome != Outcome.COMPARISON_MISSING:
+        """That a comparison of the run cannot be made here; one that was due and refused fails its number anyway.
+
+        Where a history is named, its baselines are known: a refusal without a declared run was no comparison.
+        """
+        if record.outcome != Outcome.COMPARISON_MISSING and (self.gate.history is None or is_name(gate.baseline)):
             done = "refused a comparison" if gate.outcome is ComparisonOutcome.REFUSED else "compared"
             yield f"{record.id}: the run was {done} with {gate.baseline}; name that history with --history"
 

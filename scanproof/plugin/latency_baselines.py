@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanproof.history.due_before import describe_unread
+from scanproof.history.due_before import MEND_RUN, describe_unread
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.plugin.session import Session
 
@@ -58,15 +58,11 @@ def judge(session: Session, measured: Latency) -> Latency:
 def judge_without(session: Session, measured: Latency, path: Path | None, device_file: BaselineFile | None) -> Latency:
     """A measurement that has no baseline: under strict not measured, where it has to have one."""
     ended = device_file.without.get(measured.id) if device_file else None
-    lost = None
+    missed = None
     if ended is None and session.settings.strict:
-        lost = why_baseline_is_missed(session, measured, path, device_file)
-    if lost is not None:
-        because = (
-            f"{lost}: bring it back to {path or 'the expected values'}, or record this device's with {RECORD}; to "
-            'compare it no more, write "without": {"CASE": "WHY"} into this device\'s file'
-        )
-        return replace(measured, outcome=LatencyOutcome.NOT_MEASURED.value, because=because)
+        missed = why_baseline_is_missed(session, measured, path, device_file)
+    if missed is not None:
+        return replace(measured, outcome=LatencyOutcome.NOT_MEASURED.value, because=missed)
     because = f"{measured.device} has no baseline of this case; {RECORD} records them"
     if ended is not None:
         because = f"{path}: without: {ended}"
@@ -76,13 +72,18 @@ def judge_without(session: Session, measured: Latency, path: Path | None, device
 def why_baseline_is_missed(
     session: Session, measured: Latency, path: Path | None, device_file: BaselineFile | None
 ) -> str | None:
-    """Why a latency without a baseline has to have one; None where nothing was ever compared, and nothing is recorded.
+    """Why a latency has to have a baseline, or may, and what to do; None where it never had one, nor other cases have.
 
     A file of baselines that is lost, recorded anew without the case, or of a GPU that is called otherwise does not
     switch the comparison off.  Without a file of the device, a comparison on any device of the kind counts; with one,
     also those on devices whose own file is gone.
     """
     compared = session.compared_latencies.get((measured.kind, measured.id), {})
+    mend = (
+        f"bring it back to {path or 'the expected values'}, or record this device's with {RECORD}; to compare it no "
+        'more, write "without": {"CASE": "WHY"} into this device\'s file'
+    )
+    none = f"{measured.device} has no baseline of this case"
     owed = {
         run: device
         for device, run in compared.items()
@@ -91,12 +92,13 @@ def why_baseline_is_missed(
     if owed:
         run = max(owed)
         where = "" if owed[run] == measured.device else f" on {owed[run]}"
-        return f"{measured.device} has no baseline of this case, and run {run} had one{where}"
-    if unread := session.earlier_runs.unread:
-        none = f"{measured.device} has no baseline of this case"
-        return f"{none}, and it is not known whether it had one: {describe_unread(unread)}"
+        return f"{none}, and run {run} had one{where}: {mend}"
     others = sorted(other.name for other in path.parent.glob("*.json")) if path and not path.is_file() else []
-    return f"{measured.device} has no baselines, and other devices have ({', '.join(others)})" if others else None
+    if others:
+        return f"{measured.device} has no baselines, and other devices have ({', '.join(others)}): {mend}"
+    if unread := session.earlier_runs.unread:
+        return f"{none}, and it is not known whether it had one: {describe_unread(unread)}; {MEND_RUN}"
+    return None
 
 
 def has_file(session: Session, kind: str, device: str) -> bool:

@@ -144,7 +144,6 @@ def watch_provider(item: pytest.Item, provided: Provided, name: str) -> Iterator
     item.user_properties.append(("autotuner", [asdict(choice) for choice in launches.choices]))
     origin = provided.provider.find_origin()
     entered = f"{watch.describe()} of {origin}" if origin else watch.describe()
-    entered = entered if watch.entered else f"nothing to launch: {entered}"
     item.user_properties += [(ENTERED, entered), (TIMES, watch.entered)]
 
 
@@ -197,7 +196,7 @@ class ProviderTally:
             return
         seen.idle += not noted[TIMES]
         seen.compared += bool(noted[TIMES])
-        seen.entered = str(noted[ENTERED])
+        seen.entered = str(noted[ENTERED]) if noted[TIMES] else seen.entered
         seen.times += noted[TIMES]
         seen.kernels.update(launch["name"] for launch in noted[LAUNCHED])
 

@@ -118,30 +118,36 @@ class Session:
     @cached_property
     def second_gate(self) -> SecondGate:
         """The comparison with the baseline, document by document."""
-        from scanproof import environment
         from scanproof.history.due_before import list_due_before
         from scanproof.history.second_gate import SecondGate
-        from scanproof.history.store import gpu_name
 
         given = self.settings
-        before, gpu, unread = {}, gpu_name(environment.gpus()), frozenset[str]()
+        before, unread = {}, frozenset[str]()
         if given.strict and given.history is not None:
             strict = self.earlier_runs.all_others(self.run_id, rb'"strict":\s*true')
-            before, unread = list_due_before(strict, gpu), frozenset(self.earlier_runs.unread)
+            before, unread = list_due_before(strict, self.gpu), frozenset(self.earlier_runs.unread)
         return SecondGate(
-            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=gpu,
+            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=self.gpu,
             unread=unread,
         )  # fmt: skip
 
     @cached_property
+    def gpu(self) -> str:
+        """The GPU of this machine, as runs and histories call it."""
+        from scanproof import environment
+        from scanproof.history.store import gpu_name
+
+        return gpu_name(environment.gpus())
+
+    @cached_property
     def due(self) -> tuple[str, ...]:
         """Ids of the selected numbers whose comparison with a baseline is due on this machine, as the run says."""
-        return self.second_gate.list_due(self.selected_values, str(self.second_gate.gpu))
+        return self.second_gate.list_due(self.selected_values, self.gpu)
 
     @cached_property
     def baselines(self) -> KnownBaselines | None:
         """What is known of the declared baselines of the selected numbers, for this machine."""
-        return self.second_gate.known_baselines(self.selected_values, str(self.second_gate.gpu))
+        return self.second_gate.known_baselines(self.selected_values, self.gpu)
 
     @property
     def selected_values(self) -> list[PublishedValue]:
@@ -174,8 +180,8 @@ class Session:
 
     @cached_property
     def compared_latencies(self) -> dict[tuple[str, str], dict[str, str]]:
-        """Kind of device and id of a latency -> device -> the newest earlier run of the store that compared it there
-        with a baseline.
+        """Kind of device and id of a latency -> device -> the newest other run of the store that compared it there with
+        a baseline.
         """
         compared: dict[tuple[str, str], dict[str, str]] = {}
         for run in self.earlier_runs.all_others(self.run_id, rb'"baseline":\s*\{'):

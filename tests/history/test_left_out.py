@@ -108,25 +108,37 @@ def test_a_job_of_another_name_does_not_hide_that_a_task_is_lost(tmp_path: Path)
     assert carried == left._replace(job=STRICT_JOB.name), "the same job under its first name"
 
 
-@pytest.mark.parametrize(("gate", "due"), [("SAME", True), ("CHANGED", True), ("REFUSED", False), (None, False)])
-def test_only_what_had_a_baseline_in_a_strict_run_is_due_after_it(tmp_path: Path, gate: str | None, due: bool) -> None:
-    """A night whose history could not be reached had to compare everything, and says nothing of what has a baseline."""
+@pytest.mark.parametrize(
+    ("gate", "baseline", "due"),
+    [
+        ("SAME", "the run r", True),
+        ("CHANGED", "the run r", True),
+        ("REFUSED", "the run r", True),
+        ("REFUSED", "its baseline", False),
+        (None, "", False),
+    ],
+)
+def test_only_what_had_a_baseline_in_a_strict_run_is_due_after_it(
+    tmp_path: Path, gate: str | None, baseline: str, due: bool
+) -> None:
+    """A refusal that names no run is of a night that could not know: its history or a run of its store was not read."""
     run = read_run(make_run(tmp_path, FIRST))
-    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run r", because="why")
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline=baseline, because="why")
     (number,) = (kept.id for kept in run.records)
     run = replace(run, due=(number,), records=(replace(run.records[0], gate=found or None),))
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
-    assert list_due_before([run], gpu) == ({number: Held(FIRST, None)} if due else {})
-    # The history could be read: then what was refused has a baseline, perhaps of the GPU where it was measured.
+    assert list_due_before([run], gpu) == ({number: (Held(FIRST, None),)} if due else {})
     told = replace(run, baselines=KnownBaselines(newest="a", numbers=()))
-    assert list_due_before([told], gpu) == ({number: Held(FIRST, "a")} if gate else {})
+    assert list_due_before([told], gpu) == ({number: (Held(FIRST, "a"),)} if due else {})
     # It had one here, and was refused the comparison, or broke.
     told = replace(run, baselines=KnownBaselines(newest="a", numbers=(number,)))
-    assert list_due_before([told], gpu) == {number: Held(FIRST, "a")}
+    assert list_due_before([told], gpu) == {number: (Held(FIRST, "a"),)}
     assert list_due_before([told], "another GPU") == {}
     assert list_due_before([replace(told, strict=False)], gpu) == {}
     newer = replace(told, id=THIRD, baselines=KnownBaselines(newest="b", numbers=(number,)), records=())
-    assert list_due_before([newer, told], gpu) == {number: Held(THIRD, "b")}
+    assert list_due_before([newer, replace(newer, id=SECOND), told], gpu) == {
+        number: (Held(THIRD, "b"), Held(FIRST, "a"))
+    }
 
 
 @dataclass
@@ -138,7 +150,7 @@ class WinograndeMeasuredNoMore:
     value = published(job=STRICT_JOB, task="winogrande", documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
 
-    def is_due(self, held: Held, on: str | None = None) -> bool:
+    def is_due(self, *held: Held, on: str | None = None) -> bool:
         """Whether its comparison is due after a run in which winogrande was held."""
         gate = SecondGate(
             self.expected, self.history.place.name, strict=True, due_before={self.value.id: held}, gpu=on or self.gpu
@@ -170,6 +182,17 @@ def test_a_comparison_that_was_due_ends_where_a_baseline_without_it_is_declared_
     assert is_due(later), "a later baseline holds it again"
     declare_without(history, SECOND, "winogrande")
     assert not is_due(later)
+
+
+def test_what_one_of_several_declarations_held_is_due_until_it_is_left_out(no_more: WinograndeMeasuredNoMore) -> None:
+    """A clock that was set ahead makes no run the last word."""
+    history = no_more.history
+    old = Held(NOW, declare(history, FIRST).id)
+    declare_without(history, SECOND, "winogrande")
+    again = Held(FIRST, declare(history, FIRST).id)
+    left_out = declare_without(history, THIRD, "winogrande")
+    assert not no_more.is_due(old, again)
+    assert no_more.is_due(old, Held(SECOND, left_out.id))
 
 
 def test_a_declaration_that_is_lost_ends_no_comparison(no_more: WinograndeMeasuredNoMore) -> None:
@@ -235,6 +258,7 @@ def test_a_task_is_left_out_where_it_is_lost_and_of_no_other_job(
     history = no_more.history
     declare(history, FIRST)
     (first,) = read_run(tmp_path / "store" / "runs" / SECOND / "run.json").evaluations
+    others = {"another:wino*": "it lacks no such task", "anothr:winogrande": "it lacks no such task"}
     path = tmp_path / "store" / "runs" / NOW
     both = make_run(tmp_path / "store", NOW, {"piqa": rows(400, 300)})
     another = replace(first, job=replace(first.job, name="another", seed=7))
@@ -242,7 +266,12 @@ def test_a_task_is_left_out_where_it_is_lost_and_of_no_other_job(
     write_run(tmp_path / "store" / "runs", replace(run, evaluations=(*run.evaluations, another)))
     shutil.copytree(path / "samples" / JOB.name, path / "samples" / "another")
     publish(both, history.place)
+    for name, reason in others.items():
+        with pytest.raises(HistoryError, match=reason):
+            declare_without(history, NOW, "winogrande", name)
     assert {each.job for each in declare_without(history, NOW, "winogrande").without} == {JOB.name}
+    left_out = declare_without(history, NOW, f"{JOB.name}:winogrande", "another:winogrande").without
+    assert {(each.job, each.task) for each in left_out} == {(JOB.name, "winogrande"), ("another", "winogrande")}
 
 
 def test_a_task_that_is_left_out_can_be_left_out_again(no_more: WinograndeMeasuredNoMore) -> None:
@@ -281,4 +310,15 @@ def test_a_run_that_cannot_be_read_leaves_it_open_what_had_a_baseline(tmp_path: 
     assert gate.has_declared(value, gpu)
     refused = gate.explain_no_baseline(value, evaluation_of(tmp_path, FIRST))
     assert refused is not None
-    assert "of the store's runs 1 cannot be read: 20260101T010000Z-1" in refused.because
+    assert "1 of the store's runs cannot be read: 20260101T010000Z-1" in refused.because
+
+
+def test_what_is_left_out_by_name_after_a_run_that_cannot_be_read_is_due_no_more(
+    no_more: WinograndeMeasuredNoMore, expected: Expected
+) -> None:
+    history = no_more.history
+    declare(history, FIRST)
+    declare_without(history, SECOND, "winogrande")
+    for unread, due in ({FIRST}, False), ({NOW}, True), ({FIRST, NOW}, True):
+        gate = SecondGate(expected, history.place.name, strict=True, unread=unread, gpu=no_more.gpu)
+        assert gate.has_declared(no_more.value, no_more.gpu) == due

@@ -318,11 +318,23 @@ def test_a_time_that_is_none_is_a_usage_error(good: Measured, time: str) -> None
     assert ended.stderr == f"scanproof: {asked}; {time!r} is none\n"
 
 
-@pytest.mark.parametrize(("gate", "done"), [(None, ""), ("SAME", "compared"), ("REFUSED", "refused a comparison")])
+@pytest.mark.parametrize("named", [False, True], ids=["not named", "named"])
+@pytest.mark.parametrize(
+    ("gate", "baseline", "done"),
+    [
+        (None, "", ""),
+        ("SAME", "the run x", "compared"),
+        ("REFUSED", "the run x", "refused a comparison"),
+        ("REFUSED", "the baseline", "refused a comparison"),
+    ],
+)
 def test_a_comparison_with_a_history_that_is_not_named_cannot_be_judged(
-    tmp_path: Path, gate: str | None, done: str
+    tmp_path: Path, gate: str | None, baseline: str, done: str, named: bool
 ) -> None:
-    """A refused one as well: outside of strict its number passed all the same."""
+    """A refused one as well: outside of strict its number passed all the same.
+
+    The history that is named here is another, or could not be reached when the run named no declared run.
+    """
     expected = reader.load(ROOT / "expected")
     (value,) = (each for each in expected.numbers if each.id == "mamba-130m-piqa-acc-reproduced")
     assert value.documents is not None
@@ -331,7 +343,7 @@ def test_a_comparison_with_a_history_that_is_not_named_cannot_be_judged(
         row["loglikelihoods"] = [answer - doc / 1024 for answer in row["loglikelihoods"]]
     path = make_run(tmp_path, "20260101T010000Z-00000001", {"piqa": log}, job=value.job)
     run = read_run(path)
-    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline="the run x", because="why")
+    found = gate and PairedComparison(subject="n", outcome=ComparisonOutcome(gate), baseline=baseline, because="why")
     (evaluation,) = run.evaluations
     samples = path.parent / "samples" / value.job.name
     run = replace(
@@ -339,6 +351,9 @@ def test_a_comparison_with_a_history_that_is_not_named_cannot_be_judged(
         records=(replace(run.records[0], gate=found or None, outcome="REPRODUCED"),),
         evaluations=(replace(evaluation, samples=str(samples)),),
     )
-    objections = verify.SecondJudge(run, path, expected, None).list_objections(verify.Asked())
-    said = [f"{value.id}: the run was {done} with the run x; name that history with --history"] if gate else []
+    (tmp_path / "history").mkdir()
+    history = str(tmp_path / "history") if named else None
+    objections = verify.SecondJudge(run, path, expected, history).list_objections(verify.Asked())
+    asked = gate is not None and (not named or baseline == "the run x")
+    said = [f"{value.id}: the run was {done} with {baseline}; name that history with --history"] if asked else []
     assert [line for line in objections if line.startswith(f"{value.id}: ")] == said

@@ -67,7 +67,27 @@ def test_which_comparison_a_device_owes(
     own = BaselineFile.model_construct() if own_file else None
     why = latency_baselines.why_baseline_is_missed(session, measured, folder / "nvidia-h200.json", own)
     where = "" if compared_on == measured.device else f" on {compared_on}"
-    assert str(why).endswith(f"run 20260101T010000Z-1 had one{where}") == missed
+    if missed:
+        assert f"and run 20260101T010000Z-1 had one{where}: bring it back to {folder / 'nvidia-h200.json'}, " in str(
+            why
+        )
+    else:
+        assert why is None
+
+
+def test_a_run_that_cannot_be_read_leaves_it_open_whether_a_latency_was_compared(
+    latency_project: LatencyProject,
+) -> None:
+    latency_project.taking(1e-3)
+    latency_project.measure("--scanproof-strict").assert_outcomes(passed=1)
+    run = latency_project.newest().id
+    path = latency_project.root / ".scanproof" / "runs" / run / "run.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    result = latency_project.measure("--scanproof-strict")
+    result.assert_outcomes(failed=1)
+    said = f"*it is not known whether it had one: 1 of the store's runs cannot be read: {run}; put an untouched copy *"
+    result.stdout.fnmatch_lines([said, "1 latencies: 1 NOT_MEASURED"])
+    assert latency_project.measure().ret == pytest.ExitCode.OK
 
 
 def test_a_comparison_is_ended_by_hand_with_a_reason_and_stays_ended(latency_project: LatencyProject) -> None:

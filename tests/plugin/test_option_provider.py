@@ -290,6 +290,15 @@ def test_where_there_is_nothing_to_launch_a_case_passes_and_proves_nothing_of_th
     result.stdout.fnmatch_lines([f"provider rmsnorm_fn=mypkg.ops:EMPTY: {said}"])
 
 
+def test_what_had_nothing_to_launch_is_said_beside_what_was_compared(author: pytest.Pytester) -> None:
+    result = run(author, "LAUNCHED", "-k", "(no_gate or empty_batch) and float32", "--scanproof-strict")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines([
+        "provider rmsnorm_fn=mypkg.ops:LAUNCHED: 1 cases were compared and right; kernel *was entered * times and *",
+        "  nothing to launch: 1 cases without an element",
+    ])  # fmt: skip
+
+
 def test_a_case_that_was_not_compared_fails_a_strict_session(author: pytest.Pytester) -> None:
     path = author.path / "test_numerics.py"
     path.write_text(path.read_text().replace("    scanproof_check_kernel(scanproof_case)", "    return"))
