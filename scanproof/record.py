@@ -147,6 +147,8 @@ class KnownBaselines:
 
     newest: str | None
     """Id of the newest declaration; None: there was none."""
+    first: str | None = None
+    """Id of the first one, which tells histories apart."""
     numbers: tuple[str, ...]
     """Ids of the selected numbers that have a declared baseline on this GPU."""
 

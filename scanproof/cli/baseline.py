@@ -50,6 +50,15 @@ def declare(
             "compared no more; JOB:TASK means one job. Repeatable.",
         ),
     ] = None,
+    give_up: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--give-up",
+            metavar="ID",
+            help="A declaration that is gone or damaged, and is to be looked for no more: what it alone holds is "
+            "compared no more. Repeatable.",
+        ),
+    ] = None,
     history: HistoryOption = HERE,
     style: FormatOption = Format.table,
 ) -> None:
@@ -65,7 +74,7 @@ def declare(
     opened_history = open_or_stop(history)
     try:
         made = new_baseline.declare(
-            opened_history, find_or_stop(opened_history, run), reason, without=tuple(without or ())
+            opened_history, find_or_stop(opened_history, run), reason, without=without or (), give_up=give_up or ()
         )
     except HistoryError as error:
         print_problems(opened_history)

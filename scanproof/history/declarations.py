@@ -68,6 +68,11 @@ class Declared:
         return frozenset(self.content["replaces"])
 
     @property
+    def given_up(self) -> frozenset[str]:
+        """Ids of declarations that could not be read, and are no longer looked for."""
+        return frozenset(map(str, self.content.get("given_up", ())))
+
+    @property
     def evaluations(self) -> dict[str, str]:
         """Key of what was evaluated and on what, to the job's name in the run."""
         return dict(self.content["evaluations"])
@@ -104,15 +109,39 @@ def list_declarations(history: History) -> list[Declared]:
 
 
 def order_declarations(declarations: Mapping[str, Declared]) -> list[Declared]:
-    """Sort declarations into the order in which they were made; those made at the same time by their ids."""
+    """Sort declarations into the order in which they were made; those that do not know of each other by their ids.
+
+    Ids begin with a time: one that replaces what is lost does not come before what is older.
+    """
     ordered: list[Declared] = []
     waiting = dict(sorted(declarations.items()))
     while waiting:
-        ready = [declaration for declaration in waiting.values() if not declaration.replaces & waiting.keys()]
-        # Files name only earlier ones, so that no circle is possible; where files were edited into one, take all.
-        for declaration in ready or list(waiting.values()):
-            ordered.append(waiting.pop(declaration.id))
+        ready = (declaration for declaration in waiting.values() if not declaration.replaces & waiting.keys())
+        # Files name only earlier ones, so that no circle is possible; where files were edited into one, take the first.
+        first = next(ready, None) or next(iter(waiting.values()))
+        ordered.append(waiting.pop(first.id))
     return ordered
+
+
+def list_lost(history: History, declarations: Iterable[Declared]) -> frozenset[str]:
+    """Ids of declarations that cannot be read and that nobody gave up: damaged, or replaced by others and gone."""
+    declared = {each.id: each for each in declarations}
+    names = {name.removesuffix(".json") for name in history.place.sizes("baselines") if name.endswith(".json")}
+    known = names.union(*(each.replaces for each in declared.values()))
+    return frozenset(known - declared.keys()).difference(*(each.given_up for each in declared.values()))
+
+
+def list_replaced(name: str, declarations: Iterable[Declared]) -> frozenset[str]:
+    """Ids of all declarations that one replaced, directly or not: it was made after them."""
+    declared = {each.id: each for each in declarations}
+    found: set[str] = set()
+    waiting = {name}
+    while waiting:
+        each = declared.get(waiting.pop())
+        new = each.replaces - found if each is not None else frozenset()
+        found |= new
+        waiting |= new
+    return frozenset(found)
 
 
 def find_current(declarations: Iterable[Declared]) -> dict[str, Declared]:

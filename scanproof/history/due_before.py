@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scanproof.history.declarations import is_name
 from scanproof.history.run_failures import has_compared_documents, name_some
 from scanproof.history.store import gpu_name
-from scanproof.record import Record, Run
+from scanproof.record import KnownBaselines, Record, Run
 
 MEND_RUN = (
     "put an untouched copy of their files in place; to forget what they compared, move their folders away "
@@ -23,6 +23,8 @@ class Held(NamedTuple):
     """Id of the run that says so."""
     newest: str | None
     """Id of the newest declaration in the history when that run began; None: it is not known."""
+    first: str | None = None
+    """Id of the first one in that history."""
 
 
 def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, tuple[Held, ...]]:
@@ -31,12 +33,13 @@ def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, tuple[Held, ...]
     Args:
         runs: the newest first.
     """
-    due: dict[str, dict[str | None, Held]] = {}
+    due: dict[str, dict[tuple[str | None, str | None], Held]] = {}
     for run in runs:
         if run.strict and gpu_name(run.environment.get("gpus")) == gpu:
-            newest, numbers = (run.baselines.newest, run.baselines.numbers) if run.baselines else (None, ())
-            for number in {kept.id for kept in run.records if had_baseline(kept)}.union(numbers):
-                due.setdefault(number, {}).setdefault(newest, Held(run.id, newest))
+            known = run.baselines or KnownBaselines(newest=None, numbers=())
+            for number in {kept.id for kept in run.records if had_baseline(kept)}.union(known.numbers):
+                held = Held(run.id, known.newest, known.first)
+                due.setdefault(number, {}).setdefault(held[1:], held)
     return {number: tuple(held.values()) for number, held in due.items()}
 
 

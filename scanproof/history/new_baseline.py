@@ -17,6 +17,7 @@ from scanproof.history.declarations import (
     find_current,
     list_declarations,
     list_jobs,
+    list_lost,
     list_tasks_of_jobs,
 )
 from scanproof.history.errors import HistoryError
@@ -123,7 +124,9 @@ def gpu_of(declared: Declared, published: Mapping[str, Published]) -> str | None
     return declared.gpu or (None if run is None else run.gpu)
 
 
-def list_lost(history: History, published: Mapping[str, Published], run: Run, before: Iterable[Before]) -> list[Lost]:
+def list_lost_tasks(
+    history: History, published: Mapping[str, Published], run: Run, before: Iterable[Before]
+) -> list[Lost]:
     """What the baselines of a run's jobs hold and the run lacks, whatever the jobs were called in them."""
     now = list_tasks_of_jobs(run)
     lost = set()
@@ -145,20 +148,21 @@ def list_left_out(run: Run, before: Iterable[Before]) -> Iterator[LeftOut]:
                 yield each._replace(job=job)
 
 
-def list_unknown(run: Run, before: Iterable[Before], names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Jobs without a baseline before, with the tasks that are named and they lack.
+def list_unknown(run: Run, before: Iterable[Before], names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Jobs with the tasks that are named, that they lack, and that no baseline before is known to hold.
 
-    Their baselines may have been in a history that is lost: earlier runs of a store say so.
+    Their baselines may have been in a history that is lost: other runs of a store say so.
 
     Args:
-        names: those that are of nothing that is known to be lost.
+        names: those that are of nothing that is known to be lost; `JOB:TASK` for any job, `TASK` for those without a
+            baseline before.
     """
     known = {each.job for each in before}
     for job, tasks in list_tasks_of_jobs(run).items():
-        if job not in known:
-            prefix = f"{job}:"
-            named = (name.removeprefix(prefix) for name in names if name.startswith(prefix) or ":" not in name)
-            yield from ((job, task) for task in named if task not in tasks and not PATTERN & set(task))
+        prefix = f"{job}:"
+        of_job = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        of_all = {name for name in names if ":" not in name} if job not in known else set()
+        yield from ((job, task) for task in of_job | of_all if task not in tasks and not PATTERN & set(task))
 
 
 def is_named(job: str, task: str, without: Collection[str]) -> bool:
@@ -172,11 +176,30 @@ def is_named(job: str, task: str, without: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in without for name in (task, f"{job}:{task}"))
 
 
-def declare(history: History, published: Published, reason: str, *, without: Collection[str] = ()) -> Declared:
+def explain_lost(lost: Collection[str], declared: Iterable[Declared], give_up: Collection[str]) -> Iterator[str]:
+    """Why declarations that cannot be read stand in the way: nobody knows what they hold."""
+    for name in sorted(set(lost) - set(give_up)):
+        yield (
+            f"the declaration {name} is gone or damaged: restore baselines/{name}.json, or give --give-up {name}; then "
+            "what it alone holds is compared no more"
+        )
+    for name in sorted({each.id for each in declared}.intersection(give_up)):
+        yield f"--give-up {name}: it can be read, and holds"
+
+
+def declare(
+    history: History,
+    published: Published,
+    reason: str,
+    *,
+    without: Collection[str] = (),
+    give_up: Collection[str] = (),
+) -> Declared:
     """Declare a run good for everything that it evaluated.
 
     Args:
         without: names or patterns of tasks that the run may lack although the baselines which it replaces hold them.
+        give_up: ids of declarations that cannot be read, and are to be looked for no more.
 
     Raises:
         HistoryError: the run is not fit for it; with every reason.
@@ -188,11 +211,12 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
     declared = list_declarations(history)
+    reasons += explain_lost(list_lost(history, declared), declared, give_up)
     runs = {each.id: each for each in history.runs()}
     before = find_before(run, runs, published.gpu, declared)
-    lost, left_out = list_lost(history, runs, run, before), set(list_left_out(run, before))
+    lost, left_out = list_lost_tasks(history, runs, run, before), set(list_left_out(run, before))
     reasons += [each.reason for each in lost if not is_named(each.job, each.task, without)]
-    missing = {(each.job, each.task) for each in (*lost, *left_out)}
+    missing = {(each.job, each.task) for each in lost} | {(each.job, each.task) for each in left_out}
     others = [name for name in without if not any(is_named(*each, [name]) for each in missing)]
     unknown = set(list_unknown(run, before, others))
     reasons += [
@@ -203,7 +227,7 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     ]
     if reasons:
         raise HistoryError(f"{published.id} is refused as a baseline:\n" + "\n".join(f"  {why}" for why in reasons))
-    newest = sorted({each.id for each in find_current(declared).values()} | {each.id for each in declared[-1:]})
+    newest = {each.id for each in find_current(declared).values()} | {each.id for each in declared[-1:]}
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     # What is left out once more is left out from now on.
@@ -216,7 +240,8 @@ def declare(history: History, published: Published, reason: str, *, without: Col
         "gpu": published.gpu,
         "reason": reason.strip(),
         "declared": now.isoformat(timespec="seconds"),
-        "replaces": newest,
+        "replaces": sorted(newest.union(give_up)),
+        "given_up": sorted(give_up),
         "evaluations": list_jobs(run),
         "without": sorted(kept | {LeftOut(job, published.gpu, task, name) for job, task in new}),
     }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from scanproof.evaluation import auto_engine
 from scanproof.history.apart import list_apart
-from scanproof.history.baseline import DECLARE, Baselines, read_probe_tokens
-from scanproof.history.declarations import identity
+from scanproof.history.baseline import DECLARE, RESTORE_DECLARATION, Baselines, read_probe_tokens
+from scanproof.history.declarations import identity, is_name
 from scanproof.history.due_before import MEND_RUN, Held, describe_unread
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import read_recorded_baseline, recorded_file, refuse_other_expectation
@@ -167,7 +167,7 @@ class SecondGate:
         except HistoryError:
             return None
         newest = opened.declarations[-1].id if opened.declarations else None
-        return None if opened.unreadable else KnownBaselines(newest=newest, numbers=numbers)
+        return None if opened.unreadable else KnownBaselines(newest=newest, first=opened.first, numbers=numbers)
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""
@@ -253,6 +253,8 @@ class SecondGate:
                 return self.explain_no_baseline(value, evaluation)
             if evaluation.job.limit is not None:
                 return refuse(value.id, baseline.name, SUBSET, "measure without a limit")
+            if is_name(baseline.name) and (older := self.explain_older(value, evaluation)) is not None:
+                return refuse(value.id, baseline.name, older, RESTORE_DECLARATION)
             recorded = self.recorded_baseline(value)
             if recorded is not None and (other := refuse_other_expectation(value, recorded)) is not None:
                 return other
@@ -262,6 +264,10 @@ class SecondGate:
             return comparison if comparison.changed else require_tokens(comparison, baseline, evaluation)
         except HistoryError as error:
             return refuse(value.id, "the baseline", str(error), error.remedy)
+
+    def explain_older(self, value: PublishedValue, evaluation: Evaluation) -> str | None:
+        """Why a number's declared baseline may not be the newest one, by what other runs of the store knew."""
+        return self.opened().explain_older(evaluation, self.due_before.get(value.id, ()))
 
     def explain_no_baseline(self, value: PublishedValue, evaluation: Evaluation) -> PairedComparison | None:
         """Refused where a number has, or had, a declared baseline that is not this evaluation's; else None."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ import pytest
 
 from scanproof.history import declarations, new_baseline, store
 from scanproof.history.baseline import Baselines
+from scanproof.history.due_before import Held
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.samples import read_logs
@@ -156,16 +159,49 @@ def test_a_baseline_whose_run_is_gone_or_damaged_is_an_error_with_its_name(tmp_p
         found(history, evaluation_of(tmp_path, FIRST))
 
 
-def test_a_damaged_declaration_is_named_and_the_one_before_holds(tmp_path: Path) -> None:
+def test_a_damaged_declaration_does_not_bring_the_one_before_back(tmp_path: Path) -> None:
     history = filled(tmp_path, FIRST, SECOND)
     declare(history, FIRST)
     second = declare(history, SECOND)
     path = Path(history.place.root) / "baselines" / f"{second.id}.json"
     path.write_bytes(path.read_bytes()[:-9])
-    history = open_history(history.place.name)
-    assert found(history, evaluation_of(tmp_path, FIRST)) == f"the run {FIRST}"
-    declarations.list_declarations(history)
-    assert second.id in str(history.problems[0])
+    evaluation = evaluation_of(tmp_path, FIRST)
+    with pytest.raises(HistoryError, match=f"the run {FIRST} may not be the newest: .*{second.id}.json: "):
+        found(history, evaluation)
+    with pytest.raises(HistoryError, match=f"{second.id} is gone or damaged: .*give --give-up {second.id}; "):
+        declare(history, FIRST)
+    new_baseline.declare(history, history.find(FIRST), "it is good", give_up=(second.id,))
+    assert found(history, evaluation) == f"the run {FIRST}"
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_where_one_of_four_declarations_is_gone_the_newest_one_holds_or_nobody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """A declaration whose predecessor is gone was put before those whose are there: an older run was compared with."""
+    # Ids have seconds.
+    in_order = itertools.count()
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(in_order) << 96))
+    history = filled(tmp_path, FIRST, SECOND)
+    made = [declare(history, run) for run in (FIRST, FIRST, FIRST, SECOND)]
+    (Path(history.place.root) / "baselines" / f"{made[lost].id}.json").unlink()
+    kept = Baselines(open_history(history.place.name))
+    evaluation = evaluation_of(tmp_path, FIRST)
+    if lost < 3:
+        assert found(history, evaluation) == f"the run {SECOND}"
+        assert kept.unreadable == [f"the declaration {made[lost].id} is gone"]
+        return
+    assert kept.unreadable == []
+    known = Held(SECOND, made[lost].id, made[0].id)
+    why = f"run {SECOND} knew a newer declaration, {made[lost].id}, which is gone"
+    assert kept.explain_older(evaluation, [known]) == why
+    assert kept.explain_older(evaluation, [known._replace(first="of another history")]) is None
+    assert kept.explain_older(evaluation, [known._replace(newest=made[1].id)]) is None
+    again = new_baseline.declare(history, history.find(SECOND), "it is good", give_up=(made[lost].id,))
+    kept = Baselines(open_history(history.place.name))
+    assert kept.explain_older(evaluation, [known]) is None
+    with pytest.raises(HistoryError, match=f"--give-up {again.id}: it can be read, and holds"):
+        new_baseline.declare(history, history.find(SECOND), "it is good", give_up=(again.id,))
 
 
 @pytest.mark.parametrize(

@@ -295,8 +295,8 @@ def test_a_session_says_which_numbers_have_a_baseline(tmp_path: Path, expected: 
 
     assert known() == KnownBaselines(newest=None, numbers=())
     declared = declare(history, FIRST)
-    assert known() == KnownBaselines(newest=declared.id, numbers=(value.id,))
-    assert known("another GPU") == KnownBaselines(newest=declared.id, numbers=())
+    assert known() == KnownBaselines(newest=declared.id, first=declared.id, numbers=(value.id,))
+    assert known("another GPU") == KnownBaselines(newest=declared.id, first=declared.id, numbers=())
     assert known(strict=False) is None, "nobody asks"
     shutil.rmtree(Path(history.place.root) / "runs" / FIRST)
     assert known() is None, "what it holds is not known"

@@ -64,13 +64,14 @@ def test_which_comparison_a_device_owes(
     folder = tmp_path / baseline_files.FOLDER
     folder.mkdir()
     (folder / "nvidia-h100.json").write_text("{}")
+    if own_file:
+        (folder / "nvidia-h200.json").write_text("{}")
     own = BaselineFile.model_construct() if own_file else None
     why = latency_baselines.why_baseline_is_missed(session, measured, folder / "nvidia-h200.json", own)
     where = "" if compared_on == measured.device else f" on {compared_on}"
     if missed:
-        assert f"and run 20260101T010000Z-1 had one{where}: bring it back to {folder / 'nvidia-h200.json'}, " in str(
-            why
-        )
+        said = f"and run 20260101T010000Z-1 had one{where}: bring it back to {folder / 'nvidia-h200.json'}, "
+        assert said in str(why)
     else:
         assert why is None
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from scanproof.history import new_baseline
 from scanproof.triage.read_answers import LOOKED_AT
-from tests.support.nightly_project import with_baseline
+from tests.support.nightly_project import history, lose, with_baseline
 from tests.support.small_history import make_run
 from tests.support.small_project import Project
 
@@ -74,3 +75,19 @@ def test_a_run_that_cannot_be_read_matters_where_a_number_has_no_baseline(nightl
     # That it was not known is not that it had one.
     shutil.rmtree(path.parent)
     assert nightly.run(*STRICT).ret == pytest.ExitCode.OK
+
+
+def test_a_declaration_that_is_lost_does_not_bring_an_older_baseline_back(nightly: Project) -> None:
+    """What was mended since would be green again when it breaks as before."""
+    lose(nightly, arc_easy=24)
+    with_baseline(nightly)
+    lose(nightly)
+    nightly.run(*STRICT).assert_outcomes(passed=1, failed=2)
+    kept = history(nightly)
+    newer = new_baseline.declare(kept, kept.find("latest"), "it is mended")
+    nightly.run(*STRICT).assert_outcomes(passed=3)
+    (nightly.root / "history" / "baselines" / f"{newer.id}.json").unlink()
+    lose(nightly, arc_easy=24)
+    result = nightly.run(*STRICT)
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines([f"*knew a newer declaration, {newer.id}, which is gone*", "*3 COMPARISON_MISSING*"])

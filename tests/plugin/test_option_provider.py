@@ -160,6 +160,10 @@ LAUNCHED = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
     adapt=lambda kernel: lambda **given: (kernel[1,](**given), norm(**given))[1],
 )
+SIZED = Provider(
+    operation="rmsnorm_fn", function="mypkg.ops:kernel", name="ours",
+    adapt=lambda kernel: lambda **given: (kernel[(given["x"].shape[0],)](**given), norm(**given))[1],
+)
 
 UNKNOWN = Provider(
     operation="rmsnorm_fn", function="mypkg.ops:norm", known={"no_such-float32": KnownDefect("x", {"out": 1.0}, {})},
@@ -291,10 +295,10 @@ def test_where_there_is_nothing_to_launch_a_case_passes_and_proves_nothing_of_th
 
 
 def test_what_had_nothing_to_launch_is_said_beside_what_was_compared(author: pytest.Pytester) -> None:
-    result = run(author, "LAUNCHED", "-k", "(no_gate or empty_batch) and float32", "--scanproof-strict")
+    result = run(author, "SIZED", "-k", "(no_gate or empty_batch) and float32", "--scanproof-strict")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([
-        "provider rmsnorm_fn=mypkg.ops:LAUNCHED: 1 cases were compared and right; kernel *was entered * times and *",
+        "provider rmsnorm_fn=mypkg.ops:SIZED: 1 cases were compared and right; Kernel *was entered * times and *",
         "  nothing to launch: 1 cases without an element",
     ])  # fmt: skip
 
