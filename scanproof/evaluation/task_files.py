@@ -216,7 +216,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
 
 def _head(root: Path, path: str, heads: dict[str, _Head]) -> _Head:
     if path not in heads:
-        text = (root / path).read_bytes() if (root / path).is_file() else b""
+        text = _read_if_file(os.path.join(root, path))  # noqa: PTH118 (14,000 of them)
         names = {kind: name.decode() for kind, name in reversed(_NAME.findall(text))}
         lists = {kind.decode(): _words(body) for kind, body in _LIST.findall(text)}
         heads[path] = _Head(
@@ -226,6 +226,15 @@ def _head(root: Path, path: str, heads: dict[str, _Head]) -> _Head:
             includes=lists.get("include", ()),
         )
     return heads[path]
+
+
+def _read_if_file(path: str) -> bytes:
+    """The bytes of a definition; none where an include leads nowhere."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
 
 
 def _words(body: bytes) -> tuple[str, ...]:

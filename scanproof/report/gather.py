@@ -12,7 +12,7 @@ from scanproof.history import nights as series
 from scanproof.history.errors import HistoryError
 from scanproof.history.samples import read_logs
 from scanproof.history.second_gate import SecondGate
-from scanproof.history.store import History, open_history
+from scanproof.history.store import History, gpu_name, open_history
 from scanproof.numbers.expected.reader import Expected
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.answers import Samples

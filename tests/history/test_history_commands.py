@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from scanproof.history import queries
+from scanproof.cli import drift_verdict
+from scanproof.history import nights, prune, queries
 from scanproof.history.publish import publish
 from scanproof.history.storage import sha256
 from scanproof.history.store import History, open_history, seal, unseal
 from scanproof.kernels.latency.latency_verdict import Latency, Timing
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
+from tests.support.builders import CONSTANTS
 from tests.support.small_history import ENVIRONMENT, filled, line, make_run, rows
 
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
@@ -269,6 +272,16 @@ def test_prune_takes_publications_that_were_stopped_long_ago(history: History) -
     assert [(row["run"], row["what"]) for row in rows] == [(folder.name, "unfinished")]
 
 
+def test_prune_deletes_a_link_and_nothing_of_what_it_leads_to(history: History, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_bytes(b"kept")
+    link = Path(history.place.root) / "runs" / "20200101T000000Z-aaaaaaaa"
+    link.symlink_to(elsewhere)
+    prune.carry_out(history, prune.unfinished(history))
+    assert (link.is_symlink(), (elsewhere / "mine").read_bytes()) == (False, b"kept")
+
+
 def test_drift_is_flagged_with_exit_code_1(tmp_path: Path) -> None:
     made = open_history(str(tmp_path / "history"))
     for index in range(14):
@@ -284,6 +297,29 @@ def test_drift_is_flagged_with_exit_code_1(tmp_path: Path) -> None:
 
 def nights_of(tmp_path: Path, count: int) -> History:
     return filled(tmp_path, *(f"202601{index + 1:02}T010000Z-{index:08}" for index in range(count)))
+
+
+def test_drift_says_of_every_gpu_how_much_it_looked_at(tmp_path: Path) -> None:
+    """The newest night's GPU has to have enough nights; another one with a single night fails nothing."""
+    made = nights_of(tmp_path, 10)
+    other = {**ENVIRONMENT, "gpus": [{"name": "Another GPU", "driver_version": "1"}]}
+    publish(make_run(tmp_path / "other", "20251231T010000Z-0000000x", environment=other), made.place)
+    told = scanproof("history", "drift", history=made.place.name).stdout.splitlines()
+    assert told[-2:] == ["NVIDIA H200: 10 nights, 1 series compared", "Another GPU: 1 nights, 0 series compared"]
+
+
+def test_drift_is_no_success_where_enough_nights_have_no_series(tmp_path: Path) -> None:
+    made = nights_of(tmp_path, 9)
+    for night in range(3):
+        name = f"202602{night + 1:02}T010000Z-{night:08}"
+        publish(make_run(tmp_path / "store", name, {"piqa": rows(100 + night, 75)}), made.place)
+    assert nights.drifts(made, CONSTANTS).gpus[0] == nights.OnGpu("NVIDIA H200", 12, 0)
+    found = nights.Drifts([], (nights.OnGpu("NVIDIA H200", 12, 0),), declared=True, other_documents=())
+    with pytest.raises(typer.Exit) as ended:
+        drift_verdict.end(made, found, 2, declared=True)
+    assert ended.value.exit_code == 2
+    young = replace(found, gpus=(nights.OnGpu("NVIDIA H200", 9, 0),))
+    drift_verdict.end(made, young, 2, declared=True)
 
 
 def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path) -> None:

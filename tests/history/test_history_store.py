@@ -180,6 +180,36 @@ def test_a_publication_that_was_stopped_is_named(tmp_path: Path) -> None:
     assert [run.id for run in open_history(history.place.name).runs()] == [FIRST, SECOND], "again is enough"
 
 
+@pytest.mark.parametrize(("age", "lost"), [(timedelta(hours=1), False), (timedelta(days=3), True)])
+def test_a_publication_that_was_stopped_long_ago_is_lost(tmp_path: Path, age: timedelta, lost: bool) -> None:
+    """A night whose manifest is gone was taken for one that is still being written, at any age."""
+    name = f"{datetime.now(UTC) - age:%Y%m%dT%H%M%SZ}-00000001"
+    history = filled(tmp_path, name)
+    file_of(history, name, "manifest").unlink()
+    assert history.runs() == []
+    assert [(name in problem.path, problem.lost) for problem in history.problems] == [(True, lost)]
+
+
+def test_a_run_that_is_a_link_to_a_folder_is_read(tmp_path: Path) -> None:
+    history = filled(tmp_path, FIRST, SECOND)
+    folder = Path(history.place.root) / "runs" / FIRST
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    assert [run.id for run in history.runs()] == [FIRST, SECOND]
+    assert history.problems == []
+
+
+@pytest.mark.parametrize("target", ["nowhere", "itself", "runs", "a folder without a run"])
+def test_a_link_that_leads_to_no_run_is_lost(tmp_path: Path, target: str) -> None:
+    history = filled(tmp_path, FIRST)
+    runs = Path(history.place.root) / "runs"
+    empty = tmp_path / "a folder without a run"
+    empty.mkdir()
+    (runs / SECOND).symlink_to({"itself": runs / SECOND, "runs": runs}.get(target, tmp_path / target))
+    assert [run.id for run in history.runs()] == [FIRST]
+    assert [(SECOND in problem.path, problem.lost) for problem in history.problems] == [(True, True)]
+
+
 def test_a_run_of_tomorrow_is_kept_and_its_clock_named(tmp_path: Path) -> None:
     ahead = datetime.now(UTC) + timedelta(days=2)
     history = open_history(str(tmp_path / "history"))
