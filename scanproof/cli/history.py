@@ -207,40 +207,24 @@ def drift(
 ) -> None:
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
 
-    Nights are whole runs on the newest one's GPU, since the baseline that holds.  Exit code 1 is also damage in the
-    history, and a number with too few nights on as many documents as its newest.  Fewer nights than `--fewest` are 2:
-    nothing to look at is not the same as no drift.  With `--declared` so is a history without a baseline: nothing is
+    Nights are whole runs; each GPU has its own series.  That of a number begins with the baseline of its job there.
+    Exit code 1 is also damage in the history, and a number with too few nights on as many documents as its newest.
+
+    Fewer nights than `--fewest` on the newest night's GPU are 2, and so are enough nights without a series: nothing to
+    look at is not the same as no drift.  With `--declared` so is a history without a baseline on that GPU: nothing is
     compared with it, and the one that had a baseline may be lost.
     """
+    from scanproof.cli import drift_verdict
     from scanproof.history import nights
-    from scanproof.history.drift import SHORTEST
-    from scanproof.history.run_failures import name_some
 
     opened_history = open_or_stop(history)
     found = nights.drifts(opened_history, load_expected(expected).constants)
-    print_rows(found.rows, ("series", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
+    print_rows(found.rows, ("series", "gpu", "began", "run", "shape", "before", "now", "allowed", "nights"), style)
     print_problems(opened_history)
     # Beside the rows of a program, and below those of a person.
-    say(f"{found.nights} nights, {found.series} series compared", err=style is not Format.table)
-    if found.other_documents:
-        say(
-            f"{len(found.other_documents)} numbers have too few nights on as many documents as their newest, so that "
-            f"no drift of them can be seen: {name_some(found.other_documents)}; measure all documents, or declare a "
-            "baseline that has these",
-            err=True,
-        )
-    if found.nights < (fewest or 2 * SHORTEST) or not (fewest or found.series):
-        raise stop(
-            f"too little to look at in {history}: {fewest or 2 * SHORTEST} whole nights on one GPU since the last "
-            f"declared baseline are needed, with the same documents; --fewest N is for a history that is younger"
-        )
-    if declared and not found.declared:
-        raise stop(
-            f"no run on this GPU is declared a baseline in {history}, so that no night is compared with one: declare a "
-            "good one, scanproof baseline set latest --reason WHY; or the history that had one is lost, or another"
-        )
-    if found.rows or found.other_documents or any(problem.lost for problem in opened_history.problems):
-        raise typer.Exit(1)
+    drift_verdict.say_how_much(found, err=style is not Format.table)
+    drift_verdict.say_other_documents(found)
+    drift_verdict.end(opened_history, found, fewest, declared=declared)
 
 
 @app.command("prune", epilog="Example: scanproof history prune --days 400 --samples --yes")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from scanproof.history import declarations, store
 from scanproof.history.store import History, Published
-
-UNFINISHED = timedelta(days=2)
-"""A publication that has not ended by then never will."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +43,15 @@ def unfinished(history: History) -> list[Doomed]:
     return [
         Doomed(run, "unfinished", sum(names.values()))
         for run, names in sorted(sizes.items())
-        if store.MANIFEST not in names and age(run) > UNFINISHED
+        if store.MANIFEST not in names and store.age(run) > store.UNFINISHED
     ]
 
 
-def age(run: str) -> timedelta:
-    """Age of a run by its id; nothing where the id holds no time."""
-    try:
-        started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return timedelta(0)
-    return datetime.now(UTC) - started
-
-
 def carry_out(history: History, doomed: list[Doomed]) -> None:
-    """Delete; a run ceases to exist with its manifest, before anything else of it is gone.  Raises HistoryError."""
+    """Delete; a run ceases to exist with its manifest, before anything else of it is gone.  Raises HistoryError.
+
+    Of a run that is a link only the link: nobody knows what else lies where it leads.
+    """
     runs = {run.id: run for run in history.runs()}
     for condemned in doomed:
         if condemned.what == "samples":
@@ -69,6 +60,8 @@ def carry_out(history: History, doomed: list[Doomed]) -> None:
                 f"runs/{condemned.run}/{store.PRUNED}", store.seal({"format": store.FORMAT, "file": name})
             )
             history.place.remove(f"runs/{condemned.run}/{name}")
+            continue
+        if history.place.remove_link(f"runs/{condemned.run}"):
             continue
         history.place.remove(f"runs/{condemned.run}/{store.MANIFEST}")
         for name in history.place.sizes(f"runs/{condemned.run}"):

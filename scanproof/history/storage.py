@@ -100,6 +100,13 @@ class Place:
         except Exception as error:
             raise HistoryError(f"{self.shown(path)} cannot be deleted: {said(error)}") from error
 
+    def remove_link(self, folder: str) -> bool:
+        """Delete what is only a link, and nothing of what it leads to; False where it is none.  Raises HistoryError."""
+        if not self.is_local or not Path(self.path(folder)).is_symlink():
+            return False
+        self.remove(folder)
+        return True
+
     def tidy(self, folder: str) -> None:
         """Remove an empty folder where folders exist."""
         if self.is_local:
@@ -115,7 +122,11 @@ def said(error: Exception) -> str:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Size of every file below a folder, by its relative path; hidden files are still being written and left out."""
+    """Size of every file below a folder, by its relative path; hidden files are still being written and left out.
+
+    A link in the folder itself to another folder has the files right in that one: deeper it is not followed, so that a
+    circle of links ends.  A link that leads nowhere is a file without a byte.
+    """
     sizes: dict[str, int] = {}
     waiting = [""]
     while waiting:
@@ -126,10 +137,27 @@ def list_files(folder: Path) -> dict[str, int]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}{entry.name}/")
-                elif not entry.name.startswith("."):
+                elif entry.name.startswith("."):
+                    continue
+                elif entry.is_symlink():
+                    sizes |= list_link(entry.path, below + entry.name, follow=not below)
+                else:
                     with suppress(FileNotFoundError):
                         sizes[below + entry.name] = entry.stat().st_size
     return sizes
+
+
+def list_link(path: str, name: str, *, follow: bool) -> dict[str, int]:
+    """What a link leads to: a file, or the files of a folder where it is to be followed; else it has no byte itself."""
+    if follow and Path(path).is_dir():
+        # One that cannot be listed is named like one that leads nowhere.
+        with suppress(OSError), os.scandir(path) as entries:
+            inner = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+            return {f"{name}/{entry.name}": entry.stat().st_size for entry in inner} or {name: 0}
+    try:
+        return {name: Path(path).stat().st_size}
+    except OSError:
+        return {name: 0}
 
 
 def read_file(path: Path) -> bytes | Exception:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PRUNED = "samples-pruned.json"
 """Says that a run's samples were deleted on purpose."""
+UNFINISHED = timedelta(days=2)
+"""A publication that has not ended by then never will."""
 CLOCK = timedelta(minutes=10)
 """How far clocks of several machines may differ before it is said."""
 
@@ -100,10 +102,10 @@ class History:
         return sorted(readable, key=lambda run: (run.started, run.id))
 
     def has_manifest(self, run: str, names: dict[str, int]) -> bool:
-        """Say which runs were never finished; a process may still be writing them."""
+        """Say which runs were never finished; a process may still be writing a young one."""
         if MANIFEST not in names:
-            because = f"has no {MANIFEST}: its publication was stopped, or is going on; skipped"
-            self.skip(f"runs/{run}", because, lost=False)
+            because, lost = explain_no_manifest(run, names)
+            self.skip(f"runs/{run}", because, lost=lost)
         return MANIFEST in names
 
     def checked(self, run: str, content: bytes | Exception, names: dict[str, int]) -> Published | None:
@@ -211,6 +213,27 @@ class History:
         listed = ", ".join(run.id for run in runs[-5:]) or "none yet"
         several = "several runs begin with" if matching else "there is no run"
         raise HistoryError(f"{several} {name!r} in {self.place.name} (newest runs: {listed})")
+
+
+def explain_no_manifest(run: str, names: Container[str]) -> tuple[str, bool]:
+    """Why a run has no manifest, and whether it is lost: no process is writing it any more."""
+    if "" in names and age(run) > timedelta(0):
+        return "is no folder, or a link that leads to no run that can be read; skipped", True
+    if age(run) > UNFINISHED:
+        return (
+            f"has no {MANIFEST}: its publication was stopped, or its files are gone; skipped; publish the run again, "
+            "scanproof history add RUN, or delete what is left, scanproof history prune"
+        ), True
+    return f"has no {MANIFEST}: its publication was stopped, or is going on; skipped", False
+
+
+def age(run: str) -> timedelta:
+    """Age of a run by its id; nothing where the id holds no time."""
+    try:
+        started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return timedelta(0)
+    return datetime.now(UTC) - started
 
 
 def open_history(name: str) -> History:

@@ -136,7 +136,7 @@ def test_numbers_whose_newest_night_has_other_documents_are_named(tmp_path: Path
     odd = {task: rows(documents, documents) for task in TASKS}
     publish(make_run(tmp_path / "store", "20260201T010000Z-99999999", odd), history.place)
     found = nights.drifts(history, CONSTANTS)
-    assert (len(found.other_documents), found.series, found.rows) == (len(TASKS), 0, [])
+    assert (len(found.other_documents), found.gpus[0].series, found.rows) == (len(TASKS), 0, [])
 
 
 def test_declaring_a_baseline_accepts_what_came_before(tmp_path: Path) -> None:
@@ -153,12 +153,38 @@ def test_nights_of_another_gpu_are_another_series(tmp_path: Path) -> None:
         name = f"202602{index + 1:02}T010000Z-{index:08}"
         logs = {task: rows(400, 270) for task in TASKS}
         publish(make_run(tmp_path / "other", name, logs, environment=environment), history.place)
-    assert len(nights.comparable(history, history.runs())) == 8
-    assert nights.drifts(history, CONSTANTS).rows == []
+    found = nights.drifts(history, CONSTANTS)
+    assert found.rows == []
+    assert found.gpus == (nights.OnGpu("NVIDIA A100", 8, 0), nights.OnGpu("NVIDIA H200", 8, 0))
+
+
+def test_every_gpu_is_looked_at_whichever_ran_last(tmp_path: Path) -> None:
+    """A night on a CPU, or of a clock that was ahead, hid every drift of the GPU."""
+    history = published(tmp_path, [300] * 8 + [250] * 6)
+    publish(make_run(tmp_path / "cpu", "20260201T010000Z-99999999", environment={"packages": {}}), history.place)
+    found = nights.drifts(history, CONSTANTS)
+    assert {(row["gpu"], row["run"]) for row in found.rows} == {("NVIDIA H200", "20260109T010000Z-00000008")}
+    assert {row["kind"] for row in found.rows} == {"number", "model"}
+    assert found.gpus == (nights.OnGpu("cpu", 1, 0), nights.OnGpu("NVIDIA H200", 14, len(TASKS) + 1))
+
+
+def test_a_baseline_of_one_job_begins_no_series_of_another(tmp_path: Path) -> None:
+    """Its declaration moved the start of all series, and an older drift of another job was accepted with it."""
+    history = published(tmp_path, [300] * 8 + [292] * 6)
+    other = replace(STRICT_JOB, name="002-other-0shot", pretrained="other/model")
+    name = "20260114T020000Z-99999999"
+    publish(make_run(tmp_path / "other", name, {"arc_challenge": rows(400, 300)}, job=other), history.place)
+    new_baseline.declare(history, history.find(name), "the other model's first night")
+    found = nights.drifts(history, CONSTANTS)
+    assert {row["run"] for row in found.rows} == {"20260109T010000Z-00000008"}
+    assert found.gpus == (nights.OnGpu("NVIDIA H200", 14, len(TASKS) + 1),)
+    new_baseline.declare(history, history.find("20260109"), "a faster kernel, looked at")
+    found = nights.drifts(history, CONSTANTS)
+    assert (found.rows, found.gpus) == ([], (nights.OnGpu("NVIDIA H200", 6, 0),))
 
 
 def test_a_perplexity_drifts_by_its_logarithm() -> None:
-    series = nights.Series("n", "number", ("a",) * 20, (math.log(8.0),) * 10 + (math.log(8.2),) * 10, 5153, True)
+    series = nights.Series("n", "cpu", "number", ("a",) * 20, (math.log(8.0),) * 10 + (math.log(8.2),) * 10, 5153, True)
     allowed = nights.allowed(series, CONSTANTS, CONSTANTS.drift_level(1))
     change = drift.find(series.values, allowed)
     assert change is not None
