@@ -207,7 +207,7 @@ def drift(
 ) -> None:
     """Print numbers and models that drift over the nights, each with the night it began; exit code 1 if any does.
 
-    Nights are whole runs; each GPU has its own series.  That of a number begins with the baseline of its job on that GPU.
+    Nights are whole runs; each GPU has its own series.  That of a number begins with the baseline of its job there.
     Exit code 1 is also damage in the history, and a number with too few nights on as many documents as its newest.
 
     Fewer nights than `--fewest` on the newest night's GPU are 2, and so are enough nights without a series: nothing to

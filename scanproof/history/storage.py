@@ -102,7 +102,7 @@ class Place:
 
     def remove_link(self, folder: str) -> bool:
         """Delete what is only a link, and nothing of what it leads to; False where it is none.  Raises HistoryError."""
-        if not self.is_local or not os.path.islink(self.path(folder)):
+        if not self.is_local or not Path(self.path(folder)).is_symlink():
             return False
         self.remove(folder)
         return True
@@ -149,13 +149,13 @@ def list_files(folder: Path) -> dict[str, int]:
 
 def list_link(path: str, name: str, *, follow: bool) -> dict[str, int]:
     """What a link leads to: a file, or the files of a folder where it is to be followed; else it has no byte itself."""
-    if follow and os.path.isdir(path):
+    if follow and Path(path).is_dir():
         # One that cannot be listed is named like one that leads nowhere.
         with suppress(OSError), os.scandir(path) as entries:
             inner = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
             return {f"{name}/{entry.name}": entry.stat().st_size for entry in inner} or {name: 0}
     try:
-        return {name: os.stat(path).st_size}
+        return {name: Path(path).stat().st_size}
     except OSError:
         return {name: 0}
 

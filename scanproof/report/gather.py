@@ -111,14 +111,16 @@ class Reporter:
         return {evaluation.job.name: evaluation for evaluation in self.run.evaluations}
 
     def find_drifts(self) -> tuple[str, ...]:
-        """Drifts over the nights, in words; only if this run is the newest night of the history."""
+        """Drifts over the nights on this run's GPU, in words; only if it is the newest night there."""
         if self.opened_history is None or self.expected is None:
             return ()
         try:
-            runs = self.opened_history.runs()
+            gpu = gpu_name(self.run.environment.get("gpus"))
+            runs = [run for run in self.opened_history.runs() if run.gpu == gpu]
             if not runs or runs[-1].id != self.run.id:
                 return ()
-            return tuple(map(series.sentence, series.drifts(self.opened_history, self.expected.constants).rows))
+            rows = series.drifts(self.opened_history, self.expected.constants).rows
+            return tuple(series.sentence(row) for row in rows if row["gpu"] == gpu)
         except HistoryError as error:
             self.remarks.append(f"drifts are not known: {error}")
             return ()

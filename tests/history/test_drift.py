@@ -170,7 +170,7 @@ def test_every_gpu_is_looked_at_whichever_ran_last(tmp_path: Path) -> None:
 
 def test_a_baseline_of_one_job_begins_no_series_of_another(tmp_path: Path) -> None:
     """Its declaration moved the start of all series, and an older drift of another job was accepted with it."""
-    history = published(tmp_path, [300] * 8 + [250] * 6)
+    history = published(tmp_path, [300] * 8 + [292] * 6)
     other = replace(STRICT_JOB, name="002-other-0shot", pretrained="other/model")
     name = "20260114T020000Z-99999999"
     publish(make_run(tmp_path / "other", name, {"arc_challenge": rows(400, 300)}, job=other), history.place)
