@@ -31,7 +31,7 @@ PATTERN = frozenset("*?[")
 def why_not_good(run: Run) -> list[str]:
     """Every reason against a run as a baseline."""
     reasons = []
-    if run.finished is None or (run.selected is not None and run.selected > len(run.records)):
+    if any(run_failures.unfinished(run)) or (run.selected is not None and run.selected > len(run.records)):
         reasons.append(f"it is partial: {len(run.records)} of {run.selected} numbers, or the session was stopped")
     if run.limit is not None:
         reasons.append(f"it is limited to the first {run.limit} documents of each task")
@@ -192,7 +192,7 @@ def declare(history: History, published: Published, reason: str, *, without: Col
     before = find_before(run, runs, published.gpu, declared)
     lost, left_out = list_lost(history, runs, run, before), set(list_left_out(run, before))
     reasons += [each.reason for each in lost if not is_named(each.job, each.task, without)]
-    missing = {(each.job, each.task) for each in (*lost, *left_out)}
+    missing = {(each.job, each.task) for each in lost} | {(each.job, each.task) for each in left_out}
     others = [name for name in without if not any(is_named(*each, [name]) for each in missing)]
     unknown = set(list_unknown(run, before, others))
     reasons += [
