@@ -127,7 +127,7 @@ def show(
     style: FormatOption = Format.table,
 ) -> None:
     """Print every number of a run with what both gates said, and every reason why the run is not green."""
-    from scanproof.history import queries
+    from scanproof.history import queries, run_failures
 
     opened_history = open_or_stop(history)
     published = find_or_stop(opened_history, run)
@@ -135,7 +135,7 @@ def show(
     # Not shown, and named where they are not those that were published.
     opened_history.read(published, "samples")
     print_rows(round_for_people(rows, style), NUMBER_COLUMNS, style)
-    for line in published.manifest.get("failures", ()):
+    for line in run_failures.list_published_failures(published.manifest) or ():
         # Beside the rows of a program, and below those of a person.
         say(f"not green: {line}", err=style is not Format.table)
     print_problems(opened_history)

@@ -114,9 +114,10 @@ def say_other_failures(run: Run) -> None:
     from scanproof.history import run_failures
     from scanproof.history.run_failures import SHOWN
 
-    others = (run_failures.bad_cases, run_failures.failed_tests, run_failures.changed_together)
-    for line in [line for tell in (*others, run_failures.incomplete_parts) for line in tell(run)]:
-        say(f"not green: {line}")
+    told = set(run_failures.bad_numbers(run))
+    for line in run_failures.list_failures(run):
+        if line not in told:
+            say(f"not green: {line}")
     tests = run_failures.tests_without_number(run)
     if tests:
         more = f" (and {len(tests) - SHOWN} more)" if len(tests) > SHOWN else ""

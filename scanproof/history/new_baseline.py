@@ -32,7 +32,7 @@ PATTERN = frozenset("*?[")
 def why_not_good(run: Run) -> list[str]:
     """Every reason against a run as a baseline."""
     reasons = []
-    if run.finished is None or (run.selected is not None and run.selected > len(run.records)):
+    if any(run_failures.unfinished(run)) or (run.selected is not None and run.selected > len(run.records)):
         reasons.append(f"it is partial: {len(run.records)} of {run.selected} numbers, or the session was stopped")
     if run.limit is not None:
         reasons.append(f"it is limited to the first {run.limit} documents of each task")

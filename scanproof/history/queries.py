@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scanproof.history import run_failures
 from scanproof.history.columns import METRIC, NUMBERS
 from scanproof.history.errors import HistoryError
 from scanproof.history.store import History, Published
@@ -68,7 +69,7 @@ def run_row(run: Published) -> dict[str, Any]:
         "numbers": sum(outcomes.values()),
         "failed": sum(count for name, count in outcomes.items() if number_outcome(name).needs_triage),
         # Why it is not green, line by line; None where its manifest, of before November 2026, does not say it.
-        "failures": manifest.get("failures"),
+        "failures": run_failures.list_published_failures(manifest),
         "outcomes": ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())),
         "packages": manifest["environment"].get("packages") or {},
     }

@@ -35,11 +35,11 @@ class RecordedNumber:
 def why_not_trusted(run: Run) -> list[str]:
     """Why nothing may be recorded from a run; empty when it can be trusted."""
     reasons = []
-    if run.finished is None:
+    if any(run_failures.unfinished(run)):
         reasons.append("it is partial: the session was stopped before all its numbers were measured")
     if run.limit is not None:
         reasons.append(f"it is limited to the first {run.limit} documents of each task")
-    reasons += run_failures.list_failures(run)
+    reasons += run_failures.list_failures_so_far(run)
     if (run.environment.get("source") or {}).get("changed"):
         reasons.append("the clone that ran had changes that were not committed")
     return reasons

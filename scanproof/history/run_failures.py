@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from scanproof.kernels.latency.latency_verdict import Latency
 from scanproof.numbers.verdict.outcome import fails, meaning_of, number_outcome
@@ -14,10 +15,44 @@ SHOWN = 3
 CASES = "kernel cases"
 
 
+UNFINISHED = "it did not finish: the session was stopped, or ended itself"
+
+
 def list_failures(run: Run) -> list[str]:
-    """Every reason why the run is not green, in words; empty where it is."""
+    """Every reason why the run is not green, in words; empty where it is.  Of a run that its session has left."""
+    return [*unfinished(run), *list_failures_so_far(run)]
+
+
+def list_failures_so_far(run: Run) -> list[str]:
+    """The same for the session itself, which has not finished while it asks."""
     reasons = [*bad_numbers(run), *bad_cases(run), *failed_tests(run), *changed_together(run), *incomplete_parts(run)]
     return reasons or list(ended_badly(run))
+
+
+def unfinished(run: Run) -> Iterator[str]:
+    """That the session did not finish: what it still had to find, nobody knows."""
+    if run.finished is None:
+        yield UNFINISHED
+
+
+def untold_end(run: Run) -> Iterator[str]:
+    """That a run does not say how its session ended; a finished one of before November 2026 does not, and stays green.
+
+    Only who judges it again takes no run's word for it.
+    """
+    if run.finished is not None and run.exit_code is None:
+        yield "it does not say how its session ended"
+
+
+def list_published_failures(manifest: Mapping[str, Any]) -> list[str] | None:
+    """What a history's manifest says of it; None where it is of before November 2026 and says nothing.
+
+    A manifest may have been written before one that did not finish was said to be no green one.
+    """
+    listed: list[str] | None = manifest.get("failures")
+    if manifest["finished"] is not None or UNFINISHED in (listed or ()):
+        return listed
+    return [UNFINISHED, *(listed or ())]
 
 
 def ended_badly(run: Run) -> Iterator[str]:

@@ -19,9 +19,11 @@ from scanproof.history.kept_files import list_other_files
 from scanproof.history.run_failures import (
     ended_badly,
     list_certain_failures,
-    list_failures,
+    list_failures_so_far,
     name_some,
     nothing_compared,
+    unfinished,
+    untold_end,
 )
 from scanproof.history.second_gate import SecondGate
 from scanproof.numbers.expected.reader import Expected
@@ -81,7 +83,7 @@ class SecondJudge:
 
     def list_objections(self, asked: Asked) -> list[str]:
         """Every reason why the run is no evidence of a green session, in words; empty where it is."""
-        failures = list_failures(self.run) if self.run.strict else list_certain_failures(self.run)
+        failures = list_failures_so_far(self.run) if self.run.strict else list_certain_failures(self.run)
         return [
             *self._list_odd(asked),
             *(failures or ended_badly(self.run)),
@@ -101,10 +103,8 @@ class SecondJudge:
             yield f"it began at {self.run.started}, which is still to come: a clock was set"
         elif asked.after is not None and began < asked.after:
             yield f"it began at {self.run.started}, before {asked.after.isoformat(timespec='seconds')}: {LATE}"
-        if self.run.finished is None:
-            yield "it did not finish: the session was stopped, or ended itself"
-        elif self.run.exit_code is None:
-            yield "it does not say how its session ended"
+        yield from unfinished(self.run)
+        yield from untold_end(self.run)
         if asked.strict and not self.run.strict:
             yield "its session was not strict"
         if all(record.verdict is None for record in self.run.records):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scanproof.numbers.values import PublishedValue
-from scanproof.plugin import latency, options, own_source, reports
+from scanproof.plugin import latency, options, own_source, reports, typed_selection
 from scanproof.plugin.options import LIMIT
 from scanproof.plugin.providers import FLAG, SELECT, ProviderTally, name_providers
 from scanproof.plugin.session import Session
@@ -255,7 +255,7 @@ class Controller:
 
         # A mark of another plugin may have made an expected failure of a test; what was measured is wrong all the same.
         strict = self.given.strict
-        listed = run_failures.list_failures if strict else run_failures.list_certain_failures
+        listed = run_failures.list_failures_so_far if strict else run_failures.list_certain_failures
         failures = listed(recorder.run)
         if session.exitstatus == pytest.ExitCode.OK and failures:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -286,7 +286,7 @@ class Controller:
             return
         from scanproof.history import run_failures
 
-        told = set(run_failures.list_failures(replace(recorder.run, unkept=())))
+        told = set(run_failures.list_failures_so_far(replace(recorder.run, unkept=())))
         recorder.add_unkept(unkept for unkept in self.unkept if unkept.because not in told)
         recorder.add_exit_code(int(session.exitstatus or 0))
         complete = len(recorder.records) == recorder.run.selected and not recorder.pending
@@ -346,6 +346,9 @@ class Controller:
             loaded, history = self.session.expected_if_read, self.session.settings.history
             summary.write(terminalreporter, recorder, loaded, self.not_written, self.published, history)
         under = " under --scanproof-strict" if self.session.settings.strict else ""
+        if self.session.settings.strict:
+            for line in typed_selection.list_other_names(terminalreporter.config):
+                terminalreporter.write_line(line)
         for line in self.tally.lines():
             terminalreporter.write_line(line)
         for unkept in self.unkept:

@@ -21,6 +21,7 @@ from scanproof.plugin import (
     reports,
     selected_numbers,
     strict_session,
+    typed_selection,
 )
 from scanproof.plugin import session as sessions
 from scanproof.plugin.controller import Controller, ends_with_zero
@@ -150,11 +151,14 @@ def register(plugins: pytest.PytestPluginManager, part: object, name: str) -> No
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Read the user's expected values before anything is collected, so that a mistake in them is a usage error.
+    """Check the selection and read the user's expected values before anything is collected: usage errors end it here.
 
     Those that scanproof ships are read only when a test asks for them.
     """
     ours = session_of(session.config)
+    # Here, after every hook that configures: a conftest.py may have added to the options.
+    if ours.settings.strict and not ours.is_worker and not listing.lists_only(session.config):
+        typed_selection.refuse_untyped(session.config)
     if ours.settings.expected not in (None, options.PACKAGED_EXPECTED):
         _ = ours.expected
     _ = ours.providers

@@ -143,7 +143,10 @@ class StrictSelection:
         return self.session is None or any(self.session.isinitpath(place) for place in (path, *path.parents))
 
     def is_named(self, path: Path) -> bool:
-        """Whether an option, or the kind of a folder, says that nothing is collected there."""
+        """Whether an option, or the kind of a folder, says that nothing is collected there.
+
+        The options are those of the call: see `typed_selection`.
+        """
         places, patterns = self.list_ignored("ignore"), self.list_ignored("ignore_glob")
         named = any(path.is_relative_to(each) for each in places) or any(fnmatch(str(path), each) for each in patterns)
         folders = path.is_dir() and any(fnmatch(path.name, each) for each in self.config.getini("norecursedirs"))

@@ -93,7 +93,7 @@ def from_history(history: History, run: Run, since: Since | None) -> list[PastNi
             measured=rows.get(published.id, {}),
             timed=timed.get(published.id, {}),
             failed_cases=frozenset(failed_cases.get(published.id, ())),
-            failures=tuple(published.manifest.get("failures", ())),
+            failures=tuple(run_failures.list_published_failures(published.manifest) or ()),
             whole=make_reader(history, published),
         )
         for published in earlier

@@ -33,7 +33,7 @@ def conclude(
     not_run = group_by_reason(everything, names(Meaning.BROKEN))
     failed_ids = tuple(number.id for number in failed) + tuple(failed_cases)
     bad = bool(failed_ids or changed or unrecorded_failures)
-    partial = run.finished is None or any(run_failures.numbers_without_verdict(run))
+    partial = any(run_failures.unfinished(run)) or any(run_failures.numbers_without_verdict(run))
     uncompared = any(run_failures.nothing_compared(run))
     green = not (partial or uncompared or not_run or run_failures.list_failures(run))
     return RunVerdict(
@@ -75,7 +75,7 @@ def write_sentence(run: Run, numbers: Sequence[Number], latencies: Sequence[Time
     joint = [finding.subject for finding in run.joint if finding.changed]
     if joint:
         parts.append(f"changed over all numbers together: {', '.join(joint)}")
-    if run.finished is None:
+    if any(run_failures.unfinished(run)):
         parts.append("the session was stopped")
     parts += run_failures.failed_tests(run)
     # Under strict the third says what the first does.

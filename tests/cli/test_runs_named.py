@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from scanproof import record
 from tests.support.command_line import scanproof
@@ -19,6 +22,22 @@ def test_triage_names_the_kernel_tests_that_made_a_run_red(tmp_path: Path) -> No
     assert f"0 numbers failed in {run.id}" in said
     assert f"not green: 4 tests failed without a record that says so: {', '.join(tests[:3])} and 1 more" in said
     assert f"again, for what they say: pytest '{tests[0]}' '{tests[1]}' '{tests[2]}' (and 1 more)" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"finished": None, "exit_code": None}, "it did not finish: the session was stopped, or ended itself"),
+        ({"exit_code": 2}, "its session ended with exit code 2"),
+    ],
+)
+def test_triage_says_that_a_session_was_killed_or_ended_badly(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = make_nights(tmp_path / "store", (300,))[-1]
+    run = change(path, **changes)
+    shown = scanproof("triage", run.id, "--store", str(tmp_path / "store")).stdout.splitlines()
+    assert [line for line in shown if line.startswith("not green")] == [f"not green: {said}"]
 
 
 def test_a_report_and_a_publication_of_latest_name_what_is_newer(tmp_path: Path) -> None:

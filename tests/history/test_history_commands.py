@@ -95,6 +95,19 @@ def test_a_night_that_failed_beside_its_numbers_says_so_where_runs_are_listed_an
     assert f"not green: {said[0]}" in for_programs.stderr
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["now", "published before it was said"])
+def test_a_killed_session_is_not_green_where_runs_are_listed_and_shown(history: History, early: bool) -> None:
+    store = Path(history.place.name).parent / "store"
+    publish(make_run(store, THIRD, finished=None), history.place)
+    if early:
+        (path,) = Path(history.place.name).glob(f"runs/{THIRD}/manifest.json")
+        path.write_bytes(seal({**unseal(path.read_bytes()), "failures": []}))
+    said = "it did not finish: the session was stopped, or ended itself"
+    assert asked("history", history=history)[-1]["failures"] == [said]
+    below = scanproof("history", "show", THIRD, history=history.place.name).stdout
+    assert [line for line in below.splitlines() if "not green" in line] == [f"not green: {said}"]
+
+
 def test_a_run_published_before_failures_were_kept_is_listed_and_exported(history: History, tmp_path: Path) -> None:
     for path in Path(history.place.name).glob("runs/*/manifest.json"):
         kept = unseal(path.read_bytes())

@@ -83,6 +83,10 @@ FAULTS: dict[str, tuple[Callable[[Run], Run], str]] = {
         lambda run: replace(run, failed_tests=(run.records[0].nodeid,)),
         "1 tests failed without a record that says so: test[",
     ),
+    "a session that was killed": (
+        lambda run: replace(run, finished=None, exit_code=None),
+        "it did not finish: the session was stopped, or ended itself",
+    ),
     "another tokenizer": (other_tokens, "tokens of j: BOS"),
 }
 
@@ -104,6 +108,15 @@ def test_what_is_not_green_is_so_on_every_surface(tmp_path: Path, fault: str) ->
     assert history.runs()[0].manifest["failures"] == failures
     fits = fault in FIT_FOR_A_BASELINE
     assert (new_baseline.why_not_good(spoiled) == []) == fits
+
+
+def test_a_run_from_before_exit_codes_is_still_green(run: Run) -> None:
+    assert run.finished is not None
+    assert run_failures.list_failures(replace(run, exit_code=None)) == []
+
+
+def test_a_session_that_still_runs_has_not_failed_for_that(run: Run) -> None:
+    assert run_failures.list_failures_so_far(replace(run, finished=None)) == []
 
 
 @pytest.mark.parametrize("strict", [False, True])
