@@ -21,9 +21,14 @@ _NO_DOCUMENTS = (LATENCIES, SCHEMAS, "__pycache__")
 _LIST = re.compile(r"^(?:#.*\n)*documents:.*\n(?:[ -].*\n)*", re.MULTILINE)
 
 
+def is_yaml(name: str) -> bool:
+    """Whether a name is that of a YAML file, in small letters or not: the reader says what is wrong with each."""
+    return name.strip().lower().endswith((".yaml", ".yml"))
+
+
 def check_entry(path: Path) -> Iterator[FileProblem]:
     """An entry that nobody can look at, as a link to nothing: the numbers behind it would just be gone."""
-    if path.name.startswith("."):
+    if path.name.startswith(".") or is_yaml(path.name):
         return
     try:
         path.stat()
@@ -34,7 +39,7 @@ def check_entry(path: Path) -> Iterator[FileProblem]:
 
 def check_without_files(folder: Path) -> Iterator[FileProblem]:
     """A folder without the files of a document, empty or not, that is not known to hold something else."""
-    if folder.name not in _NO_DOCUMENTS and not folder.name.startswith("."):
+    if not folder.name.startswith(".") and not is_yaml(folder.name) and folder.name not in _NO_DOCUMENTS:
         yield FileProblem(str(folder), 1, "", f"has no {DOCUMENT_FILE}; restore the document, or remove the folder")
 
 

@@ -14,7 +14,7 @@ from scanproof.numbers.expected import tasks as tasks_file
 from scanproof.numbers.expected.build import EvaluationFile, published_values
 from scanproof.numbers.expected.checks import DocumentFiles, check_files
 from scanproof.numbers.expected.constants import Constants, ToleranceForm, make_constants
-from scanproof.numbers.expected.folders import DOCUMENT_FILE, check_entry, check_listed, check_without_files
+from scanproof.numbers.expected.folders import DOCUMENT_FILE, check_entry, check_listed, check_without_files, is_yaml
 from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, ValueForm
 from scanproof.numbers.expected.tasks import TaskInfo, load_tasks
@@ -137,13 +137,13 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         # A link may lead back to a folder above it, and a wrong folder may be the whole disk.
         inside = len(Path(current).relative_to(folder).parts) < deepest
         folders[:] = [name for name in folders if inside and os.path.realpath(Path(current, name)) not in entered]
-        yield from (Path(current, name) for name in listed if name.strip().lower().endswith((".yaml", ".yml")))
+        yield from (Path(current, name) for name in listed if is_yaml(name))
 
 
 def _read_documents(folder: Path, problems: list[FileProblem]) -> Iterator[DocumentFiles]:
     for path in _entries(folder, lambda path: True, problems):
         problems += check_entry(path)
-        if os.path.isdir(path):
+        if files.is_folder(path):
             yield from _read_document(path, problems)
 
 
