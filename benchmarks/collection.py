@@ -19,6 +19,8 @@ from typing import Annotated
 
 import typer
 
+from scanproof.numbers.expected.folders import copy_shared
+
 ROOT = Path(__file__).parents[1]
 SIZES = (385, 10_000, 100_000)
 PER_FILE = 38
@@ -38,13 +40,13 @@ def write_expected(folder: Path, count: int) -> None:
     document = folder / "003-benchmark"
     document.mkdir(parents=True)
     source = ROOT / "expected"
-    shutil.copy(source / "tasks.yaml", folder)
+    copy_shared(source, folder)
     shutil.copy(source / "003-mamba-7b" / "document.yaml", document)
     document_file = document / "document.yaml"
     text = re.sub(r"(?s)\nfindings:.*", "\n", document_file.read_text())
     document_file.write_text(re.sub(r"(?m)^numbers: \d+", f"numbers: {count}", text))
-    constants = (source / "tolerance.yaml").read_text()
-    (folder / "tolerance.yaml").write_text(re.sub(r"(?m)^checks: \d+", f"checks: {count}", constants))
+    constants = folder / "tolerance.yaml"
+    constants.write_text(re.sub(r"(?m)^checks: \d+", f"checks: {count}", constants.read_text()))
     job = "job: {model: hf, revision: main, dtype: float32, num_fewshot: 0, batch_size: 8}\n"
     for start in range(0, count, PER_FILE):
         head = f'document: "003"\nmodel: model-{start}\nhub_id: org/model-{start}\n{job}values:\n'

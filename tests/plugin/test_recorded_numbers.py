@@ -15,6 +15,7 @@ import pytest
 
 from scanproof.history import recording
 from scanproof.numbers.expected import reader
+from scanproof.numbers.expected.folders import copy_shared
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
 from scanproof.record import Evaluation, Run, find_run, read_run
@@ -103,8 +104,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     made = Place(tmp_path_factory.mktemp("project"))
     made.file.parent.mkdir(parents=True)
-    for name in ("tolerance.yaml", "tasks.yaml"):
-        shutil.copy(ROOT / "expected" / name, made.root / "expected")
+    copy_shared(ROOT / "expected", made.root / "expected")
     (made.file.parent / "document.yaml").write_text(DOCUMENT)
     made.file.write_text(EVALUATION)
     shutil.copy(ROOT / "tests" / "published" / "test_published.py", made.root)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scanproof.numbers.expected.folders import copy_shared
 from scanproof.numbers.expected.reader import ExpectedError, load
 
 EXPECTED = Path(__file__).parents[2] / "expected"
@@ -57,8 +57,7 @@ def set_count(folder: Path, count: int) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sound folder with one document of three numbers."""
-    for name in ("tasks.yaml", "tolerance.yaml"):
-        shutil.copy(EXPECTED / name, tmp_path / name)
+    copy_shared(EXPECTED, tmp_path)
     (tmp_path / "900-new").mkdir()
     (tmp_path / "900-new" / "document.yaml").write_text(DOCUMENT)
     (tmp_path / "900-new" / "model.yaml").write_text(EVALUATION)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from scanproof.numbers.expected.folders import copy_shared
 from tests.support.evidence import PROBE_TOKENS, keep_answers
 from tests.support.pytester_project import PytesterProject
 
@@ -129,8 +130,7 @@ class Project(PytesterProject):
         """
         folder = self.root / "expected" / "900-test"
         folder.mkdir(parents=True)
-        for name in ("tolerance.yaml", "tasks.yaml"):
-            shutil.copy(EXPECTED / name, folder.parent / name)
+        copy_shared(EXPECTED, folder.parent)
         (folder / "document.yaml").write_text(
             DOCUMENT.replace("SUITE", suite).replace("COUNT", str(numbers * len(models)))
         )

@@ -21,6 +21,7 @@ from scanproof import embedded, record
 from scanproof.faults.gates.endings import NOTHING_SELECTED, SESSION_FAILS, USAGE_ERROR, Complaint
 from scanproof.faults.gates.gate_fault import CONFTEST, MARK, PACKAGES, FolderChange, NotPlantedError
 from scanproof.faults.gates.warm_workers import write_launcher
+from scanproof.numbers.expected.folders import DOCUMENT_FILE, copy_shared
 from scanproof.numbers.verdict.outcome import Outcome, meaning_of
 
 MODEL = "mamba1-tiny"
@@ -132,9 +133,8 @@ def make_folder(folder: Path, expected: Path) -> None:
     (folder / "test_published.py").write_text(TEST)
     (folder / CONFTEST).write_text(MIRROR_HERE)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    for name in ("tasks.yaml", "tolerance.yaml", "embedded/document.yaml"):
-        copy_file(expected / name, folder / "expected" / name)
-    for path in (expected / "embedded").glob(f"{MODEL}.*"):
+    copy_shared(expected, folder / "expected")
+    for path in (expected / "embedded" / DOCUMENT_FILE, *(expected / "embedded").glob(f"{MODEL}.*")):
         copy_file(path, folder / "expected" / "embedded" / path.name)
     count = len(yaml.safe_load((folder / JOB).read_text(encoding="utf-8"))["values"])
     document = folder / "expected" / "embedded" / "document.yaml"

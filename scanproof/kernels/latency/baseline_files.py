@@ -25,8 +25,9 @@ from scanproof.kernels.latency.latency_verdict import (
     why_the_host_was_timed,
 )
 from scanproof.kernels.launches.launched import AutotunerChoice
+from scanproof.numbers.expected import folders
 
-FOLDER = "latency"
+FOLDER = folders.LATENCIES
 AGAIN = "remove the file and record its baselines again: --scanproof-record-latency"
 QUIET = "record again on a quiet device"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

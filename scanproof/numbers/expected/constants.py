@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from scanproof.numbers.expected.problems import ExpectedError, FileProblem
-from scanproof.numbers.expected.schema import Count, Form
-from scanproof.numbers.expected.validation import read_form
+from scanproof.numbers.expected.schema import Count, Form, Text
+from scanproof.numbers.expected.validation import FormFile, read_form
 from scanproof.numbers.expected.yaml_lines import KeyPath, YamlFile, shorten
 
 FILE_NAME = "tolerance.yaml"
@@ -111,6 +111,12 @@ class ToleranceForm(Form):
     power: float = Field(gt=0.5, lt=1, description="A number between 0.5 and 1.")
     flip_rate: FlipRateForm = Field(description="Same and other.")
     perplexity: PerplexityForm = Field(description="Documents and relative_sd.")
+    # Names alone: how many numbers a document has, its document.yaml says.
+    documents: list[Text] = Field(
+        default_factory=list,
+        min_length=1,
+        description="Folders of all documents, so that one that is lost is noticed; without the key nobody asks.",
+    )
 
 
 def _check_calibrated(file: YamlFile, path: KeyPath, constant: ConstantForm) -> Iterator[FileProblem]:
@@ -133,7 +139,11 @@ def _check_calibrated(file: YamlFile, path: KeyPath, constant: ConstantForm) -> 
 
 def load_constants(path: Path) -> Constants:
     """Read the constants in `path`; raises ExpectedError with every problem of the file at once."""
-    file = read_form(path, ToleranceForm)
+    return make_constants(read_form(path, ToleranceForm))
+
+
+def make_constants(file: FormFile[ToleranceForm]) -> Constants:
+    """The constants in a file that was read; raises ExpectedError with every problem of the file at once."""
     if file.problems:
         raise ExpectedError(file.problems)
     form = file.form

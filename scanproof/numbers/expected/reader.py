@@ -13,18 +13,16 @@ from scanproof.numbers.expected import constants as constants_file
 from scanproof.numbers.expected import tasks as tasks_file
 from scanproof.numbers.expected.build import EvaluationFile, published_values
 from scanproof.numbers.expected.checks import DocumentFiles, check_files
-from scanproof.numbers.expected.constants import Constants, load_constants
+from scanproof.numbers.expected.constants import Constants, ToleranceForm, make_constants
+from scanproof.numbers.expected.folders import DOCUMENT_FILE, check_entry, check_listed, check_without_files, is_yaml
 from scanproof.numbers.expected.problems import ExpectedError, FileProblem
 from scanproof.numbers.expected.schema import DocumentForm, EvaluationForm, ValueForm
 from scanproof.numbers.expected.tasks import TaskInfo, load_tasks
 from scanproof.numbers.expected.validation import FormFile, FormT, attempt, is_sound, keep_sound, read_form
-from scanproof.numbers.expected.yaml_lines import read_yaml
 from scanproof.numbers.values import PublishedValue
 from scanproof.numbers.verdict.answers import ANSWERS
 
 __all__ = ["Expected", "ExpectedError", "FileProblem", "PublishedDocument", "TaskInfo", "load"]
-
-DOCUMENT_FILE = "document.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +81,14 @@ def load(folder: Path) -> Expected:
         message = "is not a folder; name the folder of expected values, the one with tasks.yaml in it"
         raise ExpectedError([FileProblem(str(folder), 1, "", message)])
     problems = list(_check_file_names(folder))
-    constants = attempt(problems, load_constants, folder / constants_file.FILE_NAME)
+    tolerance = attempt(problems, read_form, folder / constants_file.FILE_NAME, ToleranceForm)
+    constants = attempt(problems, make_constants, tolerance) if tolerance is not None else None
     tasks = attempt(problems, load_tasks, folder / tasks_file.FILE_NAME)
     read = list(_read_documents(folder, problems))
     problems += check_files(read, tasks)
-    count = sum(len(evaluation.form.values) for files in read for evaluation in files.evaluations)
-    if constants is not None and count > constants.checks:
-        message = f"is {constants.checks}, but the folder holds {count} numbers; write at least {count}"
-        problems.append(read_yaml(folder / constants_file.FILE_NAME).problem(("checks",), message))
+    if tolerance is not None:
+        problems += check_listed(tolerance, {files.folder for files in read})
+        problems += _check_capacity(tolerance, read)
     if problems or constants is None or tasks is None:
         raise ExpectedError(sorted(problems, key=lambda problem: (problem.file, problem.line)))
     complete = [(files, files.document.form) for files in read if files.document is not None]
@@ -103,6 +101,14 @@ def load(folder: Path) -> Expected:
         constants=constants,
         folder=folder,
     )
+
+
+def _check_capacity(tolerance: FormFile[ToleranceForm], read: Sequence[DocumentFiles]) -> Iterator[FileProblem]:
+    """More numbers than share the rate of false alarms."""
+    count = sum(len(evaluation.form.values) for files in read for evaluation in files.evaluations)
+    if is_sound(tolerance.form, "checks") and count > tolerance.form.checks:
+        message = f"is {tolerance.form.checks}, but the folder holds {count} numbers; write at least {count}"
+        yield tolerance.yaml.problem(("checks",), message)
 
 
 def _check_file_names(folder: Path) -> Iterator[FileProblem]:
@@ -131,20 +137,29 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         # A link may lead back to a folder above it, and a wrong folder may be the whole disk.
         inside = len(Path(current).relative_to(folder).parts) < deepest
         folders[:] = [name for name in folders if inside and os.path.realpath(Path(current, name)) not in entered]
-        yield from (Path(current, name) for name in listed if name.strip().lower().endswith((".yaml", ".yml")))
+        yield from (Path(current, name) for name in listed if is_yaml(name))
 
 
 def _read_documents(folder: Path, problems: list[FileProblem]) -> Iterator[DocumentFiles]:
-    for subfolder in _entries(folder, Path.is_dir, problems):
-        paths = _entries(subfolder, lambda path: path.suffix == ".yaml", problems)
-        problems += _find_lost_files(subfolder, {path.name for path in paths}, problems)
-        if paths:
-            evaluations = [_read_evaluation(path, problems) for path in paths if path.name != DOCUMENT_FILE]
-            document = attempt(problems, read_form, subfolder / DOCUMENT_FILE, DocumentForm)
-            readable = tuple(file for file in evaluations if file is not None)
-            read = DocumentFiles(subfolder.name, document, readable, whole=len(readable) == len(evaluations))
-            problems += _problems_with_count(read)
-            yield read
+    for path in _entries(folder, lambda path: True, problems):
+        problems += check_entry(path)
+        if files.is_folder(path):
+            yield from _read_document(path, problems)
+
+
+def _read_document(folder: Path, problems: list[FileProblem]) -> Iterator[DocumentFiles]:
+    known = len(problems)
+    paths = _entries(folder, lambda path: path.suffix == ".yaml", problems)
+    problems += _find_lost_files(folder, {path.name for path in paths}, problems)
+    if paths:
+        evaluations = [_read_evaluation(path, problems) for path in paths if path.name != DOCUMENT_FILE]
+        document = attempt(problems, read_form, folder / DOCUMENT_FILE, DocumentForm)
+        readable = tuple(file for file in evaluations if file is not None)
+        read = DocumentFiles(folder.name, document, readable, whole=len(readable) == len(evaluations))
+        problems += _problems_with_count(read)
+        yield read
+    elif len(problems) == known:
+        problems += check_without_files(folder)
 
 
 def _problems_with_count(files: DocumentFiles) -> Iterator[FileProblem]:
