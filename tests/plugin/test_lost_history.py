@@ -47,7 +47,7 @@ def test_a_night_that_broke_before_it_compared_knows_which_numbers_have_a_baseli
     nightly.run(*STRICT).assert_outcomes(errors=3)
     broken: Any = nightly.latest_run()
     assert [record.get("gate") for record in broken["records"]] == [None] * 3
-    assert broken["baselines"] == {"newest": declared.id, "numbers": broken["selected_ids"]}
+    assert broken["baselines"] == {"newest": declared.id, "first": declared.id, "numbers": broken["selected_ids"]}
     shutil.rmtree(nightly.root / "history")
     (nightly.root / "history").mkdir()
     nightly.answer()
