@@ -48,7 +48,7 @@ class Replaced:
     because: dict[str, str]
     """Why plain measured again: number id -> shared's verdict on it.
 
-    Empty where the engine broke, and where `scoring.spot` alone differs.
+    Empty where the engine broke, and where `scoring.spot` alone differs, or memory did not suffice for it.
     """
     error: str | None = None
     """How the engine broke; None where it measured."""

@@ -41,6 +41,9 @@ KERNELS = {
     "mamba-hybrid-tiny": "selective_scan_fwd_kernel, causal_conv1d",
     "mamba2-hybrid-tiny": "_chunk_scan_fwd_kernel, causal_conv1d",
     "megatron-hybrid-tiny": "_chunk_scan_fwd_kernel, causal_conv1d",
+    "mamba2attn-tiny": "",
+    "pythia-tiny": "",
+    "pythia-tiny-without-1": "",
 }
 """What a stand-in has to launch on a GPU: what the published models of its family have to, attention apart."""
 
@@ -54,7 +57,9 @@ def expected_on_gpu(folder: Path, keep_latencies: bool = False) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(ROOT / "expected", part)
     for path in sorted((part / "embedded").glob("*-tiny*.yaml")):
-        needed = KERNELS.get(path.stem)
+        if path.stem not in KERNELS:
+            raise SystemExit(f"gpu_check: {path}: KERNELS in {__file__} does not say what it has to launch")
+        needed = KERNELS[path.stem]
         text = "  device: cuda\n" + (f"  kernels: [{needed}]\n" if needed else "")
         before = path.read_text(encoding="utf-8")
         if "  device: cpu\n" not in before:

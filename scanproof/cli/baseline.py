@@ -55,8 +55,8 @@ def declare(
         typer.Option(
             "--give-up",
             metavar="ID",
-            help="A declaration that is gone or damaged, and is to be looked for no more: what it alone holds is "
-            "compared no more. Repeatable.",
+            help="A declaration that is gone or damaged, and is to be looked for no more: what it held has no baseline "
+            "until a run of it is declared. Repeatable.",
         ),
     ] = None,
     history: HistoryOption = HERE,
@@ -84,6 +84,7 @@ def declare(
         f"compared no more: {'whatever this run lacks' if each.task == ALL else each.task} of {each.job} on {each.gpu}"
         for each in sorted(made.without)
     ]
+    lines += [f"given up: {each}; what it held has no baseline until a run of it is declared" for each in give_up or ()]
     tasks = sorted({each.task for each in made.without})
     row = {"run": made.run, "evaluations": len(made.evaluations), "without": " ".join(tasks), "reason": reason}
     print_result(lines, [row], style)

@@ -21,10 +21,17 @@ def say_how_much(found: Drifts, *, err: bool) -> None:
         say(f"{each.gpu}: {each.nights} nights, {each.series} series compared", err=err)
 
 
-def say_other_documents(found: Drifts) -> None:
+def say_not_looked_at(found: Drifts) -> None:
     """Name the numbers in which no drift can be seen."""
+    from scanproof.history.nights import OVER
     from scanproof.history.run_failures import name_some
 
+    if found.over:
+        say(
+            f"{len(found.over)} numbers had no night in the last {OVER.days} days, and are not looked at: "
+            f"{name_some(found.over)}",
+            err=True,
+        )
     if found.other_documents:
         say(
             f"{len(found.other_documents)} numbers have too few nights on as many documents as their newest, so that "
@@ -37,6 +44,8 @@ def say_other_documents(found: Drifts) -> None:
 def end(history: History, found: Drifts, fewest: int | None, *, declared: bool) -> None:
     """Raise the exit code where it is not 0.  The newest night's GPU has to have enough nights, no other one."""
     newest = found.gpus[0] if found.gpus else None
+    if found.rows:
+        raise typer.Exit(1)
     why = explain_too_little(newest, fewest)
     if why is not None:
         raise stop(f"too little to look at in {history.place.name}: {why}")
@@ -46,7 +55,7 @@ def end(history: History, found: Drifts, fewest: int | None, *, declared: bool) 
             "one: declare a good one, scanproof baseline set latest --reason WHY; or the history that had one is lost, "
             "or another"
         )
-    if found.rows or found.other_documents or any(problem.lost for problem in history.problems):
+    if found.other_documents or any(problem.lost for problem in history.problems):
         raise typer.Exit(1)
     why = explain_no_series(newest)
     if why is not None:

@@ -223,24 +223,29 @@ def drift(
     print_problems(opened_history)
     # Beside the rows of a program, and below those of a person.
     drift_verdict.say_how_much(found, err=style is not Format.table)
-    drift_verdict.say_other_documents(found)
+    drift_verdict.say_not_looked_at(found)
     drift_verdict.end(opened_history, found, fewest, declared=declared)
 
 
 @app.command("prune", epilog="Example: scanproof history prune --days 400 --samples --yes")
 def prune(
-    days: Annotated[int, typer.Option("--days", min=1, help="Runs older than this many days.")],
+    days: Annotated[int | None, typer.Option("--days", min=1, help="Runs older than this many days.")] = None,
     history: HistoryOption = HERE,
     samples: Annotated[bool, typer.Option("--samples", help="Delete only samples, keep the numbers.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted.")] = False,
     style: FormatOption = Format.table,
 ) -> None:
-    """Delete old runs, or their samples, and publications that were stopped; never a run that a baseline names."""
+    """Delete old runs, or their samples, and publications that were stopped; never a run that a baseline names.
+
+    Without `--days` only publications that were stopped.
+    """
     from scanproof.history import prune as pruning
     from scanproof.history.errors import HistoryError
 
+    if samples and days is None:
+        raise stop("--samples needs --days: how old the runs are whose samples are deleted")
     opened_history = open_or_stop(history)
-    before = datetime.now(UTC) - timedelta(days=days)
+    before = None if days is None else datetime.now(UTC) - timedelta(days=days)
     doomed = pruning.plan(opened_history, before, samples_only=samples)
     rows = [{"run": entry.run, "what": entry.what, "size": format_size(entry.size)} for entry in doomed]
     print_rows(rows, ("run", "what", "size"), style)

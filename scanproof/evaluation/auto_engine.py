@@ -9,7 +9,7 @@ from scanproof.errors import EvaluationError
 from scanproof.evaluation import kernels_ran
 from scanproof.numbers.values import EvalJob, PublishedValue
 from scanproof.numbers.verdict import derive
-from scanproof.numbers.verdict.engines import EngineName, Scoring
+from scanproof.numbers.verdict.engines import NO_SPOT, EngineName, Scoring
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import Verdict
 from scanproof.record import Evaluation, Replaced
@@ -44,7 +44,7 @@ class AutoEngine:
                 raise
             return self.measure_again(job, Replaced(because={}, error=f"{error.kind}: {error.message}"))
         reasons = self.find_failures(shared) if shared.engine == "shared" else {}
-        if not reasons and not spot_check_differs(shared.scoring):
+        if not reasons and not is_doubtful(shared.scoring):
             return shared
         return self.measure_again(
             job,
@@ -83,9 +83,14 @@ class AutoEngine:
             raise EvaluationError(error.kind, text, error.last_words, error.log) from error
 
 
-def spot_check_differs(scoring: Scoring | None) -> bool:
-    """Whether plain gave another score to one of the spot-checked requests."""
-    return scoring is not None and scoring.spot is not None and scoring.spot.differs
+def is_doubtful(scoring: Scoring | None) -> bool:
+    """Whether plain gave another score to one of the spot-checked requests, or had no memory to score them.
+
+    Without memory beside the other engine it has some in a process of its own.
+    """
+    if scoring is None:
+        return False
+    return scoring.lacks_spot or (scoring.spot is not None and scoring.spot.differs)
 
 
 def needs_second_engine(verdict: Verdict) -> bool:
@@ -115,7 +120,7 @@ def explain_replacement(replaced: Replaced) -> str:
         return f"the shared engine broke: {replaced.error.splitlines()[0]}"
     if not replaced.because:
         assert replaced.scoring is not None
-        return str(replaced.scoring.spot)
+        return NO_SPOT if replaced.scoring.lacks_spot else str(replaced.scoring.spot)
     first, *rest = replaced.because.items()
     more = f" and {len(rest)} more" if rest else ""
     return f"{first[0]} was {first[1]}{more}"

@@ -14,6 +14,7 @@ from scanproof.history.declarations import (
     find_current,
     identity,
     list_declarations,
+    list_given_up,
     list_lost,
     list_replaced,
 )
@@ -128,9 +129,9 @@ class Baselines:
         declared = self.by_key.get(identity(evaluation.job, evaluation.environment))
         if declared is None:
             return None
-        accounted = {each.id for each in self.declarations}.union(*(each.given_up for each in self.declarations))
+        here = {each.id for each in self.declarations}
         for held in known:
-            is_gone = held.newest is not None and held.first == self.first and held.newest not in accounted
+            is_gone = held.newest is not None and held.first == self.first and held.newest not in here
             if is_gone and not self.is_later(declared.id, held):
                 return f"run {held.run} knew a newer declaration, {held.newest}, which is gone"
         return None
@@ -168,7 +169,8 @@ class Baselines:
     def unreadable(self) -> list[str]:
         """Declarations and declared runs that cannot be read: nobody knows what they hold baselines for."""
         gone = {declared.run for declared in self.by_key.values() if declared.run not in self.runs}
-        lost = [self.name_lost(self.lost)] if self.lost else []
+        missed = self.lost - list_given_up(self.declarations)
+        lost = [self.name_lost(missed)] if missed else []
         return [*lost, *(f"the baseline run {name} is gone or damaged" for name in sorted(gone))]
 
     def name_lost(self, lost: Iterable[str]) -> str:

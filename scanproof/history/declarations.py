@@ -124,11 +124,16 @@ def order_declarations(declarations: Mapping[str, Declared]) -> list[Declared]:
 
 
 def list_lost(history: History, declarations: Iterable[Declared]) -> frozenset[str]:
-    """Ids of declarations that cannot be read and that nobody gave up: damaged, or replaced by others and gone."""
+    """Ids of declarations that cannot be read: damaged, or replaced by others and gone."""
     declared = {each.id: each for each in declarations}
     names = {name.removesuffix(".json") for name in history.place.sizes("baselines") if name.endswith(".json")}
     known = names.union(*(each.replaces for each in declared.values()))
-    return frozenset(known - declared.keys()).difference(*(each.given_up for each in declared.values()))
+    return frozenset(known - declared.keys())
+
+
+def list_given_up(declarations: Iterable[Declared]) -> frozenset[str]:
+    """Ids of lost declarations that somebody gave up: what they held has no baseline until a run of it is declared."""
+    return frozenset().union(*(each.given_up for each in declarations))
 
 
 def list_replaced(name: str, declarations: Iterable[Declared]) -> frozenset[str]:

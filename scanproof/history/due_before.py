@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from scanproof.history.declarations import is_name
@@ -25,6 +26,18 @@ class Held(NamedTuple):
     """Id of the newest declaration in the history when that run began; None: it is not known."""
     first: str | None = None
     """Id of the first one in that history."""
+
+
+@dataclass(frozen=True)
+class OtherRuns:
+    """What the other runs of a store say of baselines."""
+
+    held: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+    """Number -> strict runs in which it had a declared baseline, as `list_due_before` says."""
+    gpu: str | None = None
+    """The GPU of those runs; None where that does not matter."""
+    unread: Collection[str] = ()
+    """Ids of runs that cannot be read: nobody knows which numbers had a baseline in them."""
 
 
 def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, tuple[Held, ...]]:

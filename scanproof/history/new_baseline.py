@@ -16,6 +16,7 @@ from scanproof.history.declarations import (
     LeftOut,
     find_current,
     list_declarations,
+    list_given_up,
     list_jobs,
     list_lost,
     list_tasks_of_jobs,
@@ -181,7 +182,7 @@ def explain_lost(lost: Collection[str], declared: Iterable[Declared], give_up: C
     for name in sorted(set(lost) - set(give_up)):
         yield (
             f"the declaration {name} is gone or damaged: restore baselines/{name}.json, or give --give-up {name}; then "
-            "what it alone holds is compared no more"
+            "whatever it held has no baseline until a run of it is declared"
         )
     for name in sorted({each.id for each in declared}.intersection(give_up)):
         yield f"--give-up {name}: it can be read, and holds"
@@ -211,7 +212,8 @@ def declare(
     if published.samples_pruned or history.read(published, "samples") is None:
         reasons.append("its samples are not in the history")
     declared = list_declarations(history)
-    reasons += explain_lost(list_lost(history, declared), declared, give_up)
+    lost_before = list_lost(history, declared) - list_given_up(declared)
+    reasons += explain_lost(lost_before, declared, give_up)
     runs = {each.id: each for each in history.runs()}
     before = find_before(run, runs, published.gpu, declared)
     lost, left_out = list_lost_tasks(history, runs, run, before), set(list_left_out(run, before))
@@ -220,8 +222,8 @@ def declare(
     others = [name for name in without if not any(is_named(*each, [name]) for each in missing)]
     unknown = set(list_unknown(run, before, others))
     reasons += [
-        f"--without {name}: it lacks no such task that a baseline holds; of a job without a baseline in this history "
-        "only names of tasks are taken, no patterns"
+        f"--without {name}: the run lacks no such task that a baseline holds, and has no such job without a baseline; "
+        "of a job without one only names of tasks are taken, no patterns"
         for name in others
         if not any(name in (task, f"{job}:{task}") for job, task in unknown)
     ]

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from scanproof.history import declarations, drift, queries
@@ -17,7 +18,7 @@ SERIES = """
     SELECT gpu, id, any_value(hub_id) AS model, any_value(metric) AS metric, any_value(task) AS task,
            any_value(newest_job) AS job, list(place) FILTER (usable AND documents = newest) AS places,
            list(measured) FILTER (usable AND documents = newest) AS measured, any_value(newest) AS documents,
-           count(*) AS judged, count(*) FILTER (usable) AS usable
+           count(*) AS judged, count(*) FILTER (usable) AS usable, max(started) AS last
     FROM (
         SELECT *, arg_max(documents, place) FILTER (usable) OVER (PARTITION BY gpu, id) AS newest
         FROM (
@@ -37,6 +38,9 @@ SERIES = """
 Of each number on each GPU the nights since its job's baseline, of as many documents as its newest: one night of others
 in between does not end its series.
 """
+
+OVER = timedelta(days=30)
+"""A number that had no night for so long is measured no more, or its GPU is not there any more."""
 
 Starts = Mapping[tuple[str, str], str]
 """GPU and job -> when the run that is the baseline of the job there began."""
@@ -81,6 +85,8 @@ class Drifts:
     """Whether a run on the GPU of the newest night is a declared baseline."""
     other_documents: tuple[str, ...]
     """Numbers with enough nights, but too few of as many documents as their newest: no drift in these."""
+    over: tuple[str, ...] = ()
+    """Numbers that are measured no more: nothing is looked at."""
 
 
 def list_whole(runs: Sequence[Published]) -> list[Published]:
@@ -171,7 +177,8 @@ def drifts(history: History, constants: Constants) -> Drifts:
     runs = list_whole(published)
     newest = runs[-1].gpu if runs else None
     starts = find_starts(history, published)
-    numbers = read_numbers(history, runs, starts)
+    read = read_numbers(history, runs, starts)
+    numbers = [number for number in read if not is_over(number, runs)]
     every_series = make_series(numbers)
     started = {run.id: run.started for run in runs}
     # One false alarm in so many nights, of all GPUs together.
@@ -189,12 +196,20 @@ def drifts(history: History, constants: Constants) -> Drifts:
         ),
         any(gpu == newest for gpu, _ in starts),
         tuple(name_number(number, newest) for number in numbers if has_other_documents(number)),
+        tuple(name_number(number, newest) for number in read if is_over(number, runs)),
     )
 
 
+def is_over(row: dict[str, Any], runs: Sequence[Published]) -> bool:
+    """Whether a number had no night in the last `OVER`; runs are the nights, the newest last."""
+    newest, last = (datetime.fromisoformat(started) for started in (runs[-1].started, row["last"]))
+    return newest - last > OVER
+
+
 def count_nights(gpu: str, runs: Sequence[Published], numbers: Sequence[dict[str, Any]]) -> int:
-    """Nights of a GPU that can be strung together: those of the number with the most; all, where it has no numbers."""
-    judged = (number["judged"] for number in numbers if number["gpu"] == gpu)
+    """Nights of a GPU that can be strung together: those of the newest night's number with the most, else all."""
+    newest = max(run.started for run in runs if run.gpu == gpu)
+    judged = (number["judged"] for number in numbers if (number["gpu"], number["last"]) == (gpu, newest))
     return max(judged, default=sum(run.gpu == gpu for run in runs))
 
 

@@ -20,12 +20,18 @@ class Doomed:
     """Bytes."""
 
 
-def plan(history: History, before: datetime, *, samples_only: bool) -> list[Doomed]:
-    """What a run's age condemns.  Runs that a baseline names stay, those that were replaced as well."""
+def plan(history: History, before: datetime | None, *, samples_only: bool) -> list[Doomed]:
+    """What a run's age condemns, and publications that were stopped; None: only these.
+
+    Runs that a baseline names stay, those that were replaced as well.
+    """
+    if before is None:
+        return unfinished(history)
     kept = {each.run for each in declarations.list_declarations(history)}
     old = [run for run in history.runs() if run.id not in kept and datetime.fromisoformat(run.started) < before]
     if samples_only:
-        with_samples = [(run, run.file("samples")) for run in old if not run.samples_pruned]
+        own = [run for run in old if not run.samples_pruned and not history.place.is_link(f"runs/{run.id}")]
+        with_samples = [(run, run.file("samples")) for run in own]
         return [Doomed(run.id, "samples", run.manifest["files"][name]["bytes"]) for run, name in with_samples if name]
     return [Doomed(run.id, "run", total(run)) for run in old] + unfinished(history)
 
@@ -61,7 +67,7 @@ def carry_out(history: History, doomed: list[Doomed]) -> None:
             )
             history.place.remove(f"runs/{condemned.run}/{name}")
             continue
-        if history.place.remove_link(f"runs/{condemned.run}"):
+        if history.place.remove_entry(f"runs/{condemned.run}"):
             continue
         history.place.remove(f"runs/{condemned.run}/{store.MANIFEST}")
         for name in history.place.sizes(f"runs/{condemned.run}"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from scanproof.evaluation import auto_engine
+from scanproof.history.absence import explain_absence
 from scanproof.history.apart import list_apart
-from scanproof.history.baseline import DECLARE, RESTORE_DECLARATION, Baselines, read_probe_tokens
+from scanproof.history.baseline import RESTORE_DECLARATION, Baselines, read_probe_tokens
 from scanproof.history.declarations import identity, is_name
-from scanproof.history.due_before import MEND_RUN, Held, describe_unread
+from scanproof.history.due_before import OtherRuns
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import read_recorded_baseline, recorded_file, refuse_other_expectation
 from scanproof.history.samples import read_logs
@@ -41,10 +42,6 @@ MEASURE_TOKENS = (
     "`scanproof.plugin.hookspecs` says"
 )
 SUBSET = "a subset of the documents was scored"
-FORGOTTEN = (
-    "name the history that has it, or declare a run that measured it: scanproof baseline set RUN --reason WHY; to "
-    "compare it no more, declare a run that did not measure it, with --without JOB:TASK"
-)
 REACH = "mend the history, or leave out --scanproof-history"
 
 
@@ -59,12 +56,8 @@ class SecondGate:
     """Whether a number that has a declared baseline fails where it cannot be compared with it."""
     limit: int | None = None
     """Documents of each task that a session was asked to stop at; then no comparison is due."""
-    due_before: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
-    """Number -> other strict runs in which it had a declared baseline, as `list_due_before` says."""
-    gpu: str | None = None
-    """The GPU of those runs; None where that does not matter."""
-    unread: Collection[str] = ()
-    """Ids of runs of the store that cannot be read: nobody knows which numbers had a baseline in them."""
+    others: OtherRuns = field(default_factory=OtherRuns)
+    """What the other runs of the store say of baselines."""
     logs: dict[tuple[str, str], Samples] = field(default_factory=dict)
     """The answers in each folder that was read, by job and folder: one evaluation may serve two jobs."""
     recorded: dict[Path, Baseline] = field(default_factory=dict)
@@ -124,35 +117,9 @@ class SecondGate:
         if self.history is None or not self.strict:
             return False
         try:
-            return self.explain_absence(value, gpu) is not None
+            return explain_absence(self.opened(), value, gpu, self.others) is not None
         except HistoryError:
             return True
-
-    def explain_absence(self, value: PublishedValue, gpu: str | None) -> PairedComparison | None:
-        """Refused where a number may find no baseline and has one, or had one; None where it never had.
-
-        It has one on this GPU (None: on any), of another evaluation; or it had one in another run of the store, and
-        none that was declared since leaves it out by name; or nobody knows.
-
-        Raises HistoryError when the baselines cannot be read.
-        """
-        opened = self.opened()
-        if opened.unreadable:
-            because = f"it is not known which numbers have one: {opened.unreadable[0]}"
-            return refuse(value.id, "its baseline", because, DECLARE)
-        holder = opened.find_holder(value, gpu)
-        if holder is not None:
-            because = "it was declared for another evaluation of this number"
-            return refuse(value.id, holder.name, because, DECLARE)
-        for held in self.due_before.get(value.id, ()):
-            if not opened.leaves_out(value, self.gpu, held):
-                because = f"{self.history} has no declared baseline of it, and run {held.run} had one"
-                return refuse(value.id, "its baseline", because, FORGOTTEN)
-        unread = [run for run in self.unread if not opened.leaves_out(value, self.gpu, Held(run, None))]
-        if unread:
-            because = f"it has none, and it is not known whether it had one: {describe_unread(unread)}"
-            return refuse(value.id, "its baseline", because, MEND_RUN)
-        return None
 
     def known_baselines(self, values: Iterable[PublishedValue], gpu: str) -> KnownBaselines | None:
         """Which of these numbers have a declared baseline on this GPU; None where not all of the history can be read.
@@ -253,7 +220,8 @@ class SecondGate:
                 return self.explain_no_baseline(value, evaluation)
             if evaluation.job.limit is not None:
                 return refuse(value.id, baseline.name, SUBSET, "measure without a limit")
-            if is_name(baseline.name) and (older := self.explain_older(value, evaluation)) is not None:
+            known = self.others.held.get(value.id, ())
+            if is_name(baseline.name) and (older := self.opened().explain_older(evaluation, known)) is not None:
                 return refuse(value.id, baseline.name, older, RESTORE_DECLARATION)
             recorded = self.recorded_baseline(value)
             if recorded is not None and (other := refuse_other_expectation(value, recorded)) is not None:
@@ -265,17 +233,13 @@ class SecondGate:
         except HistoryError as error:
             return refuse(value.id, "the baseline", str(error), error.remedy)
 
-    def explain_older(self, value: PublishedValue, evaluation: Evaluation) -> str | None:
-        """Why a number's declared baseline may not be the newest one, by what other runs of the store knew."""
-        return self.opened().explain_older(evaluation, self.due_before.get(value.id, ()))
-
     def explain_no_baseline(self, value: PublishedValue, evaluation: Evaluation) -> PairedComparison | None:
         """Refused where a number has, or had, a declared baseline that is not this evaluation's; else None."""
         if self.history is None:
             return None
         gpus = evaluation.environment.get("gpus")
         gpu = gpu_name(gpus) if "gpus" in evaluation.environment else None
-        return self.explain_absence(value, gpu)
+        return explain_absence(self.opened(), value, gpu, self.others)
 
     def engines(self, value: PublishedValue, evaluation: Evaluation) -> Engines | None:
         """Compare both engines on one number; None unless plain measured again what shared had measured."""

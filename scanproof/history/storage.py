@@ -100,9 +100,13 @@ class Place:
         except Exception as error:
             raise HistoryError(f"{self.shown(path)} cannot be deleted: {said(error)}") from error
 
-    def remove_link(self, folder: str) -> bool:
-        """Delete what is only a link, and nothing of what it leads to; False where it is none.  Raises HistoryError."""
-        if not self.is_local or not Path(self.path(folder)).is_symlink():
+    def is_link(self, folder: str) -> bool:
+        """Whether a folder is only a link to one."""
+        return self.is_local and Path(self.path(folder)).is_symlink()
+
+    def remove_entry(self, folder: str) -> bool:
+        """Delete a link, not what it leads to, or a file; False where it is a folder.  Raises HistoryError."""
+        if not self.is_local or (Path(self.path(folder)).is_dir() and not self.is_link(folder)):
             return False
         self.remove(folder)
         return True

@@ -215,14 +215,17 @@ class History:
         raise HistoryError(f"{several} {name!r} in {self.place.name} (newest runs: {listed})")
 
 
+DELETE = "delete what is left: scanproof history prune --yes"
+
+
 def explain_no_manifest(run: str, names: Container[str]) -> tuple[str, bool]:
     """Why a run has no manifest, and whether it is lost: no process is writing it any more."""
     if "" in names and age(run) > timedelta(0):
-        return "is no folder, or a link that leads to no run that can be read; skipped", True
+        return f"is no folder, or a link that leads to no run that can be read; skipped; {DELETE}", True
     if age(run) > UNFINISHED:
         return (
             f"has no {MANIFEST}: its publication was stopped, or its files are gone; skipped; publish the run again, "
-            "scanproof history add RUN, or delete what is left, scanproof history prune"
+            f"scanproof history add RUN, or {DELETE}"
         ), True
     return f"has no {MANIFEST}: its publication was stopped, or is going on; skipped", False
 

@@ -187,8 +187,10 @@ class SecondJudge:
 
         Where a history is named, its baselines are known: a refusal without a declared run was no comparison.
         """
-        if record.outcome != Outcome.COMPARISON_MISSING and (self.gate.history is None or is_name(gate.baseline)):
-            done = "refused a comparison" if gate.outcome is ComparisonOutcome.REFUSED else "compared"
+        was_compared = gate.outcome is not ComparisonOutcome.REFUSED
+        unknown = self.gate.history is None or is_name(gate.baseline)
+        if record.outcome != Outcome.COMPARISON_MISSING and (was_compared or unknown):
+            done = "compared" if was_compared else "refused a comparison"
             yield f"{record.id}: the run was {done} with {gate.baseline}; name that history with --history"
 
     def _judge_together(self) -> Iterator[str]:

@@ -226,13 +226,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     if session.config.option.collectonly:
         return
+    ours = session_of(session.config)
+    if ours.settings.strict and not ours.is_worker:
+        # Once more: a hook may have set an option since the session began.
+        typed_selection.refuse_untyped(session.config)
     numbers = selected_numbers.list_numbers(session)
     selected_numbers.hand_on(session.config, numbers)
     if not numbers:
         return
     from scanproof.plugin import jobs
 
-    ours = session_of(session.config)
     ours.numbers = {nodeid: value.id for nodeid, value in numbers.items()}
     jobs.prepare_jobs(ours, list(numbers.values()))
 

@@ -118,18 +118,15 @@ class Session:
     @cached_property
     def second_gate(self) -> SecondGate:
         """The comparison with the baseline, document by document."""
-        from scanproof.history.due_before import list_due_before
+        from scanproof.history.due_before import OtherRuns, list_due_before
         from scanproof.history.second_gate import SecondGate
 
-        given = self.settings
-        before, unread = {}, frozenset[str]()
+        given, others = self.settings, OtherRuns()
         if given.strict and given.history is not None:
             strict = self.earlier_runs.all_others(self.run_id, rb'"strict":\s*true')
-            before, unread = list_due_before(strict, self.gpu), frozenset(self.earlier_runs.unread)
-        return SecondGate(
-            self.expected, given.history, strict=given.strict, limit=given.limit, due_before=before, gpu=self.gpu,
-            unread=unread,
-        )  # fmt: skip
+            held = list_due_before(strict, self.gpu)
+            others = OtherRuns(held, self.gpu, frozenset(self.earlier_runs.unread))
+        return SecondGate(self.expected, given.history, strict=given.strict, limit=given.limit, others=others)
 
     @cached_property
     def gpu(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from scanproof.numbers.verdict.engines import SpotCheck
+from scanproof.numbers.verdict.engines import NO_SPOT, SpotCheck
 from scanproof.scoring import mixer_forms, spot_checks
 from scanproof.scoring.batch_limits import choose_limits, rows_of
 from scanproof.scoring.encoding import encode_words_once
@@ -86,7 +86,7 @@ def spot_check(model: Any, tally: Tally) -> SpotCheck | None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    tally.notes.append("no memory to score some requests by plain as well")
+    tally.notes.append(NO_SPOT)
     return None
 
 

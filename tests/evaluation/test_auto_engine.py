@@ -11,7 +11,7 @@ from scanproof.errors import EvaluationError, FailureKind
 from scanproof.evaluation.auto_engine import ENGINES_OWN, AutoEngine, explain_replacement
 from scanproof.files import from_json, to_json
 from scanproof.numbers.values import EvalJob, PublishedValue
-from scanproof.numbers.verdict.engines import EngineName, Scoring, SpotCheck
+from scanproof.numbers.verdict.engines import NO_SPOT, EngineName, Scoring, SpotCheck
 from scanproof.numbers.verdict.measurement import Measurement
 from scanproof.numbers.verdict.outcome import Outcome
 from scanproof.numbers.verdict.tolerance import Verdict
@@ -26,9 +26,14 @@ class Engines:
     """Stands for both engines; the key of an evaluation is the name of the engine that made it."""
 
     def __init__(
-        self, error: EvaluationError | None = None, scored_by: EngineName | None = None, spot: SpotCheck | None = None
+        self,
+        error: EvaluationError | None = None,
+        scored_by: EngineName | None = None,
+        spot: SpotCheck | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.error = error
+        self.notes = notes
         self.scored_by = scored_by
         self.spot = spot
         self.asked: list[EngineName] = []
@@ -40,14 +45,15 @@ class Engines:
         measured = Measurement(task="piqa", metric="acc", value=0.1, stderr=None, n_samples=10)
         return Evaluation(
             job=job, key=engine, measurements=(measured,), samples=engine, command="lm_eval",
-            engine=self.scored_by or engine, scoring=scoring(self.spot) if engine == "shared" else None,
+            engine=self.scored_by or engine, scoring=scoring(self.spot, self.notes) if engine == "shared" else None,
         )  # fmt: skip
 
 
-def scoring(spot: SpotCheck | None) -> Scoring:
+def scoring(spot: SpotCheck | None, notes: tuple[str, ...]) -> Scoring:
     return Scoring(
-        plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot
-    )
+        plain_tokens=9, distinct_tokens=4, tokens=4, padding=0, scored_positions=3, peak_state_bytes=8, spot=spot,
+        notes=notes,
+    )  # fmt: skip
 
 
 def judge(outcome: Outcome, measured: float | None = 0.1) -> Verdict:
@@ -117,6 +123,17 @@ def test_a_job_whose_kernels_the_shared_engine_did_not_launch_is_left_to_plain()
     assert by.asked == ["shared", "plain"]
     assert found.replaced is not None
     assert (found.replaced.error or "").startswith("fallback: ")
+
+
+@pytest.mark.parametrize(("notes", "again"), [((NO_SPOT,), True), (("out of memory with 64 rows",), False)])
+def test_a_job_whose_requests_plain_had_no_memory_to_score_is_measured_again(
+    notes: tuple[str, ...], again: bool
+) -> None:
+    """On every night of a large model nothing would hold the shared engine to another one."""
+    by = Engines(notes=notes)
+    found = measured_by(by, dict.fromkeys([VALUE.id, OTHER.id], judge(Outcome.REPRODUCED)))
+    assert by.asked == (["shared", "plain"] if again else ["shared"])
+    assert (found.replaced is not None and explain_replacement(found.replaced) == NO_SPOT) == again
 
 
 @pytest.mark.parametrize(("plain", "again"), [(-2.0, True), (-1.0005, False), (None, True)])

@@ -20,7 +20,7 @@ from scanproof.history.samples import read_logs
 from scanproof.history.store import History, open_history
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.verdict.baseline_gate import judge_number
-from scanproof.record import Evaluation, read_run
+from scanproof.record import Evaluation, read_run, write_run
 from tests.support.builders import CONSTANTS, JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
 
@@ -243,3 +243,28 @@ def test_the_ceiling_of_rounding_is_that_of_where_a_stand_in_ran(
     # What it was on a GPU is kept, to become a ceiling one day.
     sizes = [test.shift for test in finding.tests if test.name == "noise"]
     assert sizes == ([pytest.approx(0.01)] if suite == "embedded" else [])
+
+
+def test_what_a_declaration_held_that_is_given_up_has_no_baseline_until_it_is_declared(tmp_path: Path) -> None:
+    """A run of one job gives it up; of the other job an older baseline would come back."""
+    history = filled(tmp_path)
+    other = replace(STRICT_JOB, name="002-other-0shot", pretrained="other/model")
+    for name in (FIRST, SECOND):
+        path = make_run(tmp_path / "store", name)
+        run, moved = read_run(path), read_run(make_run(tmp_path / "moved", name, job=other))
+        write_run(tmp_path / "store" / "runs", replace(run, evaluations=(*run.evaluations, *moved.evaluations)))
+        answers = tmp_path / "moved" / "runs" / name / "samples" / other.name
+        shutil.copytree(answers, path.parent / "samples" / other.name)
+        publish(path, history.place)
+    publish(make_run(tmp_path / "store", THIRD), history.place)
+    declare(history, FIRST)
+    lost = declare(history, SECOND).id
+    (Path(history.place.root) / "baselines" / f"{lost}.json").unlink()
+    history = open_history(history.place.name)
+    new_baseline.declare(history, history.find(THIRD), "of one job", give_up=(lost,))
+    one, two = read_run(tmp_path / "store" / "runs" / FIRST / "run.json").evaluations
+    assert found(history, one) == f"the run {THIRD}"
+    with pytest.raises(HistoryError, match=f"the run {FIRST} may not be the newest: the declaration {lost} is gone"):
+        found(history, two)
+    declare(history, SECOND)
+    assert found(history, two) == f"the run {SECOND}"

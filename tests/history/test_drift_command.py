@@ -57,6 +57,20 @@ def test_drift_is_no_success_where_enough_nights_have_no_series(tmp_path: Path) 
     drift_verdict.end(made, young, 2, declared=True)
 
 
+def test_what_is_measured_no_more_is_named_and_fails_nothing(tmp_path: Path) -> None:
+    """A drift on a GPU that is gone would keep the command red for ever."""
+    made = nights_of(tmp_path, 10)
+    gone = {**ENVIRONMENT, "gpus": [{"name": "Another GPU", "driver_version": "1"}]}
+    for night in range(12):
+        name = f"202512{night + 2:02}T010000Z-{night:08}"
+        log = {"piqa": rows(2000, 1500 if night < 6 else 1300)}
+        publish(make_run(tmp_path / "other", name, log, environment=gone), made.place)
+    assert asked("history", "drift", history=made, expect=1)[0]["gpu"] == "Another GPU"
+    publish(make_run(tmp_path / "store", "20260114T010000Z-00000099"), made.place)
+    told = scanproof("history", "drift", history=made.place.name)
+    assert f"1 numbers had no night in the last 30 days, and are not looked at: {NUMBER} on Another GPU" in told.stderr
+
+
 def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path) -> None:
     place = nights_of(tmp_path, 10).place.name
     assert "10 nights, 1 series compared" in scanproof("history", "drift", history=place).stdout

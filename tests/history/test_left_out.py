@@ -11,7 +11,7 @@ import pytest
 
 from scanproof.history import declarations, new_baseline, store
 from scanproof.history.baseline import Baselines
-from scanproof.history.due_before import Held, list_due_before
+from scanproof.history.due_before import Held, OtherRuns, list_due_before
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.second_gate import SecondGate
@@ -77,7 +77,7 @@ def test_only_the_tasks_that_are_named_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="it lacks winogrande of ") as caught:
         declare_without(history, SECOND, "mmlu_*")
     assert "mmlu_a" not in str(caught.value)
-    with pytest.raises(HistoryError, match="--without mmlu_c: it lacks no such task that a baseline holds"):
+    with pytest.raises(HistoryError, match="--without mmlu_c: the run lacks no such task that a baseline holds"):
         declare_without(history, SECOND, "mmlu_*", "winogrande", "mmlu_c")
     made = declare_without(history, SECOND, "mmlu_*", "winogrande")
     assert {each.task for each in made.without} == {"mmlu_a", "mmlu_b", "winogrande"}
@@ -153,7 +153,7 @@ class WinograndeMeasuredNoMore:
     def is_due(self, *held: Held, on: str | None = None) -> bool:
         """Whether its comparison is due after a run in which winogrande was held."""
         gate = SecondGate(
-            self.expected, self.history.place.name, strict=True, due_before={self.value.id: held}, gpu=on or self.gpu
+            self.expected, self.history.place.name, strict=True, others=OtherRuns({self.value.id: held}, on or self.gpu)
         )
         return gate.has_declared(self.value, on or self.gpu)
 
@@ -248,7 +248,7 @@ def test_the_newest_baseline_of_a_job_says_what_it_compares_too(
 
 def test_a_job_without_a_baseline_takes_names_and_no_patterns(no_more: WinograndeMeasuredNoMore) -> None:
     for pattern in ("*", "wino*"):
-        with pytest.raises(HistoryError, match="it lacks no such task that a baseline holds"):
+        with pytest.raises(HistoryError, match="lacks no such task that a baseline holds"):
             declare_without(no_more.history, SECOND, pattern)
 
 
@@ -258,7 +258,7 @@ def test_a_task_is_left_out_where_it_is_lost_and_of_no_other_job(
     history = no_more.history
     declare(history, FIRST)
     (first,) = read_run(tmp_path / "store" / "runs" / SECOND / "run.json").evaluations
-    others = {"another:wino*": "it lacks no such task", "anothr:winogrande": "it lacks no such task"}
+    others = {"another:wino*": "lacks no such task", "anothr:winogrande": "lacks no such task"}
     path = tmp_path / "store" / "runs" / NOW
     both = make_run(tmp_path / "store", NOW, {"piqa": rows(400, 300)})
     another = replace(first, job=replace(first.job, name="another", seed=7))
@@ -306,7 +306,7 @@ def test_a_run_that_cannot_be_read_leaves_it_open_what_had_a_baseline(tmp_path: 
     history = filled(tmp_path, FIRST)
     value = published(job=STRICT_JOB, documents=None, printed="0.7500")
     gpu = store.gpu_name(ENVIRONMENT["gpus"])
-    gate = SecondGate(expected, history.place.name, strict=True, unread={"20260101T010000Z-1"})
+    gate = SecondGate(expected, history.place.name, strict=True, others=OtherRuns(unread={"20260101T010000Z-1"}))
     assert gate.has_declared(value, gpu)
     refused = gate.explain_no_baseline(value, evaluation_of(tmp_path, FIRST))
     assert refused is not None
@@ -320,5 +320,5 @@ def test_what_is_left_out_by_name_after_a_run_that_cannot_be_read_is_due_no_more
     declare(history, FIRST)
     declare_without(history, SECOND, "winogrande")
     for unread, due in ({FIRST}, False), ({NOW}, True), ({FIRST, NOW}, True):
-        gate = SecondGate(expected, history.place.name, strict=True, unread=unread, gpu=no_more.gpu)
+        gate = SecondGate(expected, history.place.name, strict=True, others=OtherRuns(gpu=no_more.gpu, unread=unread))
         assert gate.has_declared(no_more.value, no_more.gpu) == due

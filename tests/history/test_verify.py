@@ -324,6 +324,7 @@ def test_a_time_that_is_none_is_a_usage_error(good: Measured, time: str) -> None
     [
         (None, "", ""),
         ("SAME", "the run x", "compared"),
+        ("SAME", "what older versions said", "compared"),
         ("REFUSED", "the run x", "refused a comparison"),
         ("REFUSED", "the baseline", "refused a comparison"),
     ],
@@ -354,6 +355,6 @@ def test_a_comparison_with_a_history_that_is_not_named_cannot_be_judged(
     (tmp_path / "history").mkdir()
     history = str(tmp_path / "history") if named else None
     objections = verify.SecondJudge(run, path, expected, history).list_objections(verify.Asked())
-    asked = gate is not None and (not named or baseline == "the run x")
+    asked = gate == "SAME" or (gate is not None and (not named or baseline == "the run x"))
     said = [f"{value.id}: the run was {done} with {baseline}; name that history with --history"] if asked else []
     assert [line for line in objections if line.startswith(f"{value.id}: ")] == said

@@ -45,13 +45,18 @@ class TestEntries:
         remedy = "restore what the link leads to, or remove the link"
         assert complaints(folder) == [f"{name}:1: cannot be read: {said}; {remedy}"]
 
-    @pytest.mark.parametrize("inside", ["", "README.md", "deep/notes.txt", "document.yaml.orig"])
-    def test_a_folder_without_a_document(self, folder: Path, inside: str) -> None:
+    @pytest.mark.parametrize("inside", ["", ".hidden", "document.yaml.orig"])
+    def test_a_folder_that_was_a_document(self, folder: Path, inside: str) -> None:
         (folder / "901-new").mkdir()
         if inside:
-            (folder / "901-new" / inside).parent.mkdir(exist_ok=True)
             (folder / "901-new" / inside).write_text("x")
         assert complaints(folder) == [f"901-new:1: has no document.yaml; {GONE}"]
+
+    @pytest.mark.parametrize("inside", ["README.md", "deep/notes.txt"])
+    def test_a_folder_that_never_was_one(self, folder: Path, inside: str) -> None:
+        (folder / "notes" / inside).parent.mkdir(parents=True)
+        (folder / "notes" / inside).write_text("x")
+        assert len(load(folder).values) == 3
 
     def test_a_link_to_a_folder_without_a_document(
         self, folder: Path, tmp_path_factory: pytest.TempPathFactory

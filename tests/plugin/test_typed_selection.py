@@ -16,6 +16,10 @@ SELECTIONS = {
     "names of files": ["-o", "python_files=test_a*.py"],
     "names of functions": ["--override-ini=python_functions=test_a"],
     "names of folders": ["-o", "norecursedirs=inner"],
+    "what failed last": ["--lf"],
+    "the next that fails": ["--sw"],
+    "another ini file": ["-c", "other.ini"],
+    "the files to test": ["test_a.py"],
 }
 RUNS = pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
 
@@ -23,6 +27,7 @@ RUNS = pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process",
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A test that passes, one that fails, and one that fails in a folder."""
+    pytester.path.joinpath("other.ini").write_text("[pytest]\npython_files = test_a*.py\n")
     pytester.makepyfile(test_a="def test_a(): pass\n", test_b="def test_b(): assert False\n")
     (pytester.mkdir("inner") / "test_b_inner.py").write_text("def test_b_inner(): assert False\n")
     return pytester
@@ -31,7 +36,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
 def refuse(suite: pytest.Pytester, source: str) -> None:
     result = suite.runpytest_subprocess(STRICT)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*scanproof: -* leaves tests out of a strict session*; take it out of {source}, *"])
+    result.stderr.fnmatch_lines([f"*scanproof: * leaves tests out of a strict session*; take it out of {source}, *"])
 
 
 @pytest.mark.parametrize("what", SELECTIONS)
@@ -52,6 +57,19 @@ def test_tests_that_an_ini_file_leaves_out_are_a_usage_error_under_strict(suite:
 def test_tests_that_a_conftest_leaves_out_by_an_option_are_a_usage_error(suite: pytest.Pytester) -> None:
     suite.makeconftest("def pytest_configure(config): config.option.ignore = ['test_b.py']\n")
     refuse(suite, "the plugin or the conftest.py that sets it")
+
+
+@pytest.mark.parametrize("hook", ["pytest_sessionstart(session)", "pytest_collection(session)"])
+def test_tests_that_a_hook_leaves_out_later_are_a_usage_error(suite: pytest.Pytester, hook: str) -> None:
+    suite.makeconftest(f"def {hook}: session.config.option.keyword = 'test_a'\n")
+    refuse(suite, "the plugin or the conftest.py that sets it")
+
+
+def test_files_beside_those_of_the_call_leave_nothing_out(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "test_b.py")
+    assert suite.runpytest_subprocess(STRICT, "test_a.py").parseoutcomes() == {"passed": 1, "failed": 1}
 
 
 @RUNS

@@ -70,7 +70,16 @@ class TestSelections:
         values = reader.load(gpu_check.expected_on_gpu(tmp_path / "expected")).values
         jobs = {value.model: value.job for value in values if value.job.name.startswith("embedded-")}
         assert {job.device for job in jobs.values()} == {"cuda"}
-        assert {model for model, job in jobs.items() if job.kernels} == set(gpu_check.KERNELS)
+        assert {model for model, job in jobs.items() if job.kernels} == {
+            model for model, kernels in gpu_check.KERNELS.items() if kernels
+        }
+
+    def test_a_stand_in_of_which_nobody_says_what_it_launches_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delitem(gpu_check.KERNELS, "pythia-tiny")
+        with pytest.raises(SystemExit, match=r"pythia-tiny.yaml: KERNELS in .* does not say what it has to launch"):
+            gpu_check.expected_on_gpu(tmp_path / "expected")
 
     def test_what_may_damage_a_process_is_last(self) -> None:
         of_their_own = [step.name for step in STEPS if "gpu and own_process and not latency" in step.tests]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanproof.numbers.verdict.engines import NO_SPOT
 from tests.support import small_scoring as small
 from tests.support.late import Late
 
@@ -109,7 +110,7 @@ def test_no_memory_for_the_check_leaves_a_note_and_the_job(tmp_path: Path, monke
 
     monkeypatch.setattr(lm, "_model_call", full)
     assert scoring.spot_check(lm, tally) is None
-    assert tally.notes == ["no memory to score some requests by plain as well"]
+    assert tally.notes == [NO_SPOT]
 
 
 def test_nothing_sampled_is_nothing_checked() -> None:

@@ -38,8 +38,14 @@ def check_entry(path: Path) -> Iterator[FileProblem]:
 
 
 def check_without_files(folder: Path) -> Iterator[FileProblem]:
-    """A folder without the files of a document, empty or not, that is not known to hold something else."""
-    if not folder.name.startswith(".") and not is_yaml(folder.name) and folder.name not in _NO_DOCUMENTS:
+    """A folder that was a document: it is empty, or holds a YAML file under another name.
+
+    Others may hold what belongs to nobody, as notes.
+    """
+    if folder.name.startswith(".") or is_yaml(folder.name) or folder.name in _NO_DOCUMENTS:
+        return
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if not names or any(".yaml" in name for name in names):
         yield FileProblem(str(folder), 1, "", f"has no {DOCUMENT_FILE}; restore the document, or remove the folder")
 
 

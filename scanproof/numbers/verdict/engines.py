@@ -57,6 +57,9 @@ class SpotCheck:
         )
 
 
+NO_SPOT = "no memory to score some requests by plain as well"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """What the shared engine computed in one evaluation."""
@@ -76,6 +79,11 @@ class Scoring:
     """Events during the run: `out of memory with 64 rows; goes on with 32`."""
     spot: SpotCheck | None = None
     """None where no request was scored by both engines."""
+
+    @property
+    def lacks_spot(self) -> bool:
+        """Whether memory did not suffice to score some requests by plain as well."""
+        return NO_SPOT in self.notes
 
 
 @dataclass(frozen=True, kw_only=True)
