@@ -65,7 +65,8 @@ class KernelCase:
     backward: bool = False
     """Compare gradients as well."""
     rows: bool = False
-    """Compare only the first and the last row of the batch: the operation runs on all rows, the references on two."""
+    """Compare only three rows of the batch: the operation runs on all of them, the references on these
+    (`batch_rows.choose_rows`)."""
     where: tuple[str, ...] = PLACES
     alone: bool = False
     """Run in a process of its own: the operation may write outside of its tensors, as it does where an offset past 2^31

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanproof.kernels.batch_rows import choose_rows, take_rows
 from scanproof.kernels.cases import KernelCase
 from scanproof.kernels.copies import copy_tensors, find_overwritten
 from scanproof.kernels.costs import memory_needed
@@ -297,7 +298,8 @@ def _judge(
 ) -> tuple[ResultComparison, ...]:
     results = _in_reals(op, of_call)
     if case.rows:
-        arguments, results = _two_rows(op, case, arguments), _two_rows(op, case, results)
+        rows = choose_rows(op, case, results)
+        arguments, results = take_rows(op, case, arguments, rows), take_rows(op, case, results, rows)
     reference = _in_reals(op, compute_reference(op, case, arguments))
     has_few_numbers = min(value.numel() for value in reference.values()) < FEW
     is_rounded = rounded_to(case_dtype(case)) is not exact
@@ -365,14 +367,6 @@ def _in_reals(op: Op, results: Results) -> Results:
         for name, value in results.items()
     }
     return {name: torch.view_as_real(value) if value.is_complex() else value for name, value in pairs.items()}
-
-
-def _two_rows(op: Op, case: KernelCase, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the first and last row of every value that has a batch axis."""
-    parts: list[ArgumentSpec | OutputSpec] = [*op.arguments, *op.outputs]
-    axes = {part.name: axes_of(part, case) for part in parts}
-    batched = {name for name, part in axes.items() if part.split()[:1] in (["b"], ["N"])}
-    return {name: value[[0, -1]] if name in batched else value for name, value in values.items()}
 
 
 def describe_failures(case: KernelCase, comparisons: tuple[ResultComparison, ...]) -> str:

@@ -106,6 +106,14 @@ class ResultComparison:
     """The small constant in `allowed_rms`."""
     atol_worst: float = 0.0
     """The small constant in `allowed_worst`."""
+    of_written: KernelError | None = None
+    """The error of the numbers that are not NaN, where some are: what is never written is NaN in a test."""
+
+    @property
+    def is_right_where_written(self) -> bool:
+        """Whether some numbers are NaN, and the others are within what is allowed."""
+        error = self.of_written
+        return error is not None and error.rms <= self.allowed_rms and error.worst <= self.allowed_worst
 
     @property
     def is_bounded(self) -> bool:
@@ -185,8 +193,10 @@ def compare_result(
             atol * chance * max(1.0, typical / _rms(reference)),
             atol * chance * max(largest, typical),
         )
+    unwritten = got.isnan()
     return ResultComparison(
         result=result,
+        of_written=measure_error(torch.where(unwritten, reference, got), reference) if bool(unwritten.any()) else None,
         error=measure_error(got, reference),
         form=form,
         allowed_rms=times * form.rms + atol_rms,

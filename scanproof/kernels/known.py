@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,7 +46,10 @@ class KnownDefect:
     def _describe_difference(self, comparison: ResultComparison) -> str | None:
         name = comparison.result
         if name in self.unwritten:
-            return None if isnan(comparison.error.got) else f"{name}: is known to be unwritten in part, and is not"
+            if comparison.of_written is None:
+                return f"{name}: is known to be unwritten in part, and is not"
+            wrong = f"{name}: is known to be unwritten in part, and what is written is wrong: {comparison}"
+            return None if comparison.is_right_where_written else wrong
         if name in self.rms:
             error, bound = comparison.error.rms, self.rms[name]
             unit = "of the reference's rms"

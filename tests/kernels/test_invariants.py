@@ -28,15 +28,24 @@ def test_invariant(
 
     case = row.case
 
+    # Forward passes only, whatever the case is otherwise used for; also of the other operations that are called.
+    needed: list[str] = []
+
     def calls(name: str) -> Callable[..., Any]:
         op = operation_table.find_operation(name)
         scanproof_require(op, case)
-        return compare.return_tuples(scanproof_kernels.call(op))
+        call = compare.return_tuples(scanproof_kernels.call(op))
+
+        def call_and_need(**arguments: Any) -> Any:
+            kernels = op.needed_kernels(replace(case, backward=False))
+            needed.extend(kernel for kernel in kernels if kernel not in needed)
+            return call(**arguments)
+
+        return call_and_need
 
     op = operation_table.find_operation(case.op)
     scanproof_require(op, case)
-    # Forward passes only, whatever the case is otherwise used for.
-    with scanproof_proven(case.id, op.needed_kernels(replace(case, backward=False))):
+    with scanproof_proven(case.id, needed):
         pairs = invariants.PAIRS[row.invariant, case.op](calls, compare.draw_inputs(op, case, scanproof_kernels.device))
     wrong = invariants.find_violations(case, pairs, tf32=compare.uses_tf32(op, case, scanproof_kernels.device))
     assert not wrong, "\n".join(wrong)

@@ -120,17 +120,21 @@ def test_the_message_names_operation_case_index_and_both_values() -> None:
     assert ", got " in message
 
 
-def test_of_a_large_batch_the_first_and_the_last_row_are_compared() -> None:
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_of_a_large_batch_three_rows_are_compared_and_every_one_has_to_be_written(value: float) -> None:
     case = next(case for case in cases.load() if case.id == "rms_norm_fn-residual-d64-bfloat16")
-    case = replace(case, backward=False, rows=True, sizes={**case.sizes, "b": 3})
-    for row, passes in ((0, False), (1, True), (2, False)):
+    case = replace(case, backward=False, rows=True, sizes={**case.sizes, "b": 9})
+    seen = []
+    for row in range(9):
 
         def wrong(arguments: dict[str, Any], row: int = row) -> Any:
             y, total = correct_implementation(case)(arguments)
-            y[row] = 0
+            y[row] = value
             return y, total
 
-        assert (verdict(case, wrong) == "") is passes
+        seen.append(verdict(case, wrong) != "")
+    assert (seen[0], seen[-1]) == (True, True)
+    assert sum(seen[1:-1]) == (1 if value == 0.0 else 7), "one between, and all that are not finite"
 
 
 def test_what_is_never_written_is_nan_and_fails() -> None:

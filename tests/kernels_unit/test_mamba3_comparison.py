@@ -104,13 +104,19 @@ def test_what_is_known_to_be_unwritten_is_known_only_while_it_is() -> None:
     exact = torch.ones(8, dtype=torch.float64)
     unwritten, wrong = exact.clone(), exact * 3
     unwritten[3] = float("nan")
+    both = wrong.clone()
+    both[3] = float("nan")
     compared = {
         name: criterion.compare_result("k", value, [exact.float()], exact, 1e-3)
-        for name, value in (("unwritten", unwritten), ("wrong", wrong), ("right", exact))
+        for name, value in (("unwritten", unwritten), ("wrong", wrong), ("right", exact), ("both", both))
     }
     assert known.list_differences([compared["unwritten"], compared["right"]]) == []
     assert known.list_differences([compared["wrong"]]) == ["k: is known to be unwritten in part, and is not"]
     assert known.list_differences([replace(compared["unwritten"], result="v")]) != []
+    (line,) = known.list_differences([compared["both"]])
+    assert line.startswith(
+        "k: is known to be unwritten in part, and what is written is wrong: k[3]: expected 1, got nan"
+    )
 
 
 def test_results_of_other_shapes_do_not_agree() -> None:

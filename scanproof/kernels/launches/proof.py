@@ -6,6 +6,7 @@ is missing into the error of an evaluation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ def find_missing_kernels(
     package may have a kernel of this name.  For a name that the table does not know, any launch is a proof.
 
     Args:
-        needed: names of kernels, or their beginnings, or entry points with their module.
+        needed: names of kernels, or their beginnings, or entry points with their module; twice where two launches are
+            needed.
         seen: what was launched; None: not recorded.
         installed: the file must belong to the installed distribution.  False: to the module that `import` finds, for
             example a working copy on PYTHONPATH.
@@ -53,19 +55,24 @@ def find_missing_kernels(
         return []
     if seen is None:
         return [MissingKernel(f"{name}: the evaluation does not say which kernels it launched") for name in needed]
-    return [missing for name in needed if (missing := _check_kernel(name, seen, installed)) is not None]
+    missing = (_check_kernel(name, times, seen, installed) for name, times in Counter(needed).items())
+    return [each for each in missing if each is not None]
 
 
-def _check_kernel(name: str, seen: Launches, installed: bool) -> MissingKernel | None:
-    """One needed kernel: None if it is proved to have run."""
+def _check_kernel(name: str, times: int, seen: Launches, installed: bool) -> MissingKernel | None:
+    """One needed kernel: None if it is proved to have run so many times."""
     rows = kernel_table.find_kernels(name)
     named = [launch for launch in seen.launched if name in launch.name]
     if not rows:
         return None if named else MissingKernel(f"{name}: not launched. {_describe_instead(seen, ())}")
     launched = [launch for row in rows for launch in _find_launches(row, name, seen)]
     elsewhere = [launch for launch in launched if not _is_from_package(launch, rows, installed)]
+    count = sum(launch.count for launch in launched)
     if launched and not elsewhere:
-        return None
+        if count >= times:
+            return None
+        why = f"launched {count} times, and needed {times} times, as in a backward pass too"
+        return MissingKernel(f"{name} of {rows[0].distribution}: {why}", _advise_install(rows[0]))
     text = f"{name} of {rows[0].distribution}: {_explain(rows, seen, elsewhere, named)}"
     return MissingKernel(text, _advise_install(rows[0]))
 
