@@ -41,6 +41,16 @@ def problem(needed: str, *launched: Launch, **fields: object) -> str:
     return "".join(f"{each.text}; {each.install}" for each in found)
 
 
+@pytest.mark.parametrize(("count", "missing"), [(1, 1), (2, 0), (48, 0)])
+def test_a_kernel_that_is_needed_twice_has_to_be_launched_twice(count: int, missing: int) -> None:
+    """Where the backward pass launches the kernel of the forward pass, one launch proves one of them."""
+    name = "rotary_kernel"
+    seen = Launches(launched=(replace(triton(name, distribution="flash-attn"), count=count),))
+    found = proof.find_missing_kernels((name, name), seen)
+    assert len(found) == missing
+    assert all(f"{name} of flash-attn: launched 1 times, and needed 2 times" in each.text for each in found)
+
+
 @pytest.mark.parametrize(
     ("needed", "launch"),
     [

@@ -119,6 +119,18 @@ def test_what_is_known_to_be_unwritten_is_known_only_while_it_is() -> None:
     )
 
 
+@pytest.mark.parametrize(("stray", "agrees"), [(0.0, True), (0.2, True), (0.6, False), (3.0, False)])
+def test_one_number_among_many_is_no_rounding(stray: float, agrees: bool) -> None:
+    """A step that writes one number into another slot moves the rms by less than rounding to a half does."""
+    case = replace(ROWS["mamba3_siso_combined", "whole"], dtype="bfloat16")
+    state = torch.randn(100, 400, generator=torch.Generator().manual_seed(1))
+    after = state.clone()
+    after[7, 9] = state[7, 9] + stray * (1 + abs(state[7, 9]))
+    found = invariants.find_violations(case, [("slots of others", state, after)])
+    assert (found == []) == agrees
+    assert all(line.startswith(f"{case.id}: slots of others[7, 9]: ") for line in found)
+
+
 def test_results_of_other_shapes_do_not_agree() -> None:
     """One state beside those of several sequences would be repeated for each."""
     case, one = ROWS["mamba3_siso_combined", "whole"], torch.ones(1, 2)

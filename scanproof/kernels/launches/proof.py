@@ -71,7 +71,7 @@ def _check_kernel(name: str, times: int, seen: Launches, installed: bool) -> Mis
     if launched and not elsewhere:
         if count >= times:
             return None
-        why = f"launched {count} times, and needed {times} times, as in a backward pass too"
+        why = f"launched {count} times, and needed {times} times (a backward pass is one of them)"
         return MissingKernel(f"{name} of {rows[0].distribution}: {why}", _advise_install(rows[0]))
     text = f"{name} of {rows[0].distribution}: {_explain(rows, seen, elsewhere, named)}"
     return MissingKernel(text, _advise_install(rows[0]))
