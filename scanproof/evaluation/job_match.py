@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from scanproof.numbers.values import EvalJob
@@ -20,6 +20,7 @@ def list_differences(evaluation: Evaluation, asked: EvalJob) -> Iterator[str]:
     """In what an evaluation is not of the job that was asked for, in words."""
     yield from _other_job(evaluation.job, asked)
     yield from _other_device(evaluation, asked)
+    yield from _weights_elsewhere(evaluation)
 
 
 def _other_job(measured: EvalJob, asked: EvalJob) -> Iterator[str]:
@@ -41,6 +42,15 @@ def _other_device(evaluation: Evaluation, asked: EvalJob) -> Iterator[str]:
     for place, device in places.items():
         if _kind(device) != _kind(asked.device):
             yield f"{place}: {device!r}, but the answers of a stand-in are judged on {asked.device!r}"
+
+
+def _weights_elsewhere(evaluation: Evaluation) -> Iterator[str]:
+    """Weights that are not on the job's kind of device: what computes with them are not the kernels that ran beside."""
+    places = evaluation.environment.get("weights_device")
+    for kind, count in places.items() if isinstance(places, Mapping) else ():
+        if kind != _kind(evaluation.job.device):
+            job = evaluation.job.device
+            yield f"environment: weights_device: {count} weights are on {kind!r}, the job is on {job!r}"
 
 
 def _kind(device: str) -> str:

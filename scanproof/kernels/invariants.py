@@ -57,7 +57,7 @@ def measure_difference(pair: Pair) -> tuple[float, float, tuple[int, ...]]:
 
 
 def find_violations(case: KernelCase, pairs: list[Pair], tf32: bool = False) -> list[str]:
-    """One line for each pair that differs in shape, or by more than BOUND and WORST allow for its dtype, or for TF32."""
+    """One line for each pair that differs in shape, or by more than BOUND and WORST allow for its dtype or TF32."""
     bound = BOUND["tf32" if tf32 else case.dtype]
     lines = []
     for pair in pairs:

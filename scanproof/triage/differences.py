@@ -98,14 +98,15 @@ def of_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[D
         if old[name] != new[name]:
             differences.append(Difference(group_of(name), name, shown(old[name]), shown(new[name])))
     groups = {
-        "weights_dtype": "dtype", "max_length": "tokens", "probe_tokens": "tokens", "model_class": "job",
+        "weights_dtype": "dtype", "weights_device": "computes", "max_length": "tokens", "probe_tokens": "tokens",
+        "model_class": "job",
         "network_class": "job", "checkpoint_commit": "weights", "removed_layers": "job", "gpus": "computes",
         "device_name": "computes", "cuda": "computes", "device": "job", "commits": "computes",
     }  # fmt: skip
     for name, group in groups.items():
         if name in before and name in now and before[name] != now[name]:
             first, second = before[name], now[name]
-            if name == "weights_dtype":
+            if name in ("weights_dtype", "weights_device"):
                 first, second = ", ".join(first), ", ".join(second)
             if first != second:
                 differences.append(Difference(group, name.replace("_", " "), shown(first), shown(second)))

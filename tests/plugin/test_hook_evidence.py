@@ -110,6 +110,10 @@ FAULTS: dict[str, tuple[Callable[[Evaluation], Any], str]] = {
     "the name of a GPU": (
         lambda one: replace(one, environment={**ENVIRONMENT, "gpus": "H100"}), "environment: gpus: 'H100', not a list"
     ),
+    "weights elsewhere": (
+        lambda one: replace(one, environment={**ENVIRONMENT, "weights_device": {"cuda": 900, "cpu": 80}}),
+        "environment: weights_device: 80 weights are on 'cpu', the job is on 'cuda",
+    ),
     "no folder": (lambda one: replace(one, samples="nowhere"), "samples: arc_easy.jsonl: missing"),
     "no answers": (of_lines(lambda row: {}), "samples: arc_easy.jsonl: missing"),
     "a document lost": (of_lines(lambda row: row if row["doc_id"] else {}), "doc_id: not every document from 0 to 38"),

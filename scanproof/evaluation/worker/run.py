@@ -238,9 +238,12 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
     """Machine, packages, and the settings that the model really used."""
     network = getattr(model, "model", None)
     weights: dict[str, int] = {}
+    places: dict[str, int] = {}
     for parameter in network.parameters() if isinstance(network, torch.nn.Module) else ():
         name = str(parameter.dtype).removeprefix("torch.")
         weights[name] = weights.get(name, 0) + parameter.numel()
+        kind = parameter.device.type
+        places[kind] = places.get(kind, 0) + parameter.numel()
     cuda = job["device"].startswith("cuda") and torch.cuda.is_available()
     return {
         **environment.snapshot(),
@@ -250,6 +253,7 @@ def describe_run(model: Any, job: Mapping[str, Any], commit: str | None, torch: 
         "cuda": torch.version.cuda,
         "commits": machine.source_commits(),
         "weights_dtype": weights,
+        "weights_device": places,
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "network_class": f"{type(network).__module__}.{type(network).__qualname__}",
         "max_length": getattr(model, "max_length", None),
