@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanproof.history.due_before import MEND_RUN, describe_unread
 from scanproof.numbers.verdict.outcome import LatencyOutcome
 from scanproof.plugin.session import Session
 
@@ -79,6 +78,8 @@ def why_baseline_is_missed(
     also those on devices whose own file is gone.
     """
     compared = session.compared_latencies.get((measured.kind, measured.id), {})
+    from scanproof.history.due_before import MEND_RUN, describe_unread
+
     mend = (
         f"bring it back to {path or 'the expected values'}, or record this device's with {RECORD}; to compare it no "
         'more, write "without": {"CASE": "WHY"} into this device\'s file'
