@@ -47,9 +47,8 @@ def find_wrong_nan(op: Op, case: KernelCase, call: Call, device: str = "cpu") ->
     lines: list[str] = []
     for argument in _list_floating(op, arguments):
         last = arguments[argument].numel() - 1
-        depends: dict[str, Tensor] = {}
         # A third from the beginning; the last number where nothing depends on that, as of a state of the last inputs.
-        for place in (last // 3, last, 0, last // 2, 2 * last // 3):
+        for place in (last // 3, last):
             with_nan, with_other = (
                 {**arguments, argument: _replace_one(arguments[argument], place, change)}
                 for change in (lambda number: float("nan"), lambda number: 2 * number + 1)
@@ -58,11 +57,6 @@ def find_wrong_nan(op: Op, case: KernelCase, call: Call, device: str = "cpu") ->
             depends = {name: other[name] != clean[name] for name in clean}
             if any(bool(part.any()) for part in depends.values()):
                 break
-        else:
-            # An empty batch has no result.
-            if not any(part.numel() for part in clean.values()):
-                continue
-            lines.append(f"{case.id}: no result depends on the numbers of {argument} that were tried: nothing is asked")
         for name, result in run_op(op, case, with_nan, call, device).items():
             lines += [
                 f"{case.id}: a NaN in {argument} {what}"
