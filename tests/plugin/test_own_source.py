@@ -36,7 +36,8 @@ ALWAYS = {
         "from scanproof.evaluation import kernels_ran as k\nk.require_kernels = lambda *a, **n: None",
         "scanproof.evaluation.kernels_ran.require_kernels"),
     "how files are read": (
-        "from scanproof import files\nfiles.is_folder = lambda path: True", "scanproof.files.is_folder"),
+        "from scanproof import files\nfiles.is_folder = lambda path, own=files.is_folder: own(path)",
+        "scanproof.files.is_folder"),
     "the watch of skips": (
         "from scanproof.plugin import kernel_evidence as k\nk.is_not_allowed = lambda report: False",
         "scanproof.plugin.kernel_evidence.is_not_allowed"),
