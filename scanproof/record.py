@@ -154,6 +154,18 @@ class KnownBaselines:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Owed:
+    """A number that had a baseline in another run of the store, and has none in this session's history."""
+
+    number: str
+    run: str
+    """Id of the run in which it had one."""
+    newest: str | None
+    """As in that run's `KnownBaselines`."""
+    first: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One session."""
 
@@ -175,6 +187,8 @@ class Run:
     baselines: KnownBaselines | None = None
     """None where they are not known: without strict or a history, where not all of the history can be read, and in runs
     until November 2026."""
+    owed: tuple[Owed, ...] = ()
+    """Selected numbers whose baseline is lost: the run in which they had one may be deleted as the oldest."""
     providers: dict[str, str] = field(default_factory=dict)
     """Operation -> what was named to run its kernel cases in place of the installed one."""
     evaluations: tuple[Evaluation, ...] = ()

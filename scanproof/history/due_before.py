@@ -53,6 +53,9 @@ def list_due_before(runs: Iterable[Run], gpu: str) -> dict[str, tuple[Held, ...]
             for number in {kept.id for kept in run.records if had_baseline(kept)}.union(known.numbers):
                 held = Held(run.id, known.newest, known.first)
                 due.setdefault(number, {}).setdefault(held[1:], held)
+            for owed in run.owed:
+                held = Held(owed.run, owed.newest, owed.first)
+                due.setdefault(owed.number, {}).setdefault(held[1:], held)
     return {number: tuple(held.values()) for number, held in due.items()}
 
 

@@ -13,7 +13,7 @@ from scanproof.history.absence import explain_absence
 from scanproof.history.apart import list_apart
 from scanproof.history.baseline import RESTORE_DECLARATION, Baselines, read_probe_tokens
 from scanproof.history.declarations import identity, is_name
-from scanproof.history.due_before import OtherRuns
+from scanproof.history.due_before import Held, OtherRuns
 from scanproof.history.errors import HistoryError
 from scanproof.history.recorded_answers import read_recorded_baseline, recorded_file, refuse_other_expectation
 from scanproof.history.samples import read_logs
@@ -35,7 +35,7 @@ from scanproof.numbers.verdict.paired_tests import (
 )
 from scanproof.numbers.verdict.rounding import is_bounded
 from scanproof.numbers.verdict.scores import MissingEvidenceError
-from scanproof.record import Evaluation, KnownBaselines
+from scanproof.record import Evaluation, KnownBaselines, Owed
 
 MEASURE_TOKENS = (
     "measure it again; where a hook measures, let it return environment['probe_tokens'] as "
@@ -135,6 +135,25 @@ class SecondGate:
             return None
         newest = opened.declarations[-1].id if opened.declarations else None
         return None if opened.unreadable else KnownBaselines(newest=newest, first=opened.first, numbers=numbers)
+
+    def list_owed(self, values: Iterable[PublishedValue], gpu: str) -> tuple[Owed, ...]:
+        """The numbers that had a baseline in other runs of the store, have none here, and are not left out by name."""
+        if self.history is None or not self.strict:
+            return ()
+        return tuple(
+            Owed(number=value.id, run=held.run, newest=held.newest, first=held.first)
+            for value in values
+            for held in self.others.held.get(value.id, ())
+            if self.is_owed(value, held, gpu)
+        )
+
+    def is_owed(self, value: PublishedValue, held: Held, gpu: str) -> bool:
+        """Whether a number has no baseline here that it had in another run; also where nobody knows."""
+        try:
+            opened = self.opened()
+            return opened.find_holder(value, gpu) is None and not opened.leaves_out(value, self.others.gpu, held)
+        except HistoryError:
+            return True
 
     def baseline(self, value: PublishedValue, evaluation: Evaluation) -> Baseline | None:
         """The baseline of a number; raises HistoryError when it cannot be read."""

@@ -48,6 +48,7 @@ def start_run(session: Session) -> None:
         selected_ids=selected,
         due=session.due if selected else (),
         baselines=session.baselines if selected else None,
+        owed=session.owed if selected else (),
         providers=name_providers(session.settings.providers, session.providers),
     )
     recorder = run_recorder.Recorder(session.runs_folder, run)

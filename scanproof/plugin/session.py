@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scanproof.plugin.ownership import TaskVersions
     from scanproof.plugin.run_recorder import Recorder
     from scanproof.plugin.side_by_side import SideBySide
-    from scanproof.record import Evaluation, KnownBaselines
+    from scanproof.record import Evaluation, KnownBaselines, Owed
     from scanproof.triage.read_answers import Runs
 
 
@@ -145,6 +145,11 @@ class Session:
     def baselines(self) -> KnownBaselines | None:
         """What is known of the declared baselines of the selected numbers, for this machine."""
         return self.second_gate.known_baselines(self.selected_values, self.gpu)
+
+    @cached_property
+    def owed(self) -> tuple[Owed, ...]:
+        """Which of the selected numbers had a baseline that is lost, for this machine."""
+        return self.second_gate.list_owed(self.selected_values, self.gpu)
 
     @property
     def selected_values(self) -> list[PublishedValue]:

@@ -18,7 +18,7 @@ from scanproof.history.second_gate import SecondGate
 from scanproof.history.store import History, open_history
 from scanproof.numbers.expected.reader import Expected, load
 from scanproof.numbers.verdict.paired_tests import ComparisonOutcome, PairedComparison
-from scanproof.record import Evaluation, KnownBaselines, read_run, write_run
+from scanproof.record import Evaluation, KnownBaselines, Owed, read_run, write_run
 from tests.support.builders import JOB, published
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
 
@@ -135,6 +135,8 @@ def test_only_what_had_a_baseline_in_a_strict_run_is_due_after_it(
     assert list_due_before([told], gpu) == {number: (Held(FIRST, "a"),)}
     assert list_due_before([told], "another GPU") == {}
     assert list_due_before([replace(told, strict=False)], gpu) == {}
+    owed = replace(run, baselines=None, records=(), owed=(Owed(number=number, run=LOST, newest="c", first="a"),))
+    assert list_due_before([owed], gpu) == {number: (Held(LOST, "c", "a"),)}
     newer = replace(told, id=THIRD, baselines=KnownBaselines(newest="b", numbers=(number,)), records=())
     assert list_due_before([newer, replace(newer, id=SECOND), told], gpu) == {
         number: (Held(THIRD, "b"), Held(FIRST, "a"))

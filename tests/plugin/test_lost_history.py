@@ -91,3 +91,19 @@ def test_a_declaration_that_is_lost_does_not_bring_an_older_baseline_back(nightl
     result = nightly.run(*STRICT)
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines([f"*knew a newer declaration, {newer.id}, which is gone*", "*3 COMPARISON_MISSING*"])
+
+
+def test_a_night_that_is_red_for_a_lost_history_hands_on_why(nightly: Project) -> None:
+    """A store that keeps its newest runs only deletes the one in which the numbers had a baseline."""
+    with_baseline(nightly)
+    nightly.run(*STRICT).assert_outcomes(passed=3)
+    compared = str(nightly.latest_run()["id"])
+    shutil.rmtree(nightly.root / "history")
+    (nightly.root / "history").mkdir()
+    for _ in range(2):
+        nightly.run(*STRICT).assert_outcomes(failed=3)
+        owed: Any = nightly.latest_run()["owed"]
+        assert {each["run"] for each in owed} == {compared}
+        for run in (nightly.root / ".scanproof" / "runs").iterdir():
+            if run.name != nightly.latest_run()["id"]:
+                shutil.rmtree(run)
