@@ -17,34 +17,18 @@ from scanproof.history.due_before import Held
 from scanproof.history.errors import HistoryError
 from scanproof.history.publish import publish
 from scanproof.history.samples import read_logs
-from scanproof.history.store import History, open_history
-from scanproof.numbers.expected.reader import Expected, load
+from scanproof.history.store import open_history
 from scanproof.numbers.verdict.baseline_gate import judge_number
-from scanproof.record import Evaluation, read_run, write_run
+from scanproof.record import read_run, write_run
 from tests.support.builders import CONSTANTS, JOB, published
+from tests.support.small_baselines import declare, evaluation_of, expected, found
 from tests.support.small_history import ENVIRONMENT, STRICT_JOB, filled, make_run, rows
+
+__all__ = ["expected"]
 
 NOW = "29990101T010000Z-00000001"
 RENAMED = replace(STRICT_JOB, name="of-another-name")
 FIRST, SECOND, THIRD = (f"2026010{day}T010000Z-0000000{day}" for day in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def expected() -> Expected:
-    return load(Path(__file__).parents[2] / "expected")
-
-
-def declare(history: History, run: str, reason: str = "it is good") -> declarations.Declared:
-    return new_baseline.declare(history, history.find(run), reason)
-
-
-def evaluation_of(tmp_path: Path, run: str) -> Evaluation:
-    return read_run(tmp_path / "store" / "runs" / run / "run.json").evaluations[0]
-
-
-def found(history: History, evaluation: Evaluation) -> str | None:
-    kept = Baselines(open_history(history.place.name)).find(evaluation)
-    return kept.name if kept else None
 
 
 def test_a_good_run_becomes_the_baseline_of_what_it_evaluated(tmp_path: Path) -> None:
