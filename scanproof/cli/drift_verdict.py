@@ -28,7 +28,7 @@ def say_not_looked_at(found: Drifts) -> None:
 
     if found.over:
         say(
-            f"{len(found.over)} numbers had no night in the last {OVER.days} days, and are not looked at: "
+            f"{len(found.over)} numbers had no night for {OVER.days} days, and ten nights followed; not looked at: "
             f"{name_some(found.over)}",
             err=True,
         )

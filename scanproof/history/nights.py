@@ -40,7 +40,7 @@ in between does not end its series.
 """
 
 OVER = timedelta(days=30)
-"""A number that had no night for so long is measured no more, or its GPU is not there any more."""
+"""A number is measured no more, or its GPU is gone, when ten nights were so much later than its last."""
 
 Starts = Mapping[tuple[str, str], str]
 """GPU and job -> when the run that is the baseline of the job there began."""
@@ -201,9 +201,10 @@ def drifts(history: History, constants: Constants) -> Drifts:
 
 
 def is_over(row: dict[str, Any], runs: Sequence[Published]) -> bool:
-    """Whether a number had no night in the last `OVER`; runs are the nights, the newest last."""
-    newest, last = (datetime.fromisoformat(started) for started in (runs[-1].started, row["last"]))
-    return newest - last > OVER
+    """Whether enough nights were later than a number's last by `OVER`; one whose clock is ahead is one."""
+    last = datetime.fromisoformat(row["last"])
+    later = sum(datetime.fromisoformat(run.started) - last > OVER for run in runs)
+    return later >= 2 * drift.SHORTEST
 
 
 def count_nights(gpu: str, runs: Sequence[Published], numbers: Sequence[dict[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""Which rows of a large batch are compared: the operation runs on all of them, the references on three."""
+"""Which rows of a large batch are compared: the operation runs on all of them, the references on a few."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scanproof.kernels.cases import KernelCase
@@ -17,9 +18,9 @@ NUMBERS_AT_ONCE = 2**26
 
 
 def choose_rows(op: Op, case: KernelCase, results: Mapping[str, Tensor]) -> list[int]:
-    """The rows of the batch that are compared: the first, one between, the last.
+    """The rows of the batch that are compared: the first, the last, the smallest, the largest, and a drawn one.
 
-    The one between is the first that is not finite, as what was never written is; else one that the case's seed draws.
+    What was never written is 0, or not a number: such a row is the smallest, or counts as the largest.
     """
     batched = _list_batched(op, case)
     values = [value for name, value in results.items() if name in batched]
@@ -28,18 +29,21 @@ def choose_rows(op: Op, case: KernelCase, results: Mapping[str, Tensor]) -> list
     if len(counts) != 1 or op.sizes(case)["N"] != op.sizes(case).get("b"):
         return [0, -1]
     (count,) = counts
-    unwritten = [row for value in values if (row := _find_row_not_finite(value)) is not None]
-    return [0, min(unwritten, default=random.Random(case.seed).randrange(count)), -1]
+    extreme = {row for value in values for row in _find_extreme_rows(value)}
+    return [0, *sorted(extreme | {random.Random(case.seed).randrange(count)}), -1]
 
 
-def _find_row_not_finite(value: Tensor) -> int | None:
-    """The first row that holds a number that is not finite; looked at in parts, because a batch may fill the memory."""
+def _find_extreme_rows(value: Tensor) -> tuple[int, int]:
+    """The row with the smallest and that with the largest sum of its numbers' sizes; one not finite is the largest.
+
+    The rows are looked at in parts, because a batch may fill the memory.
+    """
     together = max(1, NUMBERS_AT_ONCE // max(1, value[0].numel()))
-    for start in range(0, len(value), together):
-        wrong = ~value[start : start + together].isfinite().flatten(1).all(1)
-        if bool(wrong.any()):
-            return start + int(wrong.nonzero()[0])
-    return None
+    starts = range(0, len(value), together)
+    parts = (value[start : start + together].flatten(1) for start in starts)
+    sizes = torch.cat([part.abs().sum(1, dtype=torch.float64) for part in parts])
+    sizes = torch.nan_to_num(sizes, nan=float("inf"))
+    return int(sizes.argmin()), int(sizes.argmax())
 
 
 def take_rows(op: Op, case: KernelCase, values: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:

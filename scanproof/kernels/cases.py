@@ -65,7 +65,7 @@ class KernelCase:
     backward: bool = False
     """Compare gradients as well."""
     rows: bool = False
-    """Compare only three rows of the batch: the operation runs on all of them, the references on these
+    """Compare only a few rows of the batch: the operation runs on all of them, the references on these
     (`batch_rows.choose_rows`)."""
     where: tuple[str, ...] = PLACES
     alone: bool = False

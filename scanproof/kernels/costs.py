@@ -29,7 +29,7 @@ MEMORY_FACTOR = 16
 hold several float64 copies of what they compute, four times as wide as a half, and the operation has intermediate
 results of its own.  Measured without the latter: 5 to 13 times (tests/kernels_unit/test_kernel_memory.py)."""
 ROWS_FACTOR = 4
-"""The same for cases whose references run on three rows only; the inputs are drawn in float32."""
+"""The same for cases whose references run on a few rows only; the inputs are drawn in float32."""
 LEAST_MEMORY = 4 * 2**30
 """Smallest answer, in bytes: an autograd graph over 65,536 positions keeps a state for each of them, even where the
 call moves few bytes."""

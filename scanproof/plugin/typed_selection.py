@@ -20,7 +20,7 @@ CHOOSING = {
     "stepwise": "--sw",
     "inifilename": "-c",
 }
-"""pytest's options that leave tests out, by name -> how a call says them.  A mark (`-m`) is one of the project."""
+"""pytest's options that leave tests out, by name -> how a call says them.  A mark (`-m`) may stand in the ini file."""
 OWN = {"python_files": ["test_*.py", "*_test.py"], "python_classes": ["Test"], "python_functions": ["test"]}
 """Ini keys that say by its name what a test is -> what pytest itself says."""
 KEYS = (*OWN, "norecursedirs", "testpaths")
@@ -32,12 +32,16 @@ def refuse_untyped(config: pytest.Config) -> None:
 
     A test that fails would be gone with it, and the session green.
     """
-    found = list_choices(config.option)
+    found = list_choices(config.option) + list_marks_of_variable(config)
     if not found:
         return
     typed = parse(config, map(str, config.invocation_params.args))
     # Files and folders that are added to those of the call leave nothing out.
-    known = [*list_choices(typed), *(choice for choice in found if choice[0] == "" and typed.file_or_dir)]
+    known = [
+        *list_choices(typed),
+        ("-m", typed_mark(typed)),
+        *(choice for choice in found if choice[0] == "" and typed.file_or_dir),
+    ]
     for choice in found:
         if choice not in known:
             said = " ".join(filter(None, choice))
@@ -58,6 +62,17 @@ def list_choices(given: argparse.Namespace) -> list[tuple[str, str]]:
     return choices + [("-o", f"{key}={value}") for key, value in overrides.items() if key in KEYS]
 
 
+def list_marks_of_variable(config: pytest.Config) -> list[tuple[str, str]]:
+    """The mark by which a variable chooses: an ini file is the project's own, a variable may have been left behind."""
+    mark = typed_mark(parse(config, shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))))
+    return [("-m", mark)] if mark and mark == config.option.markexpr else []
+
+
+def typed_mark(given: argparse.Namespace) -> str:
+    """The expression of marks among some arguments."""
+    return str(getattr(given, "markexpr", "") or "")
+
+
 def as_list(values: Any) -> Iterable[Any]:
     """The values of an option that may be given once, or several times, or is a switch."""
     return [values] if isinstance(values, str | bool) else values
@@ -72,7 +87,9 @@ def parse(config: pytest.Config, arguments: Iterable[str]) -> argparse.Namespace
 
 def find_source(config: pytest.Config, choice: tuple[str, str]) -> str:
     """What says it, in words."""
-    if choice in list_choices(parse(config, shlex.split(os.environ.get("PYTEST_ADDOPTS", "")))):
+    if choice in list_marks_of_variable(config) or choice in list_choices(
+        parse(config, shlex.split(os.environ.get("PYTEST_ADDOPTS", "")))
+    ):
         return "PYTEST_ADDOPTS"
     if choice in list_choices(parse(config, config.getini("addopts"))):
         return f"addopts of {config.inipath}" if config.inipath is not None else "addopts"

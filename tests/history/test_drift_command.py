@@ -66,9 +66,15 @@ def test_what_is_measured_no_more_is_named_and_fails_nothing(tmp_path: Path) -> 
         log = {"piqa": rows(2000, 1500 if night < 6 else 1300)}
         publish(make_run(tmp_path / "other", name, log, environment=gone), made.place)
     assert asked("history", "drift", history=made, expect=1)[0]["gpu"] == "Another GPU"
-    publish(make_run(tmp_path / "store", "20260114T010000Z-00000099"), made.place)
+    # One whose clock is ahead makes nothing old.
+    for name in ("20270101T010000Z-00000098", "20260114T010000Z-00000099"):
+        publish(make_run(tmp_path / "store", name), made.place)
+        scanproof("history", "drift", history=made.place.name, expect=1)
+    for night in range(8):
+        publish(make_run(tmp_path / "store", f"202602{night + 1:02}T010000Z-{night:08}"), made.place)
     told = scanproof("history", "drift", history=made.place.name)
-    assert f"1 numbers had no night in the last 30 days, and are not looked at: {NUMBER} on Another GPU" in told.stderr
+    said = f"1 numbers had no night for 30 days, and ten nights followed; not looked at: {NUMBER} on Another GPU"
+    assert said in told.stderr
 
 
 def test_drift_says_how_much_it_looked_at_and_refuses_too_little(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_message_names_operation_case_index_and_both_values() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_of_a_large_batch_three_rows_are_compared_and_every_one_has_to_be_written(value: float) -> None:
+def test_of_a_large_batch_every_row_has_to_be_written(value: float) -> None:
     case = next(case for case in cases.load() if case.id == "rms_norm_fn-residual-d64-bfloat16")
     case = replace(case, backward=False, rows=True, sizes={**case.sizes, "b": 9})
     seen = []
@@ -133,8 +133,7 @@ def test_of_a_large_batch_three_rows_are_compared_and_every_one_has_to_be_writte
             return y, total
 
         seen.append(verdict(case, wrong) != "")
-    assert (seen[0], seen[-1]) == (True, True)
-    assert sum(seen[1:-1]) == (1 if value == 0.0 else 7), "one between, and all that are not finite"
+    assert seen == [True] * 9
 
 
 def test_what_is_never_written_is_nan_and_fails() -> None:

@@ -20,6 +20,7 @@ SELECTIONS = {
     "the next that fails": ["--sw"],
     "another ini file": ["-c", "other.ini"],
     "the files to test": ["test_a.py"],
+    "marks": ["-m", "not other"],
 }
 RUNS = pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
 
